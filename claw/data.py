@@ -1,0 +1,159 @@
+"""Token blocks: fixed-length pieces of a corpus for calibration, recovery and held-out evaluation.
+
+Notable choices:
+- The three purposes never share a document. Held-out text comes from a corpus of its own (refused otherwise); of a
+  training corpus every 20th document is for calibration and the rest for recovery.
+- A token without its document before it is context, not target: the first token of each document is not scored, so no
+  label leaks across documents that happen to be packed together.
+- Where a tokenizer puts a beginning-of-text token before text by default (Gemma), every block begins with it.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from claw import corpora
+from claw.errors import InputError, unknown
+
+PURPOSES = ("calibration", "recovery", "heldout")
+CALIBRATION_SHARE = 20  # one document in so many
+SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Token ids cut into equal blocks, with what is needed to name losses properly.
+
+    `ids` (N, T) int64; `scored` (N, T) bool, True where the token is a prediction target; `words` and `bytes` count the
+    scored text (bytes of UTF-8, words by white space), for word perplexity and bits per byte.
+    """
+
+    ids: torch.Tensor
+    scored: torch.Tensor
+    words: float
+    bytes: int
+    corpus: str
+    purpose: str
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """Number of prediction targets."""
+        return int(self.scored.sum())
+
+    @property
+    def sha256(self) -> str:
+        """First 16 hex digits of a hash over ids and targets: what was measured on, or calibrated with."""
+        digest = hashlib.sha256(self.ids.numpy().tobytes())
+        digest.update(self.scored.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def blocks(
+    tokenizer, corpus: str, *, length: int = 512, count: int = 64, purpose: str = "calibration", seed: int = 0
+) -> Blocks:
+    """`count` blocks of `length` tokens from a named corpus or a text file.
+
+    `purpose` is "calibration", "recovery" or "heldout" and decides which documents are used. With seed 0 documents come
+    in their own order, other seeds shuffle them (never for held-out text, which is the same for everyone).
+    """
+    if purpose not in PURPOSES:
+        raise unknown("purpose", purpose, PURPOSES)
+    if length < 2 or count < 1:
+        raise InputError(f"blocks need length >= 2 and count >= 1, not length={length}, count={count}.")
+    check_purpose(corpus, purpose)
+    texts = list(_share(corpora.documents(corpus), purpose))
+    if seed and purpose != "heldout":
+        random.Random(seed).shuffle(texts)
+    return _pack(tokenizer, texts, length, count, corpus, purpose, seed)
+
+
+def check_purpose(corpus: str, purpose: str) -> None:
+    """Refuse training on a held-out corpus and evaluating on a training one."""
+    corpora.check(corpus)
+    role = corpora.role(corpus)
+    if role is not None and (role == "heldout") != (purpose == "heldout"):
+        others = [name for name in corpora.sources.corpora() if corpora.role(name) != role]
+        raise InputError(
+            f"corpus {corpus!r} is {'for evaluation only' if role == 'heldout' else 'for calibration and recovery'} and cannot "
+            f"serve as {purpose} text, because what is trained on must not be tested on. Use {', '.join(others)} or a file."
+        )
+
+
+def _share(documents: tuple[str, ...], purpose: str) -> list[str]:
+    if purpose == "heldout":
+        return list(documents)
+    if len(documents) < CALIBRATION_SHARE:  # a small file: calibrate on its first document, recover on the others
+        return list(documents[:1] if purpose == "calibration" else documents[1:])
+    return [d for i, d in enumerate(documents) if (i % CALIBRATION_SHARE == 0) == (purpose == "calibration")]
+
+
+def begins_with_bos(tokenizer) -> bool:
+    """Whether this tokenizer puts its beginning-of-text token before ordinary text."""
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+
+
+def _pack(tokenizer, texts, length, count, corpus, purpose, seed) -> Blocks:
+    bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
+    room = (length - len(bos)) * count
+    ids: list[int] = []
+    targets: list[bool] = []
+    sizes: list[int] = []  # bytes of each token's text
+    words: list[float] = []  # words that begin in it
+    with tqdm(total=room, desc=f"tokens of {corpus}", unit=" tokens", disable=None, leave=False) as bar:
+        for text in texts:
+            text = text if text.endswith(SEPARATOR) else text + SEPARATOR
+            new, new_sizes, new_words = _encode(tokenizer, text)
+            ids += new
+            sizes += new_sizes
+            words += new_words
+            targets += [False] + [True] * (len(new) - 1) if new else []
+            bar.update(len(new))
+            if len(ids) >= room:
+                break
+    if len(ids) < room:
+        whole = len(ids) // (length - len(bos))
+        raise InputError(
+            f"corpus {corpus!r} has only {len(ids):,} tokens for {purpose} with this tokenizer, but {count} blocks of {length} need "
+            f"{room:,}. Ask for at most {whole} blocks of this length, or use a longer text."
+        )
+    body = torch.tensor(ids[:room]).view(count, -1)
+    scored = torch.tensor(targets[:room]).view(count, -1)
+    if bos:
+        body = torch.cat([torch.full((count, 1), bos[0]), body], dim=1)
+        scored = torch.cat([torch.zeros(count, 1, dtype=torch.bool), scored], dim=1)
+    else:
+        scored[:, 0] = False  # nothing stands before it
+    pad = [0] * len(bos)
+    step = length - len(bos)
+    rows = range(0, room, step)
+    size = torch.tensor([pad + sizes[i : i + step] for i in rows])
+    word = torch.tensor([pad + words[i : i + step] for i in rows], dtype=torch.float64)
+    return Blocks(body, scored, float(word[scored].sum()), int(size[scored].sum()), corpus, purpose, seed)
+
+
+def _encode(tokenizer, text: str) -> tuple[list[int], list[int], list[float]]:
+    """Ids of a text without special tokens, with the UTF-8 bytes and the word beginnings that each token covers."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = encoded["offset_mapping"]
+    ids, sizes, words = encoded["input_ids"], [], []
+    reached = 0
+    for _, end in spans:  # characters are counted with the token that completes them, so the sums are exact
+        piece = text[reached:end]
+        sizes.append(len(piece.encode("utf-8")))
+        before = text[reached - 1] if reached else " "
+        starts = sum(not c.isspace() and p.isspace() for p, c in zip(before + piece, piece, strict=False))
+        words.append(float(starts))
+        reached = max(reached, end)
+    return ids, sizes, words

@@ -1,0 +1,26 @@
+"""One error type for everything a user can put right.
+
+`InputError` carries a paragraph written for the user: what was wrong, what is accepted, what to do. The
+command line prints it without a traceback; notebooks and scripts see an ordinary `ValueError`.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A parameter, file, archive or checkpoint that cannot be used, explained in one paragraph."""
+
+
+def unknown(kind: str, name: object, accepted: Iterable[str], do: str = "") -> InputError:
+    """Error for a name that is not among `accepted`; names near ones first.
+
+    >>> str(unknown("method", "magnitud", ["magnitude", "random"]))
+    "unknown method 'magnitud': did you mean 'magnitude'? Accepted: magnitude, random."
+    """
+    names = sorted(accepted)
+    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.6)
+    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    listed = ", ".join(names[:60]) + (f" and {len(names) - 60} more" if len(names) > 60 else "")
+    text = f"unknown {kind} {name!r}:{hint} Accepted: {listed}."
+    return InputError(f"{text} {do}".strip())

@@ -1,0 +1,1 @@
+"""Compression: statistics (one pass over calibration text) → scores → plan → surgery, composed by `methods`."""

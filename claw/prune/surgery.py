@@ -1,0 +1,129 @@
+"""Cut a decoder to a smaller shape: which rows and columns stay, and the best weights for what is left.
+
+A cut never changes the model it is given. The result is a stock model of the same class with smaller sizes in its
+configuration; tensors that no cut touches share memory with the dense model, as views do (`claw.recover` copies first).
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from claw.anatomy import Anatomy
+
+State = dict[str, torch.Tensor]
+
+
+def kept(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of the `count` highest scores, ascending; equal scores keep the lower index."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return order[:count].sort().values
+
+
+def slice_neurons(state: State, prefix: str, keep: torch.Tensor) -> None:
+    """Keep the feed-forward neurons `keep` of the block under `prefix`."""
+    for name in ("gate_proj", "up_proj"):
+        _take(state, f"{prefix}.mlp.{name}", rows=keep)
+    _take(state, f"{prefix}.mlp.down_proj", columns=keep)
+
+
+def slice_groups(state: State, prefix: str, keep: torch.Tensor, parts: Anatomy) -> None:
+    """Keep the key-value groups `keep`, each with all of its query heads, so grouped-query attention stays valid."""
+    keys = _spread(keep, parts.head_size)
+    queries = query_columns(keep, parts)
+    _take(state, f"{prefix}.self_attn.q_proj", rows=queries)
+    _take(state, f"{prefix}.self_attn.k_proj", rows=keys)
+    _take(state, f"{prefix}.self_attn.v_proj", rows=keys)
+    _take(state, f"{prefix}.self_attn.o_proj", columns=queries)
+
+
+def query_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
+    """Indices into the (H·h,) attention output that belong to these key-value groups."""
+    return _spread(groups, parts.head_size * (parts.heads // parts.groups))
+
+
+def _spread(index: torch.Tensor, size: int) -> torch.Tensor:
+    return (index[:, None] * size + torch.arange(size)).flatten()
+
+
+def _take(state: State, linear: str, rows: torch.Tensor | None = None, columns: torch.Tensor | None = None) -> None:
+    weight = state[f"{linear}.weight"]
+    if rows is not None:
+        weight = weight[rows.to(weight.device)]
+        if f"{linear}.bias" in state:
+            state[f"{linear}.bias"] = state[f"{linear}.bias"][rows.to(weight.device)]
+    if columns is not None:
+        weight = weight[:, columns.to(weight.device)].contiguous()
+    state[f"{linear}.weight"] = weight
+
+
+def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Columns `keep` of W, refitted to write what the whole of W wrote: W' = W G_:S (G_SS + λI)⁻¹.
+
+    Ridge regression on the inputs' second moments G = E[x xᵀ]; λ = `penalty` · mean diag G. `weight` (out, in), `gram`
+    (in, in), result (out, |S|) in the weight's type. The penalty pulls towards the plain columns, not towards zero, so a
+    large λ gives back the uncompensated cut: W' = W_:S + (W_:R G_RS)(G_SS + λI)⁻¹ with R the removed inputs.
+    """
+    gram = gram.to(weight.device, torch.float32)
+    keep = keep.to(weight.device)
+    removed = torch.ones(gram.shape[0], dtype=torch.bool, device=weight.device)
+    removed[keep] = False
+    inner = gram[keep][:, keep]
+    inner.diagonal().add_(max(float(penalty), 1e-6) * float(gram.diagonal().mean()))
+    full = weight.float()
+    cross = full[:, removed] @ gram[removed][:, keep]
+    factor, failed = torch.linalg.cholesky_ex(inner)
+    if failed:  # not positive definite in float32: few tokens and a tiny penalty
+        update = torch.linalg.solve(inner.double(), cross.double().T).T.float()
+    else:
+        update = torch.cholesky_solve(cross.T, factor).T
+    return (full[:, keep] + update).to(weight.dtype)
+
+
+def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = None, **sizes):
+    """A stock model of the same class with `state` for weights and `sizes` in its configuration.
+
+    `layers` selects blocks by index (default all): keys are renumbered and every list in the configuration that has one
+    entry per layer is cut with them.
+    """
+    config = copy.deepcopy(parts.config)
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    keep = list(range(parts.depth)) if layers is None else list(layers)
+    if len(keep) != parts.depth:
+        state = renumbered(state, keep)
+        cut_layer_lists(config, keep, parts.depth)
+    model = type(parts.model).from_pretrained(
+        None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
+    )
+    if parts.model.generation_config is not None:
+        model.generation_config = copy.deepcopy(parts.model.generation_config)
+    return model.to(parts.device).eval()
+
+
+def renumbered(state: State, keep: list[int]) -> State:
+    """State of the blocks `keep`, numbered from 0."""
+    number = {str(old): str(new) for new, old in enumerate(keep)}
+    out = {}
+    for name, tensor in state.items():
+        pieces = name.split(".")
+        if pieces[:2] == ["model", "layers"]:
+            if pieces[2] not in number:
+                continue
+            pieces[2] = number[pieces[2]]
+        out[".".join(pieces)] = tensor
+    return out
+
+
+def cut_layer_lists(config, keep: list[int], depth: int) -> None:
+    """Bring the configuration to the kept blocks: the count, and every list with one entry per layer."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, (list, tuple)) and len(value) == depth:
+            setattr(config, name, [value[i] for i in keep])
+    config.num_hidden_layers = len(keep)
+
+
+def plain_state(parts: Anatomy) -> State:
+    """The model's weights by name, without a tied head's duplicate; the tensors are the model's own."""
+    state: Mapping[str, torch.Tensor] = parts.model.state_dict()
+    return {name: tensor for name, tensor in state.items() if not (parts.tied and name == "lm_head.weight")}

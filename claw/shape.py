@@ -1,0 +1,69 @@
+"""The sizes of a decoder, and what follows from them: parameters, FLOPs per token, bytes.
+
+Pure arithmetic without torch, so that a plan can be priced before anything is cut.
+"""
+
+from dataclasses import dataclass, replace
+
+CONTEXT = 512  # tokens of context at which FLOPs per token are stated
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a decoder: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, depth, vocabulary V.
+
+    `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by one letter of qkvo and gud
+    (gate, up, down). `block_norms`: norms on the hidden width per block; `head_norms`: norms on q and k.
+    """
+
+    vocabulary: int
+    hidden: int
+    depth: int
+    width: int
+    heads: int
+    groups: int
+    head_size: int
+    tied: bool
+    biases: str = ""
+    block_norms: int = 2
+    head_norms: bool = False
+
+    def with_(self, **sizes) -> "Shape":
+        """The same decoder with other sizes."""
+        return replace(self, **sizes)
+
+    @property
+    def _linears(self) -> dict[str, tuple[int, int]]:
+        query, key = self.heads * self.head_size, self.groups * self.head_size
+        return {
+            "q": (query, self.hidden), "k": (key, self.hidden), "v": (key, self.hidden), "o": (self.hidden, query),
+            "g": (self.width, self.hidden), "u": (self.width, self.hidden), "d": (self.hidden, self.width),
+        }  # fmt: skip
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of one block."""
+        linears = sum(out * inp + (out if letter in self.biases else 0) for letter, (out, inp) in self._linears.items())
+        return linears + self.block_norms * self.hidden + 2 * self.head_size * self.head_norms
+
+    @property
+    def nonembedding(self) -> int:
+        """Parameters without embedding and head."""
+        return self.depth * self.block_parameters + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; a tied matrix counts once."""
+        return self.nonembedding + (1 if self.tied else 2) * self.vocabulary * self.hidden
+
+    def flops_per_token(self, context: int = CONTEXT) -> int:
+        """Forward FLOPs per token: two per multiplied weight, head included, and causal attention over `context` tokens."""
+        weights = self.depth * sum(out * inp for out, inp in self._linears.values()) + self.vocabulary * self.hidden
+        attention = self.depth * 2 * self.heads * self.head_size * context // 2
+        return 2 * (weights + attention)
+
+    def bytes_per_token(self, context: int = CONTEXT, batch: int = 1, element: int = 2) -> float:
+        """Bytes read per generated token: all weights once per batch, one embedding row, and the key-value cache."""
+        embedding_only = 0 if self.tied else self.vocabulary * self.hidden
+        cache = 2 * self.depth * self.groups * self.head_size * context
+        return element * ((self.parameters - embedding_only) / batch + cache)
