@@ -175,6 +175,11 @@ class Anatomy:
         yield from (layer.input_norm, layer.mlp_norm, *(n for n in optional if n is not None))
 
 
+def describe(model: nn.Module) -> Shape:
+    """The sizes of a model, which a notebook shows as a table."""
+    return anatomy(model).shape
+
+
 def anatomy(model: nn.Module) -> Anatomy:
     """The anatomy of a causal language model, or an InputError that says what is missing and what is supported."""
     _refuse_unusable(model)

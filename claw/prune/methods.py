@@ -7,11 +7,11 @@ cut by ridge regression on the calibration statistics (`claw.prune.surgery.compe
 import time
 from collections.abc import Callable
 
-import psutil
 import torch
 from torch import nn
 
 from claw.anatomy import Anatomy, Layer, anatomy
+from claw.environment import peak_memory
 from claw.errors import InputError
 from claw.prune import catalogue, plan, scores, surgery
 from claw.prune.report import Report
@@ -64,7 +64,7 @@ def compress(
         ratio_own=plan.removed(parts.shape, target, found.axis),
         seed=seed,
         seconds=time.perf_counter() - started,
-        peak_memory=psutil.Process().memory_info().rss,
+        peak_memory=peak_memory(),
         kept=kept,
     )
     return small, report

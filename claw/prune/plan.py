@@ -5,6 +5,7 @@ axis are enumerated, each is priced by its shape, and the one nearest to what wa
 comes near to is refused with the nearest ones named.
 """
 
+import itertools
 from collections.abc import Callable
 
 from claw.errors import InputError, unknown
@@ -31,7 +32,7 @@ def removed(dense: Shape, small: Shape, ratio_of: str) -> float:
     """Fraction of `ratio_of` that `small` lacks of `dense`."""
     measure: Callable[[Shape], float]
     if ratio_of in AXES:
-        measure = lambda shape: getattr(shape, AXES[ratio_of])  # noqa: E731
+        measure = lambda shape: getattr(shape, AXES[ratio_of])
     else:
         measure = {
             "params": lambda shape: shape.parameters,
@@ -76,7 +77,7 @@ def solve(dense: Shape, axis: str, ratio: float, ratio_of: str = "own", round_to
     priced = sorted((removed(dense, shape, target), index) for index, shape in enumerate(choices))
     values = [0.0, *(value for value, _ in priced)]
     nearest, index = min(priced, key=lambda pair: abs(pair[0] - ratio))
-    gap = max(b - a for a, b in zip(values, values[1:], strict=False))
+    gap = max(b - a for a, b in itertools.pairwise(values))
     if abs(nearest - ratio) > gap / 2 + 1e-9 or (axis in ("heads", "layers") and abs(nearest - ratio) > 0.05):
         around = sorted(values, key=lambda value: abs(value - ratio))[:3]
         raise InputError(

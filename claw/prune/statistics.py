@@ -174,9 +174,7 @@ def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> list[float]:
     influence = []
     for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", disable=None, leave=False):
         moments = {site: _Moments(linear.in_features, parts.device) for site, linear in linears(layer).items()}
-        handles = [
-            linear.register_forward_pre_hook(moments[site].hook) for site, linear in linears(layer).items()
-        ]
+        handles = [linear.register_forward_pre_hook(moments[site].hook) for site, linear in linears(layer).items()]
         cosine = 0.0
         for batch, hidden in enumerate(states):
             for one in moments.values():
@@ -189,7 +187,9 @@ def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> list[float]:
         influence.append(1 - cosine / blocks.ids.numel())
         tensors = {f"{s}.{name}": t.contiguous() for s, m in moments.items() for name, t in m.result().items()}
         if not all(torch.isfinite(t).all() for t in tensors.values()):
-            raise InputError(f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged.")
+            raise InputError(
+                f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged."
+            )
         save_file(tensors, folder / f"{layer.index:03d}.safetensors")
     return influence
 
