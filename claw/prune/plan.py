@@ -71,11 +71,11 @@ def solve(dense: Shape, axis: str, ratio: float, ratio_of: str = "own", round_to
         )
     if ratio == 0:
         return dense
-    choices = [shape for shape in reachable(dense, axis, round_to) if shape != dense]
-    if not choices:
+    choices = reachable(dense, axis, round_to)
+    if len(choices) == 1:
         raise InputError(f"this model has a single {axis} unit, so nothing can be removed along {axis!r}: only ratio 0 works.")
     priced = sorted((removed(dense, shape, target), index) for index, shape in enumerate(choices))
-    values = [0.0, *(value for value, _ in priced)]
+    values = [value for value, _ in priced]
     nearest, index = min(priced, key=lambda pair: abs(pair[0] - ratio))
     gap = max(b - a for a, b in itertools.pairwise(values))
     if abs(nearest - ratio) > gap / 2 + 1e-9 or (axis in ("heads", "layers") and abs(nearest - ratio) > 0.05):

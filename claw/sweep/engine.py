@@ -1,5 +1,6 @@
 """Run a plan's jobs one after the other, each in its own process group, with a log and a progress bar from disk."""
 
+import contextlib
 import json
 import os
 import signal
@@ -83,10 +84,8 @@ def run_job(job: Job, folder: Path, waiting: Callable[[], None] = lambda: None, 
 
 def _end_group(process: subprocess.Popen) -> None:
     """Kill whatever is left of a job's process group, kernel included."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 

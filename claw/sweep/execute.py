@@ -54,7 +54,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], title:
 
 def _short_folder() -> str | None:
     """A folder whose name is short: the path of a Unix socket may have about 100 characters."""
-    return None if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108
+    return None if len(tempfile.gettempdir()) < 60 else "/tmp"
 
 
 def watch_parent(parent: int) -> None:
