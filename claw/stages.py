@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from claw import checkpoints, data, environment, evaluate, models, records, tasks
 from claw.anatomy import anatomy
-from claw.errors import InputError
 from claw.parameters import CompressParameters, EvaluateParameters
 from claw.prune import catalogue, methods, plan
 from claw.prune.report import Report
@@ -32,7 +31,7 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
     curve = parameters.curve
     models.check_name(curve.model)
     data.check_purpose(parameters.heldout, "heldout")
-    check_disjoint(parameters.calibration, parameters.heldout)
+    data.check_disjoint(parameters.calibration, parameters.heldout)
     if catalogue.needs_statistics(curve.method):
         data.check_purpose(parameters.calibration, "calibration")
     if model is not None:
@@ -41,15 +40,6 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
             if compression.method != catalogue.DENSE:
                 method, _ = catalogue.find(compression.method)
                 plan.solve(shape, method.axis, compression.ratio, compression.ratio_of)
-
-
-def check_disjoint(training: str, heldout: str) -> None:
-    """Refuse one text for training and for testing."""
-    if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
-        raise InputError(
-            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what it "
-            "was tuned on: name two different texts."
-        )
 
 
 def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer) -> Statistics:
