@@ -38,21 +38,23 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
         shape = anatomy(model).shape
         for compression in curve.compressions:
             if compression.method != catalogue.DENSE:
-                method, _ = catalogue.find(compression.method)
-                plan.solve(shape, method.axis, compression.ratio, compression.ratio_of)
+                axis = catalogue.axis_of(compression.method, compression.ratio_of)
+                plan.solve(shape, axis, compression.ratio, compression.ratio_of)
 
 
-def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer) -> Statistics:
+def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:
     """Calibration statistics of a model, from the cache where they were collected before."""
     count = max(1, calibration.tokens // calibration.length)
-    return calibrate(model, data.blocks(tokenizer, calibration.corpus, length=calibration.length, count=count, seed=seed))
+    blocks = data.blocks(tokenizer, calibration.corpus, length=calibration.length, count=count, seed=seed)
+    return calibrate(model, blocks, gradients=gradients)
 
 
 def statistics_for_curve(curve: Curve, model: nn.Module, tokenizer) -> Statistics | None:
     """Calibration statistics for a curve, or None when its method needs none."""
     if not catalogue.needs_statistics(curve.method):
         return None
-    return statistics_for(curve.calibration, curve.seed, model, tokenizer)
+    gradients = catalogue.needs_gradients(curve.method)
+    return statistics_for(curve.calibration, curve.seed, model, tokenizer, gradients=gradients)
 
 
 def heldout_blocks(evaluation: Evaluation, tokenizer) -> data.Blocks:
