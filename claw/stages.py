@@ -39,7 +39,8 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
         for compression in curve.compressions:
             if compression.method != catalogue.DENSE:
                 axis = catalogue.axis_of(compression.method, compression.ratio_of)
-                plan.solve(shape, axis, compression.ratio, compression.ratio_of)
+                also = dict(catalogue.find(compression.method)[0].also)
+                plan.solve(shape, axis, compression.ratio, compression.ratio_of, also=also)
 
 
 def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:
@@ -78,12 +79,13 @@ def compress(
     for experiment in tqdm(parameters.curve.experiments, desc=f"{parameters.method}", unit=" ratios", disable=None):
         compression, identity = experiment.compression, experiment.id
         done = records.has(folder, identity, "compress") and records.has(folder, identity, "loss", evaluation.loss.digest)
-        kept = compression.method == catalogue.DENSE or checkpoint_folder(folder, experiment).is_dir()
+        saved = catalogue.makes_checkpoint(compression.method)
+        kept = not saved or checkpoint_folder(folder, experiment).is_dir()
         if not (done and kept):
             with recorded(folder, experiment, "compress", model) as result:
                 small, report = compressed(compression, model, statistics)
                 result.update(point(report, model))
-                if compression.method != catalogue.DENSE:
+                if saved:
                     checkpoints.save(
                         small, tokenizer, checkpoint_folder(folder, experiment), report,
                         experiment=experiment, base_model=compression.model,

@@ -16,8 +16,13 @@ def blocks(tokenizer, train_text):
     return data.blocks(tokenizer, train_text, length=32, count=64)
 
 
-@pytest.mark.parametrize("method", catalogue.names())
+PLAIN_METHODS = [name for name in catalogue.names() if catalogue.find(name)[0].plain]
+
+
+@pytest.mark.parametrize("method", PLAIN_METHODS)
 def test_every_method_on_every_family(model, method, blocks, own_cache, tokenizer, tmp_path):
+    if method == "slicegpt" and anatomy(model).family == "Gemma3":
+        pytest.skip("refused, see test_slicegpt_refuses_norms_on_what_is_written")
     found = calibrate(model, blocks, gradients=catalogue.needs_gradients(method))
     same, report = methods.compress(model, method, 0.0, statistics=found)
     ids = blocks.ids[:2]

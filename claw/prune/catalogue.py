@@ -18,6 +18,12 @@ class Method:
     seeded: bool  # draws random numbers of its own
     summary: str
     compensable: bool = True  # whether "+ridge" may follow the name
+    also: tuple[tuple[str, object], ...] = ()  # what else of the shape it changes
+
+    @property
+    def plain(self) -> bool:
+        """Whether the result is a stock checkpoint."""
+        return not dict(self.also).get("shortcuts")
 
 
 _BOTH = ("ffn", "heads")
@@ -27,10 +33,22 @@ METHODS = {
         Method("random", _BOTH, "weights", True, "units at random (control)"),
         Method("magnitude", _BOTH, "weights", False, "units by the product of their weight norms (control)"),
         Method("ppm", ("ffn",), "weights", False, "neurons by peak-to-peak of gate and up rows"),
+        Method("prunenet", ("ffn",), "weights", True, "neurons by a learned policy on spectra, top k"),
+        Method("prunenet-stochastic", ("ffn",), "weights", True, "the same, sampled as published"),
         Method("wanda-sp", _BOTH, "statistics", False, "units by weight magnitude times activation norm"),
         Method("flap", _BOTH, "statistics", False, "units by activation variance times squared weight norm"),
         Method("taylor", _BOTH, "gradients", False, "units by the first-order change of the loss"),
         Method("minitron", _BOTH, "statistics", False, "units by mean absolute activation"),
+        Method("slicegpt", ("hidden",), "statistics", False, "hidden width by one rotation", False, (("tied", False),)),
+        Method(
+            "slicegpt-perlayer",
+            ("hidden",),
+            "statistics",
+            False,
+            "hidden width by a rotation per norm, with shortcuts",
+            False,
+            (("tied", False), ("shortcuts", 2)),
+        ),
         Method("shortgpt", ("layers",), "statistics", False, "single blocks by block influence", compensable=False),
         Method("blocks", ("layers",), "statistics", False, "one run of blocks by angular distance", compensable=False),
     )
@@ -69,3 +87,8 @@ def needs_gradients(name: str) -> bool:
 def is_seeded(name: str) -> bool:
     """Whether another seed gives another result: by the method's own random numbers or by the calibration sample."""
     return find(name)[0].seeded or needs_statistics(name)
+
+
+def makes_checkpoint(name: str) -> bool:
+    """Whether compressing with this method gives a checkpoint of its own: not the dense model, nor one with shortcuts."""
+    return name != DENSE and find(name)[0].plain

@@ -12,7 +12,7 @@ from torch import nn
 from claw.anatomy import Anatomy, anatomy
 from claw.environment import peak_memory
 from claw.errors import InputError
-from claw.prune import catalogue, depth, plan, scores, surgery, units
+from claw.prune import catalogue, depth, plan, prunenet, scores, slicegpt, surgery, units
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, check_belongs
 from claw.shape import Shape
@@ -39,7 +39,7 @@ def compress(
     plan.check_ratio(ratio, ratio_of)
     parts = anatomy(model)
     axis = catalogue.axis_of(method, ratio_of)
-    target = plan.solve(parts.shape, axis, ratio, ratio_of, round_to)
+    target = plan.solve(parts.shape, axis, ratio, ratio_of, round_to, dict(found.also))
     if catalogue.needs_statistics(method):
         if statistics is None:
             raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
@@ -72,9 +72,17 @@ def _cut(parts: Anatomy, target: Shape, name: str, axis: str, statistics: Statis
     """The compressed model and the indices kept per layer."""
     if target == parts.shape:
         return surgery.assemble(parts, surgery.plain_state(parts)), ()
+    if axis == "hidden":
+        if name == "slicegpt":
+            return slicegpt.plain(parts, target, statistics), ()
+        return slicegpt.per_layer(parts, target, statistics.blocks()), ()
     if axis == "layers":
         choose = depth.by_influence if name == "shortgpt" else depth.by_angle
         keep = choose(statistics, parts.depth - target.depth)
         return depth.drop(parts, keep), (tuple(keep),)
-    score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
+    if name.startswith("prunenet"):
+        policy = prunenet.policy_for(parts, plan.removed(parts.shape, target, axis), seed)
+        score = prunenet.Scores(policy, stochastic=name.endswith("stochastic"))
+    else:
+        score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
     return units.cut(parts, target, axis, score, statistics, seed, ridge)

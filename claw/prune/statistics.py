@@ -44,7 +44,7 @@ from claw.models import weights_hash
 SITES = ("attention", "heads", "mlp", "ffn")
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 BATCH_TOKENS = 4096
-VERSION = 2  # of the stored format and the arithmetic; part of the cache key
+VERSION = 3  # of the stored format and the arithmetic; part of the cache key
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,12 @@ class Statistics:
     depth: int
     cosine: tuple[tuple[float, ...], ...]  # [i][j]: mean cosine between the stream before block i and before block j
     angle: tuple[tuple[float, ...], ...]  # [i][j]: mean angle between them, as a fraction of π
+
+    def blocks(self) -> Blocks:
+        """The calibration blocks themselves, for methods that pass the text through a model again."""
+        stored = _Stored(self.folder / "blocks.safetensors")
+        ids, scored = stored["ids"], stored["scored"].bool()
+        return Blocks(ids, scored, words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
 
     def layer(self, index: int) -> Mapping[str, torch.Tensor]:
         """Lazy tensors of one block: `<site>.gram` (n, n) and `<site>.mean`, `<site>.spread` (n,), `<site>.ridge` ()."""
@@ -111,6 +117,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
             scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".collecting-"))
             try:
                 cosine, angle = _collect(parts, blocks, scratch)
+                save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
                 about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
                 about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
                 (scratch / "about.json").write_text(json.dumps(about))
