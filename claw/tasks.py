@@ -164,7 +164,8 @@ def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
     `target` is the right choice's number where the task has one; `acc` and `acc_norm` are the document's own.
     """
     rows = []
-    for task in dict.fromkeys(leaf for task in tasks for leaf in _leaves(task, out.get("group_subtasks", {}))):
+    children = out.get("group_subtasks", {})
+    for task in dict.fromkeys(leaf for name in tasks for leaf in _leaves(name, children)):
         for sample in out["samples"][task]:
             metrics = [sample.get(name, math.nan) for name in ("acc", "acc_norm")]
             for choice, response in enumerate(sample["filtered_resps"]):

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from claw.anatomy import Anatomy, Layer, anatomy
+from claw.engine.tree import Batch
 from claw.errors import InputError
 
 KINDS = (None, "full_attention", "sliding_attention")
@@ -29,18 +30,63 @@ KeyValues = list[tuple[torch.Tensor, torch.Tensor]]  # per layer keys and values
 
 @dataclass(frozen=True)
 class Trees:
-    """One batch on the model's device: `tokens`, `depth`, `end` (B, T) as in claw.engine.tree.Batch."""
+    """A batch on the model's device: `tokens` and `depth` (N,) packed, and the groups of rows that attend together."""
 
     tokens: torch.Tensor
     depth: torch.Tensor
-    end: torch.Tensor
-    chain: bool
+    groups: tuple["Rows", ...]
 
     @staticmethod
-    def chains(tokens: torch.Tensor) -> "Trees":
-        """Ordinary sequences (B, T)."""
-        depth = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-        return Trees(tokens, depth, torch.full_like(tokens, tokens.shape[1]), chain=True)
+    def of(batch: Batch, device: torch.device) -> "Trees":
+        """The trees of a batch."""
+        send = lambda array: None if array is None else torch.from_numpy(array).to(device)
+        groups = []
+        for group in batch.groups:
+            index = send(group.index)
+            depth = send(batch.depth[group.start : group.stop] if group.index is None else batch.depth[group.index])
+            groups.append(
+                Rows(
+                    slice(group.start, group.stop),
+                    index,
+                    send(group.back),
+                    send(group.end),
+                    depth.view(group.end.shape),
+                    group.chain,
+                )
+            )
+        return Trees(send(batch.tokens), send(batch.depth), tuple(groups))
+
+    @staticmethod
+    def chains(tokens: torch.Tensor, start: int = 0) -> "Trees":
+        """Ordinary sequences (B, T) whose first token has position `start`."""
+        length = tokens.shape[1]
+        depth = torch.arange(start, start + length, device=tokens.device).expand(tokens.shape)
+        rows = Rows(slice(0, tokens.numel()), None, None, torch.full_like(tokens, length), depth, True)
+        return Trees(tokens.flatten(), depth.flatten(), (rows,))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One group as in claw.engine.tree.Group, with the positions `depth` (B, T) of its tokens."""
+
+    where: slice
+    index: torch.Tensor | None
+    back: torch.Tensor | None
+    end: torch.Tensor
+    depth: torch.Tensor
+    chain: bool
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
+        """Heads (B, heads, T, h) of this group from packed ones (N, heads, h); a view where nothing is padded."""
+        taken = x[self.where] if self.index is None else x.index_select(0, self.index.flatten())
+        return taken.view(*self.end.shape, *x.shape[1:]).transpose(1, 2)
+
+    def put(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """Write what belongs to this group's tokens from (B·T, d) into packed (N, d)."""
+        if self.back is None:
+            out[self.where] = x
+        else:
+            torch.index_select(x, 0, self.back, out=out[self.where])
 
 
 class Decoder:
@@ -55,37 +101,37 @@ class Decoder:
 
     @torch.inference_mode()
     def hidden(self, trees: Trees, points: torch.Tensor, stem: KeyValues | None = None) -> torch.Tensor:
-        """Hidden states (K, d) after the last norm at places `points` (K,) of the flattened (B, T); `stem` stands before all."""
+        """Hidden states (K, d) after the last norm at places `points` (K,); all tokens come after those of `stem`."""
         return self._run(trees, points, stem, None)
 
     @torch.inference_mode()
     def stem(self, tokens: torch.Tensor, above: KeyValues | None = None) -> KeyValues:
         """Keys and values of a prefix (n,) that comes after those of `above`; the result includes them."""
-        start = above[0][0].shape[2] if above else 0
-        trees = Trees.chains(tokens[None])
         found: KeyValues = []
-        self._run(Trees(trees.tokens, trees.depth + start, trees.end, chain=True), None, above, found)
+        self._run(Trees.chains(tokens[None], _length(above)), None, above, found)
         return found
 
     def _run(self, trees: Trees, points: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None):
         parts = self.parts
-        rows, length = trees.tokens.shape
-        before = stem[0][0].shape[2] if stem else 0
-        x = parts.embedding(trees.tokens).flatten(0, 1)
+        x = parts.embedding(trees.tokens)
         rotations = {kind: _rotation(parts, x, trees.depth, kind) for kind in dict.fromkeys(self.rotary_types)}
-        masks = {window: _mask(trees, before, window, x.dtype) for window in dict.fromkeys(self.windows)}
+        masks = {w: [_mask(rows, _length(stem), w, x.dtype) for rows in trees.groups] for w in dict.fromkeys(self.windows)}
         for layer in parts.layers:
             last = layer is parts.layers[-1]
             y = normalise(layer.input_norm, x, parts.gain_offset)
-            q, k, v = self._heads(layer, y, rotations[self.rotary_types[layer.index]], rows)
-            if stem:
-                k, v = (_after(old, new) for old, new in zip(stem[layer.index], (k, v), strict=True))
-            if keep is not None:
-                keep.append((k, v))
-                if last:
-                    return None
-            y = attend(q, k, v, masks[self.windows[layer.index]], layer.attention.scaling)
+            q, k, v = self._heads(layer, y, rotations[self.rotary_types[layer.index]])
+            y = torch.empty(len(x), q[0].numel(), dtype=x.dtype, device=x.device)
+            for rows, mask in zip(trees.groups, masks[self.windows[layer.index]], strict=True):
+                keys, values = rows.take(k), rows.take(v)
+                if stem:
+                    keys, values = (_after(old, new) for old, new in zip(stem[layer.index], (keys, values), strict=True))
+                if keep is not None:
+                    keep.append((keys, values))
+                if not (last and keep is not None):
+                    rows.put(attend(rows.take(q), keys, values, mask, layer.attention.scaling), y)
             if last:  # what follows concerns one token at a time, so only those that are scored
+                if points is None:
+                    return None
                 x, y = x[points], y[points]
             x = self._add(x, layer.o(y), layer.after_attention)
             x = self._add(x, _feed_forward(layer, normalise(layer.mlp_norm, x, parts.gain_offset)), layer.after_mlp)
@@ -94,15 +140,13 @@ class Decoder:
     def _add(self, x: torch.Tensor, y: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
         return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
 
-    def _heads(self, layer: Layer, y: torch.Tensor, rotation: tuple, rows: int) -> tuple[torch.Tensor, ...]:
-        """Queries (B, H, T, h), keys and values (B, G, T, h), rotated; views, not copies."""
-        size = self.parts.head_size
-        q, k, v = (linear(y).view(len(y), -1, size) for linear in (layer.q, layer.k, layer.v))
+    def _heads(self, layer: Layer, y: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Queries (N, H, h), keys and values (N, G, h), rotated."""
+        q, k, v = (linear(y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
         if hasattr(layer.attention, "q_norm"):
             q = normalise(layer.attention.q_norm, q, self.parts.gain_offset)
             k = normalise(layer.attention.k_norm, k, self.parts.gain_offset)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
-        return tuple(t.view(rows, -1, t.shape[1], size).transpose(1, 2) for t in (q, k, v))
+        return rotate(q, *rotation), rotate(k, *rotation), v
 
 
 def build(model: nn.Module) -> tuple[Decoder | None, str]:
@@ -169,10 +213,10 @@ def _window(parts: Anatomy, layer: Layer) -> int | None:
 
 
 def _rotation(parts: Anatomy, x: torch.Tensor, depth: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (B·T, 1, h) from the model's own table."""
+    """Cosines and sines (N, 1, h) from the model's own table."""
     typed = () if kind is None else (kind,)
-    cos, sin = parts.backbone.rotary_emb(x, depth, *typed)
-    return cos.flatten(0, 1)[:, None], sin.flatten(0, 1)[:, None]
+    cos, sin = parts.backbone.rotary_emb(x, depth[None], *typed)
+    return cos[0][:, None], sin[0][:, None]
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -214,19 +258,24 @@ def _after(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     return torch.cat([old.expand(len(new), -1, -1, -1), new], dim=2)
 
 
-def _mask(trees: Trees, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+def _length(stem: KeyValues | None) -> int:
+    """Number of tokens in a stem."""
+    return stem[0][0].shape[2] if stem else 0
+
+
+def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
     """Additive mask (B, 1, T, P + T), or None where plain causal attention is meant."""
-    rows, length = trees.tokens.shape
+    count, length = rows.end.shape
     near = window is None or before + length <= window
-    if trees.chain and not before and near:
+    if rows.chain and not before and near:
         return None
-    place = torch.arange(length, device=trees.tokens.device)
-    seen = (place[:, None] >= place) & (place[:, None] < trees.end[:, None, :])
+    place = torch.arange(length, device=rows.end.device)
+    seen = (place[:, None] >= place) & (place[:, None] < rows.end[:, None, :])
     if before:
-        seen = torch.cat([seen.new_ones(rows, length, before), seen], dim=2)
+        seen = torch.cat([seen.new_ones(count, length, before), seen], dim=2)
     if not near:
-        depth = torch.cat([torch.arange(before, device=place.device).expand(rows, -1), trees.depth], dim=1)
-        seen &= trees.depth[:, :, None] - depth[:, None, :] < window
+        depth = torch.cat([torch.arange(before, device=place.device).expand(count, -1), rows.depth], dim=1)
+        seen &= rows.depth[:, :, None] - depth[:, None, :] < window
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
 
 

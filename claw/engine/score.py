@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from claw.engine.decoder import Decoder, KeyValues, Trees, build
-from claw.engine.tree import Batch, Forest, Request, Row, Stem
+from claw.engine.decoder import KeyValues, Trees, build
+from claw.engine.tree import Batch, Forest, Request, Row, Stem, padded
 from claw.errors import InputError
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # tokens that pass through the model together
 ATTENTION_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of a batch: its mask, and a stem's keys and values for every row
 TILE_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # of logits in float32, over part of the vocabulary
+ALIGNMENT = {"cpu": 16, "cuda": 64}  # rows attend padded to multiples of this: fewer calls, and lengths that kernels like
 LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of logits in float32, over all of it
 HEAD_ROWS = 1024  # scored places that share one reading of the head's weights
 
@@ -33,6 +34,7 @@ class Scorer:
         self.decoder, self.reason = build(model)
         self.device = next(model.parameters()).device
         self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
+        self.step = _for(self.device, ALIGNMENT)
 
     def forest(self, requests: Sequence[Request]) -> Forest:
         """The order in which these requests are computed; reusable with another model of the same tokenizer."""
@@ -56,7 +58,7 @@ class Scorer:
         while waiting:
             rows = waiting[: self._fitting(waiting, stem)]
             try:
-                result = self._batch(forest.batch(stem, rows), above, greedy)
+                result = self._batch(forest.batch(stem, rows, self.step), above, greedy)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -69,19 +71,19 @@ class Scorer:
 
     def _fitting(self, rows: Sequence[Row], stem: Stem) -> int:
         """How many of these rows, longest first, make the next batch."""
-        longest = rows[0].size
-        alike = next((i for i, row in enumerate(rows) if row.branches != rows[0].branches), len(rows))
-        count = self.batch_tokens // longest
-        if self.decoder is not None and (stem.length or rows[0].branches):
-            count = min(count, _for(self.device, ATTENTION_BYTES) // self._attention_bytes(longest, stem.length))
-        return max(1, min(count, alike))
+        tokens = np.cumsum([row.size for row in rows])
+        needed = np.cumsum([self._attention_bytes(row, stem.length) for row in rows])
+        fits = (tokens <= self.batch_tokens) & (needed <= _for(self.device, ATTENTION_BYTES))
+        return max(1, int(fits.sum()))
 
-    def _attention_bytes(self, length: int, before: int) -> int:
-        """Bytes that one row of a batch with a mask needs in one layer."""
+    def _attention_bytes(self, row: Row, before: int) -> int:
+        """Bytes for the mask of a row, and for keys and values of its stem, in one layer."""
+        if self.decoder is None or not (before or row.branches):
+            return 0
         parts = self.decoder.parts
         heads = parts.heads if self.device.type == "cuda" else parts.groups  # see decoder.attend
-        repeated = 2 * heads * parts.head_size * before
-        return (length + repeated // max(before + length, 1)) * (before + length) * parts.dtype.itemsize
+        seen = before + padded(row.size, self.step)
+        return (padded(row.size, self.step) * seen + 2 * heads * parts.head_size * seen) * parts.dtype.itemsize
 
     def _halve(self, rows: Sequence[Row], error: BaseException) -> None:
         """Lower the number of tokens in a batch after these rows did not fit, or give up on a single row."""
@@ -90,16 +92,15 @@ class Scorer:
                 f"The memory of {self.device} does not suffice for a single sequence of {rows[0].size} tokens ({error}). "
                 "Shorten the prompts (fewer examples, a smaller max_length), free memory, or use another device."
             ) from error
-        self.batch_tokens = len(rows) * rows[0].size // 2
+        self.batch_tokens = sum(row.size for row in rows) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def _batch(self, batch: Batch, above: KeyValues | None, greedy: bool) -> Result:
-        send = lambda array: torch.from_numpy(array).to(self.device)
-        trees = Trees(send(batch.tokens), send(batch.depth), send(batch.end), batch.chain)
-        points = send(batch.points)
-        states = self.decoder.hidden(trees, points, above) if self.decoder else self._stock_logits(trees.tokens, batch.points)
+        trees = Trees.of(batch, self.device)
+        points = torch.from_numpy(batch.points).to(self.device)
+        states = self.decoder.hidden(trees, points, above) if self.decoder else self._stock_logits(trees, points)
         logprobs, hits = np.empty(len(batch.point), dtype=np.float64), np.zeros(len(batch.point), dtype=bool)
         like_lm_eval = greedy and states.dtype == torch.float32
         vocabulary = self.decoder.parts.head.out_features if self.decoder else states.shape[1]
@@ -114,12 +115,15 @@ class Scorer:
         misses = np.bincount(batch.owner, weights=~hits, minlength=count)
         return batch.requests, np.bincount(batch.owner, weights=logprobs, minlength=count), misses == 0
 
-    def _stock_logits(self, tokens: torch.Tensor, points: np.ndarray) -> torch.Tensor:
-        """Logits (K, V) at places of right-padded sequences, from the model's own forward."""
-        keep = tokens.shape[1] - int((points % tokens.shape[1]).min())
-        logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=keep).logits
-        rows, columns = np.divmod(points, tokens.shape[1])
-        return logits[torch.from_numpy(rows), torch.from_numpy(columns - tokens.shape[1])]
+    def _stock_logits(self, trees: Trees, points: torch.Tensor) -> torch.Tensor:
+        """Logits (K, V) at the points of sequences, from the model's own forward."""
+        found = []
+        for rows in trees.groups:
+            here = points[(points >= rows.where.start) & (points < rows.where.stop)] - rows.where.start
+            tokens = trees.tokens[rows.where] if rows.index is None else trees.tokens[rows.index]
+            logits = self.model(input_ids=tokens.view(rows.end.shape), use_cache=False).logits.flatten(0, 1)
+            found.append(logits[here if rows.back is None else rows.back[here]])
+        return torch.cat(found)
 
     def _read_whole(self, states: torch.Tensor, point: np.ndarray, target: np.ndarray, greedy: bool) -> tuple[np.ndarray, ...]:
         """Log-probability of each target at its point, and whether it is the most probable token there."""

@@ -12,6 +12,7 @@ neighbours, and their longest common prefixes make a tree. The tree is cut into
 Nothing here knows a model; all arrays are numpy.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,8 +23,6 @@ LONG_ROW_TOKENS = 1024  # ... unless one request alone is nearly as long
 STEM_TOKENS = 16  # shorter prefixes are not worth a pass of their own
 STEM_SAVING = 256  # tokens that a stem must save
 SHARED_TOKENS = 2  # neighbours in one row share at least so many
-ALIGNMENT = 16  # attention kernels are up to half again as slow on lengths that are not multiples of this ...
-ALIGNED_FROM = 256  # ... which is worth some padding from this length on
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +68,40 @@ class Stem:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of one stem, padded to equal length T, with what is to be read off them.
+class Group:
+    """Rows of a batch that attend together, padded to length T: tokens `start` to `stop` of the packed batch.
 
-    `tokens`, `depth`, `end` (B, T): ids, absolute positions, and one past the last descendant; padding sees only itself.
-    `points` (K,): places in the flattened B·T whose next token is scored, each once. For each predicted token (M,): in
-    `point` the index of its place in `points`, in `target` its id, in `owner` the index of its request in `requests`.
-    `chain`: no row branches, so the mask is the causal one.
+    `index` (B, T): which packed token stands where (padding repeats some token); None if nothing is padded. `back` (stop - start,):
+    where the packed tokens stand in the flattened B·T. `end` (B, T): one past the last descendant within the row; padding sees
+    only itself. `chain`: no row branches, so the mask is the causal one.
+    """
+
+    start: int
+    stop: int
+    rows: int
+    index: np.ndarray | None
+    back: np.ndarray | None
+    end: np.ndarray
+    chain: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one stem, packed without padding, with what is to be read off them.
+
+    `tokens`, `depth` (N,): ids and absolute positions. `points` (K,): places whose next token is scored, each once. For each
+    predicted token (M,): in `point` the index of its place in `points`, in `target` its id, in `owner` the index of its
+    request in `requests`.
     """
 
     tokens: np.ndarray
     depth: np.ndarray
-    end: np.ndarray
+    groups: tuple[Group, ...]
     points: np.ndarray
     point: np.ndarray
     target: np.ndarray
     owner: np.ndarray
     requests: np.ndarray
-    chain: bool
 
 
 class Forest:
@@ -155,7 +170,7 @@ class Forest:
                 continue
             common = int(self._common[lo + 1 : hi].min())
             cuts = [lo, *(lo + 1 + np.flatnonzero(self._common[lo + 1 : hi] == common)).tolist(), hi]
-            parts = list(zip(cuts[:-1], cuts[1:], strict=True))
+            parts = list(itertools.pairwise(cuts))
             deepest = min(common, int(self._first[lo:hi].min()) - 1)  # a place that predicts is never inside a stem
             gain = (deepest - stem.length) * (len(parts) - 1)
             if deepest - stem.length >= STEM_TOKENS and gain >= STEM_SAVING:
@@ -176,23 +191,22 @@ class Forest:
                 merged.append((start, stop))
         return merged
 
-    def batch(self, stem: Stem, rows: Sequence[Row]) -> Batch:
-        """These rows of a stem as arrays."""
-        longest = max(row.size for row in rows)
-        longest += -longest % ALIGNMENT if longest >= ALIGNED_FROM else 0
-        shape = (len(rows), longest)
-        tokens, depth = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        end = np.broadcast_to(np.arange(1, longest + 1), shape).copy()
+    def batch(self, stem: Stem, rows: Sequence[Row], step: int = 1) -> Batch:
+        """These rows of a stem as arrays; rows whose sizes round up to the same multiple of `step` attend together."""
+        rows = sorted(rows, key=lambda row: (row.branches, -row.size))
+        stops = np.cumsum([row.size for row in rows])
+        tokens, depth, end = (np.empty(stops[-1], dtype=np.int64) for _ in range(3))
         places, targets, owners = [], [], []
-        for b, row in enumerate(rows):
-            for place, request in self._lay_out(row, stem.length, tokens[b], depth[b], end[b]):
+        for row, stop in zip(rows, stops, strict=True):
+            own = slice(stop - row.size, stop)
+            for place, request in self._lay_out(row, stem.length, tokens[own], depth[own], end[own]):
                 owners.append(np.full(len(place), len(places)))
-                places.append(place + b * longest)
+                places.append(place + own.start)
                 targets.append(request.ids[request.targets].astype(np.int64))
         points, point = np.unique(np.concatenate(places), return_inverse=True)
         requests = np.concatenate([self.order[row.lo : row.hi] for row in rows])
-        chain = not any(row.branches for row in rows)
-        return Batch(tokens, depth, end, points, point, np.concatenate(targets), np.concatenate(owners), requests, chain)
+        groups = tuple(_groups(rows, end, step))
+        return Batch(tokens, depth, groups, points, point, np.concatenate(targets), np.concatenate(owners), requests)
 
     def _lay_out(self, row: Row, base: int, tokens: np.ndarray, depth: np.ndarray, end: np.ndarray) -> Iterator[tuple]:
         """Write one tree depth first; yield each request with the places that predict its targets."""
@@ -209,6 +223,27 @@ class Forest:
             used, reached = new.stop, size
             yield path[self._requests[i].targets - 1 - base], self._requests[i]
         end[path[:reached]] = used
+
+
+def padded(size: int, step: int) -> int:
+    """`size` rounded up to a multiple of `step`."""
+    return size + -size % step
+
+
+def _groups(rows: Sequence[Row], end: np.ndarray, step: int) -> Iterator[Group]:
+    start = 0
+    for (branches, length), run in itertools.groupby(rows, key=lambda row: (row.branches, padded(row.size, step))):
+        sizes = np.array([row.size for row in run])
+        stop = start + int(sizes.sum())
+        place = np.arange(length)
+        valid = place < sizes[:, None]
+        index = (start + np.cumsum(sizes) - sizes)[:, None] + np.minimum(place, sizes[:, None] - 1)
+        ends = np.where(valid, end[index], place + 1)
+        if valid.all():
+            yield Group(start, stop, len(sizes), None, None, ends, not branches)
+        else:
+            yield Group(start, stop, len(sizes), index, np.flatnonzero(valid), ends, not branches)
+        start = stop
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
