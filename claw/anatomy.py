@@ -167,6 +167,7 @@ class Anatomy:
             groups=self.groups, head_size=self.head_size, tied=self.tied,
             biases="".join(letter for letter, linear in linears if linear.bias is not None),
             block_norms=len(list(self.norms(layer))), head_norms=hasattr(layer.attention, "q_norm"),
+            shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
         )  # fmt: skip
 
     def norms(self, layer: Layer) -> Iterator[nn.Module]:

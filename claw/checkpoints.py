@@ -18,6 +18,7 @@ from claw import sources
 from claw.anatomy import anatomy
 from claw.errors import InputError
 from claw.prune.report import Report
+from claw.prune.slicegpt import is_plain
 from claw.specs import Experiment
 
 ABOUT = "claw.json"
@@ -37,6 +38,11 @@ def save(
     Raises InputError when the reloaded model differs (then nothing is left in `folder`) or the disk is full.
     """
     folder = Path(folder)
+    if not is_plain(model):
+        raise InputError(
+            "This model has shortcut matrices that no stock architecture can hold, so it cannot be saved as a plain checkpoint. "
+            "It can be measured in memory; for a checkpoint use slicegpt, the plain form."
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         need = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -11,6 +11,7 @@ Notable choices:
 import hashlib
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -101,6 +102,15 @@ def check_purpose(corpus: str, purpose: str) -> None:
         raise InputError(
             f"corpus {corpus!r} is {'for evaluation only' if role == 'heldout' else 'for calibration and recovery'} and cannot "
             f"serve as {purpose} text, because what is trained on must not be tested on. Use {', '.join(others)} or a file."
+        )
+
+
+def check_disjoint(training: str, heldout: str) -> None:
+    """Refuse one text for training and for testing."""
+    if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
+        raise InputError(
+            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what it "
+            "was tuned on: name two different texts."
         )
 
 

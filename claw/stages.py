@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from claw import checkpoints, data, environment, evaluate, models, records, tasks
 from claw.anatomy import anatomy
-from claw.errors import InputError
 from claw.parameters import CompressParameters, EvaluateParameters
 from claw.prune import catalogue, methods, plan
 from claw.prune.report import Report
@@ -32,37 +31,31 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
     curve = parameters.curve
     models.check_name(curve.model)
     data.check_purpose(parameters.heldout, "heldout")
-    check_disjoint(parameters.calibration, parameters.heldout)
+    data.check_disjoint(parameters.calibration, parameters.heldout)
     if catalogue.needs_statistics(curve.method):
         data.check_purpose(parameters.calibration, "calibration")
     if model is not None:
         shape = anatomy(model).shape
         for compression in curve.compressions:
             if compression.method != catalogue.DENSE:
-                method, _ = catalogue.find(compression.method)
-                plan.solve(shape, method.axis, compression.ratio, compression.ratio_of)
+                axis = catalogue.axis_of(compression.method, compression.ratio_of)
+                also = dict(catalogue.find(compression.method)[0].also)
+                plan.solve(shape, axis, compression.ratio, compression.ratio_of, also=also)
 
 
-def check_disjoint(training: str, heldout: str) -> None:
-    """Refuse one text for training and for testing."""
-    if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
-        raise InputError(
-            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what it "
-            "was tuned on: name two different texts."
-        )
-
-
-def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer) -> Statistics:
+def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:
     """Calibration statistics of a model, from the cache where they were collected before."""
     count = max(1, calibration.tokens // calibration.length)
-    return calibrate(model, data.blocks(tokenizer, calibration.corpus, length=calibration.length, count=count, seed=seed))
+    blocks = data.blocks(tokenizer, calibration.corpus, length=calibration.length, count=count, seed=seed)
+    return calibrate(model, blocks, gradients=gradients)
 
 
 def statistics_for_curve(curve: Curve, model: nn.Module, tokenizer) -> Statistics | None:
     """Calibration statistics for a curve, or None when its method needs none."""
     if not catalogue.needs_statistics(curve.method):
         return None
-    return statistics_for(curve.calibration, curve.seed, model, tokenizer)
+    gradients = catalogue.needs_gradients(curve.method)
+    return statistics_for(curve.calibration, curve.seed, model, tokenizer, gradients=gradients)
 
 
 def heldout_blocks(evaluation: Evaluation, tokenizer) -> data.Blocks:
@@ -86,12 +79,13 @@ def compress(
     for experiment in tqdm(parameters.curve.experiments, desc=f"{parameters.method}", unit=" ratios", disable=None):
         compression, identity = experiment.compression, experiment.id
         done = records.has(folder, identity, "compress") and records.has(folder, identity, "loss", evaluation.loss.digest)
-        kept = compression.method == catalogue.DENSE or checkpoint_folder(folder, experiment).is_dir()
+        saved = catalogue.makes_checkpoint(compression.method)
+        kept = not saved or checkpoint_folder(folder, experiment).is_dir()
         if not (done and kept):
             with recorded(folder, experiment, "compress", model) as result:
                 small, report = compressed(compression, model, statistics)
                 result.update(point(report, model))
-                if compression.method != catalogue.DENSE:
+                if saved:
                     checkpoints.save(
                         small, tokenizer, checkpoint_folder(folder, experiment), report,
                         experiment=experiment, base_model=compression.model,

@@ -6,7 +6,8 @@ comes near to is refused with the nearest ones named.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from claw.errors import InputError, unknown
 from claw.shape import Shape
@@ -49,15 +50,24 @@ def resize(dense: Shape, axis: str, size: int) -> Shape:
     return dense.with_(**{AXES[axis]: size})
 
 
-def reachable(dense: Shape, axis: str, round_to: int | None = None) -> list[Shape]:
-    """Every shape that cutting `axis` can give, the dense one included, from small to large."""
+def reachable(dense: Shape, axis: str, round_to: int | None = None, also: Mapping[str, Any] | None = None) -> list[Shape]:
+    """Every shape that cutting `axis` can give, the dense one included, from small to large; `also` changes come along."""
     full = getattr(dense, AXES[axis])
     step = (round_to or natural_multiple(full)) if axis in ("ffn", "hidden") else 1
-    return [resize(dense, axis, size) for size in range(step, full, step)] + [dense]
+    return [resize(dense, axis, size).with_(**(also or {})) for size in range(step, full, step)] + [dense]
 
 
-def solve(dense: Shape, axis: str, ratio: float, ratio_of: str = "own", round_to: int | None = None) -> Shape:
+def solve(
+    dense: Shape,
+    axis: str,
+    ratio: float,
+    ratio_of: str = "own",
+    round_to: int | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> Shape:
     """The reachable shape whose removed fraction of `ratio_of` is nearest to `ratio`.
+
+    `also` names what a method changes besides the axis, such as {"tied": False} where it must untie the head.
 
     Raises InputError when the nearest is farther off than half the widest gap between reachable values there, which
     happens beyond the axis's reach (an FFN cut cannot remove 90 % of a model) and never by rounding alone.
@@ -71,7 +81,7 @@ def solve(dense: Shape, axis: str, ratio: float, ratio_of: str = "own", round_to
         )
     if ratio == 0:
         return dense
-    choices = reachable(dense, axis, round_to)
+    choices = reachable(dense, axis, round_to, also)
     if len(choices) == 1:
         raise InputError(f"this model has a single {axis} unit, so nothing can be removed along {axis!r}: only ratio 0 works.")
     priced = sorted((removed(dense, shape, target), index) for index, shape in enumerate(choices))

@@ -70,9 +70,15 @@ def records_of(study: Study, experiment: Experiment) -> dict[str, str]:
         "compress": records.path_of(Path(), experiment.id, "compress").name,
         "loss": records.path_of(Path(), experiment.id, "loss", evaluation.loss.digest).name,
     }
-    if evaluation.tasks:
+    if evaluation.tasks and _loads_again(experiment):
         names["tasks"] = records.path_of(Path(), experiment.id, "tasks", evaluation.accuracy.digest).name
     return names
+
+
+def _loads_again(experiment: Experiment) -> bool:
+    """Whether a later stage can load the model; one with shortcuts exists only in the memory of the stage that made it."""
+    method = experiment.compression.method
+    return method == catalogue.DENSE or catalogue.makes_checkpoint(method)
 
 
 def _is_done(folder: Path, name: str) -> bool:
@@ -126,7 +132,7 @@ def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) 
     }  # fmt: skip
     names = [records_of(study, e) for e in open_points]
     jobs = [Job(COMPRESS, title, parameters, tuple(n[stage] for n in names for stage in ("compress", "loss")))]
-    if study.evaluation.tasks:
+    if study.evaluation.tasks and catalogue.find(curve.method)[0].plain:
         folders = [str(folder / "checkpoints" / e.id) for e in open_points]
         parameters = {**_shared(study, folder), **_evaluation(study), "checkpoints": folders}
         jobs.append(Job(EVALUATE, title, parameters, tuple(n["tasks"] for n in names)))

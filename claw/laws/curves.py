@@ -1,0 +1,219 @@
+"""Laws of single curves: loss quadratic in r, accuracy linear in r, by ordinary or weighted least squares.
+
+A curve is one model, one method, one recovery budget; its seeds are replicates and its dense model is the point r = 0 (of
+recovered curves too, unless the dense model was itself recovered with the same recipe and budget). Its intervals are those
+of a regression with independent errors: they speak of this model and this method, never of another.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+
+from claw.errors import InputError
+from claw.laws import forms
+from claw.laws.points import DENSE, Points, is_dense
+
+UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
+DEFAULT = {"loss": "quadratic", "accuracy": "linear"}
+GRID = 201
+
+
+class Curve(NamedTuple):
+    """What a curve is: everything but its ratios and seeds."""
+
+    model: str
+    method: str
+    recovery: str = "none"
+    tokens: int = 0
+    ratio_of: str = "own"
+
+    @property
+    def title(self) -> str:
+        """For people: smollm2-135m · magnitude · lora 1M tokens."""
+        axis = "" if self.ratio_of == "own" else f" · ratio of {self.ratio_of}"
+        return f"{self.model} · {self.method}{axis}" + (f" · {self.recovery} {tokens_text(self.tokens)}" if self.tokens else "")
+
+
+def tokens_text(tokens: float) -> str:
+    """1000000 as 1M tokens."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{unit} tokens"
+    return f"{tokens:g} tokens"
+
+
+@dataclass(frozen=True)
+class Critical:
+    """The largest ratio at which a share of the dense performance is still met, with its interval."""
+
+    threshold: float
+    ratio: float
+    low: float
+    high: float
+    limit: float  # largest fitted ratio; beyond it a law is a guess
+    level: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.ratio):
+            return f"The threshold {self.threshold:g} is met nowhere on the fitted curve."
+        low = "0" if math.isnan(self.low) else f"{self.low:.3f}"
+        high = f"beyond {self.limit:g}" if math.isnan(self.high) else f"{self.high:.3f}"
+        more = " (all of the fitted range)" if self.ratio >= self.limit else ""
+        return f"r = {self.ratio:.3f}{more}, {self.level:.0%} interval {low} to {high}"
+
+
+@dataclass(frozen=True)
+class CurveLaw:
+    """A fitted law of one curve. y(r) = X(r) θ, variance of the mean X Σ Xᵀ, of a new run X Σ Xᵀ + σ²."""
+
+    curve: Curve
+    response: str
+    axis: str
+    form: str
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    sigma2: float
+    df: float
+    level: float
+    n: int
+    low: float
+    high: float
+    dense: float
+    weighted: bool
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def quantile(self) -> float:
+        """Student quantile of the bands."""
+        return float(stats.t.ppf(0.5 + self.level / 2, self.df))
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """(parameters, 2): interval of each coefficient."""
+        half = self.quantile * np.sqrt(np.diag(self.covariance))
+        return np.column_stack([self.coefficients - half, self.coefficients + half])
+
+    def predict(self, r: Any) -> pd.DataFrame:
+        """Frame over r: mean, confidence band (the law's), run band (a new run's), and whether r is beyond the fitted range."""
+        r = np.atleast_1d(np.asarray(r, float))
+        if not ((r >= 0) & (r < 1)).all():
+            raise InputError(f"A ratio is a fraction removed in [0, 1); {r[(r < 0) | (r >= 1) | np.isnan(r)][0]:g} is not.")
+        design = forms.find(self.form).design({"r": r})
+        mean = design @ self.coefficients
+        variance = np.einsum("ij,jk,ik->i", design, self.covariance, design)
+        half, run = self.quantile * np.sqrt(variance), self.quantile * np.sqrt(variance + self.sigma2)
+        return pd.DataFrame({
+            "ratio": r, "mean": mean, "confidence_low": mean - half, "confidence_high": mean + half,
+            "run_low": mean - run, "run_high": mean + run, "extrapolated": (r < self.low) | (r > self.high),
+        })  # fmt: skip
+
+    def critical_ratio(self, threshold: float) -> Critical:
+        """Largest r with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
+
+        The interval holds every r at which the confidence band covers the target, which is Fieller's interval.
+        """
+        rising = self.response == "loss"
+        if not (math.isfinite(threshold) and threshold > 0 and (threshold >= 1 if rising else threshold <= 1)):
+            accepted = "at least 1 (1.1 is 10 % more loss)" if rising else "in (0, 1] (0.9 keeps 90 % of the accuracy)"
+            raise InputError(f"threshold = {threshold!r} is not accepted for {self.response}: it is a share of the dense "
+                             f"model's {self.response}, {accepted}.")  # fmt: skip
+        if math.isnan(self.dense):
+            raise InputError(
+                f"{self.curve.title} has no dense {self.response} to take a share of. Add a row with method dense."
+            )
+        band = self.predict(np.linspace(0, self.high, GRID))
+        sign = 1 if rising else -1
+        target = sign * threshold * self.dense
+        worst, best = ("confidence_high", "confidence_low") if rising else ("confidence_low", "confidence_high")
+        found = {
+            name: _crossing(band["ratio"].to_numpy(), sign * band[column].to_numpy(), target)
+            for name, column in (("ratio", "mean"), ("low", worst), ("high", best))
+        }
+        if found["high"] >= self.high:
+            found["high"] = math.nan
+        return Critical(threshold, limit=self.high, level=self.level, **found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, unrounded."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain.update(curve=self.curve._asdict(), coefficients=self.coefficients.tolist(), covariance=self.covariance.tolist())
+        return plain | {"quality": dict(self.quality)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "CurveLaw":
+        """The law that `to_dict` wrote."""
+        arrays = {name: np.asarray(plain[name], float) for name in ("coefficients", "covariance")}
+        return cls(**{**plain, **arrays, "curve": Curve(**plain["curve"])})
+
+
+def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:
+    """Largest r up to which y stays at or below the target, interpolated; NaN if it starts above."""
+    above = np.flatnonzero(y > target)
+    if not len(above):
+        return float(r[-1])
+    first = above[0]
+    if first == 0:
+        return math.nan
+    share = (target - y[first - 1]) / (y[first] - y[first - 1])
+    return float(r[first - 1] + share * (r[first] - r[first - 1]))
+
+
+def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[Curve, pd.DataFrame]]:
+    """Each curve with its rows, the dense model among them."""
+    rows = points.of(response, axis, dense=True)
+    dense, cut = rows[is_dense(rows)], rows[~is_dense(rows)]
+    for key, found in cut.groupby(["model", "method", "recovery", "recovery_tokens", "ratio_of"], sort=True):
+        model, method, recovery, tokens, ratio_of = key
+        curve = Curve(model, method, recovery, int(tokens), ratio_of)
+        yield curve, pd.concat([_zero(dense, curve), found])
+
+
+def _zero(dense: pd.DataFrame, curve: Curve) -> pd.DataFrame:
+    """The row(s) at r = 0 that belong to a curve: its own, else the dense model's."""
+    of_model = dense[dense["model"] == curve.model]
+    alike = of_model[(of_model["recovery"] == curve.recovery) & (of_model["recovery_tokens"] == curve.tokens)]
+    found = alike if len(alike) else of_model[of_model["recovery_tokens"] == 0]
+    own = found[found["method"] == curve.method]
+    return own if len(own) else found[found["method"] == DENSE] if (found["method"] == DENSE).any() else found.head(1)
+
+
+def fit(rows: pd.DataFrame, curve: Curve, response: str, form: str, axis: str = "ratio", level: float = 0.95) -> CurveLaw:
+    """Least squares of one form on one curve; accuracy is weighted by 1/stderr² where every row has one.
+
+    InputError: one ratio only, or not more points than parameters.
+    """
+    law = forms.find(form)
+    r, y = rows[axis].to_numpy(float), rows[response].to_numpy(float)
+    if len(np.unique(r)) <= len(law.parameters) - 1 or len(r) <= len(law.parameters):
+        raise InputError(
+            f"{curve.title}: {len(r)} points at {len(np.unique(r))} ratios cannot carry the {len(law.parameters)} parameters "
+            f"of {law.formula} and its error. Measure at least {len(law.parameters) + 1} ratios, r = 0 among them."
+        )
+    stderr = rows.get(f"{response}_stderr", pd.Series(np.nan, rows.index)).to_numpy(float)
+    weighted = response == "accuracy" and bool((stderr > 0).all())
+    weights = np.mean(stderr**2) / stderr**2 if weighted else np.ones(len(r))
+    fitted = sm.WLS(y, law.design({"r": r}), weights=weights).fit()
+    residual = y - fitted.fittedvalues
+    total = np.average((y - np.average(y, weights=weights)) ** 2, weights=weights)
+    dense = float(rows[f"{response}0"].iloc[0])
+    return CurveLaw(
+        curve, response, axis, form, fitted.params, fitted.cov_params(), float(fitted.scale), float(fitted.df_resid), level,
+        n=len(r), low=float(r.min()), high=float(r.max()), dense=dense, weighted=weighted,
+        quality={
+            "r2": float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan,
+            "rmse": float(np.sqrt(np.mean(residual**2))),
+            "relative_error": float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan,
+            "bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * _penalty(len(law.parameters) + 1, len(r))),
+        },
+    )  # fmt: skip
+
+
+def _penalty(k: int, n: int) -> float:
+    """Half of AICc's correction of AIC, with statsmodels' count of k - 1 parameters moved to k; infinite without room."""
+    return 1 + k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf

@@ -1,0 +1,276 @@
+"""The points that laws are fitted to: a table checked, its dense model attached, and every row that is left out counted.
+
+Notable choices:
+- What is wrong with the table as a whole (a missing column, two held-out texts in one column) is an error. What is wrong
+  with a row is an exclusion with a typed reason: rows used and rows excluded add up to the rows given, always.
+- A row can be fit for accuracy and not for loss, so exclusions name the response they hold for.
+- The dense model is one row per model. It gives L0 and A0, and it is the point r = 0 of every curve of that model.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from claw.errors import InputError
+
+DENSE = "dense"
+REQUIRED = ("model", "method", "ratio")
+RESPONSES = ("loss", "accuracy")
+AXES = {"ratio": "nominal ratio r", "ratio_params": "share of all parameters removed"}
+DEFAULTS = {"family": "unknown", "recovery": "none", "recovery_tokens": 0, "seed": 0, "ratio_of": "own", "recovery_run": ""}
+NUMBERS = (
+    "ratio", "ratio_params", "ratio_nonembedding", "ratio_flops", "recovery_tokens", "parameters", "parameters0",
+    "loss", "loss_stderr", "loss0", "accuracy", "accuracy_stderr", "accuracy0", "chance", "bits_per_byte", "context",
+)  # fmt: skip
+KEY = ("model", "method", "ratio", "ratio_of", "seed", "recovery", "recovery_tokens", "recovery_run")
+
+REASONS = {
+    "failed": "the experiment failed",
+    "ratio_missing": "no ratio",
+    "ratio_outside": "ratio outside [0, 1)",
+    "dense_cut": "called dense, with a ratio above 0",
+    "duplicate": "the same experiment again, with the same result",
+    "conflict": "the same experiment again, with another result; none of them is used",
+    "missing": "not measured",
+    "not_finite": "measured as NaN or infinite",
+    "not_positive": "a loss of zero or below is no cross-entropy",
+    "outside_unit": "an accuracy outside [0, 1]",
+}
+"""Why a row is left out."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows that laws can use, in one form whatever the source, and those that they cannot.
+
+    `rows` has the columns of `claw.records.COLUMNS` that were there, plus loss0 and accuracy0 filled from the dense rows, and
+    `use_loss`, `use_accuracy`. `excluded` has columns row, model, method, ratio, response, reason, detail.
+    """
+
+    rows: pd.DataFrame
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
+    given: int
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Responses that at least one row has."""
+        return tuple(name for name in RESPONSES if self.rows[f"use_{name}"].any())
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Ratio axes that the table has: the nominal one, and the true one where it was recorded."""
+        return tuple(name for name in AXES if name in self.rows and self.rows[name].notna().any())
+
+    @property
+    def digest(self) -> str:
+        """Hash of the points: equal data, equal digest, whatever the order of rows."""
+        columns = sorted(self.rows.columns)
+        text = self.rows[columns].sort_values(columns, ignore_index=True).to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def of(self, response: str, axis: str = "ratio", dense: bool = False) -> pd.DataFrame:
+        """Rows usable for this response on this axis; the dense rows only on request."""
+        rows = self.rows[self.rows[f"use_{response}"] & self.rows[axis].notna()]
+        return rows if dense else rows[~is_dense(rows)]
+
+    def completeness(self, response: str = "loss") -> pd.DataFrame:
+        """Number of usable experiments by model and method (rows) and nominal ratio (columns)."""
+        rows = self.of(response)
+        counts = rows.pivot_table(index=["model", "method"], columns="ratio", values=response, aggfunc="size", fill_value=0)
+        return counts.astype(int)
+
+    def require(self, models: Iterable[str], methods: Iterable[str], ratios: Iterable[float], response: str = "loss") -> None:
+        """Nothing, if every model × method × ratio is there. InputError lists the cells that are empty."""
+        counts = self.completeness(response)
+        have = {(m, k, round(float(r), 9)) for (m, k), row in counts.iterrows() for r, n in row.items() if n}
+        wanted = [(m, k, round(float(r), 9)) for m in models for k in methods for r in ratios]
+        gone = [f"{m} × {k} × {r:g}" for m, k, r in wanted if (m, k, r) not in have]
+        if gone:
+            more = f" and {len(gone) - 12} more" if len(gone) > 12 else ""
+            raise InputError(
+                f"{len(gone)} of {len(wanted)} cells of the design have no usable {response}: {', '.join(gone[:12])}{more}. "
+                "Run the missing experiments (`claw status STUDY.yaml` lists them), or ask for a smaller design."
+            )
+
+
+def is_dense(rows: pd.DataFrame) -> pd.Series:
+    """Whether a row is an uncompressed model."""
+    return (rows["method"] == DENSE) | (rows["ratio"] == 0)
+
+
+def read(table: pd.DataFrame) -> Points:
+    """Points of a tidy table. Needed columns: model, method, ratio, and loss or accuracy; all others add what they can.
+
+    InputError: not a frame, a needed column missing, no usable row, losses or accuracies that were not measured alike.
+    """
+    rows, notes = _with_defaults(_checked(table))
+    rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
+    _refuse_mixed(rows)
+    rows, notes = _with_dense(rows, notes)
+    excluded = pd.concat([excluded, *(_unusable(rows, response) for response in RESPONSES if response in table)])
+    for response in RESPONSES:
+        gone = excluded.loc[excluded["response"] == response, "row"]
+        rows[f"use_{response}"] = ~rows["row"].isin(gone) if response in table else False
+    points = Points(rows.reset_index(drop=True), excluded.reset_index(drop=True), tuple(notes), len(table))
+    if len(points.rows) + (points.excluded["response"] == "all").sum() != points.given:
+        raise AssertionError("rows used and rows excluded do not add up to the rows given")
+    if not points.responses:
+        raise InputError(f"The table has {len(table)} rows and none can be used. {_tally(points.excluded)} Correct the table.")
+    return points
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(
+            f"claw.laws.fit takes a pandas data frame, not {type(table).__name__}. Read a run's folder or a CSV file with "
+            "claw.records.table(path)."
+        )
+    gone = [name for name in REQUIRED if name not in table]
+    if not any(name in table for name in RESPONSES):
+        gone.append("loss or accuracy")
+    if gone:
+        raise InputError(
+            f"The table has no column {', '.join(gone)}. A law needs model, method (dense for the uncompressed model), ratio "
+            "(fraction removed, 0 to below 1) and at least one of loss (nats per token) and accuracy (0 to 1). The table's "
+            f"columns are: {', '.join(map(str, table.columns))}. Rename what you have with table.rename(columns={{...}})."
+        )
+    if table.columns.duplicated().any():
+        twice = ", ".join(sorted(set(table.columns[table.columns.duplicated()].map(str))))
+        raise InputError(f"The table has columns of the same name: {twice}. Keep one of each.")
+    if table.empty:
+        raise InputError("The table has no rows. Run a study first: `claw run STUDY.yaml`, then `claw table STUDY.yaml`.")
+    return table
+
+
+def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """A copy with numbers as numbers, names as text, and the columns that mean `nothing special` filled in and noted."""
+    rows, notes = table.copy().reset_index(drop=True), []
+    rows["row"] = np.arange(len(rows))
+    for name in NUMBERS:
+        if name not in rows:
+            continue
+        numbers = pd.to_numeric(rows[name], errors="coerce").astype(float)
+        text = rows[name].notna() & numbers.isna() & (rows[name].astype(str).str.strip().str.lower() != "nan")
+        if text.any():
+            example = rows.loc[text, name].iloc[0]
+            raise InputError(
+                f"Column {name} has {int(text.sum())} entries that are not numbers, such as {example!r} in row "
+                f"{int(rows.loc[text, 'row'].iloc[0])}. Write numbers with a dot, and leave what was not measured empty."
+            )
+        rows[name] = numbers
+    for name, value in DEFAULTS.items():
+        if name not in rows:
+            rows[name] = value
+            if name in ("recovery_tokens", "seed"):
+                notes.append(f"No column {name}: every row counts as {name} = {value}.")
+        else:
+            rows[name] = rows[name].where(rows[name].notna(), value)
+    for name in ("model", "method", "family", "recovery", "ratio_of"):
+        rows[name] = rows[name].astype(str)
+    rows.loc[rows["recovery_tokens"] == 0, "recovery"] = "none"
+    return rows, notes
+
+
+def _excluded(rows: pd.DataFrame, mask: pd.Series, reason: str, response: str = "all", detail: str = "") -> pd.DataFrame:
+    found = rows.loc[mask, ["row", "model", "method", "ratio"]]
+    return found.assign(response=response, reason=reason, detail=detail or REASONS[reason])
+
+
+def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows whose experiment can be told, and those that are left out for every response.
+
+    `told_apart`: the table has seeds or experiment ids, so equal keys are one experiment; without, they are replicates.
+    """
+    found = []
+
+    def leave_out(mask: pd.Series, reason: str) -> None:
+        nonlocal rows
+        found.append(_excluded(rows, mask, reason))
+        rows = rows[~mask]
+
+    if "status" in rows:
+        leave_out(rows["status"] == "failed", "failed")
+    leave_out(rows["ratio"].isna(), "ratio_missing")
+    outside = (rows["ratio"] < 0) | (rows["ratio"] >= 1)
+    if outside.sum() > len(rows) / 2:
+        raise InputError(
+            f"{int(outside.sum())} of {len(rows)} ratios are outside [0, 1), up to {rows['ratio'].max():g}. A ratio is the "
+            "fraction removed: write 0.3 for 30 %, so divide a column of percentages by 100."
+        )
+    leave_out(outside, "ratio_outside")
+    leave_out((rows["method"] == DENSE) & (rows["ratio"] > 0), "dense_cut")
+    values = [name for name in (*RESPONSES, "ratio_params", "experiment") if name in rows]
+    leave_out(rows.duplicated([*KEY, *values], keep="first"), "duplicate")
+    if told_apart:
+        leave_out(rows.duplicated(list(KEY) if "experiment" not in rows else ["experiment"], keep=False), "conflict")
+    return rows, pd.concat(found)
+
+
+def _refuse_mixed(rows: pd.DataFrame) -> None:
+    """InputError where one column holds measurements that cannot be compared."""
+    for response, names in (("loss", ("heldout", "context")), ("accuracy", ("tasks", "num_fewshot", "limit"))):
+        measured = rows[rows[response].notna()] if response in rows else rows.iloc[:0]
+        for name in names:
+            values = sorted(set(measured[name].dropna().astype(str))) if name in measured else []
+            if len(values) > 1:
+                raise InputError(
+                    f"The {response} column mixes {len(values)} values of {name} ({', '.join(values[:6])}): such measurements "
+                    f"are not comparable and are not pooled. Fit each apart with claw.laws.fit_each(table, by={name!r}), or "
+                    f"keep one: table[table[{name!r}] == {values[0]!r}]."
+                )
+    if "heldout_data" in rows and "loss" in rows:
+        texts = rows[rows["loss"].notna()].groupby("model")["heldout_data"].nunique()
+        if (texts > 1).any():
+            names = ", ".join(texts.index[texts > 1][:6])
+            raise InputError(
+                f"The losses of {names} were measured on different held-out tokens (column heldout_data), so they do not lie "
+                "on one curve. Fit each apart with claw.laws.fit_each(table, by='heldout_data')."
+            )
+
+
+def _with_dense(rows: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with loss0 and accuracy0: as recorded, else those of the model's dense row."""
+    rows = rows.copy()
+    dense = rows[is_dense(rows) & (rows["recovery_tokens"] == 0)]
+    for response in (name for name in RESPONSES if name in rows):
+        name = f"{response}0"
+        measured = dense[np.isfinite(dense[response]) & (dense[response] > 0)]
+        spread = measured.groupby("model")[response].agg(lambda values: values.max() - values.min())
+        several = sorted(spread.index[spread > 1e-6 * measured.groupby("model")[response].max()])
+        if several:
+            notes.append(f"More than one dense {response} for {', '.join(several)}: their mean is {name}.")
+        found = rows["model"].map(measured.groupby("model")[response].mean())
+        recorded = rows[name] if name in rows else pd.Series(np.nan, rows.index)
+        rows[name] = recorded.where(recorded.notna(), found)
+        without = sorted(set(rows.loc[rows[name].isna(), "model"]))
+        if without:
+            notes.append(
+                f"No dense {response} for {', '.join(without)}: laws relative to the dense model leave these models out. Add a "
+                f"row with method dense and ratio 0, or a column {name}."
+            )
+    return rows, notes
+
+
+def _unusable(rows: pd.DataFrame, response: str) -> pd.DataFrame:
+    """Exclusions of one response: missing is missing, and an impossible value is named."""
+    value = rows[response]
+    finite = np.isfinite(value)
+    status = rows["status"] if "status" in rows else pd.Series("done", rows.index)
+    not_finite = (value.isna() & (status == "nan")) | np.isinf(value)
+    found = [_excluded(rows, not_finite, "not_finite", response)]
+    found.append(_excluded(rows, value.isna() & ~not_finite, "missing", response))
+    if response == "loss":
+        found.append(_excluded(rows, finite & (value <= 0), "not_positive", response))
+    else:
+        found.append(_excluded(rows, finite & ((value < 0) | (value > 1)), "outside_unit", response))
+    return pd.concat(found)
+
+
+def _tally(excluded: pd.DataFrame) -> str:
+    """How many rows were left out for which reason."""
+    counts = excluded.groupby(["response", "reason"]).size()
+    return "; ".join(f"{n} × {REASONS[reason]} ({response})" for (response, reason), n in counts.items()) + "."
