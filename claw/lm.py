@@ -13,6 +13,7 @@ import copy
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 
 import lm_eval.models  # noqa: F401  fills the registry, which lm-eval does only while it is empty
@@ -153,8 +154,8 @@ class ClawLM(TemplateLM):
     def _answers(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Score what is not known yet, keeping what is scored even if interrupted."""
         if self.scorer.reason:
-            utils.eval_logger.warning(
-                f"claw scores {type(self.model).__name__} with its stock forward, because {self.scorer.reason}."
+            warnings.warn(
+                f"claw scores {type(self.model).__name__} with its stock forward, because {self.scorer.reason}.", stacklevel=2
             )
         known = (
             known_scores.KnownScores.open(self.model, encoded, tasks) if self._cache else known_scores.KnownScores(len(encoded))

@@ -18,7 +18,8 @@ from claw import offline_tasks
 from claw.errors import InputError, unknown
 
 COLUMNS = ("task", "metric", "value", "stderr", "n", "chance", "num_fewshot", "version", "source")
-SAMPLE_COLUMNS = ("task", "document", "choice", "loglikelihood", "greedy", "target", "acc", "acc_norm")
+CORRECT = ("acc", "acc_norm")  # metrics that say of one document whether it was answered rightly
+SAMPLE_COLUMNS = ("task", "subtask", "document", "choice", "loglikelihood", "greedy", "target", *CORRECT)
 BOOTSTRAP = 1000  # draws for metrics without a closed form of the standard error; accuracy has one
 
 
@@ -159,20 +160,32 @@ def tidy(out: dict, tasks: Sequence[str], num_fewshot: int, source: str) -> pd.D
 
 
 def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
-    """One row per document and choice of every task (subtasks by their own names), for tasks scored by log-likelihood.
+    """One row per document and choice of the named tasks, as far as they are scored by log-likelihood.
 
-    `target` is the right choice's number where the task has one; `acc` and `acc_norm` are the document's own.
+    `subtask` is a group's own task (a subject of mmlu), else the task. `target` is the right choice's number where the task
+    has one; `acc` and `acc_norm` are the document's own, NaN where the task has no such metric.
     """
     rows = []
     children = out.get("group_subtasks", {})
-    for task in dict.fromkeys(leaf for name in tasks for leaf in _leaves(name, children)):
-        for sample in out["samples"][task]:
-            metrics = [sample.get(name, math.nan) for name in ("acc", "acc_norm")]
+    for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, children)):
+        for sample in out["samples"][subtask]:
+            metrics = [sample.get(name, math.nan) for name in CORRECT]
             for choice, response in enumerate(sample["filtered_resps"]):
                 loglikelihood, greedy = response if isinstance(response, tuple) else (response, math.nan)
                 if isinstance(loglikelihood, float):
-                    rows.append((task, sample["doc_id"], choice, loglikelihood, greedy, sample["target"], *metrics))
+                    rows.append((task, subtask, sample["doc_id"], choice, loglikelihood, greedy, sample["target"], *metrics))
     return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
+
+
+def answered(samples: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """By task and metric a text with 1 for each document answered rightly and 0 for each other, in the task's order."""
+    documents = samples.drop_duplicates(["task", "subtask", "document"])
+    return {
+        task: {
+            metric: "".join(str(int(value)) for value in rows[metric]) for metric in CORRECT if rows[metric].isin((0, 1)).all()
+        }
+        for task, rows in documents.groupby("task", sort=False)
+    }
 
 
 def _leaves(task: str, children: dict[str, list[str]]) -> list[str]:

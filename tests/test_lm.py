@@ -210,3 +210,14 @@ def test_other_weights_are_another_cache_entry(own_cache, tokenizer):
         model.model.layers[0].mlp.down_proj.weight.mul_(1.5)
     after, _ = answers(ClawLM(model, tokenizer), [("the", " of")])
     assert abs(after[0] - before[0]) > TOLERANCE
+
+
+def test_a_model_that_is_not_understood_is_scored_by_its_own_forward_with_a_warning(tokenizer):
+    import transformers as tf
+
+    torch.manual_seed(0)
+    config = tf.GPT2Config(vocab_size=259, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    ours, theirs = both(tf.AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+    pairs = [("the of", " and"), ("the of", " to it"), ("", "a"), ("to be " * 20, "or not")]
+    with pytest.warns(UserWarning, match="stock forward, because"):
+        assert_equal(ours, theirs, pairs)
