@@ -163,7 +163,8 @@ def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]
                 measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
             if "tasks" in missing:
                 measure_tasks(folder, experiment, model, tokenizer, evaluation)
-        found += [records.read(records.path_of(folder, experiment.id, stage, way)) for stage, way in stages.items()]
+        known = {"compress": ""} | stages
+        found += [records.read(records.path_of(folder, experiment.id, stage, way)) for stage, way in known.items()]
     return [record for record in found if record is not None]
 
 

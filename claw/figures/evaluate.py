@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
+from matplotlib.ticker import MaxNLocator
 
 from claw.errors import InputError
 from claw.figures import style
@@ -67,6 +68,7 @@ def flips(results: Sequence[Mapping[str, Any]]) -> Drawing:
             panel.set_title(f"{task}, {method}: r = {ratios[-1]:g} lost {lost[-1]}, gained {gained[-1]}")
             panel.set_yticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
             panel.set_xlim(-0.5, right.shape[1] - 0.5)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.grid(False)
             known = {"model": model, "method": method, "task": task, "ratio": ratios}
             numbers.append(pd.DataFrame(known | {"lost": lost, "gained": gained, "n": right.shape[1]}))
