@@ -61,7 +61,12 @@ def test_its_parameters_are_what_the_package_accepts(path):
 
 def run(name, tmp_path, **given):
     return papermill.execute_notebook(
-        FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", parameters=given, kernel_name="python3", progress_bar=False, cwd=tmp_path
+        FOLDER / f"{name}.ipynb",
+        tmp_path / "out.ipynb",
+        parameters=given,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=tmp_path,
     )
 
 
@@ -73,9 +78,20 @@ def small(folder_model, train_text, heldout_text, tmp_path):
 
 
 def test_compress_runs_from_papermills_command_line(folder_model, train_text, heldout_text, tmp_path):
-    given = [part for item in small(folder_model, train_text, heldout_text, tmp_path).items() for part in ("-p", *map(str, item))]
+    given = [
+        part for item in small(folder_model, train_text, heldout_text, tmp_path).items() for part in ("-p", *map(str, item))
+    ]
     out = tmp_path / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", str(FOLDER / "10_compress.ipynb"), str(out), *given, "-y", "ratios: [0.25, 0.5]"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(FOLDER / "10_compress.ipynb"),
+        str(out),
+        *given,
+        "-y",
+        "ratios: [0.25, 0.5]",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     pictures = [o for cell in code(nbformat.read(out, 4)) for o in cell.outputs if "image/png" in o.get("data", {})]

@@ -29,7 +29,9 @@ def page(table, tmp_path):
     figure = tmp_path / "one.svg"
     figure.write_text('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')
     fitted = laws.fit(table)
-    path = report.write(tmp_path / "report.html", "a <b>study</b>", fitted, table, [figure], [tmp_path / "notebooks" / "x.ipynb"])
+    path = report.write(
+        tmp_path / "report.html", "a <b>study</b>", fitted, table, [figure], [tmp_path / "notebooks" / "x.ipynb"]
+    )
     return path.read_text()
 
 
