@@ -92,10 +92,11 @@ def test_the_critical_ratio_and_its_interval():
 
 def test_too_few_points_are_named_not_fitted():
     fitted = laws.fit(curve(3 + RATIOS[:3], RATIOS[:3]))
-    assert list(fitted.unfitted["form"]) == ["quadratic"]
-    assert "3 points" in fitted.unfitted["why"].iloc[0]
+    alone = fitted.unfitted[fitted.unfitted["model"].notna()]
+    assert list(alone["form"]) == ["quadratic"]
+    assert "3 points" in alone["why"].iloc[0]
     one = laws.fit(curve([3.0, 3.1, 3.2, 3.3], [0.3] * 4))
-    assert set(one.unfitted["form"]) == {"linear", "quadratic"}
+    assert {"linear", "quadratic"} <= set(one.unfitted["form"])
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan])

@@ -72,6 +72,12 @@ class Points:
         text = self.rows[columns].sort_values(columns, ignore_index=True).to_csv(index=False, lineterminator="\n")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def one_tokenizer(self) -> bool:
+        """Whether losses in nats per token compare between models: measured on the same token blocks, as far as is known."""
+        rows = self.rows[self.rows["use_loss"]]
+        return "heldout_data" not in rows or rows["heldout_data"].nunique() <= 1
+
     def of(self, response: str, axis: str = "ratio", dense: bool = False) -> pd.DataFrame:
         """Rows usable for this response on this axis; the dense rows only on request."""
         rows = self.rows[self.rows[f"use_{response}"] & self.rows[axis].notna()]
@@ -236,8 +242,9 @@ def _with_dense(rows: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, lis
     """Rows with loss0 and accuracy0: as recorded, else those of the model's dense row."""
     rows = rows.copy()
     dense = rows[is_dense(rows) & (rows["recovery_tokens"] == 0)]
-    for response in (name for name in RESPONSES if name in rows):
-        name = f"{response}0"
+    for response, name in (("loss", "loss0"), ("accuracy", "accuracy0"), ("bits_per_byte", "bits_per_byte0")):
+        if response not in rows:
+            continue
         measured = dense[np.isfinite(dense[response]) & (dense[response] > 0)]
         spread = measured.groupby("model")[response].agg(lambda values: values.max() - values.min())
         several = sorted(spread.index[spread > 1e-6 * measured.groupby("model")[response].max()])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from claw.laws import curves, forms
+from claw.laws import curves, families
 from claw.laws.points import AXES, REASONS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def curve_table(laws: "Laws", response: str, axis: str = "ratio") -> pd.DataFram
         if (law.response, law.axis, law.form) != (response, axis, curves.DEFAULT[response]):
             continue
         row = {"curve": law.curve.title, "n": law.n, "r": f"{law.low:g}–{law.high:.2g}"}
-        for name, value, (low, high) in zip(forms.find(law.form).parameters, law.coefficients, law.intervals, strict=True):
+        for name, value, (low, high) in zip(families.find(law.form).parameters, law.coefficients, law.intervals, strict=True):
             row[name] = f"{value:.3f} [{low:.3f}, {high:.3f}]"
         rows.append(row | {"R²": f"{law.quality['r2']:.3f}", "RMSE": f"{law.quality['rmse']:.3f}"})
     return pd.DataFrame(rows)
@@ -37,7 +37,7 @@ def sections(laws: "Laws") -> list[tuple[str, pd.DataFrame]]:
     found = []
     for response in laws.points.responses:
         for axis in laws.points.axes:
-            form = forms.find(curves.DEFAULT[response])
+            form = families.find(curves.DEFAULT[response])
             title = f"{response} ({curves.UNITS[response]}): {form.formula}, r = {AXES[axis]}, {laws.level:.0%} intervals"
             found.append((title, curve_table(laws, response, axis)))
     excluded = exclusion_table(laws)
