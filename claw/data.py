@@ -11,6 +11,7 @@ Notable choices:
 import hashlib
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -90,6 +91,15 @@ def check_purpose(corpus: str, purpose: str) -> None:
         )
 
 
+def check_disjoint(training: str, heldout: str) -> None:
+    """Refuse one text for training and for testing."""
+    if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
+        raise InputError(
+            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what it "
+            "was tuned on: name two different texts."
+        )
+
+
 def _share(documents: tuple[str, ...], purpose: str) -> list[str]:
     if purpose == "heldout":
         return list(documents)
@@ -146,14 +156,14 @@ def _pack(tokenizer, texts, length, count, corpus, purpose, seed) -> Blocks:
 def _encode(tokenizer, text: str) -> tuple[list[int], list[int], list[float]]:
     """Ids of a text without special tokens, with the UTF-8 bytes and the word beginnings that each token covers."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans = encoded["offset_mapping"]
+    ends = [end for _, end in encoded["offset_mapping"]]
     ids, sizes, words = encoded["input_ids"], [], []
     reached = 0
-    for _, end in spans:  # characters are counted with the token that completes them, so the sums are exact
-        piece = text[reached:end]
+    for end, following in zip(ends, [*ends[1:], len(text) + 1], strict=True):
+        # a character spread over several byte tokens counts with the one that completes it, so sums are never too large
+        piece = text[reached:end] if following > end else ""
         sizes.append(len(piece.encode("utf-8")))
         before = text[reached - 1] if reached else " "
-        starts = sum(not c.isspace() and p.isspace() for p, c in zip(before + piece, piece, strict=False))
-        words.append(float(starts))
-        reached = max(reached, end)
+        words.append(float(sum(not c.isspace() and p.isspace() for p, c in zip(before + piece, piece, strict=False))))
+        reached += len(piece)
     return ids, sizes, words

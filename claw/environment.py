@@ -4,7 +4,9 @@ import functools
 import hashlib
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,12 @@ def describe(device=None, dtype=None) -> dict[str, Any]:
         "device": name,
         "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None,
     }
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
 
 
 @functools.cache

@@ -62,7 +62,9 @@ def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
     rows = max(1, BATCH_TOKENS // blocks.length)
     sums, counts = [], []
     pairs = zip(blocks.ids.split(rows), blocks.scored.split(rows), strict=True)
-    for ids, scored in tqdm(pairs, total=-(-len(blocks) // rows), desc="held-out loss", unit=" batches", disable=None, leave=False):
+    for ids, scored in tqdm(
+        pairs, total=-(-len(blocks) // rows), desc="held-out loss", unit=" batches", disable=None, leave=False
+    ):
         losses = token_losses(model, ids.to(device)).cpu().double()
         targets = scored[:, 1:]
         sums += (losses * targets).sum(1).tolist()

@@ -48,25 +48,33 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map=Non
 
 def resolve(name: str) -> str:
     """Folder or hub id that `name` stands for; fetches and converts a pinned model where needed."""
+    check_name(name)
     known = sources.models().get(name)
     if known is not None:
         return known.hub if known.hub else str(convert.known_folder(known))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
+        return str(convert.file_folder(path))
+    return str(path) if path.is_dir() else name
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless `name` can stand for a model; nothing is downloaded or read."""
+    path = Path(name).expanduser()
+    if name in sources.models():
+        return
+    if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"There is no GGUF file {path}. Check the path; it is read relative to {Path.cwd()}.")
-        return str(convert.file_folder(path))
-    if path.is_dir():
+    elif path.is_dir():
         _check_folder(path)
-        return str(path)
-    if name.count("/") == 1 and not name.startswith((".", "~", "/")) and all(name.split("/")):
-        return name
-    raise unknown(
-        "model",
-        name,
-        sources.models(),
-        "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B.",
-    )
+    elif name.count("/") != 1 or name.startswith((".", "~", "/")) or not all(name.split("/")):
+        raise unknown(
+            "model",
+            name,
+            sources.models(),
+            "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B.",
+        )
 
 
 def _check_folder(folder: Path) -> None:

@@ -170,8 +170,6 @@ def refuse_hub_only(task: str) -> InputError:
     """The error for a task whose data only the hub has."""
     return InputError(
         f"task {task!r} reads its data from the Hugging Face hub and is not in the pinned archive. Offline tasks are "
-        f'{", ".join(NAMES)} and the single subjects mmlu_<subject>. On a machine that reaches the hub, say hub=True '
+        f"{', '.join(NAMES)} and the single subjects mmlu_<subject>. On a machine that reaches the hub, say hub=True "
         "(tasks_from: hub in a study)."
     )
-
-

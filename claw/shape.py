@@ -13,7 +13,8 @@ class Shape:
     """Sizes of a decoder: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, depth, vocabulary V.
 
     `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by one letter of qkvo and gud
-    (gate, up, down). `block_norms`: norms on the hidden width per block; `head_norms`: norms on q and k.
+    (gate, up, down). `block_norms`: norms on the hidden width per block; `head_norms`: norms on q and k; `shortcuts`: extra
+    d×d matrices on the residual path of each block, which no stock architecture has.
     """
 
     vocabulary: int
@@ -27,6 +28,7 @@ class Shape:
     biases: str = ""
     block_norms: int = 2
     head_norms: bool = False
+    shortcuts: int = 0
 
     def with_(self, **sizes) -> "Shape":
         """The same decoder with other sizes."""
@@ -44,7 +46,8 @@ class Shape:
     def block_parameters(self) -> int:
         """Parameters of one block."""
         linears = sum(out * inp + (out if letter in self.biases else 0) for letter, (out, inp) in self._linears.items())
-        return linears + self.block_norms * self.hidden + 2 * self.head_size * self.head_norms
+        extra = self.shortcuts * self.hidden**2
+        return linears + self.block_norms * self.hidden + 2 * self.head_size * self.head_norms + extra
 
     @property
     def nonembedding(self) -> int:
@@ -58,7 +61,8 @@ class Shape:
 
     def flops_per_token(self, context: int = CONTEXT) -> int:
         """Forward FLOPs per token: two per multiplied weight, head included, and causal attention over `context` tokens."""
-        weights = self.depth * sum(out * inp for out, inp in self._linears.values()) + self.vocabulary * self.hidden
+        block = sum(out * inp for out, inp in self._linears.values()) + self.shortcuts * self.hidden**2
+        weights = self.depth * block + self.vocabulary * self.hidden
         attention = self.depth * 2 * self.heads * self.head_size * context // 2
         return 2 * (weights + attention)
 
@@ -67,3 +71,13 @@ class Shape:
         embedding_only = 0 if self.tied else self.vocabulary * self.hidden
         cache = 2 * self.depth * self.groups * self.head_size * context
         return element * ((self.parameters - embedding_only) / batch + cache)
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "layers": self.depth, "hidden width d": self.hidden, "feed-forward width m": self.width,
+            "query heads H": self.heads, "key-value groups G": self.groups, "head size h": self.head_size,
+            "vocabulary V": self.vocabulary, "head tied to embedding": "yes" if self.tied else "no",
+            "parameters": f"{self.parameters:,}", "without embedding and head": f"{self.nonembedding:,}",
+            f"FLOPs per token at {CONTEXT} tokens of context": f"{self.flops_per_token():,}",
+        }  # fmt: skip
+        return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items()) + "</table>"

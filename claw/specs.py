@@ -32,6 +32,14 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, given: Any) -> Any:
+        """Lists may stand for tuples: what Python, JSON and YAML users write."""
+        if not isinstance(given, dict):
+            return given
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
     def canonical(self) -> str:
         """JSON with sorted names: equal values give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
@@ -211,8 +219,8 @@ def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", l
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, InputError):
         return InputError(f"{place}{name}: {inner}")
-    hint = _number_hint(value, first["type"])
-    return InputError(f"{place}{name} = {shown} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}.{hint}")
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid tuple", "a list such as [a, b]")
+    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_number_hint(value, first['type'])}")
 
 
 def _number_hint(value: Any, kind: str) -> str:

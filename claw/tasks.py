@@ -27,7 +27,9 @@ def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
             continue
         known = _everything().all_tasks
         if task not in known:
-            raise unknown("task", task, offline_tasks.NAMES if not hub else known, "Any lm-eval task can be named with hub=True.")
+            raise unknown(
+                "task", task, offline_tasks.NAMES if not hub else known, "Any lm-eval task can be named with hub=True."
+            )
         if not hub:
             raise offline_tasks.refuse_hub_only(task)
 

@@ -1,5 +1,6 @@
 """Figures: one style, one function per figure. They draw numbers that others computed and write those numbers beside them."""
 
+from claw.figures.compress import kept_map, loss_curve
 from claw.figures.style import Drawing, colour, marker, paper
 
-__all__ = ["Drawing", "colour", "marker", "paper"]
+__all__ = ["Drawing", "colour", "kept_map", "loss_curve", "marker", "paper"]

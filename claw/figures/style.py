@@ -31,10 +31,8 @@ COLOURS = {
 }  # fmt: skip
 """Colour of a method; "+ridge" keeps the colour of the method it compensates and is drawn with another line."""
 
-MARKERS = {
-    "llama": "o", "qwen2": "s", "qwen3": "D", "gemma3_text": "^", "gemma3": "^", "mistral": "v", "unknown": "P",
-}  # fmt: skip
-"""Marker of a family (the architecture's model_type)."""
+MARKERS = {"llama": "o", "qwen2": "s", "qwen3": "D", "gemma3": "^", "mistral": "v", "unknown": "P"}
+"""Marker of a family: the architecture's name in small letters."""
 
 SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
 SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
@@ -66,7 +64,7 @@ def line(method: str) -> object:
 
 def marker(family: str) -> str:
     """Marker of a family; an unknown one gets a steady spare from its name."""
-    return MARKERS.get(family) or SPARE[zlib.crc32(family.encode()) % len(SPARE)]
+    return MARKERS.get(family.lower()) or SPARE[zlib.crc32(family.encode()) % len(SPARE)]
 
 
 @contextmanager

@@ -5,26 +5,17 @@ cut by ridge regression on the calibration statistics (`claw.prune.surgery.compe
 """
 
 import time
-from collections.abc import Callable
 
-import psutil
 import torch
 from torch import nn
 
-from claw.anatomy import Anatomy, Layer, anatomy
+from claw.anatomy import Anatomy, anatomy
+from claw.environment import peak_memory
 from claw.errors import InputError
-from claw.prune import catalogue, plan, scores, surgery
+from claw.prune import catalogue, depth, plan, prunenet, scores, slicegpt, surgery, units
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, check_belongs
 from claw.shape import Shape
-
-Score = Callable[[Layer, Statistics | None, torch.Generator], torch.Tensor]
-
-SCORES: dict[str, Score] = {
-    "random": scores.random_neurons,
-    "magnitude": scores.magnitude_neurons,
-    "wanda-sp": scores.wanda_neurons,
-}
 
 
 def compress(
@@ -47,24 +38,25 @@ def compress(
     found, ridge = catalogue.find(method)
     plan.check_ratio(ratio, ratio_of)
     parts = anatomy(model)
-    target = plan.solve(parts.shape, found.axis, ratio, ratio_of, round_to)
+    axis = catalogue.axis_of(method, ratio_of)
+    target = plan.solve(parts.shape, axis, ratio, ratio_of, round_to, dict(found.also))
     if catalogue.needs_statistics(method):
         if statistics is None:
             raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
         check_belongs(statistics, model)
     _refuse_damaged(parts)
     with torch.no_grad():
-        small, kept = _cut(parts, target, SCORES[found.name], statistics, seed, ridge)
+        small, kept = _cut(parts, target, found.name, axis, statistics, seed, ridge)
     report = Report.of(
         parts.shape,
         anatomy(small).shape,
         method=method,
         ratio=float(ratio),
-        ratio_of=found.axis if ratio_of == "own" else ratio_of,
-        ratio_own=plan.removed(parts.shape, target, found.axis),
+        ratio_of=axis if ratio_of == "own" else ratio_of,
+        ratio_own=plan.removed(parts.shape, target, axis),
         seed=seed,
         seconds=time.perf_counter() - started,
-        peak_memory=psutil.Process().memory_info().rss,
+        peak_memory=peak_memory(),
         kept=kept,
     )
     return small, report
@@ -76,20 +68,21 @@ def _refuse_damaged(parts: Anatomy) -> None:
             raise InputError(f"The weight {name} holds NaN or infinite values, so no score means anything. Reload the model.")
 
 
-def _cut(parts: Anatomy, target: Shape, score: Score, statistics: Statistics | None, seed: int, ridge: bool):
-    state = surgery.plain_state(parts)
+def _cut(parts: Anatomy, target: Shape, name: str, axis: str, statistics: Statistics | None, seed: int, ridge: bool):
+    """The compressed model and the indices kept per layer."""
     if target == parts.shape:
-        return surgery.assemble(parts, state), ()
-    generator = torch.Generator().manual_seed(seed)
-    kept = []
-    for layer in parts.layers:
-        prefix = f"model.layers.{layer.index}"
-        keep = surgery.kept(score(layer, statistics, generator), target.width)
-        weight = state[f"{prefix}.mlp.down_proj.weight"]
-        surgery.slice_neurons(state, prefix, keep)
-        if ridge:
-            moments = statistics.layer(layer.index)
-            refitted = surgery.compensated(weight, moments["ffn.gram"], keep, moments["ffn.ridge"])
-            state[f"{prefix}.mlp.down_proj.weight"] = refitted
-        kept.append(tuple(keep.tolist()))
-    return surgery.assemble(parts, state, intermediate_size=target.width), tuple(kept)
+        return surgery.assemble(parts, surgery.plain_state(parts)), ()
+    if axis == "hidden":
+        if name == "slicegpt":
+            return slicegpt.plain(parts, target, statistics), ()
+        return slicegpt.per_layer(parts, target, statistics.blocks()), ()
+    if axis == "layers":
+        choose = depth.by_influence if name == "shortgpt" else depth.by_angle
+        keep = choose(statistics, parts.depth - target.depth)
+        return depth.drop(parts, keep), (tuple(keep),)
+    if name.startswith("prunenet"):
+        policy = prunenet.policy_for(parts, plan.removed(parts.shape, target, axis), seed)
+        score = prunenet.Scores(policy, stochastic=name.endswith("stochastic"))
+    else:
+        score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
+    return units.cut(parts, target, axis, score, statistics, seed, ridge)

@@ -5,7 +5,9 @@ axis are enumerated, each is priced by its shape, and the one nearest to what wa
 comes near to is refused with the nearest ones named.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from claw.errors import InputError, unknown
 from claw.shape import Shape
@@ -31,7 +33,7 @@ def removed(dense: Shape, small: Shape, ratio_of: str) -> float:
     """Fraction of `ratio_of` that `small` lacks of `dense`."""
     measure: Callable[[Shape], float]
     if ratio_of in AXES:
-        measure = lambda shape: getattr(shape, AXES[ratio_of])  # noqa: E731
+        measure = lambda shape: getattr(shape, AXES[ratio_of])
     else:
         measure = {
             "params": lambda shape: shape.parameters,
@@ -48,15 +50,24 @@ def resize(dense: Shape, axis: str, size: int) -> Shape:
     return dense.with_(**{AXES[axis]: size})
 
 
-def reachable(dense: Shape, axis: str, round_to: int | None = None) -> list[Shape]:
-    """Every shape that cutting `axis` can give, the dense one included, from small to large."""
+def reachable(dense: Shape, axis: str, round_to: int | None = None, also: Mapping[str, Any] | None = None) -> list[Shape]:
+    """Every shape that cutting `axis` can give, the dense one included, from small to large; `also` changes come along."""
     full = getattr(dense, AXES[axis])
     step = (round_to or natural_multiple(full)) if axis in ("ffn", "hidden") else 1
-    return [resize(dense, axis, size) for size in range(step, full, step)] + [dense]
+    return [resize(dense, axis, size).with_(**(also or {})) for size in range(step, full, step)] + [dense]
 
 
-def solve(dense: Shape, axis: str, ratio: float, ratio_of: str = "own", round_to: int | None = None) -> Shape:
+def solve(
+    dense: Shape,
+    axis: str,
+    ratio: float,
+    ratio_of: str = "own",
+    round_to: int | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> Shape:
     """The reachable shape whose removed fraction of `ratio_of` is nearest to `ratio`.
+
+    `also` names what a method changes besides the axis, such as {"tied": False} where it must untie the head.
 
     Raises InputError when the nearest is farther off than half the widest gap between reachable values there, which
     happens beyond the axis's reach (an FFN cut cannot remove 90 % of a model) and never by rounding alone.
@@ -70,13 +81,13 @@ def solve(dense: Shape, axis: str, ratio: float, ratio_of: str = "own", round_to
         )
     if ratio == 0:
         return dense
-    choices = [shape for shape in reachable(dense, axis, round_to) if shape != dense]
-    if not choices:
+    choices = reachable(dense, axis, round_to, also)
+    if len(choices) == 1:
         raise InputError(f"this model has a single {axis} unit, so nothing can be removed along {axis!r}: only ratio 0 works.")
     priced = sorted((removed(dense, shape, target), index) for index, shape in enumerate(choices))
-    values = [0.0, *(value for value, _ in priced)]
+    values = [value for value, _ in priced]
     nearest, index = min(priced, key=lambda pair: abs(pair[0] - ratio))
-    gap = max(b - a for a, b in zip(values, values[1:], strict=False))
+    gap = max(b - a for a, b in itertools.pairwise(values))
     if abs(nearest - ratio) > gap / 2 + 1e-9 or (axis in ("heads", "layers") and abs(nearest - ratio) > 0.05):
         around = sorted(values, key=lambda value: abs(value - ratio))[:3]
         raise InputError(

@@ -1,13 +1,15 @@
 """What calibration text says about a model, collected once and shared by all methods and ratios.
 
-For every block and each of four sites, the second moments of what a linear layer reads:
+For every block and each of four sites, the second moments of what is read there:
 
-| site | what it is the input of | size |
+| site | what it is | size |
 |---|---|---|
-| attention | q, k, v projections (after the norm) | d |
-| heads | o projection | H·h |
-| mlp | gate and up projections (after the norm) | d |
-| ffn | down projection | m |
+| attention | normalised block input, before the norm's gain: what q, k, v read | d |
+| heads | input of the o projection | H·h |
+| mlp | normalised input of the feed-forward, before the norm's gain: what gate and up read | d |
+| ffn | input of the down projection | m |
+
+and for the stream between blocks the mean cosine and the mean angle between any two depths.
 
 Notable choices:
 - The model is walked block by block: all calibration tokens pass one block before the next, so only one block's moments
@@ -42,7 +44,7 @@ from claw.models import weights_hash
 SITES = ("attention", "heads", "mlp", "ffn")
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 BATCH_TOKENS = 4096
-VERSION = 1  # of the stored format and the arithmetic; part of the cache key
+VERSION = 3  # of the stored format and the arithmetic; part of the cache key
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,14 @@ class Statistics:
     data: str  # hash of the token blocks
     tokens: int
     depth: int
-    influence: tuple[float, ...]  # per block: 1 - mean cosine of its input and output
+    cosine: tuple[tuple[float, ...], ...]  # [i][j]: mean cosine between the stream before block i and before block j
+    angle: tuple[tuple[float, ...], ...]  # [i][j]: mean angle between them, as a fraction of π
+
+    def blocks(self) -> Blocks:
+        """The calibration blocks themselves, for methods that pass the text through a model again."""
+        stored = _Stored(self.folder / "blocks.safetensors")
+        ids, scored = stored["ids"], stored["scored"].bool()
+        return Blocks(ids, scored, words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
 
     def layer(self, index: int) -> Mapping[str, torch.Tensor]:
         """Lazy tensors of one block: `<site>.gram` (n, n) and `<site>.mean`, `<site>.spread` (n,), `<site>.ridge` ()."""
@@ -64,6 +73,15 @@ class Statistics:
     def gram(self, index: int, site: str) -> torch.Tensor:
         """Mean of x xᵀ over tokens at a site, (n, n) float32."""
         return self.layer(index)[f"{site}.gram"]
+
+    def taylor(self, index: int, site: str) -> torch.Tensor:
+        """First-order Taylor terms of the units of "ffn" (m,) or "heads" (G,)."""
+        path = self.folder / f"{index:03d}.gradients.safetensors"
+        if not path.exists():
+            raise InputError(
+                "These statistics hold no gradients: collect them with claw.calibrate(model, blocks, gradients=True)."
+            )
+        return _Stored(path)[f"{site}.taylor"]
 
 
 class _Stored(Mapping):
@@ -84,8 +102,11 @@ class _Stored(Mapping):
         return len(list(iter(self)))
 
 
-def calibrate(model: nn.Module, blocks: Blocks) -> Statistics:
-    """Statistics of `model` on `blocks`, from the cache where this pair was seen before."""
+def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> Statistics:
+    """Statistics of `model` on `blocks`, from the cache where this pair was seen before.
+
+    `gradients` adds the first-order Taylor terms that the method `taylor` needs.
+    """
     parts = anatomy(model)
     identity, data = weights_hash(model), blocks.sha256
     key = hashlib.sha256(f"{VERSION} {identity} {data} {parts.dtype}".encode()).hexdigest()[:16]
@@ -95,15 +116,22 @@ def calibrate(model: nn.Module, blocks: Blocks) -> Statistics:
         if not (folder / "about.json").exists():
             scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".collecting-"))
             try:
-                influence = _collect(parts, blocks, scratch)
+                cosine, angle = _collect(parts, blocks, scratch)
+                save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
                 about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
-                about |= {"depth": parts.depth, "influence": influence}
+                about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
                 (scratch / "about.json").write_text(json.dumps(about))
                 scratch.replace(folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
+        if gradients and not (folder / "gradients").exists():
+            from claw.prune import gradients as taylor
+
+            taylor.collect(parts, blocks, folder)
+            (folder / "gradients").touch()
     about = json.loads((folder / "about.json").read_text())
-    return Statistics(folder, **{**about, "influence": tuple(about["influence"])})
+    tables = {name: tuple(map(tuple, about.pop(name))) for name in ("cosine", "angle")}
+    return Statistics(folder, **about, **tables)
 
 
 def check_belongs(statistics: Statistics, model: nn.Module) -> None:
@@ -157,13 +185,19 @@ def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict) -> torch.Tens
     return out[0] if isinstance(out, tuple) else out
 
 
-def linears(layer: Layer) -> dict[str, nn.Linear]:
-    """The linear whose input each site is."""
-    return {"attention": layer.q, "heads": layer.o, "mlp": layer.gate, "ffn": layer.down}
+def sites(layer: Layer) -> dict[str, tuple[nn.Module, int]]:
+    """The module whose input each site is, and the size of that input."""
+    width = layer.q.in_features
+    return {
+        "attention": (layer.input_norm, width),
+        "heads": (layer.o, layer.o.in_features),
+        "mlp": (layer.mlp_norm, width),
+        "ffn": (layer.down, layer.down.in_features),
+    }
 
 
 @torch.no_grad()
-def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> list[float]:
+def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
     rows = max(1, BATCH_TOKENS // blocks.length)
     batches = [ids.to(parts.device) for ids in blocks.ids.split(rows)]
     arguments, states = [], []
@@ -171,33 +205,51 @@ def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> list[float]:
         hidden, kwargs = first_inputs(parts, ids)
         states.append(hidden)
         arguments.append(kwargs)
-    influence = []
+    sample = [_sample(states)]
     for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", disable=None, leave=False):
-        moments = {site: _Moments(linear.in_features, parts.device) for site, linear in linears(layer).items()}
-        handles = [
-            linear.register_forward_pre_hook(moments[site].hook) for site, linear in linears(layer).items()
-        ]
-        cosine = 0.0
+        moments = {site: _Moments(site, size, parts.device) for site, (_, size) in sites(layer).items()}
+        handles = [module.register_forward_pre_hook(moments[s].hook) for s, (module, _) in sites(layer).items()]
         for batch, hidden in enumerate(states):
             for one in moments.values():
                 one.half = batch % 2
-            out = run_block(layer, hidden, arguments[batch][layer.index])
-            cosine += torch.cosine_similarity(hidden.float(), out.float(), dim=-1).sum().item()
-            states[batch] = out
+            states[batch] = run_block(layer, hidden, arguments[batch][layer.index])
         for handle in handles:
             handle.remove()
-        influence.append(1 - cosine / blocks.ids.numel())
+        sample.append(_sample(states))
         tensors = {f"{s}.{name}": t.contiguous() for s, m in moments.items() for name, t in m.result().items()}
         if not all(torch.isfinite(t).all() for t in tensors.values()):
-            raise InputError(f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged.")
+            raise InputError(
+                f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged."
+            )
         save_file(tensors, folder / f"{layer.index:03d}.safetensors")
-    return influence
+    return _similarity(sample)
+
+
+def _sample(states: list[torch.Tensor]) -> torch.Tensor:
+    """About a thousand hidden states, evenly spread, of unit length."""
+    flat = torch.cat([hidden.flatten(0, 1) for hidden in states])
+    chosen = flat[:: max(1, len(flat) // 1024)].float()
+    return nn.functional.normalize(chosen, dim=-1)
+
+
+def _similarity(sample: list[torch.Tensor]) -> tuple[list[list[float]], list[list[float]]]:
+    """Mean cosine and mean angle over π between the streams at every two depths."""
+    size = len(sample)
+    cosine, angle = torch.eye(size), torch.zeros(size, size)
+    for i in range(size):
+        for j in range(i + 1, size):
+            each = (sample[i] * sample[j]).sum(-1).clamp(-1, 1)
+            cosine[i, j] = cosine[j, i] = each.mean()
+            angle[i, j] = angle[j, i] = each.arccos().mean() / torch.pi
+    return cosine.tolist(), angle.tolist()
 
 
 class _Moments:
     """Running second moments of one site, in two halves of the text."""
 
-    def __init__(self, size: int, device: torch.device):
+    def __init__(self, site: str, size: int, device: torch.device):
+        self.normalised = site in ("attention", "mlp")
+        self.compensable = site in ("heads", "ffn")
         self.grams = [torch.zeros(size, size, device=device) for _ in range(2)]
         self.total = torch.zeros(size, device=device, dtype=torch.float64)
         self.spread = torch.zeros(size, device=device, dtype=torch.float64)
@@ -206,6 +258,8 @@ class _Moments:
 
     def hook(self, module: nn.Module, args: tuple) -> None:
         sequences = args[0].detach().float()  # (B, T, n)
+        if self.normalised:
+            sequences = unit_rms(sequences, norm_epsilon(module))
         flat = sequences.flatten(0, -2)
         self.grams[self.half].addmm_(flat.T, flat)
         self.total += flat.sum(0)
@@ -214,7 +268,8 @@ class _Moments:
 
     def result(self) -> dict[str, torch.Tensor]:
         tokens = sum(self.tokens)
-        ridge = best_penalty(*(g / max(n, 1) for g, n in zip(self.grams, self.tokens, strict=True)))
+        halves = (g / max(n, 1) for g, n in zip(self.grams, self.tokens, strict=True))
+        ridge = best_penalty(*halves) if self.compensable else 0.0
         gram = (self.grams[0] + self.grams[1]) / tokens
         return {
             "gram": gram.cpu(),
@@ -222,6 +277,16 @@ class _Moments:
             "spread": self.spread.sqrt().float().cpu(),
             "ridge": torch.tensor(ridge),
         }
+
+
+def unit_rms(x: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """x / √(mean x² + ε) over the last axis: RMSNorm without its gain."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
+
+
+def norm_epsilon(norm: nn.Module) -> float:
+    """The ε of an RMSNorm module, whatever the architecture calls it."""
+    return float(next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)))
 
 
 def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:

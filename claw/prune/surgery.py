@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from claw.anatomy import Anatomy
+from claw.anatomy import Anatomy, Layer
 
 State = dict[str, torch.Tensor]
 
@@ -20,21 +20,26 @@ def kept(scores: torch.Tensor, count: int) -> torch.Tensor:
     return order[:count].sort().values
 
 
-def slice_neurons(state: State, prefix: str, keep: torch.Tensor) -> None:
-    """Keep the feed-forward neurons `keep` of the block under `prefix`."""
+def prefix(layer: Layer) -> str:
+    """What the names of a block's weights begin with."""
+    return f"model.layers.{layer.index}"
+
+
+def slice_neurons(state: State, start: str, keep: torch.Tensor) -> None:
+    """Keep the feed-forward neurons `keep` of the block whose names begin with `start`."""
     for name in ("gate_proj", "up_proj"):
-        _take(state, f"{prefix}.mlp.{name}", rows=keep)
-    _take(state, f"{prefix}.mlp.down_proj", columns=keep)
+        _take(state, f"{start}.mlp.{name}", rows=keep)
+    _take(state, f"{start}.mlp.down_proj", columns=keep)
 
 
-def slice_groups(state: State, prefix: str, keep: torch.Tensor, parts: Anatomy) -> None:
+def slice_groups(state: State, start: str, keep: torch.Tensor, parts: Anatomy) -> None:
     """Keep the key-value groups `keep`, each with all of its query heads, so grouped-query attention stays valid."""
     keys = _spread(keep, parts.head_size)
     queries = query_columns(keep, parts)
-    _take(state, f"{prefix}.self_attn.q_proj", rows=queries)
-    _take(state, f"{prefix}.self_attn.k_proj", rows=keys)
-    _take(state, f"{prefix}.self_attn.v_proj", rows=keys)
-    _take(state, f"{prefix}.self_attn.o_proj", columns=queries)
+    _take(state, f"{start}.self_attn.q_proj", rows=queries)
+    _take(state, f"{start}.self_attn.k_proj", rows=keys)
+    _take(state, f"{start}.self_attn.v_proj", rows=keys)
+    _take(state, f"{start}.self_attn.o_proj", columns=queries)
 
 
 def query_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:

@@ -1,0 +1,49 @@
+# Two commands: `make demo` and `make test`. Each does all its own set-up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lab lint format clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "claw needs Python 3.11 or newer; $(PYTHON) is older. Run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "Making a virtual environment failed. On Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+
+# torch first and by its exact version: see constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing claw into $(VENV) (once, some minutes)"
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## fetch SmolLM2-135M, compress it, measure it, fit its laws: about ten minutes
+	@$(BIN)/claw fetch smollm2-135m wikipedia-train wikipedia-heldout tasks
+	@$(BIN)/claw run params/quickstart.yaml
+
+test: $(VENV)/.installed-test  ## run all tests
+	@$(BIN)/claw fetch smollm2-135m wikipedia-train wikipedia-heldout tasks
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m pytest
+
+lab: $(VENV)/.installed  ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+lint: $(VENV)/.installed-test  ## check style without changing anything
+	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
+
+format: $(VENV)/.installed-test  ## bring code and notebooks into shape
+	@$(BIN)/python -m ruff format . && $(BIN)/python -m ruff check --fix .
+
+clean:  ## remove the environment and all runs; the cache of downloads stays
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

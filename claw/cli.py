@@ -1,0 +1,122 @@
+"""The command line: `claw run | status | table | models | fetch`. Logic lives in the modules it calls."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from claw.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0 when all went well, 1 when experiments failed, 2 for input that cannot be used."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.command(parsed)
+    except InputError as error:
+        print(f"claw: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("claw: stopped. Everything recorded so far is kept; the same command continues from there.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `claw models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="claw", description="Compression laws of large language models.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a study; what is done already is not repeated")
+    run.add_argument("study", type=Path, help="a YAML file, e.g. params/quickstart.yaml")
+    run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="what is planned, done and failed")
+    status.add_argument("study", type=Path)
+    status.set_defaults(command=_status)
+
+    table = commands.add_parser("table", help="write the tidy table, one row per experiment")
+    table.add_argument("study", type=Path)
+    table.add_argument("--out", type=Path, required=True, help="a .csv file")
+    table.set_defaults(command=_table)
+
+    models = commands.add_parser("models", help="list the known models")
+    models.set_defaults(command=_models)
+
+    fetch = commands.add_parser("fetch", help="download models, corpora and tasks by name, verified and cached")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="known names; `tasks` for the benchmark data; none lists them")
+    fetch.set_defaults(command=_fetch)
+    return parser
+
+
+def _plan(path: Path):
+    from claw import studies
+    from claw.parameters import run_folder
+    from claw.sweep import plan
+
+    study = studies.load(path)
+    return plan.make(study, run_folder(str(study.folder)))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from claw.sweep import study_run
+
+    plan = _plan(parsed.study)
+    if parsed.dry_run:
+        print(study_run.describe(plan))
+        return 0
+    return study_run.run(plan)
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    from claw.sweep import status
+
+    print(status.text(_plan(parsed.study)))
+    return 0
+
+
+def _table(parsed: argparse.Namespace) -> int:
+    from claw import records
+
+    plan = _plan(parsed.study)
+    if parsed.out.suffix != ".csv":
+        raise InputError(f"--out {parsed.out} must end in .csv.")
+    frame = records.table(plan.folder, plan.study.evaluation)
+    records.save_csv(frame, parsed.out)
+    print(f"{len(frame)} experiments written to {parsed.out}")
+    return 0
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    from claw import sources
+
+    for source in sources.models().values():
+        where = source.hub or f"pinned archives, {source.gguf_bytes / 1e6:,.0f} MB"
+        print(f"{source.name:20} {source.parameters / 1e6:>8,.0f} M  {source.family:8} {where}")
+    return 0
+
+
+def _fetch(parsed: argparse.Namespace) -> int:
+    from claw import convert, corpora, offline_tasks, sources
+    from claw.errors import unknown
+
+    pinned = [name for name, source in sources.models().items() if not source.hub]
+    accepted = [*pinned, *sources.corpora(), "tasks"]
+    if not parsed.names:
+        print("Known names:", ", ".join(accepted))
+        return 0
+    for name in parsed.names:  # all names first: a wrong one stops before any download
+        if name not in accepted:
+            raise unknown("name", name, accepted, "Hub models are fetched by transformers when first loaded.")
+    for name in parsed.names:
+        if name in pinned:
+            place = convert.known_folder(sources.models()[name])
+        elif name == "tasks":
+            place = offline_tasks.folder()
+        else:
+            corpora.documents(name)
+            place = corpora.cache() / "corpora"
+        print(f"{name}: ready in {place}")
+    return 0

@@ -1,0 +1,121 @@
+"""The parameters of each notebook as typed values.
+
+papermill passes any name and any type: an unknown parameter is only a warning there, and `1e-4` arrives as text. The cell
+after the parameters therefore calls `from_notebook`, which refuses what is not right before anything is computed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from claw.errors import InputError, unknown
+from claw.specs import (
+    RATIO_OF,
+    Calibration,
+    Count,
+    Curve,
+    Evaluation,
+    Ratio,
+    Seed,
+    Spec,
+    Text,
+    build,
+)
+
+JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+"""Names that IPython itself puts beside a notebook's variables."""
+
+
+class Parameters(Spec):
+    """What every stage notebook takes."""
+
+    run: Text = "runs/explore"
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run, absolute."""
+        return run_folder(self.run)
+
+
+class HeldOut(Parameters):
+    """Parameters of notebooks that measure held-out loss."""
+
+    heldout: Text = "wikipedia-heldout"
+    heldout_tokens: Count = 32768
+    context: Count = 512
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(heldout=self.heldout, tokens=self.heldout_tokens, context=self.context)
+
+
+class CompressParameters(HeldOut):
+    """10_compress: one model, one method, several ratios."""
+
+    model: Text
+    method: Text
+    ratios: tuple[Ratio, ...] = Field(min_length=1)
+    ratio_of: Literal[RATIO_OF] = "own"
+    seed: Seed = 0
+    calibration: Text = "wikipedia-train"
+    calibration_tokens: Count = 16384
+    calibration_length: Count = 512
+
+    @property
+    def curve(self) -> Curve:
+        calibration = Calibration(corpus=self.calibration, tokens=self.calibration_tokens, length=self.calibration_length)
+        return Curve(
+            model=self.model, method=self.method, ratios=self.ratios, ratio_of=self.ratio_of, seed=self.seed,
+            calibration=calibration,
+        )  # fmt: skip
+
+
+class EvaluateParameters(HeldOut):
+    """30_evaluate: checkpoints (folders, or a model's name for the dense one) on held-out text and tasks."""
+
+    checkpoints: tuple[Text, ...] = Field(min_length=1)
+    tasks: tuple[Text, ...] = ()
+    limit: Count | None = None
+    num_fewshot: int = Field(0, ge=0, le=100)
+    tasks_from: Literal["archive", "hub"] = "archive"
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(
+            heldout=self.heldout, tokens=self.heldout_tokens, context=self.context, tasks=self.tasks, limit=self.limit,
+            num_fewshot=self.num_fewshot, tasks_from=self.tasks_from,
+        )  # fmt: skip
+
+
+def from_notebook(cls: type[Spec], variables: Mapping[str, Any]) -> Spec:
+    """`cls` from a notebook's variables (`globals()`), refusing names that `cls` does not have.
+
+    Called right after the parameters cell, when the notebook's variables are its parameters and imported modules.
+    """
+    given = {
+        name: value
+        for name, value in variables.items()
+        if not name.startswith("_") and name not in JUPYTER and not hasattr(value, "__spec__") and not callable(value)
+    }
+    for name in given:
+        if name not in cls.model_fields:
+            raise unknown("parameter", name, cls.model_fields, "Check the spelling after -p or -y.")
+    return build(cls, given)
+
+
+def project() -> Path:
+    """The folder that holds `notebooks` and `params`: the first such at or above the current one, else the current one."""
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
+
+
+def run_folder(name: str) -> Path:
+    """Absolute folder of a run: relative names are below the project, so notebooks and commands agree."""
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"run = {name!r} is a file. Name a folder, which is made if it does not exist.")
+    return path if path.is_absolute() else project() / path

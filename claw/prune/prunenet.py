@@ -1,0 +1,159 @@
+"""PruneNet: a small learned policy says which FFN neurons to keep, without any text (Sengupta et al. 2025, arXiv 2501.15296).
+
+The state of block i is its gate matrix W_i (m, d). One policy for all blocks gives each row the keep probability
+α_j = σ(((W_i Aᵀ + 1bᵀ) s)_j). There is no nonlinearity before the last, so after training it is α_j = σ(w_j·v + c) with
+v = Aᵀs and c = b·s: d + 1 numbers, which is what `Policy` holds and what fits any model of the same hidden width.
+
+Training samples k = ⌊(1-r)m⌋ rows without replacement from the noisy p̃ = σ(logit u + logit α), u uniform, rewards the block
+with R = 1/KS(singular values of W, of the sampled rows), and descends -γ^i R_i Σ log p̃_j by AdamW; the policy of the best
+episode is kept. KS needs the spectrum only, so it comes from the d×d Gram matrix of the kept rows, not from an SVD of m×d.
+
+Two modes: `prunenet` keeps the top k by w_j·v, the same model every time; `prunenet-stochastic` samples as published, seeded.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
+from scipy import stats
+from torch import nn
+from tqdm import tqdm
+
+from claw.anatomy import Anatomy, Layer
+from claw.archives import cache
+from claw.errors import InputError
+from claw.models import weights_hash
+from claw.prune.statistics import Statistics
+
+EPISODES = 20
+DISCOUNT = 0.99
+LEARNING_RATE = 1e-3
+IDENTICAL = 99_999.0  # reward where the spectra cannot be told apart
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A trained policy: keep probability of a gate row w is σ(w·vector + offset)."""
+
+    vector: torch.Tensor  # (d,)
+    offset: float
+    ratio: float  # fraction removed while training
+    rewards: tuple[float, ...]  # total reward of each episode
+
+    def logits(self, layer: Layer) -> torch.Tensor:
+        """w_j·v + c for the neurons of a block, (m,)."""
+        weight = layer.gate.weight.float()
+        if weight.shape[1] != len(self.vector):
+            raise InputError(
+                f"This PruneNet policy was trained for hidden width {len(self.vector)}, the model has {weight.shape[1]}. Train one "
+                "with claw.prune.prunenet.train(anatomy, ratio, seed)."
+            )
+        return (weight @ self.vector.to(weight.device) + self.offset).cpu()
+
+    def save(self, path: Path) -> None:
+        """Write the policy as safetensors."""
+        tensors = {"vector": self.vector, "rewards": torch.tensor(self.rewards, dtype=torch.float64)}
+        save_file(tensors, path, metadata={"offset": repr(self.offset), "ratio": repr(self.ratio)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Policy":
+        """A policy that `save` wrote."""
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+            rewards = tuple(file.get_tensor("rewards").tolist())
+            return cls(file.get_tensor("vector"), float(about["offset"]), float(about["ratio"]), rewards)
+
+
+def policy_for(parts: Anatomy, ratio: float, seed: int) -> Policy:
+    """The policy of this model, ratio and seed, from the cache or trained now."""
+    key = hashlib.sha256(f"{weights_hash(parts.model)} {ratio!r} {seed} {EPISODES}".encode()).hexdigest()[:16]
+    path = cache() / "policies" / f"{key}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            part = path.with_suffix(".part")
+            train(parts, ratio, seed).save(part)
+            part.replace(path)
+    return Policy.load(path)
+
+
+def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> Policy:
+    """Train a policy on the gate matrices of all blocks; deterministic by seed."""
+    weights = [layer.gate.weight.detach().float() for layer in parts.layers]
+    grams = [weight.T @ weight for weight in weights]
+    references = [singular_values(gram, parts.width) for gram in grams]
+    count = max(1, int((1 - ratio) * parts.width))
+    generator = torch.Generator(device=parts.device).manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        project = nn.Linear(parts.hidden, parts.width, device=parts.device)
+        combine = nn.Parameter(torch.rand(parts.width, device=parts.device))
+        optimiser = torch.optim.AdamW([*project.parameters(), combine], lr=LEARNING_RATE)
+        best, rewards = None, []
+        for _ in tqdm(range(episodes), desc=f"PruneNet policy r={ratio:g}", unit=" episodes", disable=None, leave=False):
+            loss, total = torch.zeros((), device=parts.device), 0.0
+            before = _effective(project, combine)
+            for i, weight in enumerate(weights):
+                noisy = keep_probabilities(project(weight) @ combine, generator)
+                chosen = torch.multinomial(noisy.detach(), count, generator=generator)
+                reward = spectrum_reward(weight, grams[i], references[i], chosen)
+                total += reward
+                loss = loss - DISCOUNT**i * reward * torch.log(noisy[chosen].clamp_min(1e-12)).sum()
+            if best is None or total > max(rewards):
+                best = before  # the policy that earned this episode's reward
+            rewards.append(total)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_([*project.parameters(), combine], 1.0)
+            optimiser.step()
+    return Policy(best[0], best[1], ratio, tuple(rewards))
+
+
+def _effective(project: nn.Linear, combine: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """v = Aᵀs and c = b·s."""
+    with torch.no_grad():
+        return (project.weight.T @ combine).cpu().clone(), float(project.bias @ combine)
+
+
+def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """p̃ = σ(logit u + logit α) for logits of α, u ~ U(0, 1)."""
+    noise = torch.rand(logits.shape, generator=generator, device=logits.device).clamp(1e-6, 1 - 1e-6)
+    return torch.sigmoid(torch.logit(noise) + logits).clamp(1e-12, 1.0)
+
+
+def singular_values(gram: torch.Tensor, rows: int) -> torch.Tensor:
+    """The min(rows, d) singular values of a matrix from its d×d Gram matrix."""
+    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    return values[-min(rows, len(values)) :]
+
+
+def spectrum_reward(weight: torch.Tensor, gram: torch.Tensor, reference: torch.Tensor, chosen: torch.Tensor) -> float:
+    """1/KS between the singular values of W and of its chosen rows; from the smaller of kept and removed rows."""
+    gone = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+    gone[chosen] = False
+    smaller = weight[gone] if int(gone.sum()) < len(chosen) else weight[chosen]
+    part = smaller.T @ smaller
+    kept = gram - part if int(gone.sum()) < len(chosen) else part
+    distance = stats.ks_2samp(reference.cpu().numpy(), singular_values(kept, len(chosen)).cpu().numpy()).statistic
+    return 1 / float(distance) if distance > 0 else IDENTICAL
+
+
+class Scores:
+    """Scores of a trained policy as `claw.prune.scores` functions; sampling mode draws from the generator it is given."""
+
+    def __init__(self, policy: Policy, stochastic: bool):
+        self.policy, self.stochastic = policy, stochastic
+
+    def __call__(self, parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
+        logits = self.policy.logits(layer)
+        if not self.stochastic:
+            return logits
+        noisy = keep_probabilities(logits, generator)
+        # Gumbel keys: the top k of log p + Gumbel noise are k draws without replacement in proportion to p
+        uniform = torch.rand(logits.shape, generator=generator).clamp_min(math.ulp(0.0) * 1e6)
+        return noisy.log() - torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))

@@ -1,0 +1,109 @@
+"""A study: a grid of experiments in one YAML file, and the plan of curves and jobs that it stands for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, field_validator
+
+from claw import strict_yaml
+from claw.errors import InputError
+from claw.prune import catalogue
+from claw.specs import (
+    RATIO_OF,
+    Calibration,
+    Compression,
+    Curve,
+    Evaluation,
+    Experiment,
+    Ratio,
+    Seed,
+    Spec,
+    Text,
+    explain,
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Exclude(Spec):
+    """Leave out every point that fits all the choices given here."""
+
+    model: Text | None = None
+    method: Text | None = None
+    ratio: Ratio | None = None
+    seed: Seed | None = None
+
+    def fits(self, compression: Compression) -> bool:
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return bool(given) and all(getattr(compression, name) == value for name, value in given.items())
+
+
+class Study(Spec):
+    """models × methods × ratios × seeds, evaluated alike. `name` names the run's folder under runs/."""
+
+    name: Name
+    models: tuple[Text, ...] = Field(min_length=1)
+    methods: tuple[Text, ...] = Field(min_length=1)
+    ratios: tuple[Ratio, ...] = Field(min_length=1)
+    ratio_of: Literal[RATIO_OF] = "own"
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    calibration: Calibration = Calibration()
+    evaluation: Evaluation = Evaluation()
+    exclude: tuple[Exclude, ...] = ()
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    keep_checkpoints: bool = False
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for method in given:
+            catalogue.find(method)
+        return given
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's records, notebooks and figures go, below the project."""
+        return Path("runs") / self.name
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """One per model, method and seed that makes a difference, without excluded points."""
+        return tuple(dict.fromkeys(self._curves()))
+
+    def _curves(self) -> Iterator[Curve]:
+        for model in self.models:
+            for method in self.methods:
+                for seed in self.seeds if catalogue.is_seeded(method) else self.seeds[:1]:
+                    curve = Curve(
+                        model=model, method=method, ratios=self.ratios, ratio_of=self.ratio_of, seed=seed,
+                        calibration=self.calibration,
+                    )  # fmt: skip
+                    ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
+                    if ratios:
+                        yield curve.model_copy(update={"ratios": ratios})
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """Every point once; the dense model of each is always among them."""
+        found = [experiment for curve in self.curves for experiment in curve.experiments]
+        return tuple(dict.fromkeys([*(e.dense for e in found), *found]))
+
+
+def load(path: str | Path) -> Study:
+    """The study in a YAML file, or an InputError with the line and what is accepted."""
+    path = Path(path)
+    values, lines = strict_yaml.load(path)
+    return parse(values, lines, str(path))
+
+
+def parse(values: Any, lines: strict_yaml.Lines, where: str) -> Study:
+    """The study that these values describe."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: a study is a mapping of names to values (name, models, methods, ratios, ...).")
+    try:
+        return Study.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise explain(error, Study, where, lines) from error

@@ -1,0 +1,4 @@
+"""Sweeps: a study becomes jobs (`plan`), a job is one executed notebook (`execute`), an engine runs them (`engine`).
+
+No part holds state: what is done is what has a record on disk, so any of them may be killed and started again.
+"""

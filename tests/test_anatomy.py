@@ -1,0 +1,65 @@
+"""The anatomy names the parts of every supported family and refuses what it cannot take apart."""
+
+import pytest
+import torch
+import transformers as tf
+from conftest import tiny_model
+
+from claw.anatomy import anatomy, describe
+from claw.errors import InputError
+
+
+def test_shape_counts_the_parameters_of_every_family(model):
+    assert describe(model).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_tied_and_untied_heads_are_told_apart():
+    assert anatomy(tiny_model("llama")).tied
+    assert not anatomy(tiny_model("llama", tie_word_embeddings=False)).tied
+
+
+def test_gain_offset_and_embedding_scale():
+    assert anatomy(tiny_model("llama")).gain_offset == 0
+    gemma = anatomy(tiny_model("gemma3"))
+    assert gemma.gain_offset == 1
+    assert gemma.embedding_scale == pytest.approx(32**0.5)
+
+
+def test_biases_and_head_norms_enter_the_shape():
+    assert describe(tiny_model("qwen2")).biases == "qkv"
+    assert describe(tiny_model("qwen3")).head_norms
+    assert describe(tiny_model("gemma3")).block_norms == 4
+
+
+def test_a_mixture_of_experts_is_refused():
+    config = tf.MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=2,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="cannot be taken apart"):
+        anatomy(tf.MixtralForCausalLM(config))
+
+
+def test_an_older_architecture_is_refused_with_what_is_supported():
+    config = tf.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)
+    with pytest.raises(InputError, match=r"GPT2LMHeadModel.*Llama, Qwen2"):
+        anatomy(tf.GPT2LMHeadModel(config))
+
+
+def test_layers_of_different_width_are_refused():
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.gate_proj = torch.nn.Linear(32, 48, bias=False)
+    with pytest.raises(InputError, match="differ in width"):
+        anatomy(model)
+
+
+def test_a_model_on_the_meta_device_is_refused():
+    with pytest.raises(InputError, match="meta device"):
+        anatomy(tiny_model("llama").to("meta"))
+
+
+def test_flops_follow_the_multiplied_weights():
+    shape = describe(tiny_model("llama", tie_word_embeddings=False))
+    model = tiny_model("llama", tie_word_embeddings=False)
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
+    assert shape.flops_per_token(context=0) == 2 * weights

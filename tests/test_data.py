@@ -1,0 +1,147 @@
+"""Corpora become documents and documents become blocks; the three purposes never share text."""
+
+import math
+
+import pytest
+import torch
+from conftest import byte_tokenizer, sentences
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from claw import corpora, data
+from claw.errors import InputError
+
+
+def test_prose_removes_markup():
+    markup = "'''Ann''' is a [[city|town]].{{stub|{{x}}}}\n* a list\n{| table\n|-\n|}\n== Past ==\nIt &amp;amp; more.[[Image:x.jpg|a [[b]]]]<ref>no</ref>"
+    assert corpora.prose(markup) == "Ann is a town.\n\nPast\n\nIt & more."
+
+
+def test_wikipedia_xml_yields_articles_only():
+    body = "word " * 60
+    pages = [
+        "<page>\n", "<title>A</title>\n", f'<text xml:space="preserve">{body}\n', "end</text>\n", "</page>\n",
+        "<title>Talk:A</title>\n", f"<text>{body}</text>\n", "<title>B</title>\n", f"<text>#REDIRECT [[A]] {body}</text>\n",
+        "<title>C</title>\n", "<text>short</text>\n",
+    ]  # fmt: skip
+    assert [title for title, _ in corpora.wikipedia_xml(iter(pages))] == ["A"]
+
+
+def test_wikiextractor_documents():
+    lines = [
+        '<doc id="1" url="u" title="T">\n',
+        "T\n",
+        "x &lt; y " * 40,
+        "\n",
+        "</doc>\n",
+        '<doc id="2" url="u" title="S">\n',
+        "S",
+        "</doc>\n",
+    ]
+    found = list(corpora.wikiextractor(iter(lines)))
+    assert [title for title, _ in found] == ["T"] and "x < y" in found[0][1]
+
+
+def test_blocks_of_a_file(tokenizer, train_text):
+    blocks = data.blocks(tokenizer, train_text, length=32, count=16)
+    assert blocks.ids.shape == (16, 32) and not blocks.scored[:, 0].any()
+    assert blocks.tokens == int(blocks.scored.sum()) > 0
+
+
+def test_calibration_and_recovery_share_no_document(tokenizer, train_text):
+    texts = corpora.documents(train_text)
+    calibration = set(data._share(texts, "calibration"))
+    recovery = set(data._share(texts, "recovery"))
+    assert calibration and recovery and not calibration & recovery
+    assert calibration | recovery == set(texts)
+
+
+@pytest.mark.parametrize(
+    "purpose, corpus", [("heldout", "wikipedia-train"), ("calibration", "wikipedia-heldout"), ("recovery", "wikipedia-heldout")]
+)
+def test_roles_are_kept_apart(tokenizer, purpose, corpus):
+    with pytest.raises(InputError, match="trained on must not be tested on"):
+        data.blocks(tokenizer, corpus, purpose=purpose)
+
+
+def test_seeds_shuffle_training_text_and_never_held_out_text(tokenizer, train_text, heldout_text):
+    hashes = [data.blocks(tokenizer, train_text, length=32, count=8, seed=s).sha256 for s in (0, 1, 1)]
+    assert hashes[0] != hashes[1] == hashes[2]
+    held = [data.blocks(tokenizer, heldout_text, length=32, count=8, purpose="heldout", seed=s).sha256 for s in (0, 1)]
+    assert held[0] == held[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(alphabet="ab é€\n\t ", min_size=60, max_size=300), st.integers(4, 16))
+def test_words_and_bytes_are_those_of_the_scored_text(tmp_path_factory, text, length):
+    """The counts of bits per byte and word perplexity are exact, whatever the characters."""
+    path = tmp_path_factory.mktemp("t") / "t.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    if not text.strip():
+        return
+    tokenizer = byte_tokenizer()
+    blocks = data.blocks(tokenizer, str(path), length=length, count=2, purpose="heldout")
+    whole = "".join(document if document.endswith("\n\n") else document + "\n\n" for document in corpora.documents(str(path)))
+    raw = whole.encode()[: 2 * length]  # one token is one byte
+    scored = int(blocks.scored.sum())
+    assert blocks.ids.shape == (2, length) and scored <= 2 * (length - 1)
+    first_of_second_block = 1  # its bytes are context: at most one character, of at most three bytes here
+    assert scored - 3 * (1 + first_of_second_block) <= blocks.bytes <= scored + 3
+    assert blocks.words <= len(raw.decode(errors="ignore").split())
+
+
+def test_bits_per_byte_of_a_byte_tokenizer(tokenizer, heldout_text):
+    """One token is one byte here, so bytes equal targets."""
+    blocks = data.blocks(tokenizer, heldout_text, length=64, count=8, purpose="heldout")
+    assert blocks.bytes == blocks.tokens
+
+
+def test_a_short_text_says_how_many_blocks_it_has(tokenizer, tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_text(sentences(0, 5))
+    with pytest.raises(InputError, match=r"has only .* tokens for heldout.*at most \d+ blocks"):
+        data.blocks(tokenizer, str(path), length=64, count=1000, purpose="heldout")
+
+
+def test_a_beginning_of_text_token_starts_every_block(train_text):
+    tokenizer = byte_tokenizer()
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    blocks = data.blocks(tokenizer, train_text, length=32, count=4)
+    assert (blocks.ids[:, 0] == 1).all() and not blocks.scored[:, 0].any()
+    assert torch.equal(blocks.ids[0, 1:6], torch.tensor(tokenizer(corpora.documents(train_text)[0])["input_ids"][1:6]))
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("wikipedia-trian", "did you mean 'wikipedia-train'"),
+        ("no/such.txt", "no file"),
+        ("hub:x", "hub:ORG/NAME:CONFIG:SPLIT"),
+    ],
+)
+def test_unknown_corpora_are_explained(name, words):
+    with pytest.raises(InputError, match=words):
+        corpora.check(name)
+
+
+def test_bad_files_are_explained(tmp_path):
+    for name, content, words in (
+        ("empty.txt", b"", "is empty"),
+        ("latin.txt", b"caf\xe9", "not UTF-8"),
+        ("rows.jsonl", b'{"text": "a"}\nnonsense', "line 2"),
+        ("rows.csv", b"a,b", r"\.txt or \.jsonl"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            corpora.documents(str(tmp_path / name))
+
+
+def test_perplexities_have_their_own_names():
+    from claw.evaluate import CrossEntropy
+
+    result = CrossEntropy(mean=2.0, stderr=0.1, tokens=100, words=50, bytes=400, corpus="c", context=8, data="d")
+    assert result.token_perplexity == pytest.approx(math.e**2)
+    assert result.word_perplexity == pytest.approx(math.e**4)
+    assert result.bits_per_byte == pytest.approx(0.5 / math.log(2))

@@ -1,0 +1,142 @@
+"""Records are atomic, checked and never invent a value; the table has one row per experiment."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from claw import records
+from claw.errors import InputError
+from claw.specs import Compression, Evaluation, Experiment
+
+EVALUATION = Evaluation(tasks=("piqa", "winogrande"), limit=10)
+
+
+def record(experiment, stage, result, measured="", status="done"):
+    return {
+        "experiment": experiment.id, "stage": stage, "measured": measured, "spec": experiment.model_dump(mode="json"),
+        "environment": {"code": "abc", "device": "cpu", "dtype": "float32"}, "status": status, "result": result, "seconds": 1.0,
+    }  # fmt: skip
+
+
+def loss(mean):
+    return {
+        "mean": mean, "stderr": 0.1, "tokens": 100, "corpus": "c", "data": "d", "context": 32, "token_perplexity": math.exp(mean),
+        "word_perplexity": 2.0, "bits_per_byte": 1.0,
+    }  # fmt: skip
+
+
+def task(name, metric, value):
+    return {"task": name, "metric": metric, "value": value, "stderr": 0.1, "n": 10, "chance": 0.5}
+
+
+def point(method="magnitude", ratio=0.5, model="m"):
+    return Experiment(compression=Compression(model=model, method=method, ratio=ratio))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A dense and a compressed point; the compressed one lacks its tasks."""
+    dense, small = point(ratio=0.0), point()
+    ways = {"loss": EVALUATION.loss.digest, "tasks": EVALUATION.accuracy.digest}
+    rows = [task("piqa", "acc", 0.6), task("piqa", "acc_norm", 0.7), task("winogrande", "acc", 0.5)]
+    for experiment, mean in ((dense, 3.0), (small, 4.0)):
+        result = {"family": "Llama", "parameters": 10, "parameters0": 20, "ratio_params": 0.5}
+        records.write(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", result))
+        path = records.path_of(tmp_path, experiment.id, "loss", ways["loss"])
+        records.write(path, record(experiment, "loss", loss(mean), ways["loss"]))
+    path = records.path_of(tmp_path, dense.id, "tasks", ways["tasks"])
+    result = {"rows": rows, "num_fewshot": 0, "limit": 10}
+    records.write(path, record(dense, "tasks", result, ways["tasks"]))
+    return tmp_path
+
+
+def test_one_row_per_experiment_with_dense_beside_it(run):
+    table = records.table(run)
+    assert list(table["method"]) == ["dense", "magnitude"]
+    assert list(table["loss0"]) == [3.0, 3.0] and table["loss"][1] == 4.0
+    assert set(records.COLUMNS) <= set(table.columns)
+
+
+def test_accuracy_takes_acc_norm_where_there_is_one(run):
+    row = records.table(run).iloc[0]
+    assert row["accuracy"] == pytest.approx((0.7 + 0.5) / 2)
+    assert row["accuracy_stderr"] == pytest.approx(math.sqrt(0.02) / 2)
+    assert row["piqa_acc"] == 0.6 and row["piqa_acc_norm"] == 0.7
+
+
+def test_what_was_not_measured_is_missing(run):
+    row = records.table(run).iloc[1]
+    assert math.isnan(row["accuracy"]) and math.isnan(row["piqa_acc"]) and row["accuracy0"] == pytest.approx(0.6)
+
+
+def test_a_truncated_record_is_named_and_counts_as_missing(run):
+    path = next((run / "records").glob("*.compress.json"))
+    whole = path.read_text()
+    for cut in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_text(whole[:cut])
+        with pytest.warns(UserWarning, match=r"damaged.*measured again"):
+            assert records.read(path) is None
+
+
+def test_a_changed_value_breaks_the_checksum(run):
+    path = next((run / "records").glob("*.loss-*.json"))
+    path.write_text(path.read_text().replace('"mean": 3.0', '"mean": 2.0').replace('"mean": 4.0', '"mean": 2.0'))
+    with pytest.warns(UserWarning, match="checksum"):
+        assert records.read(path) is None
+
+
+def test_nan_is_a_result(tmp_path):
+    experiment = point()
+    path = records.path_of(tmp_path, experiment.id, "loss", "w")
+    records.write(path, record(experiment, "loss", loss(1.0) | {"mean": math.nan}, "w", "nan"))
+    row = records.table(tmp_path).iloc[0]
+    assert math.isnan(row["loss"]) and row["status"] == "nan"
+
+
+def test_a_failed_record_is_not_usable(tmp_path):
+    experiment = point()
+    records.write(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", {}, status="failed"))
+    assert not records.has(tmp_path, experiment.id, "compress")
+
+
+def test_two_ways_of_measuring_are_not_mixed(run):
+    other = Evaluation(tokens=99)
+    experiment = point()
+    path = records.path_of(run, experiment.id, "loss", other.loss.digest)
+    records.write(path, record(experiment, "loss", loss(9.0), other.loss.digest))
+    with pytest.raises(InputError, match="2 different ways"):
+        records.table(run)
+    assert records.table(run, EVALUATION)["loss"].max() == 4.0
+
+
+def test_no_part_file_is_left_and_writing_is_atomic(run, monkeypatch):
+    path = next((run / "records").glob("*.compress.json"))
+    before = path.read_text()
+    monkeypatch.setattr(records.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match=r"No space left.*recorded before is safe"):
+        records.write(path, {"a": 1})
+    assert path.read_text() == before and not list(path.parent.glob("*.part"))
+
+
+def test_csv_round_trip(run, tmp_path):
+    table = records.table(run)
+    records.save_csv(table, tmp_path / "t.csv")
+    again = records.table(tmp_path / "t.csv")
+    pd.testing.assert_frame_equal(table[["experiment", "loss", "ratio"]], again[["experiment", "loss", "ratio"]])
+    first = (tmp_path / "t.csv").read_bytes()
+    records.save_csv(records.table(run), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes() == first
+
+
+def test_a_folder_without_records_is_explained(tmp_path):
+    with pytest.raises(InputError, match="holds no records"):
+        records.table(tmp_path)
+    with pytest.raises(InputError, match="claw table"):
+        records.table(tmp_path / "t.csv")
+
+
+def test_records_are_plain_json(run):
+    for path in (run / "records").glob("*.json"):
+        assert json.loads(path.read_text())["schema"] == records.SCHEMA

@@ -1,0 +1,106 @@
+"""Both forms of SliceGPT: exact at full width, stock or refused, honest about what they add."""
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from claw import checkpoints, data
+from claw.anatomy import anatomy, describe
+from claw.errors import InputError
+from claw.prune import methods, slicegpt
+from claw.prune.statistics import calibrate
+
+ROTATABLE = ("llama", "qwen2", "qwen3", "mistral")
+
+
+@pytest.fixture
+def blocks(tokenizer, train_text):
+    return data.blocks(tokenizer, train_text, length=32, count=16)
+
+
+def principal(parts, found):
+    return slicegpt.principal_directions(sum(found.gram(i, s) for i in range(parts.depth) for s in ("attention", "mlp")))
+
+
+@pytest.mark.parametrize("family", ROTATABLE)
+def test_rotating_at_full_width_changes_no_logit(family, blocks, own_cache):
+    model = tiny_model(family)
+    parts = anatomy(model)
+    rotation = principal(parts, calibrate(model, blocks))
+    small = slicegpt.rotated(parts, rotation)
+    assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ROTATABLE)
+def test_rotations_per_layer_at_full_width_change_no_logit(family, blocks, own_cache):
+    model = tiny_model(family)
+    parts = anatomy(model)
+    small = slicegpt.per_layer(parts, parts.shape, blocks)
+    assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ROTATABLE)
+def test_a_stream_of_low_rank_survives_the_cut(family, blocks, own_cache):
+    """If nothing ever writes outside a subspace, cutting the rest changes nothing."""
+    model = tiny_model(family)
+    parts = anatomy(model)
+    torch.manual_seed(1)
+    inside = torch.linalg.qr(torch.randn(32, 24)).Q
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight @ inside @ inside.T)
+        for layer in parts.layers:
+            for linear in (layer.o, layer.down):
+                linear.weight.copy_(inside @ (inside.T @ linear.weight))
+    found = calibrate(model, blocks)
+    for method in ("slicegpt", "slicegpt-perlayer"):
+        small, report = methods.compress(model, method, 0.25, statistics=found)
+        assert report.small.hidden == 24
+        assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=2e-3), method
+
+
+def test_the_untied_head_and_the_shortcuts_are_counted(blocks, own_cache):
+    model = tiny_model("llama")
+    found = calibrate(model, blocks)
+    for method, tied in (("slicegpt", False), ("slicegpt-perlayer", False)):
+        small, report = methods.compress(model, method, 0.25, statistics=found)
+        assert report.small.tied is tied
+        assert sum(p.numel() for p in small.parameters()) == report.small.parameters == describe(small).parameters
+    assert report.small.shortcuts == 2
+
+
+def test_a_true_ratio_is_solved_with_what_is_added(blocks, own_cache):
+    model = tiny_model("llama")
+    _small, report = methods.compress(model, "slicegpt", 0.3, ratio_of="params", statistics=calibrate(model, blocks))
+    assert report.ratio_params == pytest.approx(0.3, abs=0.03) and report.ratio_own > 0.3
+
+
+def test_the_plain_form_is_a_stock_checkpoint_with_a_cache(blocks, own_cache, tokenizer, tmp_path):
+    model = tiny_model("qwen2")
+    small, report = methods.compress(model, "slicegpt", 0.25, statistics=calibrate(model, blocks))
+    checkpoints.save(small, tokenizer, tmp_path / "small", report)
+    ids = blocks.ids[:2, :5]
+    out = small.generate(ids, max_new_tokens=5, do_sample=False)
+    assert torch.equal(out, small.generate(ids, max_new_tokens=5, do_sample=False, use_cache=False))
+
+
+def test_shortcuts_work_with_the_key_value_cache(blocks, own_cache):
+    model = tiny_model("llama")
+    small, _ = methods.compress(model, "slicegpt-perlayer", 0.25, statistics=calibrate(model, blocks))
+    ids = blocks.ids[:2, :5]
+    out = small.generate(ids, max_new_tokens=5, do_sample=False)
+    assert torch.equal(out, small.generate(ids, max_new_tokens=5, do_sample=False, use_cache=False))
+
+
+def test_a_model_with_shortcuts_is_not_saved(blocks, own_cache, tokenizer, tmp_path):
+    model = tiny_model("llama")
+    small, report = methods.compress(model, "slicegpt-perlayer", 0.25, statistics=calibrate(model, blocks))
+    with pytest.raises(InputError, match="no stock architecture can hold"):
+        checkpoints.save(small, tokenizer, tmp_path / "small", report)
+
+
+def test_slicegpt_refuses_norms_on_what_is_written(blocks, own_cache):
+    model = tiny_model("gemma3")
+    found = calibrate(model, blocks)
+    for method in ("slicegpt", "slicegpt-perlayer"):
+        with pytest.raises(InputError, match="normalise what they write"):
+            methods.compress(model, method, 0.25, statistics=found)

@@ -1,0 +1,72 @@
+"""Specs are strict, canonical and stable: equal experiments have equal ids, wrong values name themselves."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claw import specs
+from claw.errors import InputError
+
+BASE = {"model": "smollm2-135m", "method": "magnitude", "ratios": [0, 0.5]}
+
+
+def test_choices_that_cannot_matter_do_not_change_the_id():
+    plain = specs.Compression(model="m", method="magnitude", ratio=0.5)
+    fancy = specs.Compression(model="m", method="magnitude", ratio=0.5, seed=7, calibration=specs.Calibration(tokens=99))
+    assert plain == fancy and plain.digest == fancy.digest
+    dense = specs.Compression(model="m", method="random", ratio=0.0, seed=3)
+    assert dense.method == "dense" and dense == specs.Compression(model="m", method="wanda-sp", ratio=0)
+
+
+def test_choices_that_matter_change_the_id():
+    base = {"model": "m", "method": "wanda-sp", "ratio": 0.5}
+    variants = [{}, {"ratio": 0.4}, {"seed": 1}, {"method": "random"}, {"calibration": specs.Calibration(tokens=8)}]
+    digests = {specs.Compression(**{**base, **change}).digest for change in variants}
+    assert len(digests) == len(variants)
+
+
+def test_the_id_does_not_change_between_versions():
+    """Records are found by it: a change here orphans every study on disk, so it must be deliberate."""
+    experiment = specs.Experiment(compression=specs.Compression(model="m", method="magnitude", ratio=0.5))
+    assert experiment.id == "4961ffb481bbb72e"
+
+
+@given(st.sampled_from(["model", "method", "ratios", "seed", "ratio_of", "calibration"]), st.data())
+def test_any_wrong_type_is_one_readable_error(field, data):
+    junk = st.one_of(st.none(), st.booleans(), st.binary(max_size=3).map(str), st.floats(), st.lists(st.booleans(), max_size=2))
+    values = {**BASE, field: data.draw(junk)}
+    try:
+        specs.build(specs.Curve, values, "study.yaml")
+    except InputError as error:
+        assert field in str(error) and "Traceback" not in str(error) and "pydantic" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"ratios": ["1e-4"]}, r"ratios\.0 = '1e-4'.*read as text: write 0\.0001"),
+        ({"ratios": [1.0]}, r"ratios\.0 = 1\.0.*less than 1"),
+        ({"ratios": []}, "ratios"),
+        ({"model": False}, "YAML reads yes, no"),
+        ({"sed": 1}, "unknown parameter 'sed': did you mean 'seed'"),
+        ({"method": "slicegpd"}, "unknown method 'slicegpd'"),
+        ({"calibration": {"token": 1}}, "unknown parameter 'token': did you mean 'tokens'"),
+        ({"ratio_of": "parameters"}, "params"),
+    ],
+)
+def test_wrong_values_say_what_is_accepted(change, words):
+    with pytest.raises(InputError, match=words):
+        specs.build(specs.Curve, {**BASE, **change})
+
+
+def test_a_curve_lists_its_points_once():
+    curve = specs.Curve(model="m", method="magnitude", ratios=(0, 0.0, 0.5, 0.5))
+    assert [c.ratio for c in curve.compressions] == [0.0, 0.5]
+
+
+def test_specs_import_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, claw.specs, claw.studies, claw.sweep.plan, claw.records; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

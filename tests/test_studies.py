@@ -1,0 +1,58 @@
+"""A study file stands for the experiments it says, once each, and shipped studies are valid."""
+
+from pathlib import Path
+
+import pytest
+
+from claw import strict_yaml, studies
+from claw.errors import InputError
+
+BASE = """
+name: s
+models: [smollm2-135m]
+methods: [random, magnitude]
+ratios: [0, 0.5]
+"""
+
+
+def parse(text: str) -> studies.Study:
+    return studies.parse(*strict_yaml.loads(text, "s.yaml"), "s.yaml")
+
+
+def test_the_grid_without_repeats():
+    study = parse(BASE + "seeds: [0, 1]")
+    assert len(study.curves) == 3  # magnitude draws nothing, so it has one seed
+    assert len(study.experiments) == 1 + 3  # dense, random twice, magnitude
+
+
+def test_the_dense_model_is_always_there():
+    study = parse(BASE.replace("[0, 0.5]", "[0.5]"))
+    assert next(e.compression.method for e in study.experiments) == "dense"
+
+
+def test_excluded_points_are_left_out():
+    study = parse(BASE + "exclude: [{method: random, ratio: 0.5}]")
+    assert [e.compression.method for e in study.experiments] == ["dense", "magnitude"]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (BASE.replace("random", "randm"), r"s\.yaml, line 4: methods: unknown method 'randm'"),
+        (BASE.replace("0.5", "1.5"), r"line 5: ratios\.1 = 1\.5.*less than 1"),
+        (BASE.replace("name: s", "name: ../s"), "line 2: name"),
+        (BASE.replace("name: s", "name: /etc/x"), "name"),
+        (BASE + "evaluation: {limt: 3}", r"line 6: unknown parameter 'limt': did you mean 'limit'"),
+        (BASE + "evaluation: {tasks: piqa}", "list such as"),
+        (BASE.replace("models: [smollm2-135m]\n", ""), "models is missing"),
+        ("- a", "mapping of names"),
+    ],
+)
+def test_wrong_studies_name_the_line(text, words):
+    with pytest.raises(InputError, match=words):
+        parse(text)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "params").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_studies_are_valid(path):
+    assert studies.load(path).experiments
