@@ -13,7 +13,7 @@ from claw.laws.curves import CurveLaw
 from claw.laws.forms import Form
 from claw.laws.points import Points
 from claw.laws.pooled import PooledLaw
-from claw.laws.sample import ALL, gather, select
+from claw.laws.sample import ALL, gather
 from claw.laws.study import Laws
 
 UNFITTED = ("model", "method", "recovery", "tokens", "response", "axis", "form", "why")
@@ -89,10 +89,9 @@ def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], li
         for axis in found.axes:
             methods = sorted(set(found.of(response, axis)["method"]))
             for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
-                rows = {recovered: select(found, response, axis, method, recovered) for recovered in (False, True)}
                 for family, form, recovered, kinds in candidates(found, response):
                     try:
-                        sample = gather(found, form, response, axis, method, rows=rows[recovered])
+                        sample = gather(found, form, response, axis, method, recovered=recovered)
                         fitted.append(pooled.fit(sample, form, family, response, axis, method, kinds=kinds, **options))
                     except InputError as error:
                         failed.append(

@@ -37,10 +37,14 @@ def solve(form: Form, covariates: Covariates, target: np.ndarray, weights: np.nd
         with np.errstate(all="ignore"):
             return np.nan_to_num(root * (form.eta(covariates, theta) - target), nan=1e6, posinf=1e6, neginf=-1e6)
 
+    def slope(theta: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.nan_to_num(root[:, None] * form.jacobian(covariates, theta), nan=0.0, posinf=1e6, neginf=-1e6)
+
     for i in order:
         start = np.clip(np.append(tops[i], shapes[i]), low + 1e-9, high - 1e-9)
         options = {"x_scale": "jac", "loss": loss, "f_scale": spread, "max_nfev": 200}
-        found = least_squares(residual, start, bounds=(low, high), **options)
+        found = least_squares(residual, start, slope, bounds=(low, high), **options)
         if found.success and (best is None or found.cost < best.cost * (1 - 1e-9)):
             best = found
     if best is None:

@@ -56,6 +56,19 @@ def select(points: Points, response: str, axis: str = "ratio", method: str = ALL
     return rows if recovered else rows[rows["recovery_tokens"] == 0]
 
 
+def _selected(
+    points: Points, response: str, column: str, axis: str, method: str, recovered: bool, unit: float
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Rows of a selection, their covariates, models and curves; computed once for a table."""
+    key = (response, column, axis, method, recovered, unit)
+    if key not in points.selected:
+        rows = select(points, response, axis, method, recovered)
+        names = (rows[name].astype(str).to_numpy(object) for name in ("method", "seed", "recovery_run"))
+        curves = np.array(["|".join(parts) for parts in zip(*names, strict=True)], str)
+        points.selected[key] = rows, covariates_of(rows, column, axis, unit), rows["model"].to_numpy(str), curves
+    return points.selected[key]
+
+
 def gather(
     points: Points,
     form: Form,
@@ -65,22 +78,18 @@ def gather(
     *,
     recovered: bool = True,
     unit: float = MILLION,
-    rows: pd.DataFrame | None = None,
 ) -> Sample:
-    """The rows of a table that `form` can be fitted to (`rows`: already selected).
-
-    InputError where there are none, or where they do not compare.
-    """
-    column, rows = response, select(points, response, axis, method, recovered) if rows is None else rows
+    """The rows of a table that `form` can be fitted to. InputError where there are none, or where they do not compare."""
+    column = response
     if form.name.startswith("original") and response == "loss" and not points.one_tokenizer:
         column = "bits_per_byte"
-        if column not in rows or rows[column].isna().any():
+        if column not in points.rows or points.of(response)[column].isna().any():
             raise InputError(
                 "The models have different tokenizers (column heldout_data), so their losses in nats per token do not compare "
                 "and a law with L0^α cannot pool them. Add a column bits_per_byte, use a form relative to the dense model, or "
                 "fit each apart with claw.laws.fit_each(table, by='heldout_data')."
             )
-    c = covariates_of(rows, column, axis, unit)
+    rows, c, groups, curves = _selected(points, response, column, axis, method, recovered, unit)
     y = rows[column].to_numpy(float)
     target = forms.to_scale(form.scale, y, c)
     usable = np.isfinite(np.column_stack([target, c["r"], *(c[name] for name in form.needs if name in c)])).all(axis=1)
@@ -94,10 +103,9 @@ def gather(
         raise InputError(f"No row of {method} has all that the law {form.name} needs: {needs}.")
     if not usable.all():
         rows, c = rows[usable], {name: values[usable] for name, values in c.items()}
-    groups, one = rows["model"].to_numpy(str), rows["model"].nunique() == 1
-    if one:
-        curve = rows["method"].astype(str) + "|" + rows["seed"].astype(str) + "|" + rows["recovery_run"].astype(str)
-        groups = curve.to_numpy(str)
+        groups, curves = groups[usable], curves[usable]
+    one = len(set(groups)) == 1
+    groups = curves if one else groups
     weights, lost = _weights(rows, response, form, c), int((~usable).sum())
     return Sample(rows, c, y[usable], target[usable], weights, groups, "curve" if one else "model", lost)
 
