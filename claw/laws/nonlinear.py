@@ -25,6 +25,9 @@ def solve(form: Form, covariates: Covariates, target: np.ndarray, weights: np.nd
     """
     shapes = _starts(form)
     left = target - form.offset(covariates)
+    if loss == "linear":
+        covariates, left, weights = _distinct(covariates, left, weights)
+    target = left + form.offset(covariates)
     tops, cost = _profile(form, covariates, left, weights, shapes)
     order = np.argsort(np.nan_to_num(cost, nan=np.inf), kind="stable")[: POLISHED.get(len(form.low), MANY)]
     floor = 0.0 if form.positive else -AMPLITUDE
@@ -50,6 +53,16 @@ def solve(form: Form, covariates: Covariates, target: np.ndarray, weights: np.nd
     if best is None:
         raise InputError(f"{form.name} ({form.formula}) did not converge from any start on {len(target)} points.")
     return best.x
+
+
+def _distinct(covariates: Covariates, left: np.ndarray, weights: np.ndarray) -> tuple[Covariates, np.ndarray, np.ndarray]:
+    """Equal points as one: their weighted mean with their summed weight has the same least-squares solution."""
+    keys = np.column_stack([np.nan_to_num(covariates[name], nan=-1.0) for name in ("r", "d", "size")])
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    index = index.ravel()
+    total = np.bincount(index, weights)
+    mean = np.bincount(index, weights * left) / total
+    return {name: values[first] for name, values in covariates.items()}, mean, total
 
 
 def _profile(form: Form, covariates: Covariates, left: np.ndarray, weights: np.ndarray, shapes: np.ndarray):

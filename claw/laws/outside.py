@@ -145,6 +145,8 @@ def compare(
     names = [name for name in frame.columns if name not in ("row", "model", "method", "recovery_tokens", "ratio", "fold", "y")]
     usable = [name for name in names if frame[name].notna().mean() > 0.5]
     common = frame[frame[usable].notna().all(axis=1)]
+    if not len(common):
+        raise InputError(f"No row of {response} is left that every form could predict ({SPLITS[split]}).")
     errors = (common[usable] - 1).abs()
     unit = "model" if split != "method" else "method"
     by_unit = errors.groupby(common[unit]).mean()
@@ -172,8 +174,10 @@ def compare(
 
 def _ratio(error: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
     """Ratio of mean errors and its jackknife standard error over units."""
-    ratio = error.mean() / baseline.mean()
     n = len(error)
+    if not baseline.mean() > 0:
+        return math.nan, math.nan
+    ratio = error.mean() / baseline.mean()
     if n < 2:
         return float(ratio), math.nan
     left = np.array([np.delete(error, i).mean() / np.delete(baseline, i).mean() for i in range(n)])

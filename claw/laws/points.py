@@ -124,6 +124,12 @@ def read(table: pd.DataFrame) -> Points:
     for response in RESPONSES:
         gone = excluded.loc[excluded["response"] == response, "row"]
         rows[f"use_{response}"] = ~rows["row"].isin(gone) if response in table else False
+    if "heldout_data" in rows and "loss" in rows and rows.loc[rows["use_loss"], "heldout_data"].nunique() > 1:
+        notes.append(
+            "The models' losses are over different tokens (tokenizers; column heldout_data). Laws with L0^α are fitted to bits "
+            "per byte where the table has them, else not at all; laws relative to each model's own dense loss are fitted. "
+            "claw.laws.fit_each(table, by='heldout_data') fits each tokenizer apart."
+        )
     points = Points(rows.reset_index(drop=True), excluded.reset_index(drop=True), tuple(notes), len(table))
     if len(points.rows) + (points.excluded["response"] == "all").sum() != points.given:
         raise AssertionError("rows used and rows excluded do not add up to the rows given")

@@ -25,7 +25,7 @@ class Sample:
     target: np.ndarray
     weights: np.ndarray
     groups: np.ndarray
-    unit: str  # model, or curve with one model only
+    unit: str  # what the groups are: model; curve with one model only; run with one curve only
     lost: int  # rows whose value has no place on this scale
 
     @property
@@ -56,6 +56,12 @@ def select(points: Points, response: str, axis: str = "ratio", method: str = ALL
     return rows if recovered else rows[rows["recovery_tokens"] == 0]
 
 
+def _curve_names(rows: pd.DataFrame) -> np.ndarray:
+    """Curve of each row within its model."""
+    names = (rows[name].astype(str).to_numpy(object) for name in ("method", "seed", "recovery_run"))
+    return np.array(["|".join(parts) for parts in zip(*names, strict=True)], str)
+
+
 def _selected(
     points: Points, response: str, column: str, axis: str, method: str, recovered: bool, unit: float
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -63,8 +69,12 @@ def _selected(
     key = (response, column, axis, method, recovered, unit)
     if key not in points.selected:
         rows = select(points, response, axis, method, recovered)
-        names = (rows[name].astype(str).to_numpy(object) for name in ("method", "seed", "recovery_run"))
-        curves = np.array(["|".join(parts) for parts in zip(*names, strict=True)], str)
+        curves = _curve_names(rows)
+        if len(rows) and len(set(curves)) == 1 and rows["model"].nunique() == 1 and response in RESPONSES:
+            whole = points.of(response, axis, dense=True)
+            zero = whole[is_dense(whole) & (whole["model"] == rows["model"].iloc[0]) & (whole["recovery_tokens"] == 0)]
+            rows = pd.concat([zero.head(1).assign(method=rows["method"].iloc[0]), rows])
+            curves = np.array([f"run {row}" for row in rows["row"]], str)
         points.selected[key] = rows, covariates_of(rows, column, axis, unit), rows["model"].to_numpy(str), curves
     return points.selected[key]
 
@@ -107,7 +117,8 @@ def gather(
     one = len(set(groups)) == 1
     groups = curves if one else groups
     weights, lost = _weights(rows, response, form, c), int((~usable).sum())
-    return Sample(rows, c, y[usable], target[usable], weights, groups, "curve" if one else "model", lost)
+    unit = "model" if not one else "run" if groups[0].startswith("run ") else "curve"
+    return Sample(rows, c, y[usable], target[usable], weights, groups, unit, lost)
 
 
 def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np.ndarray:

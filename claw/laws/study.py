@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError, unknown
-from claw.laws import curves, families, text
+from claw.laws import conversion, critical, curves, families, text
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveLaw
 from claw.laws.points import Points
@@ -20,8 +20,9 @@ from claw.laws.sample import ALL
 from claw.laws.verdicts import Verdict
 
 FEWEST = 3  # models below which no band for a model not seen is given
-POOLED = {"loss": "anchored", "accuracy": "retention-linear"}
+POOLED = {"loss": "anchored", "accuracy": "retention-linear", "speed": "speed-power-one-size"}
 """The law across models that answers where a curve was not measured."""
+NO_SPEED = "A table has one where its records have the stage speed (40_speed)."
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,11 @@ class Laws:
         law="auto" takes the law of the curve where (model, method, tokens) was measured, else the law across models
         (`POOLED`); "curve" or the name of a form insists. A model that is not in the table needs `dense`, its loss or accuracy
         uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of `claw.laws.pooled.KINDS`, for laws
-        across models. `frame.attrs["law"]` says which law answered.
+        across models. For a measured speed-up (a column such as speedup_decode) r is the nominal ratio too, converted to the
+        share that the speed law is in. `frame.attrs["law"]` says which law answered.
         """
+        if response.startswith("speedup"):
+            return self._predict_speed(r, model, method, response, "speed" if law == "auto" else law, interval)
         measured = any(
             (one.curve.model, one.curve.method, one.curve.tokens, one.response, one.axis)
             == (model, method, tokens, response, axis)
@@ -143,6 +147,21 @@ class Laws:
         frame.attrs["law"] = f"{law.form} of {law.curve.title}"
         return frame
 
+    def _predict_speed(self, r: Any, model: str | None, method: str, response: str, form: str, interval: str) -> pd.DataFrame:
+        """Speed-up at nominal ratios."""
+        have = [one for one in self.pooled if one.response == response]
+        if not have:
+            raise unknown("speed-up", response, {one.response for one in self.pooled if one.family == "speed"}, NO_SPEED)
+        axis = have[0].axis
+        found = self.law(POOLED["speed"] if form == "speed" else form, response, ALL, axis)
+        r = critical.checked(r)
+        share = r if axis == "ratio" else conversion.share(self.points, r, model, method, axis)
+        size = self._dense(model, "loss").get("size", math.nan) if model is not None else math.nan
+        frame = found.predict(share, 1.0, model=model, size=size, interval=interval).rename(columns={"ratio": "share"})
+        frame.insert(0, "ratio", r)
+        frame.attrs["law"] = f"{found.form} against {axis}"
+        return frame
+
     def _dense(self, model: str, response: str) -> dict[str, float]:
         """Dense value, chance and size of a model of the table; empty for another."""
         rows = self.points.rows[self.points.rows["model"] == model]
@@ -155,12 +174,15 @@ class Laws:
         self, threshold: float, model: str, method: str, tokens: float = 0, response: str = "loss", **options
     ) -> Critical:
         """Largest r at which a share `threshold` of the dense performance is met, with its interval; see `predict`."""
-        from claw.laws import critical
-
-        high = self.points.of(response)["ratio"].max()
+        axis = options.get("axis", "ratio")
+        high = self.points.of(response, axis)[axis].max()
         band = self.predict(np.linspace(0, high, critical.GRID), model, method, tokens, response, **options)
         dense = options.get("dense") or self._dense(model, response).get("dense", math.nan)
         return critical.ratio(band, threshold, dense, response, self.level, f"{model} · {method}")
+
+    def conversion(self, axis: str = "ratio_params") -> pd.DataFrame:
+        """Share truly removed per nominal ratio, by model and method."""
+        return conversion.table(self.points, axis)
 
     def between_models(self, law: CurveLaw) -> dict[str, Any]:
         """Where a run of a model not yet measured may lie, at this curve's dense value; empty below three models.

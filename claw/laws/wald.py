@@ -65,7 +65,7 @@ def ask(points: Points, question: Question, response: str, axis: str = "ratio") 
         found = gather(points, form, response, axis, ALL, recovered=question.recovered)
         kept, _ = kept_terms(form, found)
         index = [form.parameters[i] for i in kept].index(question.term)
-        if found.unit == "curve" or len(set(found.groups)) < 2 or found.n <= len(kept):
+        if found.unit != "model" or len(set(found.groups)) < 2 or found.n <= len(kept):
             return None
         theta, eta, design = solve(form, found, kept)
     except (InputError, ValueError):
