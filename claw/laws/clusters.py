@@ -126,7 +126,8 @@ def satterthwaite(clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
         u = half @ (bread @ c)  # (models, k)
         mu = np.einsum("gij,gj->gi", clusters.gram, u)
         inner = np.diag(np.einsum("gi,gi->g", u, mu)) - mu @ bread @ mu.T
-        found.append(np.trace(inner) ** 2 / (inner**2).sum())
+        square = (inner**2).sum()
+        found.append(np.trace(inner) ** 2 / square if square > 0 else float(len(clusters.names) - 1))
     return np.array(found)
 
 

@@ -7,7 +7,7 @@ suggested by published curves other than those that judge them.
 import numpy as np
 
 from claw.errors import unknown
-from claw.laws.forms import Covariates, Form
+from claw.laws.forms import Covariates, Form, to_scale
 
 
 def switch(c: Covariates) -> np.ndarray:
@@ -72,6 +72,11 @@ RETENTION = (
     Form(
         "retention-quadratic", "(A-chance)/(A0-chance) = 1 - b r - q r² + g r w(D)", ("b", "q", "g"), "retention",
         columns=lambda c: (-c["r"], -c["r"] ** 2, c["r"] * healed(c)), offset=lambda c: 1.0, varying=("b", "g"),
+        needs=("dense", "chance"),
+    ),
+    Form(
+        "retention-logit", "logit p = logit p0 - b r + g r w(D), p = (A-chance)/(1-chance)", ("b", "g"), "logit",
+        columns=lambda c: (-c["r"], c["r"] * healed(c)), offset=lambda c: to_scale("logit", c["dense"], c), varying=("b", "g"),
         needs=("dense", "chance"),
     ),
 )  # fmt: skip

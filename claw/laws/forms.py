@@ -12,7 +12,7 @@ brings a Jacobian when forms on different scales are compared:
 
     identity   y                 relative   y / dense
     log        log y             retention  (y - chance) / (dense - chance)
-    inverse    1 / y
+    inverse    1 / y                logit      log p/(1-p), p = (y - chance) / (1 - chance)
 
 Notable choices:
 - log(1 + 1/(D+1)) is 0.69 at D = 0 and 1e-6 at a million: D in tokens makes γ a switch, so D counts millions.
@@ -72,7 +72,8 @@ class Form:
         """Prediction on the form's own scale."""
         if self.linear:
             return self.offset(covariates) + self.design(covariates) @ theta
-        columns = self.shape(covariates, *theta[self.amplitudes :])
+        with np.errstate(divide="ignore", invalid="ignore"):  # a curve's own r = 0, or D = 0, where a form has no value
+            columns = self.shape(covariates, *theta[self.amplitudes :])
         tops = theta[: self.amplitudes] if self.amplitudes else (1.0,)
         return self.offset(covariates) + sum(top * column for top, column in zip(tops, columns, strict=True))
 
@@ -99,6 +100,9 @@ def to_scale(scale: str, y: np.ndarray, c: Covariates) -> np.ndarray:
             return (y - c["chance"]) / (c["dense"] - c["chance"])
         if scale == "inverse":
             return np.where(y > 0, 1 / y, np.nan)
+        if scale == "logit":
+            p = (y - c["chance"]) / (1 - c["chance"])
+            return np.where((p > 0) & (p < 1), np.log(p / (1 - p)), np.nan)
         return np.asarray(y, float)
 
 
@@ -112,6 +116,8 @@ def from_scale(scale: str, eta: np.ndarray, c: Covariates) -> np.ndarray:
         return c["chance"] + eta * (c["dense"] - c["chance"])
     if scale == "inverse":
         return 1 / np.maximum(eta, 1e-9)
+    if scale == "logit":
+        return c["chance"] + (1 - c["chance"]) / (1 + np.exp(-eta))
     return eta
 
 
@@ -125,4 +131,7 @@ def log_jacobian(scale: str, y: np.ndarray, c: Covariates) -> float:
         return float(-np.log(np.broadcast_to(c["dense"] - c["chance"], np.shape(y))).sum())
     if scale == "inverse":
         return float(-2 * np.log(y).sum())
+    if scale == "logit":
+        p = (y - c["chance"]) / (1 - c["chance"])
+        return float(-np.log(p * (1 - p) * (1 - c["chance"])).sum())
     return 0.0

@@ -116,7 +116,10 @@ def fit(
             columns = tuple(np.array(varying)[own > math.sqrt(BOUNDARY) * _typical(clusters, varying)])
         if (varies == "some slopes" and columns in ((), varying)) or (varies == "independent slopes" and len(varying) == 1):
             continue
-        found = _fit(design, response, groups, tuple(int(i) for i in columns), varies, clusters)
+        try:
+            found = _fit(design, response, groups, tuple(int(i) for i in columns), varies, clusters)
+        except np.linalg.LinAlgError:  # no noise at all: the likelihood has no top
+            found = None
         if found is not None:
             return found
     return None

@@ -36,7 +36,7 @@ def contenders(response: str, recovered: bool) -> list[tuple[str, Form]]:
     """The forms that are compared for a response, with their family: the original ones first, ours last."""
     found = [("cross", form) for form in families.CROSS if recovered or form.name != "anchored"]
     if response == "accuracy":
-        found += [("retention", form) for form in families.RETENTION]
+        found += [("retention", form) for form in families.RETENTION if form.scale != "logit"]  # no value at or below chance
     if not recovered:
         found += [("competing", form) for form in families.COMPETING] + [("own", form) for form in families.OWN]
     return found

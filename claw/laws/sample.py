@@ -105,7 +105,7 @@ def gather(
     usable = np.isfinite(np.column_stack([target, c["r"], *(c[name] for name in form.needs if name in c)])).all(axis=1)
     if "healing" in form.needs:
         usable &= c["d"] > 0
-    if form.scale == "retention":
+    if form.scale in ("retention", "logit"):
         usable &= c["dense"] > c["chance"]
     if not usable.any():
         names = {"dense": f"the dense {response}", "chance": "chance", "size": "parameters0", "healing": "recovery tokens"}
@@ -128,6 +128,9 @@ def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np
         return np.ones(len(rows))
     if form.scale == "retention":
         stderr = stderr / (c["dense"] - c["chance"])
+    if form.scale == "logit":
+        p = (rows[response].to_numpy(float) - c["chance"]) / (1 - c["chance"])
+        stderr = stderr / (p * (1 - p) * (1 - c["chance"]))
     weights = 1 / stderr**2
     return weights / weights.mean()
 
