@@ -15,6 +15,11 @@ LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 GRID = 101
 
 
+def label(response: str) -> str:
+    """Axis label of a response."""
+    return LABELS.get(response) or f"{response.removeprefix('speedup').replace('_', ' ').strip()} speed-up over dense".strip()
+
+
 def small_multiples(
     laws: Laws,
     response: str = "loss",

@@ -116,7 +116,7 @@ class Laws:
             return self._predict_curve(r, self.curve(model, method, response, tokens, axis))
         form = POOLED[response] if law == "auto" else law
         methods = {one.method for one in self.pooled if (one.form, one.response, one.axis) == (form, response, axis)}
-        found = self.law(form, response, method if method in methods or law != "auto" else ALL, axis)
+        found = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
         known = self._dense(model, response) if model is not None else {}
         dense = known.get("dense") if dense is None else dense
         if dense is None:
