@@ -67,6 +67,10 @@ class Laws:
             raise InputError(f"The {form} law of {response} was not fitted on {model} · {method}; laws.unfitted says why.")
         return found[0]
 
+    def curves_of(self, response: str, axis: str = "ratio") -> list[CurveLaw]:
+        """The laws of single curves of a response, in its default form."""
+        return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, curves.DEFAULT[response])]
+
     def law(
         self, form: str, response: str = "loss", method: str = ALL, axis: str = "ratio", family: str | None = None
     ) -> PooledLaw:
