@@ -14,9 +14,10 @@ Notable choices:
 """
 
 import html
+import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from claw.errors import InputError, unknown
 from claw.laws import Laws, conversion, curves
 from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
+from claw.records import write_text
 
 GRID = 0.01
 LIMITS = {
@@ -347,17 +349,18 @@ def _duel(whole: pd.Series, cut: pd.Series, finalists: pd.DataFrame, response: s
     spread = math.hypot(cut["scale"], whole["scale"])
     df = cut["df"] if math.isfinite(cut["df"]) else 1e6
     p = float(stats.t.sf(gap / spread, df)) if spread > 0 else float(gap < 0)
-    better, other = ("compressing", p) if p >= 0.5 else ("the model as it is", 1 - p)
+    better, other = ("compressing", p) if p >= 0.5 else ("the uncompressed model", 1 - p)
     how = "is clearly" if other >= CLEAR else "is probably" if other >= LIKELY else "may be"
     return f"{_what(cut)} against {_what(whole)}: {better} {how} better (probability {other:.0%})" + (
         "; on this table the two cannot be told apart." if other < LIKELY else "."
     )
 
 
-def as_plain(advice: Advice) -> dict[str, Any]:
-    """The advice as plain values for a file."""
-    rows = advice.finalists.to_dict("records")
-    return plain_json(
-        {"budget": asdict(advice.budget), "response": advice.response, "unit": advice.unit, "level": advice.level,
-         "sentences": list(advice.sentences), "finalists": rows}
-    )  # fmt: skip
+def save(advice: Advice, path: Path) -> Path:
+    """Write the advice as JSON: budget, sentences, finalists, unrounded."""
+    plain = {
+        "budget": asdict(advice.budget), "response": advice.response, "unit": advice.unit, "level": advice.level,
+        "sentences": list(advice.sentences), "finalists": advice.finalists.to_dict("records"),
+    }  # fmt: skip
+    write_text(Path(path), json.dumps(plain_json(plain), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return Path(path)

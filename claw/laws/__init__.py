@@ -16,9 +16,10 @@ from claw.laws.pooled import KINDS, PooledLaw
 from claw.laws.sample import ALL
 from claw.laws.storage import from_json
 from claw.laws.study import Laws
+from claw.laws.text import critical_table
 from claw.laws.verdicts import Verdict
 
 __all__ = [
-    "ALL", "KINDS", "Critical", "Curve", "CurveLaw", "Laws", "Points", "PooledLaw", "Verdict", "fit", "fit_each", "from_json",
-    "read",
+    "ALL", "KINDS", "Critical", "Curve", "CurveLaw", "Laws", "Points", "PooledLaw", "Verdict", "critical_table", "fit", "fit_each",
+    "from_json", "read",
 ]  # fmt: skip

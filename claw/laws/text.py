@@ -2,11 +2,13 @@
 
 import html as markup
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from claw.errors import InputError
 from claw.laws import conversion, curves, families, pooled
 from claw.laws.points import AXES, REASONS
 from claw.laws.sample import ALL
@@ -88,6 +90,18 @@ def comparison_table(laws: "Laws", name: str) -> pd.DataFrame:
         ]
     mark = ["best, chosen" if b and c else "best" if b else "chosen" if c else "" for b, c in zip(found["best"], found["chosen"], strict=True)]  # fmt: skip
     return shown.assign(mark=mark)
+
+
+def critical_table(laws: "Laws", threshold: float, response: str = "loss") -> pd.DataFrame:
+    """One row per curve: the largest ratio at which `threshold` × the dense value is still met, with its interval."""
+    rows = []
+    for law in laws.curves_of(response):
+        if math.isfinite(law.dense):
+            found = law.critical_ratio(threshold)
+            rows.append(
+                {"curve": law.curve.title, "ratio": found.ratio, "low": found.low, "high": found.high, "in words": str(found)}
+            )
+    return pd.DataFrame(rows, columns=["curve", "ratio", "low", "high", "in words"])
 
 
 def conversion_text(laws: "Laws") -> str:
@@ -199,12 +213,22 @@ def summary(laws: "Laws") -> str:
 
 
 def html(laws: "Laws") -> str:
-    """The summary as HTML, with everything."""
+    """The summary as HTML, with everything; what is evidence rather than answer is folded."""
     parts = [f"<p>{markup.escape(line)}</p>" for line in remarks(laws)]
     if laws.verdicts:
         items = "".join(f"<li>{markup.escape(verdict.sentence)}</li>" for verdict in laws.verdicts)
         parts.append(f"<h4>Claims of the original paper</h4><ul>{items}</ul>")
-    for title, frame in sections(laws):
+    for number, (title, frame) in enumerate(sections(laws)):
         body = frame.replace({np.nan: ""}).to_html(index=False, border=0, escape=True) if len(frame) else ""
-        parts.append(f"<h4>{markup.escape(title)}</h4>{body or '<p>No curve has enough points.</p>'}")
+        opened = " open" if number < len(laws.points.responses) else ""
+        body = body or "<p>No curve has enough points.</p>"
+        parts.append(f"<details{opened}><summary>{markup.escape(title)}</summary>{body}</details>")
     return "\n".join(parts)
+
+
+def or_reason(make: Callable[..., Any], *values: Any, **options: Any) -> Any:
+    """What `make` returns; or, where a small table cannot carry it, the reason in words."""
+    try:
+        return make(*values, **options)
+    except InputError as error:
+        return f"Not with this table: {error}"
