@@ -150,12 +150,13 @@ class _Panel:
         edges = [*measured["value"], *band["mean"].to_numpy()[inside]]
         for name, artist in self.bands.items():
             low, high = (band[f"{name}_{edge}"].to_numpy() for edge in ("low", "high"))
-            visible = name in shown and bool(np.isfinite(low).all())
+            visible = name in shown and bool(np.isfinite([low, high]).all())
             artist.set_visible(visible)
             artist.set_color(ink)
             if visible:
                 artist.set_data(GRID, low, high)
                 edges += [low[inside].min(), high[inside].max()] if name != "model" and inside.any() else []
+        edges = [edge for edge in edges if math.isfinite(edge)]
         margin = 0.05 * (max(edges) - min(edges)) or 0.1
         self.axes.set_ylim(min(edges) - margin, max(edges) + margin)
         found = view.critical

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from claw.errors import InputError
 from claw.figures import style
@@ -62,7 +63,8 @@ def small_multiples(
             panel.set_xlim(-0.02, 1.0)
         for panel in list(panels.flat)[len(models) :]:
             panel.set_visible(False)
-        for panel in panels[-1]:
+        for panel in list(panels.flat)[max(0, len(models) - columns) : len(models)]:  # the last of each column
+            panel.tick_params(labelbottom=True)
             panel.set_xlabel("fraction removed r" if axis == "ratio" else "share of parameters removed")
         for panel in panels[:, 0]:
             panel.set_ylabel(LABELS[response])
@@ -172,5 +174,8 @@ def out_of_sample(laws: Laws, response: str = "loss", width: str | float = "icml
             panel.set_yticks(range(len(frame)), frame["form"] + np.where(frame["chosen"], " ←", ""), fontsize=6)
             panel.set(xlabel="absolute relative error (%)", title=names[split])
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
     numbers = pd.concat([frame.assign(split=split) for split, frame in shown.items()], ignore_index=True)
     return Drawing(f"out_of_sample_{response}", figure, numbers)
