@@ -72,14 +72,18 @@ def main() -> None:
     for entry in asked.only:
         task, _, shots = entry.partition(":")
         rows.append(compare(model, tokenizer, task, int(shots or 0), asked.limit, ours_only=asked.ours_only))
-        print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, formatters=WIDTHS), flush=True)
+        if len(rows) == 1:
+            print("  ".join(f"{name:>{width(name)}}" for name in rows[0]))
+        print("  ".join(f"{value!s:>{width(name)}}" for name, value in rows[-1].items()), flush=True)
     print(summary(pd.DataFrame(rows)))
     print(held_out(model, tokenizer, parts))
     if asked.csv:
         pd.DataFrame(rows).to_csv(asked.csv, index=False)
 
 
-WIDTHS = {"task": "{:>14}".format, "requests": "{:>8}".format, "tokens": "{:>9}".format, "lm-eval tokens": "{:>14}".format}
+def width(column: str) -> int:
+    """Characters of a column of the printed table."""
+    return {"task": 20, "acc": 13}.get(column, max(8, len(column)))
 
 
 def describe(asked: argparse.Namespace, parts: Anatomy) -> str:
@@ -113,7 +117,8 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
     line = {"task": f"{task}:{shots}", "requests": len(samples), "tokens": works[0].tokens}
     if ours_only:
         return line | speeds(works, rates, parts)
-    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
+    with tasks.quiet():
+        theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
     theirs.batch_size_per_gpu = best_batch_size(theirs, loaded)
     work = Work()
     with hooked(model, work):
@@ -262,9 +267,9 @@ def clock(call: Callable) -> float:
     return time.perf_counter() - started
 
 
-def held_out(model, tokenizer, parts: Anatomy, tokens: int = 16384, context: int = 512) -> str:
+def held_out(model, tokenizer, parts: Anatomy, tokens: int = 4096, context: int = 512) -> str:
     """Rate of held-out cross-entropy, which scores every token, and its roofline fraction."""
-    tokens *= 16 if parts.device.type == "cuda" else 1
+    tokens *= 64 if parts.device.type == "cuda" else 1
     blocks = data.blocks(tokenizer, "wikipedia-heldout", length=context, count=tokens // context, purpose="heldout")
     fractions, rates = [], []
     for _ in range(3):
