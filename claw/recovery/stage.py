@@ -12,11 +12,10 @@ from claw import checkpoints, data, models, records
 from claw.data import Blocks
 from claw.errors import InputError
 from claw.parameters import RecoverParameters
-from claw.prune import catalogue
 from claw.recovery import run, schedule
 from claw.recovery.report import Report
 from claw.specs import Evaluation, Experiment, Recovery
-from claw.stages import checkpoint_folder, heldout_blocks, measure_loss, recorded
+from claw.stages import checkpoint_folder, heldout_blocks, measure_loss, record_dense, recorded
 
 WATCHED = 16  # held-out blocks measured along the way; the record's loss is of all
 
@@ -45,8 +44,7 @@ def recover_checkpoints(parameters: RecoverParameters) -> list[dict[str, Any]]:
         open_ones = [e for e in experiments if not _done(parameters.folder, e, parameters.evaluation)]
         if open_ones:
             _recover(parameters, name, open_ones)
-        for experiment in experiments:
-            _copy_compress(parameters.folder, experiment)
+        for experiment in (Experiment(compression=compression), *experiments):  # the row that they all start from comes first
             for stage, way in (("compress", ""), ("recover", ""), ("loss", parameters.evaluation.loss.digest)):
                 found.append(records.read(records.path_of(parameters.folder, experiment.id, stage, way)))
     return [record for record in found if record is not None]
@@ -72,6 +70,7 @@ def _done(folder: Path, experiment: Experiment, evaluation: Evaluation) -> bool:
 def _recover(parameters: RecoverParameters, name: str, experiments: list[Experiment]) -> None:
     """Recover one checkpoint, budgets that share a run together."""
     model, tokenizer = models.load(name, dtype=parameters.dtype, device=parameters.device)
+    record_dense(parameters.folder, experiments[0], model)
     heldout = heldout_blocks(parameters.evaluation, tokenizer)
     teacher = None
     if parameters.recipe == "distill":
@@ -111,17 +110,6 @@ def _loss(parameters: RecoverParameters, experiment: Experiment, small: nn.Modul
         result.update(corpus=heldout.corpus, context=heldout.length, data=heldout.sha256)
 
 
-def _copy_compress(folder: Path, experiment: Experiment) -> None:
-    """What is true of the compressed model's shape is true of the recovered one's: its row has the same ratios."""
-    parent = records.read(records.path_of(folder, Experiment(compression=experiment.compression).id, "compress"))
-    if parent is None or records.has(folder, experiment.id, "compress"):
-        return
-    records.write(
-        records.path_of(folder, experiment.id, "compress"),
-        {**parent, "experiment": experiment.id, "spec": experiment.model_dump(mode="json"), "seconds": 0.0},
-    )
-
-
 def recovery_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
     """One row per recovery among these records: budget, held-out loss before, at its best and at the end, speed."""
     rows = []
@@ -154,3 +142,15 @@ def moment_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         for moment in record["result"].get("moments", ())
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["method", "ratio", "budget", "tokens", "train", "heldout"])
+
+
+def checkpoint_frame(found: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
+    """Folder of each recovered checkpoint among these records that is on disk."""
+    rows = []
+    for record in found:
+        place = folder / "checkpoints" / record["experiment"]
+        if record["stage"] == "recover" and place.is_dir():
+            compression, result = record["spec"]["compression"], record["result"]
+            rows.append({"method": compression["method"], "ratio": compression["ratio"], "recipe": result["recipe"],
+                         "tokens": result["tokens"], "folder": str(place)})  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "ratio", "recipe", "tokens", "folder"])
