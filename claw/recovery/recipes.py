@@ -31,7 +31,7 @@ class Student:
         self.adapted, self.recomputes = None, False
         self.model = copy.deepcopy(model)
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
-            self.model.to(torch.bfloat16)
+            _cast(self.model, torch.bfloat16)
         if recovery.recipe == "lora":
             self.adapted = adapt(self.model, recovery.rank, targets, seed)
         else:
@@ -71,7 +71,14 @@ class Student:
             result = result.merge_and_unload()
         if self.recomputes:
             _switch(result, "disable")()
-        return result.to(self.dtype).requires_grad_(True).eval()
+        return _cast(result, self.dtype).requires_grad_(True).eval()
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in another type; the rotary tables, which are no weights, stay exact."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _switch(model: nn.Module, way: str):

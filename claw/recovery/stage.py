@@ -1,6 +1,7 @@
 """The stage of notebook 20: recover checkpoints for several budgets, save each result, record it and its held-out loss."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def _recover(parameters: RecoverParameters, name: str, experiments: list[Experim
                     )  # fmt: skip
             _loss(parameters, experiment, small, report, heldout)
         series.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _loss(parameters: RecoverParameters, experiment: Experiment, small: nn.Module, report: Report, heldout: Blocks) -> None:
