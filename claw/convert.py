@@ -83,7 +83,7 @@ def _convert(gguf: Path, folder: Path, *, name: str, tied: bool, parameters: int
     try:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise())
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
+    except Exception as error:  # readers of a damaged file fail in every way there is
         raise InputError(
             f"{name} could not be read as GGUF by transformers: {error}. Supported are the architectures and quantisations "
             "that transformers lists for GGUF; convert other files to safetensors first."

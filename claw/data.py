@@ -61,22 +61,36 @@ class Blocks:
 
 
 def blocks(
-    tokenizer, corpus: str, *, length: int = 512, count: int = 64, purpose: str = "calibration", seed: int = 0
+    tokenizer,
+    corpus: str,
+    *,
+    length: int = 512,
+    count: int = 64,
+    purpose: str = "calibration",
+    seed: int = 0,
+    stride: int | None = None,
 ) -> Blocks:
     """`count` blocks of `length` tokens from a named corpus or a text file.
 
     `purpose` is "calibration", "recovery" or "heldout" and decides which documents are used. With seed 0 documents come
-    in their own order, other seeds shuffle them (never for held-out text, which is the same for everyone).
+    in their own order, other seeds shuffle them (never for held-out text, which is the same for everyone). With `stride`
+    held-out blocks overlap: each begins `stride` tokens after the one before, and only its last `stride` tokens are scored,
+    so that every scored token has at least length - stride tokens of context.
     """
     if purpose not in PURPOSES:
         raise unknown("purpose", purpose, PURPOSES)
     if length < 2 or count < 1:
         raise InputError(f"blocks need length >= 2 and count >= 1, not length={length}, count={count}.")
+    if stride is not None and (purpose != "heldout" or not 1 <= stride < length):
+        raise InputError(
+            f"stride={stride} does not fit purpose {purpose!r} and length={length}. Overlapping blocks are for held-out text only, "
+            "with a stride from 1 to length - 1; leave it out for blocks side by side."
+        )
     check_purpose(corpus, purpose)
     texts = list(_share(corpora.documents(corpus), purpose))
     if seed and purpose != "heldout":
         random.Random(seed).shuffle(texts)
-    return _pack(tokenizer, texts, length, count, corpus, purpose, seed)
+    return _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed)
 
 
 def check_purpose(corpus: str, purpose: str) -> None:
@@ -114,9 +128,11 @@ def begins_with_bos(tokenizer) -> bool:
     return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
 
 
-def _pack(tokenizer, texts, length, count, corpus, purpose, seed) -> Blocks:
+def _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed) -> Blocks:
     bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
-    room = (length - len(bos)) * count
+    step = length - len(bos)  # tokens of text in a block
+    apart = stride or step  # from the beginning of one block to that of the next
+    room = step + apart * (count - 1)
     ids: list[int] = []
     targets: list[bool] = []
     sizes: list[int] = []  # bytes of each token's text
@@ -133,24 +149,23 @@ def _pack(tokenizer, texts, length, count, corpus, purpose, seed) -> Blocks:
             if len(ids) >= room:
                 break
     if len(ids) < room:
-        whole = len(ids) // (length - len(bos))
+        whole = (len(ids) - step) // apart + 1
         raise InputError(
             f"corpus {corpus!r} has only {len(ids):,} tokens for {purpose} with this tokenizer, but {count} blocks of {length} need "
-            f"{room:,}. Ask for at most {whole} blocks of this length, or use a longer text."
+            f"{room:,}. Ask for at most {max(whole, 0)} blocks of this length, or use a longer text."
         )
-    body = torch.tensor(ids[:room]).view(count, -1)
-    scored = torch.tensor(targets[:room]).view(count, -1)
+    cut = lambda values: torch.tensor(values[:room]).unfold(0, step, apart).clone()
+    body, scored, size, word = cut(ids), cut(targets), cut(sizes), cut(words)
+    if stride:
+        scored[:, : step - stride] = False
     if bos:
         body = torch.cat([torch.full((count, 1), bos[0]), body], dim=1)
-        scored = torch.cat([torch.zeros(count, 1, dtype=torch.bool), scored], dim=1)
     else:
         scored[:, 0] = False  # nothing stands before it
-    pad = [0] * len(bos)
-    step = length - len(bos)
-    rows = range(0, room, step)
-    size = torch.tensor([pad + sizes[i : i + step] for i in rows])
-    word = torch.tensor([pad + words[i : i + step] for i in rows], dtype=torch.float64)
-    return Blocks(body, scored, float(word[scored].sum()), int(size[scored].sum()), corpus, purpose, seed)
+    found = float(word.double()[scored].sum()), int(size[scored].sum())
+    if bos:
+        scored = torch.cat([torch.zeros(count, 1, dtype=torch.bool), scored], dim=1)
+    return Blocks(body, scored, *found, corpus, purpose, seed)
 
 
 def _encode(tokenizer, text: str) -> tuple[list[int], list[int], list[float]]:

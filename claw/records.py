@@ -250,7 +250,7 @@ def _fill_tasks(row: dict, record: Mapping) -> None:
         by_task.setdefault(one["task"], {})[one["metric"]] = one
         row[f"{one['task']}_{one['metric']}"] = one["value"]
         row[f"{one['task']}_{one['metric']}_stderr"] = one["stderr"]
-        row[f"{one['task']}_n"] = one["n"]
+        row[f"{one['task']}_n"], row[f"{one['task']}_chance"] = one["n"], one["chance"]
     primary = [next((metrics[m] for m in PRIMARY if m in metrics), None) for metrics in by_task.values()]
     if primary and all(primary):
         n = len(primary)

@@ -169,7 +169,8 @@ def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]
                 measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
             if "tasks" in missing:
                 measure_tasks(folder, experiment, model, tokenizer, evaluation)
-        found += [records.read(records.path_of(folder, experiment.id, stage, way)) for stage, way in stages.items()]
+        known = {"compress": ""} | stages
+        found += [records.read(records.path_of(folder, experiment.id, stage, way)) for stage, way in known.items()]
     return [record for record in found if record is not None]
 
 
@@ -190,12 +191,12 @@ def _without_broken(parameters: EvaluateParameters) -> EvaluateParameters:
 def measure_tasks(folder: Path, experiment: Experiment, model: nn.Module, tokenizer, evaluation: Evaluation) -> None:
     """Measure and record the accuracy of one model on the evaluation's tasks."""
     with recorded(folder, experiment, "tasks", model, evaluation.accuracy.digest) as result:
-        frame = tasks.score_tasks(
-            model, tokenizer, evaluation.tasks,
+        frame, samples = tasks.score_tasks(
+            model, tokenizer, evaluation.tasks, samples=True,
             limit=evaluation.limit, num_fewshot=evaluation.num_fewshot, hub=evaluation.tasks_from == "hub",
         )  # fmt: skip
         result["rows"] = frame.to_dict("records")
-        result.update(num_fewshot=evaluation.num_fewshot, limit=evaluation.limit)
+        result.update(num_fewshot=evaluation.num_fewshot, limit=evaluation.limit, answered=tasks.answered(samples))
 
 
 def frame_of(found: list[dict[str, Any]], evaluation: Evaluation | None = None) -> pd.DataFrame:

@@ -1,14 +1,16 @@
-"""Downstream accuracy through lm-eval: its tasks, prompts and metrics, untouched.
+"""Downstream accuracy through lm-eval: its tasks, prompts and metrics, untouched, on claw's engine.
 
 `score_tasks` gives a tidy frame. Tasks come from the pinned archive by default (`claw.offline_tasks`), or from the hub
-where the caller says so; one never replaces the other silently.
+where the caller says so; one never replaces the other silently. The requests of a task are built once per process, and
+the next model with the same tokenizer starts computing at once.
 """
 
 import functools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from unittest import mock
 
 import pandas as pd
 
@@ -16,6 +18,9 @@ from claw import offline_tasks
 from claw.errors import InputError, unknown
 
 COLUMNS = ("task", "metric", "value", "stderr", "n", "chance", "num_fewshot", "version", "source")
+CORRECT = ("acc", "acc_norm")  # metrics that say of one document whether it was answered rightly
+SAMPLE_COLUMNS = ("task", "subtask", "document", "choice", "loglikelihood", "greedy", "target", *CORRECT)
+BOOTSTRAP = 1000  # draws for metrics without a closed form of the standard error; accuracy has one
 
 
 def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
@@ -52,9 +57,10 @@ def _offline():
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keep lm-eval and datasets from logging and drawing bars of their own."""
     import datasets
+    import lm_eval.api.task
 
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     levels = [logger.level for logger in loggers]
@@ -63,12 +69,40 @@ def quiet():
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with mock.patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items):
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         if bars:
             datasets.enable_progress_bars()
+
+
+@functools.lru_cache(maxsize=4)
+def built_tasks(tasks: tuple[str, ...], limit: int | None, num_fewshot: int, hub: bool, seed: int) -> dict:
+    """lm-eval's task objects with all requests built, for `lm_eval.evaluate`; built once per process."""
+    manager = _everything() if hub else _offline()
+    with quiet():
+        try:
+            loaded = manager.load(list(tasks))
+        except Exception as error:  # data sets, the hub client and task files each raise their own kinds
+            raise InputError(
+                f"The data of {', '.join(tasks)} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}. Tasks from "
+                f"the hub need the network (and some an account); offline there are {', '.join(offline_tasks.NAMES)}."
+            ) from error
+        for task in loaded["tasks"].values():
+            if task.get_config("num_fewshot") != 0:  # a task that fixes zero examples keeps them, as in lm-eval
+                task.set_config(key="num_fewshot", value=num_fewshot)
+            task.set_fewshot_seed(seed=seed)
+            task.build_all_requests(limit=limit)
+            task.build_all_requests = functools.partial(_forget_answers, task)  # what evaluate calls for every model
+    return loaded
+
+
+def _forget_answers(task, **_) -> None:
+    """Make a task's requests new again: without the answers of the model before."""
+    for instance in task.instances:
+        instance.resps, instance.filtered_resps = [], {}
 
 
 def score_tasks(
@@ -80,25 +114,28 @@ def score_tasks(
     num_fewshot: int = 0,
     hub: bool = False,
     seed: int = 1234,
-) -> pd.DataFrame:
+    samples: bool = False,
+    cache: bool = True,
+) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
     """One row per task and metric: value, standard error, number of documents, chance level.
 
     `limit` takes the first so many documents of each task (of each subject for mmlu). Groups such as mmlu give one row
-    for the group. Chance is the mean of 1/choices over the documents.
+    for the group. Chance is the mean of 1/choices over the documents. With `samples` there is a second frame, one row per
+    document and choice, with its log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
     """
     check_tasks(tasks, hub=hub)
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1 document per task, or None for all, not {limit!r}.")
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval import evaluate
 
+    from claw.lm import ClawLM
+
+    language_model = ClawLM(model, tokenizer, cache=cache)
+    loaded = built_tasks(tuple(tasks), limit, num_fewshot, hub, seed)
     with quiet():
-        out = simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16),
-            tasks=list(tasks), num_fewshot=num_fewshot, limit=limit, log_samples=True, bootstrap_iters=0,
-            task_manager=_everything() if hub else _offline(), verbosity="ERROR", fewshot_random_seed=seed,
-        )  # fmt: skip
-    return tidy(out, tasks, num_fewshot, "hub" if hub else "archive")
+        out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=BOOTSTRAP)
+    frame = tidy(out, tasks, num_fewshot, "hub" if hub else "archive")
+    return (frame, tidy_samples(out, tasks)) if samples else frame
 
 
 def tidy(out: dict, tasks: Sequence[str], num_fewshot: int, source: str) -> pd.DataFrame:
@@ -120,6 +157,35 @@ def tidy(out: dict, tasks: Sequence[str], num_fewshot: int, source: str) -> pd.D
                 stderr = float(stderr) if isinstance(stderr, (int, float)) else math.nan
                 rows.append((task, metric, float(value), stderr, len(documents), chance, num_fewshot, version, source))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
+    """One row per document and choice of the named tasks, as far as they are scored by log-likelihood.
+
+    `subtask` is a group's own task (a subject of mmlu), else the task. `target` is the right choice's number where the task
+    has one; `acc` and `acc_norm` are the document's own, NaN where the task has no such metric.
+    """
+    rows = []
+    children = out.get("group_subtasks", {})
+    for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, children)):
+        for sample in out["samples"][subtask]:
+            metrics = [sample.get(name, math.nan) for name in CORRECT]
+            for choice, response in enumerate(sample["filtered_resps"]):
+                loglikelihood, greedy = response if isinstance(response, tuple) else (response, math.nan)
+                if isinstance(loglikelihood, float):
+                    rows.append((task, subtask, sample["doc_id"], choice, loglikelihood, greedy, sample["target"], *metrics))
+    return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
+
+
+def answered(samples: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """By task and metric a text with 1 for each document answered rightly and 0 for each other, in the task's order."""
+    documents = samples.drop_duplicates(["task", "subtask", "document"])
+    return {
+        task: {
+            metric: "".join(str(int(value)) for value in rows[metric]) for metric in CORRECT if rows[metric].isin((0, 1)).all()
+        }
+        for task, rows in documents.groupby("task", sort=False)
+    }
 
 
 def _leaves(task: str, children: dict[str, list[str]]) -> list[str]:

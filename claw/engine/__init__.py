@@ -1,0 +1,1 @@
+"""The fast path through a decoder: shared prefixes once, the head only where something is scored."""

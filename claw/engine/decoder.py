@@ -1,0 +1,315 @@
+"""A stock decoder's forward pass over trees of tokens, on the model's own weights.
+
+Equal to the stock forward up to rounding, and faster: no padding beyond a few tokens, no copies that plain torch can avoid,
+norms and rotations in few passes over memory, and nothing after the last keys and values for tokens that nobody scores.
+No weights are copied, so a model may be trained or cut between two passes.
+
+What a model may differ in (biases, norms on q and k, zero-centred gains, norms after blocks, sliding windows, rotary tables
+by layer type, embedding scale, softcap on the logits) is read off its modules. Whether all of it was understood is decided
+by comparing a small pass with the stock one on a float32 copy of a few layers (in half precision a compressed model's own
+rounding can reach a fifth of its hidden states); where they differ, `build` says so and the stock forward is used.
+"""
+
+import copy
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from claw.anatomy import Anatomy, Layer, anatomy
+from claw.engine.tree import Batch
+from claw.errors import InputError
+
+KINDS = (None, "full_attention", "sliding_attention")
+TOLERANCE = 1e-3  # relative difference of hidden states in float32
+PROBE = (2, 24)  # sequences and tokens of the comparison
+PROBE_IDS = 64  # rows of the embedding in it
+
+KeyValues = list[tuple[torch.Tensor, torch.Tensor]]  # per layer keys and values (1, G, tokens, h)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A batch on the model's device: `tokens` and `depth` (N,) packed, and the groups of rows that attend together."""
+
+    tokens: torch.Tensor
+    depth: torch.Tensor
+    groups: tuple["Rows", ...]
+
+    @staticmethod
+    def of(batch: Batch, device: torch.device) -> "Trees":
+        """The trees of a batch."""
+        send = lambda array: None if array is None else torch.from_numpy(array).to(device)
+        groups = []
+        for group in batch.groups:
+            index = send(group.index)
+            depth = send(batch.depth[group.start : group.stop] if group.index is None else batch.depth[group.index])
+            groups.append(
+                Rows(
+                    slice(group.start, group.stop),
+                    index,
+                    send(group.back),
+                    send(group.end),
+                    depth.view(group.end.shape),
+                    group.chain,
+                )
+            )
+        return Trees(send(batch.tokens), send(batch.depth), tuple(groups))
+
+    @staticmethod
+    def chains(tokens: torch.Tensor, start: int = 0) -> "Trees":
+        """Ordinary sequences (B, T) whose first token has position `start`."""
+        length = tokens.shape[1]
+        depth = torch.arange(start, start + length, device=tokens.device).expand(tokens.shape)
+        rows = Rows(slice(0, tokens.numel()), None, None, torch.full_like(tokens, length), depth, True)
+        return Trees(tokens.flatten(), depth.flatten(), (rows,))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One group as in claw.engine.tree.Group, with the positions `depth` (B, T) of its tokens."""
+
+    where: slice
+    index: torch.Tensor | None
+    back: torch.Tensor | None
+    end: torch.Tensor
+    depth: torch.Tensor
+    chain: bool
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
+        """Heads (B, heads, T, h) of this group from packed ones (N, heads, h); a view where nothing is padded."""
+        taken = x[self.where] if self.index is None else x.index_select(0, self.index.flatten())
+        return taken.view(*self.end.shape, *x.shape[1:]).transpose(1, 2)
+
+    def put(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """Write what belongs to this group's tokens from (B·T, d) into packed (N, d)."""
+        if self.back is None:
+            out[self.where] = x
+        else:
+            torch.index_select(x, 0, self.back, out=out[self.where])
+
+
+class Decoder:
+    """Hidden states of a model for trees of tokens."""
+
+    def __init__(self, parts: Anatomy):
+        self.parts = parts
+        self.windows = [_window(parts, layer) for layer in parts.layers]
+        types = getattr(parts.config, "layer_types", None)
+        by_type = "layer_type" in inspect.signature(parts.backbone.rotary_emb.forward).parameters
+        self.rotary_types = [types[layer.index] if by_type else None for layer in parts.layers]
+
+    @torch.inference_mode()
+    def hidden(self, trees: Trees, points: torch.Tensor, stem: KeyValues | None = None) -> torch.Tensor:
+        """Hidden states (K, d) after the last norm at places `points` (K,); all tokens come after those of `stem`."""
+        return self._run(trees, points, stem, None)
+
+    @torch.inference_mode()
+    def stem(self, tokens: torch.Tensor, above: KeyValues | None = None) -> KeyValues:
+        """Keys and values of a prefix (n,) that comes after those of `above`; the result includes them."""
+        found: KeyValues = []
+        self._run(Trees.chains(tokens[None], _length(above)), None, above, found)
+        return found
+
+    def _run(self, trees: Trees, points: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None):
+        parts = self.parts
+        x = parts.embedding(trees.tokens)
+        rotations = {kind: _rotation(parts, x, trees.depth, kind) for kind in dict.fromkeys(self.rotary_types)}
+        masks = {w: [_mask(rows, _length(stem), w, x.dtype) for rows in trees.groups] for w in dict.fromkeys(self.windows)}
+        for layer in parts.layers:
+            last = layer is parts.layers[-1]
+            y = normalise(layer.input_norm, x, parts.gain_offset)
+            q, k, v = self._heads(layer, y, rotations[self.rotary_types[layer.index]])
+            y = torch.empty(len(x), q[0].numel(), dtype=x.dtype, device=x.device)
+            for rows, mask in zip(trees.groups, masks[self.windows[layer.index]], strict=True):
+                keys, values = rows.take(k), rows.take(v)
+                if stem:
+                    keys, values = (_after(old, new) for old, new in zip(stem[layer.index], (keys, values), strict=True))
+                if keep is not None:
+                    keep.append((keys, values))
+                if not (last and keep is not None):
+                    rows.put(attend(rows.take(q), keys, values, mask, layer.attention.scaling), y)
+            if last:  # what follows concerns one token at a time, so only those that are scored
+                if points is None:
+                    return None
+                x, y = x[points], y[points]
+            x = self._add(x, layer.o(y), layer.after_attention)
+            x = self._add(x, _feed_forward(layer, normalise(layer.mlp_norm, x, parts.gain_offset)), layer.after_mlp)
+        return normalise(parts.norm, x, parts.gain_offset)
+
+    def _add(self, x: torch.Tensor, y: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
+        return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
+
+    def _heads(self, layer: Layer, y: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Queries (N, H, h), keys and values (N, G, h), rotated."""
+        q, k, v = (linear(y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
+        if hasattr(layer.attention, "q_norm"):
+            q = normalise(layer.attention.q_norm, q, self.parts.gain_offset)
+            k = normalise(layer.attention.k_norm, k, self.parts.gain_offset)
+        return rotate(q, *rotation), rotate(k, *rotation), v
+
+
+def build(model: nn.Module) -> tuple[Decoder | None, str]:
+    """The fast decoder of a model, or None and the reason why the stock forward must be used."""
+    try:
+        parts = anatomy(model)
+    except InputError as error:
+        return None, str(error)
+    reason = _obstacle(parts)
+    if reason:
+        return None, reason
+    try:
+        difference = _difference(Decoder(anatomy(_few_layers(parts))))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        return None, f"its blocks do not compute as expected ({error})"
+    if difference > TOLERANCE:
+        return None, f"its hidden states differ by {difference:.1%} from those of the blocks that are understood"
+    return Decoder(parts), ""
+
+
+def _obstacle(parts: Anatomy) -> str:
+    """What is known to be beyond the fast pass, or nothing."""
+    config = parts.config
+    rotary = getattr(parts.backbone, "rotary_emb", None)
+    if rotary is None:
+        return "it has no rotary position embedding"
+    kinds = getattr(rotary, "rope_type", "default")
+    kinds = set(kinds.values()) if isinstance(kinds, dict) else {kinds}
+    if any("dynamic" in kind or "longrope" in kind for kind in kinds):
+        return "its rotary table depends on the length of the longest sequence in a batch"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "it caps attention scores"
+    if getattr(config, "use_bidirectional_attention", False):
+        return "its attention is not causal"
+    if any(kind not in KINDS for kind in getattr(config, "layer_types", None) or ()):
+        return "it has layers with another kind of attention"
+    for layer in parts.layers:
+        norm = getattr(layer.attention, "q_norm", None)
+        if norm is not None and tuple(norm.weight.shape) != (parts.head_size,):
+            return "it normalises queries over all heads together"
+    return ""
+
+
+def _few_layers(parts: Anatomy) -> nn.Module:
+    """A float32 copy of a model with some rows of its vocabulary and its first layers, up to the first one of every kind."""
+    kinds = [(_window(parts, layer), *_description(layer.module)) for layer in parts.layers]
+    count = max(kinds.index(kind) for kind in kinds) + 1
+    modules = parts.backbone.layers
+    rows = torch.randperm(parts.vocabulary, generator=torch.Generator().manual_seed(1))[:PROBE_IDS].to(parts.device)
+    memo: dict[int, object] = {id(modules): nn.ModuleList(copy.deepcopy(module) for module in modules[:count])}
+    for weight in (parts.embedding.weight, parts.head.weight):
+        memo[id(weight)] = nn.Parameter(weight.detach()[rows], requires_grad=False)
+    few = copy.deepcopy(parts.model, memo).float()
+    few.config.num_hidden_layers = few.model.config.num_hidden_layers = count
+    return few.eval()
+
+
+def _description(module: nn.Module) -> list[tuple]:
+    """What two layers must have in common to compute alike: weights of the same shapes, and the same parts changed by hand."""
+    weights = [(name, tuple(weight.shape)) for name, weight in module.named_parameters()]
+    changed = [
+        (name, type(part), len(part._forward_hooks), len(part._forward_pre_hooks), "forward" in vars(part))
+        for name, part in module.named_modules()
+    ]
+    return weights + changed
+
+
+@torch.inference_mode()
+def _difference(decoder: Decoder) -> float:
+    """Relative root mean square difference of the hidden states of a few sequences from the stock ones."""
+    parts = decoder.parts
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(parts.vocabulary, PROBE, generator=generator).to(parts.device)
+    stock = parts.backbone(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
+    ours = decoder.hidden(Trees.chains(tokens), torch.arange(tokens.numel(), device=tokens.device))
+    if not stock.isfinite().all():  # a model that gives NaN gives NaN either way
+        return 0.0
+    return float((ours - stock).norm() / stock.norm().clamp(min=1e-30))
+
+
+def _window(parts: Anatomy, layer: Layer) -> int | None:
+    """How many tokens back, itself included, this layer looks; None for all."""
+    types = getattr(parts.config, "layer_types", None)
+    if types is not None and types[layer.index] != "sliding_attention":
+        return None
+    return getattr(parts.config, "sliding_window", None)
+
+
+def _rotation(parts: Anatomy, x: torch.Tensor, depth: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (N, 1, h) from the model's own table."""
+    typed = () if kind is None else (kind,)
+    cos, sin = parts.backbone.rotary_emb(x, depth[None], *typed)
+    return cos[0][:, None], sin[0][:, None]
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of heads (N, H, h): x cos + (-x₂, x₁) sin, in three passes."""
+    half = x.shape[-1] // 2
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
+def normalise(norm: nn.Module, x: torch.Tensor, offset: float) -> torch.Tensor:
+    """RMSNorm over the last axis: x / √(mean x² + eps), times the gain. Statistics are in float32.
+
+    Rounded where the stock module rounds: to the model's type before a gain, after a zero-centred gain (offset 1).
+    """
+    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+    size = x.shape[-1]
+    if offset:
+        wide = x.float()
+        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(size).add_(eps).rsqrt_()
+        return (wide * scale).mul_(norm.weight.float() + offset).to(x.dtype)
+    if x.is_cuda:
+        return F.rms_norm(x, (size,), norm.weight, eps)
+    rows = x.reshape(1, -1, size)  # batch norm with tokens for channels is one fused pass, which rms_norm is not on a CPU
+    square = torch.linalg.vector_norm(rows[0], dim=-1, dtype=torch.float32).square_().div_(size)
+    return F.batch_norm(rows, torch.zeros_like(square), square, eps=eps).view(x.shape).mul_(norm.weight)
+
+
+def _feed_forward(layer: Layer, y: torch.Tensor) -> torch.Tensor:
+    gate = layer.gate(y)
+    activation = layer.mlp.act_fn
+    gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
+    return layer.down(gate.mul_(layer.up(y)))
+
+
+def _after(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """Keys or values (B, G, T, h) with those of the stem (1, G, P, h) before them."""
+    return torch.cat([old.expand(len(new), -1, -1, -1), new], dim=2)
+
+
+def _length(stem: KeyValues | None) -> int:
+    """Number of tokens in a stem."""
+    return stem[0][0].shape[2] if stem else 0
+
+
+def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Additive mask (B, 1, T, P + T), or None where plain causal attention is meant."""
+    count, length = rows.end.shape
+    near = window is None or before + length <= window
+    if rows.chain and not before and near:
+        return None
+    place = torch.arange(length, device=rows.end.device)
+    seen = (place[:, None] >= place) & (place[:, None] < rows.end[:, None, :])
+    if before:
+        seen = torch.cat([seen.new_ones(count, length, before), seen], dim=2)
+    if not near:
+        depth = torch.cat([torch.arange(before, device=place.device).expand(count, -1), rows.depth], dim=1)
+        seen &= rows.depth[:, :, None] - depth[:, None, :] < window
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
+    """Attention of queries (B, H, T, h) to keys and values (B, G, S, h), as (B·T, H·h)."""
+    repeat = q.shape[1] // k.shape[1]
+    grouped = repeat > 1
+    if grouped and mask is not None and q.is_cuda:  # no fused CUDA kernel takes a mask and grouped heads together
+        k, v = (t.repeat_interleave(repeat, dim=1) for t in (k, v))
+        grouped = False
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -1,0 +1,184 @@
+"""Log-likelihoods of token requests under a model, in batches that fit into memory.
+
+The output head runs only at scored places and log-softmax is summed in float32. In half precision this goes a tile of the
+vocabulary at a time, so that no tensor over tokens and vocabulary exists. In float32 it is torch's own log_softmax on few
+places at a time: its sum over the vocabulary is the less exact one (1e-5 per token), but it is the one that lm-eval uses, and
+equal numbers are what float32 is for. A batch that does not fit into memory is halved; what was scored stays scored.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from claw.engine.decoder import KeyValues, Trees, build
+from claw.engine.tree import Batch, Forest, Request, Row, Stem, padded
+from claw.errors import InputError
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # tokens that pass through the model together
+ATTENTION_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of a batch: its mask, and a stem's keys and values for every row
+TILE_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # of logits in float32, over part of the vocabulary
+ALIGNMENT = {"cpu": 16, "cuda": 64}  # rows attend padded to multiples of this: fewer calls, and lengths that kernels like
+LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of logits in float32, over all of it
+HEAD_ROWS = 1024  # scored places that share one reading of the head's weights
+
+Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers of requests, their log-likelihoods, whether all was greedy
+
+
+class Scorer:
+    """Scores requests under one model. `reason` says why the stock forward is used; it is empty for the fast one."""
+
+    def __init__(self, model: nn.Module, *, batch_tokens: int | None = None):
+        self.model = model
+        self.decoder, self.reason = build(model)
+        self.device = next(model.parameters()).device
+        self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
+        self.step = _for(self.device, ALIGNMENT)
+
+    def forest(self, requests: Sequence[Request]) -> Forest:
+        """The order in which these requests are computed; reusable with another model of the same tokenizer."""
+        return Forest(requests, share=self.decoder is not None)
+
+    def score(self, forest: Forest, *, greedy: bool = True) -> Iterator[Result]:
+        """Yield numbers, log-likelihoods (float64) and greedy flags of the requests that each batch finished.
+
+        A flag is True where every target was the most probable token (of equally probable ones the smallest id). Without
+        `greedy` all are False, which saves looking for them.
+        """
+        if self.decoder is None and forest.shared:
+            raise ValueError("the stock forward computes every request by itself: make the forest with Scorer.forest")
+        _keep_freed_memory(self.device)
+        yield from self._score(forest, forest.root, None, greedy)
+
+    def _score(self, forest: Forest, stem: Stem, above: KeyValues | None, greedy: bool) -> Iterator[Result]:
+        if len(stem.ids):
+            above = self.decoder.stem(torch.from_numpy(stem.ids).to(self.device), above)
+        waiting = list(stem.rows)
+        while waiting:
+            rows = waiting[: self._fitting(waiting, stem)]
+            try:
+                result = self._batch(forest.batch(stem, rows, self.step), above, greedy)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve(rows, error)
+                continue
+            waiting = waiting[len(rows) :]
+            yield result
+        for below in stem.stems:
+            yield from self._score(forest, below, above, greedy)
+
+    def _fitting(self, rows: Sequence[Row], stem: Stem) -> int:
+        """How many of these rows, longest first, make the next batch."""
+        tokens = np.cumsum([row.size for row in rows])
+        needed = np.cumsum([self._attention_bytes(row, stem.length) for row in rows])
+        fits = (tokens <= self.batch_tokens) & (needed <= _for(self.device, ATTENTION_BYTES))
+        return max(1, int(fits.sum()))
+
+    def _attention_bytes(self, row: Row, before: int) -> int:
+        """Bytes for the mask of a row, and for keys and values of its stem, in one layer."""
+        if self.decoder is None or not (before or row.branches):
+            return 0
+        parts = self.decoder.parts
+        heads = parts.heads if self.device.type == "cuda" else parts.groups  # see decoder.attend
+        seen = before + padded(row.size, self.step)
+        return (padded(row.size, self.step) * seen + 2 * heads * parts.head_size * seen) * parts.dtype.itemsize
+
+    def _halve(self, rows: Sequence[Row], error: BaseException) -> None:
+        """Lower the number of tokens in a batch after these rows did not fit, or give up on a single row."""
+        if len(rows) == 1:
+            raise InputError(
+                f"The memory of {self.device} does not suffice for a single sequence of {rows[0].size} tokens ({error}). "
+                "Shorten the prompts (fewer examples, a smaller max_length), free memory, or use another device."
+            ) from error
+        self.batch_tokens = sum(row.size for row in rows) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _batch(self, batch: Batch, above: KeyValues | None, greedy: bool) -> Result:
+        trees = Trees.of(batch, self.device)
+        points = torch.from_numpy(batch.points).to(self.device)
+        states = self.decoder.hidden(trees, points, above) if self.decoder else self._stock_logits(trees, points)
+        logprobs, hits = np.empty(len(batch.point), dtype=np.float64), np.zeros(len(batch.point), dtype=bool)
+        like_lm_eval = greedy and states.dtype == torch.float32
+        vocabulary = self.decoder.parts.head.out_features if self.decoder else states.shape[1]
+        at_once = max(1, _for(self.device, LOGITS_BYTES) // (4 * vocabulary)) if like_lm_eval else HEAD_ROWS
+        read = self._read_whole if like_lm_eval else self._read_tiles
+        for start in range(0, len(batch.points), at_once):
+            stop = min(start + at_once, len(batch.points))
+            these = np.flatnonzero((batch.point >= start) & (batch.point < stop))
+            these = these[np.argsort(batch.target[these], kind="stable")]
+            logprobs[these], hits[these] = read(states[start:stop], batch.point[these] - start, batch.target[these], greedy)
+        count = len(batch.requests)
+        misses = np.bincount(batch.owner, weights=~hits, minlength=count)
+        return batch.requests, np.bincount(batch.owner, weights=logprobs, minlength=count), misses == 0
+
+    def _stock_logits(self, trees: Trees, points: torch.Tensor) -> torch.Tensor:
+        """Logits (K, V) at the points of sequences, from the model's own forward."""
+        found = []
+        for rows in trees.groups:
+            here = points[(points >= rows.where.start) & (points < rows.where.stop)] - rows.where.start
+            tokens = trees.tokens[rows.where] if rows.index is None else trees.tokens[rows.index]
+            logits = self.model(input_ids=tokens.view(rows.end.shape), use_cache=False).logits.flatten(0, 1)
+            found.append(logits[here if rows.back is None else rows.back[here]])
+        return torch.cat(found)
+
+    def _read_whole(self, states: torch.Tensor, point: np.ndarray, target: np.ndarray, greedy: bool) -> tuple[np.ndarray, ...]:
+        """Log-probability of each target at its point, and whether it is the most probable token there."""
+        logprobs = torch.log_softmax(self._logits(states, 0, None), dim=1)
+        where, wanted = torch.from_numpy(point).to(self.device), torch.from_numpy(target).to(self.device)
+        return logprobs[where, wanted].cpu().numpy(), (logprobs.argmax(dim=1)[where] == wanted).cpu().numpy()
+
+    def _read_tiles(self, states: torch.Tensor, point: np.ndarray, target: np.ndarray, greedy: bool) -> tuple[np.ndarray, ...]:
+        """The same for targets in ascending order, a tile of the vocabulary at a time."""
+        vocabulary = self.decoder.parts.head.out_features if self.decoder else states.shape[1]
+        width = max(512, _for(self.device, TILE_BYTES) // (4 * len(states)) // 512 * 512)
+        where, wanted = torch.from_numpy(point).to(self.device), torch.from_numpy(target).to(self.device)
+        logits = torch.empty(len(target), device=self.device)
+        sums, best, best_id = [], None, None
+        for start in range(0, vocabulary, width):
+            z = self._logits(states, start, start + width).float()
+            lo, hi = np.searchsorted(target, (start, start + width))
+            logits[lo:hi] = z[where[lo:hi], wanted[lo:hi] - start]
+            if greedy:
+                top, at = z.max(dim=1)
+                better = None if best is None else top > best
+                best_id = at if best is None else torch.where(better, at + start, best_id)
+                best = top if best is None else torch.where(better, top, best)
+            else:
+                top = z.amax(dim=1)
+            sums.append((z - top[:, None]).exp_().sum(dim=1).log_().add_(top))
+        logprobs = logits - torch.stack(sums).logsumexp(dim=0)[where]
+        hits = best_id[where] == wanted if greedy else torch.zeros_like(wanted, dtype=torch.bool)
+        return logprobs.cpu().numpy(), hits.cpu().numpy()
+
+    def _logits(self, states: torch.Tensor, start: int, stop: int | None) -> torch.Tensor:
+        """Logits of vocabulary ids start to stop; what the stock model returns is logits already."""
+        if self.decoder is None:
+            return states[:, start:stop]
+        head = self.decoder.parts.head
+        bias = None if head.bias is None else head.bias[start:stop]
+        logits = nn.functional.linear(states, head.weight[start:stop], bias)
+        cap = getattr(self.decoder.parts.config, "final_logit_softcapping", None)
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on a GPU or in the CPU's allocator."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _keep_freed_memory(device: torch.device) -> None:
+    """Let the C library keep tens of megabytes that are freed, instead of returning them and faulting them in again.
+
+    glibc raises its threshold to the size of a large block when that is freed; without this, activations of a few megabytes
+    cost a tenth of the time in page faults. Elsewhere it does nothing.
+    """
+    if device.type == "cpu":
+        torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def _for(device: torch.device, values: dict[str, int]) -> int:
+    return values.get(device.type, values["cpu"])

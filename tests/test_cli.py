@@ -1,0 +1,101 @@
+"""The command line: what it prints, what it refuses, and with which exit status."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from claw.cli import main
+from claw.errors import InputError
+
+
+@pytest.fixture
+def study(tmp_path, folder_model, train_text, heldout_text):
+    content = {
+        "name": "tiny", "models": [folder_model], "methods": ["magnitude"], "ratios": [0, 0.5],
+        "evaluation": {"heldout": heldout_text, "tokens": 512, "context": 64},
+    }  # fmt: skip
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_models_lists_known_names(capsys):
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert "smollm2-135m" in said and "pinned archives" in said
+
+
+def test_a_dry_run_shows_the_plan_and_does_nothing(study, capsys, tmp_path):
+    assert main(["run", str(study), "--dry-run"]) == 0
+    assert "2 experiments in 1 curves, 4 records, 0 done; 2 jobs" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_status_before_a_run_says_planned(study, capsys):
+    assert main(["status", str(study)]) == 0
+    assert "4 planned" in capsys.readouterr().out
+
+
+def test_the_command_line_table_is_what_python_gives(study, capsys, tmp_path):
+    from claw import models, records, stages
+    from claw.parameters import CompressParameters
+    from claw.studies import load
+
+    loaded = load(study)
+    asked = CompressParameters(
+        model=loaded.models[0], method="magnitude", ratios=(0.0, 0.5), run=str(tmp_path / loaded.folder),
+        heldout=loaded.evaluation.heldout, heldout_tokens=512, context=64,
+    )  # fmt: skip
+    model, tokenizer = models.load(asked.model)
+    stages.compress(asked, model, tokenizer)
+    assert main(["table", str(study), "--out", "t.csv"]) == 0
+    assert "2 experiments" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(pd.read_csv("t.csv"), records.table(tmp_path / "t.csv"))
+    assert list(pd.read_csv("t.csv")["ratio"]) == [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml"),
+        (["fetch", "smollm2"], "smollm2-135m"),
+        (["status", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_wrong_input_is_one_paragraph_and_status_2(arguments, words, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.startswith("claw: ") and "Traceback" not in said and said.count("\n") == 1
+
+
+def test_a_table_must_be_csv_and_needs_records(study, capsys):
+    assert main(["table", str(study), "--out", "t.xlsx"]) == 2
+    assert ".csv" in capsys.readouterr().err
+    assert main(["table", str(study), "--out", "t.csv"]) == 2
+    assert "no records" in capsys.readouterr().err
+
+
+def test_interrupting_says_how_to_go_on(study, capsys, monkeypatch):
+    monkeypatch.setattr("claw.studies.load", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["run", str(study)]) == 130
+    assert "continues from there" in capsys.readouterr().err
+
+
+def test_no_command_shows_usage(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2 and "COMMAND" in capsys.readouterr().err
+
+
+def test_fetch_without_names_lists_them(capsys):
+    assert main(["fetch"]) == 0
+    assert "wikipedia-heldout" in capsys.readouterr().out
+
+
+def test_input_errors_are_value_errors():
+    assert issubclass(InputError, ValueError)

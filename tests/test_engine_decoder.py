@@ -1,0 +1,102 @@
+"""The fast forward gives the stock hidden states, keeps prefixes, and steps back from what it does not understand."""
+
+import copy
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from claw.anatomy import anatomy
+from claw.engine.decoder import Decoder, Trees, build
+
+
+def stock(model, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.model(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def everywhere(tokens: torch.Tensor) -> torch.Tensor:
+    return torch.arange(tokens.numel())
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randint(259, (3, 40), generator=torch.Generator().manual_seed(2))
+
+
+def test_hidden_states_are_the_stock_ones(model, tokens):
+    decoder, reason = build(model)
+    assert decoder is not None, reason
+    found = decoder.hidden(Trees.chains(tokens), everywhere(tokens))
+    torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_points_asked_for_are_returned(model, tokens):
+    points = torch.tensor([0, 41, 119])
+    found = Decoder(anatomy(model)).hidden(Trees.chains(tokens), points)
+    torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1)[points], atol=1e-4, rtol=1e-4)
+
+
+def test_what_comes_after_a_stem_sees_it(model, tokens):
+    """Two stems, one after the other, 25 tokens: more than the sliding windows of Mistral (16) and Gemma3 (8)."""
+    decoder = Decoder(anatomy(model))
+    shared = tokens[0, :25]
+    stem = decoder.stem(shared[10:], decoder.stem(shared[:10]))
+    ends = tokens[:, 25:]
+    found = decoder.hidden(Trees.chains(ends, start=25), everywhere(ends), stem)
+    whole = torch.cat([shared.expand(3, -1), ends], dim=1)
+    torch.testing.assert_close(found, stock(model, whole)[:, 25:].flatten(0, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_are_used_as_they_are_now(model, tokens):
+    decoder, _ = build(model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.mul_(2)
+    found = decoder.hidden(Trees.chains(tokens), everywhere(tokens))
+    torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_building_changes_nothing_of_the_model(model):
+    before = copy.deepcopy(model.state_dict())
+    config = model.config.to_dict()
+    build(model)
+    assert model.config.to_dict() == config
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_model_whose_rounding_is_coarse_is_understood(family):
+    """Compressed models amplify rounding: in bfloat16 two right passes differ by more than a wrong one may."""
+    model = tiny_model(family, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.mul_(20)
+    decoder, reason = build(model)
+    assert decoder is not None, reason
+
+
+@pytest.mark.parametrize("part", ["mlp", "self_attn.o_proj", "input_layernorm"])
+def test_a_block_that_computes_something_else_is_left_to_the_stock_forward(model, part):
+    module = model.model.layers[1].get_submodule(part)
+    module.register_forward_hook(lambda module, inputs, output: output.roll(1, dims=-1))
+    decoder, reason = build(model)
+    if part == "self_attn.o_proj":  # called as a module, so a hook on it acts in both
+        assert decoder is not None
+    else:
+        assert decoder is None and "differ" in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "length of the longest"),
+    ],
+)
+def test_known_obstacles_are_named(changes, reason):
+    decoder, why = build(tiny_model("llama", **changes))
+    assert decoder is None and reason in why
+
+
+def test_a_nan_model_is_not_an_obstacle(model):
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    assert build(model)[0] is not None

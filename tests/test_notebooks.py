@@ -1,0 +1,117 @@
+"""Notebooks are thin, clean in git, documented, and each runs through papermill alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+assert NOTEBOOKS
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parameters(notebook):
+    (cell,) = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", ())]
+    return cell
+
+
+def test_it_is_stripped_and_valid(notebook):
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+
+def test_it_is_thin(notebook):
+    assert len(code(notebook)) <= 15
+    for cell in code(notebook):
+        tree = ast.parse("\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!"))))
+        kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.AsyncFunctionDef)
+        assert not any(isinstance(node, kinds) for node in ast.walk(tree)), cell.source
+
+
+def test_each_parameter_has_a_type_and_a_comment(notebook):
+    for line in parameters(notebook).source.splitlines():
+        assert ":" in line.split("=")[0] and "  # " in line, line
+
+
+def test_it_begins_with_a_title_and_a_question(notebook):
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ") and "?" in first.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_parameters_are_what_the_package_accepts(path):
+    inferred = papermill.inspect_notebook(str(path))
+    assert inferred and all(entry["help"] for entry in inferred.values())
+
+
+def run(name, tmp_path, **given):
+    return papermill.execute_notebook(
+        FOLDER / f"{name}.ipynb",
+        tmp_path / "out.ipynb",
+        parameters=given,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=tmp_path,
+    )
+
+
+def small(folder_model, train_text, heldout_text, tmp_path):
+    return dict(
+        model=folder_model, method="flap+ridge", calibration=train_text, calibration_tokens=512, calibration_length=64,
+        heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"),
+    )  # fmt: skip
+
+
+def test_compress_runs_from_papermills_command_line(folder_model, train_text, heldout_text, tmp_path):
+    given = [
+        part for item in small(folder_model, train_text, heldout_text, tmp_path).items() for part in ("-p", *map(str, item))
+    ]
+    out = tmp_path / "out.ipynb"
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(FOLDER / "10_compress.ipynb"),
+        str(out),
+        *given,
+        "-y",
+        "ratios: [0.25, 0.5]",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    pictures = [o for cell in code(nbformat.read(out, 4)) for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 2
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*/model.safetensors"))) == 2
+
+
+def test_help_reads_like_a_man_page():
+    command = [sys.executable, "-m", "papermill", "--help-notebook", str(FOLDER / "10_compress.ipynb")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for words in ("method: str", "compression method", "ratios: list", "fractions to remove"):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"metod": "magnitude"}, "did you mean 'method'|method"), ({"ratios": [1.0]}, "ratios"), ({"seed": "1e-4"}, "seed")],
+)
+def test_wrong_parameters_stop_at_the_first_cell(given, message, tmp_path, own_cache):
+    with pytest.raises(PapermillExecutionError, match=message) as raised:
+        run("10_compress", tmp_path, run=str(tmp_path / "run"), **given)
+    assert raised.value.ename.endswith("InputError")
+    assert not (tmp_path / "run").exists() and not own_cache.exists()

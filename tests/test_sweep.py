@@ -1,0 +1,180 @@
+"""A study runs through its notebooks to a report, survives kill -9, and never repeats what is recorded."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from claw import records, studies
+from claw.errors import InputError
+from claw.sweep import engine, plan, status, study_run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def study_file(folder_model, train_text, heldout_text, tmp_path):
+    content = {
+        "name": "tiny",
+        "models": [folder_model],
+        "methods": ["random", "wanda-sp+ridge"],
+        "ratios": [0, 0.2, 0.4, 0.6],
+        "calibration": {"corpus": train_text, "tokens": 512, "length": 64},
+        "evaluation": {"heldout": heldout_text, "tokens": 512, "context": 64},
+        "dtype": "float32",
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def study(study_file):
+    return studies.load(study_file)
+
+
+def fake(folder, name, **change):
+    stem, _, stage = name.removesuffix(".json").partition(".")
+    stage, _, measured = stage.partition("-")
+    record = {"experiment": stem, "stage": stage, "measured": measured, "status": "done", "result": {}, "spec": {}}
+    records.write(folder / "records" / name, record | change)
+
+
+def test_the_dense_model_comes_first_and_each_curve_is_one_job(study, tmp_path):
+    made = plan.make(study, tmp_path)
+    assert [(job.notebook, job.title.split()[-1]) for job in made.jobs] == [
+        ("30_evaluate", "dense"), ("10_compress", "seed0"), ("10_compress", "seed0"),
+    ]  # fmt: skip
+    assert len(made.wanted) == 2 * len(study.experiments) == 14 and not made.done
+    assert sorted(name for job in made.jobs for name in job.makes) == sorted(made.wanted)
+    assert len({job.id for job in made.jobs}) == 3
+
+
+def test_with_tasks_every_curve_is_evaluated_after_it_is_compressed(study, tmp_path):
+    evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
+    made = plan.make(study.model_copy(update={"evaluation": evaluation}), tmp_path)
+    assert [job.notebook for job in made.jobs] == ["30_evaluate", *["10_compress", "30_evaluate"] * 2]
+    assert len(made.wanted) == 21
+
+
+def test_what_is_recorded_is_not_planned_again_and_what_failed_is(study, tmp_path):
+    first = plan.make(study, tmp_path)
+    for name in first.wanted:
+        fake(tmp_path, name)
+    assert plan.make(study, tmp_path).jobs == ()
+    fake(tmp_path, first.wanted[-1], status="failed")
+    (job,) = plan.make(study, tmp_path).jobs
+    assert job.parameters["ratios"] == [0.6]
+    fake(tmp_path, first.wanted[-1], status="nan")  # a measured NaN is a result
+    assert plan.make(study, tmp_path).missing == 0
+
+
+def test_a_damaged_record_is_named_and_planned_again(study, tmp_path):
+    first = plan.make(study, tmp_path)
+    for name in first.wanted:
+        fake(tmp_path, name)
+    victim = tmp_path / "records" / first.wanted[0]
+    victim.write_text(victim.read_text()[:-20])
+    with pytest.warns(UserWarning, match=victim.name):
+        assert plan.make(study, tmp_path).missing == 1
+
+
+def test_status_counts_from_disk_alone(study, tmp_path):
+    made = plan.make(study, tmp_path)
+    for name in made.wanted[:5]:
+        fake(tmp_path, name)
+    fake(tmp_path, made.wanted[5], status="failed", error="it broke")
+    assert "5 done, 0 nan, 1 failed, 8 planned" in status.text(made)
+
+
+def test_a_study_is_checked_before_any_work(study, tmp_path):
+    for change, message in [
+        ({"models": ("smollm3",)}, "smollm2-135m"),
+        ({"evaluation": study.evaluation.model_copy(update={"heldout": "wikipedia-train"})}, "wikipedia-train"),
+        ({"evaluation": study.evaluation.model_copy(update={"tasks": ("piqua",)})}, "piqa"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ]:
+        made = plan.make(study.model_copy(update=change), tmp_path / "run")
+        with pytest.raises(InputError, match=message):
+            study_run.run(made)
+    assert not (tmp_path / "run").exists()
+
+
+def sleeping_job(folder, monkeypatch, seconds):
+    """A job whose process only sleeps, beside a child that sleeps too."""
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
+    popen = subprocess.Popen
+    monkeypatch.setattr(engine.subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", code], **more))
+    return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
+
+
+def test_a_job_over_its_time_limit_is_killed_with_its_children(tmp_path, monkeypatch):
+    job = sleeping_job(tmp_path, monkeypatch, 61)
+    with pytest.raises(engine.Failure, match="time limit"):
+        engine.run_job(job, tmp_path, limit=1.5)
+    assert not asleep("time.sleep(61)")
+
+
+def test_a_job_that_ends_without_its_records_is_a_failure_with_its_log(tmp_path, monkeypatch):
+    job = sleeping_job(tmp_path, monkeypatch, 0)
+    with pytest.raises(engine.Failure, match=r"logs/.*\.log"):
+        engine.run_job(job, tmp_path)
+
+
+def asleep(words):
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if words in " ".join(process.info["cmdline"] or ()) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def claw_run(path, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", "claw", "run", str(path)], cwd=cwd, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tmp_path):
+    project = tmp_path / "project"
+    for name in ("notebooks", "params"):
+        (project / name).mkdir(parents=True)
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        (project / "notebooks" / notebook.name).write_bytes(notebook.read_bytes())
+    folder = project / "runs" / "tiny"
+
+    first = claw_run(study_file, project)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("records/*.json")):
+        assert first.poll() is None and time.monotonic() < deadline, first.stdout.read()
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    deadline = time.monotonic() + 15
+    while asleep(str(folder)):
+        assert time.monotonic() < deadline, "a process of the killed run is still there"
+        time.sleep(0.2)
+    before = {path: path.read_bytes() for path in folder.glob("records/*.json")}
+    assert 0 < len(before) < 14
+
+    second = claw_run(study_file, project)
+    said = second.communicate(timeout=300)[0]
+    assert second.returncode == 0, said
+    assert all(path.read_bytes() == content for path, content in before.items())
+    table = records.table(folder)
+    assert len(table) == 7 and (table["status"] == "done").all()
+    assert "95% intervals" in said and str(folder / "report.html") in said
+    for suffix in ("pdf", "png", "svg", "csv"):
+        assert list((folder / "figures").glob(f"*.{suffix}"))
+    assert {path.name[:11] for path in (folder / "notebooks").glob("*.ipynb")} == {"10_compress", "30_evaluate", "50_laws-law"}
+    assert not list((folder / "notebooks").glob("*.part.ipynb")) and not list((folder / "checkpoints").glob("*"))
+    assert "<svg" in (folder / "report.html").read_text()
+
+    assert plan.make(studies.load(study_file), folder).jobs == ()
