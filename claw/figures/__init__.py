@@ -1,9 +1,12 @@
 """Figures: one style, one function per figure. They draw numbers that others computed and write those numbers beside them."""
 
 from claw.figures.compress import kept_map, loss_curve
-from claw.figures.evaluate import evaluation
+from claw.figures.evaluate import accuracy_by_task, evaluation, flips
 from claw.figures.recover import recovery_progress
 from claw.figures.speed import speedups
 from claw.figures.style import Drawing, colour, marker, paper
 
-__all__ = ["Drawing", "colour", "evaluation", "kept_map", "loss_curve", "marker", "paper", "recovery_progress", "speedups"]
+__all__ = [
+    "Drawing", "accuracy_by_task", "colour", "evaluation", "flips", "kept_map", "loss_curve", "marker", "paper",
+    "recovery_progress", "speedups",
+]  # fmt: skip
