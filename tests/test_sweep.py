@@ -170,7 +170,7 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     assert all(path.read_bytes() == content for path, content in before.items())
     table = records.table(folder)
     assert len(table) == 7 and (table["status"] == "done").all()
-    assert "95 %" in said and str(folder / "report.html") in said
+    assert "95% intervals" in said and str(folder / "report.html") in said
     for suffix in ("pdf", "png", "svg", "csv"):
         assert list((folder / "figures").glob(f"*.{suffix}"))
     assert {path.name[:11] for path in (folder / "notebooks").glob("*.ipynb")} == {"10_compress", "30_evaluate", "50_laws-law"}

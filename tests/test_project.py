@@ -1,0 +1,93 @@
+"""README, environment.yml, constraints and the shipped studies say what is true."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from claw import sources, studies
+from claw.cli import main
+from claw.prune import catalogue
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = {
+    canonicalize_name(line.partition("==")[0]): line.partition("==")[2]
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line and line[0] != "#"
+}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_every_dependency_is_pinned_within_its_bounds():
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *(name for extra in extras.values() for name in extra)]:
+        requirement = Requirement(text)
+        assert requirement.specifier, f"{text} has no lower bound"
+        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), text
+    assert PINS["torch"] == "2.13.0"
+
+
+def test_every_dependency_has_its_reason():
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    listed = [line for line in lines if re.match(r'  "[a-z]', line)]
+    assert len(listed) >= len(PROJECT["dependencies"])
+    assert all("  # " in line or '",   # ' in line for line in listed), "each dependency says beside it what it is for"
+
+
+def test_conda_installs_the_same_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, _, pip = environment["dependencies"]
+    assert Version(python.removeprefix("python=")) in Requirement(f"python{PROJECT['requires-python']}").specifier
+    assert pip["pip"] == ["--constraint constraints.txt", "--editable .[test]"]
+    assert environment["name"] == PROJECT["name"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_studies_are_valid_and_named_after_their_files(path):
+    study = studies.load(path)
+    assert study.name == path.stem and study.experiments
+    assert set(study.models) <= set(sources.models())
+
+
+def test_the_readmes_study_is_valid(tmp_path):
+    (tmp_path / "study.yaml").write_text(blocks("yaml")[0])
+    assert studies.load(tmp_path / "study.yaml").name == "my-study"
+
+
+def test_the_readmes_commands_exist(capsys):
+    for line in "\n".join(blocks("bash")).splitlines():
+        words = line.partition(" #")[0].split()
+        if words and words[0] == "claw":
+            with pytest.raises(SystemExit) as ended:
+                main([words[1], "--help"])
+            assert ended.value.code == 0
+        for word in words:
+            if word.endswith((".ipynb", ".yaml")) and "/" in word:
+                assert (ROOT / word).is_file(), word
+        if words and words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_the_readme_lists_every_method_and_its_links_exist():
+    for name in catalogue.METHODS:
+        assert f"`{name}`" in README, name
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.real
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "piqa" in said and (tmp_path / "runs" / "readme" / "small" / "model.safetensors").is_file()
