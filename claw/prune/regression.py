@@ -79,7 +79,7 @@ def fit(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, penalt
 
     `inputs` (N, in) and `targets` (N, out); λ is `penalty` times the mean diagonal of G.
     """
-    inputs = inputs.float()
+    inputs = inputs.float()  # in bfloat16 the rounding of large entries drowns the small directions
     gram = inputs.T @ inputs
     cross = inputs.T @ targets.float() - gram @ start.T.float()
     gram.diagonal().add_(penalty * gram.diagonal().mean())
@@ -210,7 +210,7 @@ def _entering(linear: nn.Linear, run) -> torch.Tensor:
 
 
 def _refit(linear: nn.Linear, inputs: list[torch.Tensor], targets: list[torch.Tensor], penalty: float) -> None:
-    bias = 0 if linear.bias is None else linear.bias.float()
+    bias = 0 if linear.bias is None else linear.bias
     x = torch.cat([part.flatten(0, -2) for part in inputs])
-    y = torch.cat([part.float().flatten(0, -2) - bias for part in targets])
+    y = torch.cat([part.flatten(0, -2) - bias for part in targets])
     linear.weight.data = fit(x, y, linear.weight, penalty).to(linear.weight.dtype)
