@@ -49,7 +49,7 @@ LAWS = [
     ("loss", Truth("own", "log-kept", {"a": 0.6}, {"a": 0.1}), LINEAR),
     ("loss", Truth("own", "log-odds", {"a": 0.6, "s": 2.0}, {"a": 0.1}), OTHER),
     ("loss", Truth("own", "capacity", {"a": 0.5, "k": 0.8}, {"a": 0.1}), OTHER),
-    ("loss", Truth("own", "odds", {"a": 0.6, "k": 0.8}, {"a": 0.1}), OTHER),
+    ("loss", Truth("own", "log-kept-power", {"a": 0.8, "b": 1.3}, {"a": 0.1}), OTHER),
     ("loss", Truth("own", "half-way", {"p": 3.0, "m": 0.6, "k": 2.0}, {"p": 0.4}), OTHER),
     ("loss", Truth("post-training", "P²", {"N_C": 0.8, "D_C": 0.9, "E": 0.3, "γ": -1.5, "δ": 0.1, "α": 0.3, "β": 0.4}, {},
                    0.03), OTHER),

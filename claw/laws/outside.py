@@ -29,8 +29,8 @@ BY = {"curve": ["model", "method", "recovery_tokens"], "method": ["method"], "al
 EDGE = 0.5
 ORIGINAL = ("original", "unit-α")
 """The original paper's form, or where α cannot be fitted the same with α = 1: what errors are divided by."""
-COMBINATION = ("log-kept", "log-odds")
-"""Forms whose geometric mean is the candidate `combination`."""
+COMBINATION = ("power-of-r of y/y0", "log-kept-power")
+"""Forms whose geometric mean is the candidate `combination`: one bends too little at large ratios, the other too much."""
 
 
 def contenders(response: str, recovered: bool) -> list[tuple[str, Form]]:

@@ -31,6 +31,7 @@ BIC_STRONG = 10.0
 ALPHA = 0.05
 FEWEST_RATIOS = 5  # above 0, on one curve: the richest form has three parameters
 WIDE = 0.15
+HALF = 0.5
 CLAIMED = {"recovery": 0.55, "kept without recovery": 0.57, "kept with recovery": 0.84, "largest": 0.60, "7B and below": 0.35}
 FORMS = (
     ("loss", "quadratic", ("quadratic of y/y0",), "loss is quadratic in the ratio"),
@@ -61,7 +62,7 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
         if response in points.responses:
             found.append(_form(points, response, form, names, claim, comparisons, tests))
     if "loss" in points.responses:
-        found += [_cross(comparisons), _recovery(points)]
+        found += [_cross(comparisons), _recovery(points), _ours(comparisons)]
     if "accuracy" in points.responses:
         found += [_kept(points, False, level), _kept(points, True, level)]
     for response in speed.responses(points):
@@ -188,6 +189,36 @@ def _cross(comparisons: Mapping) -> Verdict:
     return Verdict(
         claim, verdict, sentence, {"error": float(line["error"]), "best": best["form"], "best_error": float(best["error"])}
     )
+
+
+def _ours(comparisons: Mapping) -> Verdict:
+    """Whether our best candidate halves the original form's error, on models left out and beyond r = 0.5, and which do not."""
+    claim = "a form of ours errs half as much out of sample as the original paper's"
+    own = {form.name for form in families.OWN} | {"combination"}
+    words, edges, evidence = [], [], {}
+    for split, where in (("model", "on models left out"), ("ratio", "beyond r = 0.5")):
+        table = comparisons.get(f"loss|{split}|method")
+        if table is None or "ratio" not in table:
+            continue
+        ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error")
+        if not len(ours):
+            continue
+        best, spread = ours.iloc[0], float(ours["ratio_stderr"].iloc[0])
+        if math.isfinite(spread):
+            edges.append((float(best["ratio"]) - 2 * spread, float(best["ratio"]) + 2 * spread))
+        error = f" ± {spread:.2f}" if math.isfinite(spread) else ""
+        behind = ours.loc[ours["ratio"] >= 1, "form"]
+        lost = f", while {', '.join(behind)} {'are' if len(behind) > 1 else 'is'} no better than it" if len(behind) else ""
+        words.append(f"{where} {best['form']} errs {best['ratio']:.2f}{error} times as much{lost}")
+        evidence[split] = {"best": best["form"], "ratio": float(best["ratio"]), "stderr": spread, "no better": list(behind)}
+    verdict = OPEN
+    if len(edges) == 2 and all(high <= HALF for _, high in edges):
+        verdict = SUPPORTED
+    elif any(low > HALF for low, _ in edges):
+        verdict = CONTRADICTED
+    if not words:
+        words = ["the table has one model and no ratio above 0.5, or too few below"]
+    return Verdict(claim, verdict, f"That {claim} is {verdict}: {'; '.join(words)}.", evidence)
 
 
 def gains(points: Points, response: str = "loss") -> pd.DataFrame:
