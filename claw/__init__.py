@@ -12,6 +12,8 @@ _WHERE = {
     "blocks": "claw.data",
     "calibrate": "claw.prune.statistics",
     "compress": "claw.prune.methods",
+    "recover": "claw.recovery.run",
+    "measure_speed": "claw.speed",
     "cross_entropy": "claw.evaluate",
     "score_tasks": "claw.tasks",
     "InputError": "claw.errors",

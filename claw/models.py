@@ -111,6 +111,25 @@ def check_vocabulary(model: nn.Module, tokenizer) -> None:
         )
 
 
+def check_same_vocabulary(model: nn.Module, other: nn.Module) -> None:
+    """Refuse two models whose tokens differ in number: their predictions cannot be compared."""
+    sizes = [m.config.get_text_config().vocab_size for m in (model, other)]
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            f"The two models have vocabularies of {sizes[0]:,} and {sizes[1]:,} tokens, so they use different tokenizers. Give the "
+            "compressed model and the dense model that it was made from."
+        )
+
+
+def check_same_tokenizer(tokenizer, other) -> None:
+    """Refuse two tokenizers that give other ids to the same text."""
+    if tokenizer.get_vocab() != other.get_vocab():
+        raise InputError(
+            f"The compressed and the dense model have different tokenizers ({len(tokenizer):,} and {len(other):,} ids, or other "
+            "ids for the same tokens). Give the dense model that this one was made from."
+        )
+
+
 def pick_device(device: str = "auto") -> torch.device:
     """`device` itself, or the GPU if there is one and the CPU if not; refuses one that is not there."""
     if device == "auto":

@@ -27,6 +27,12 @@ SCHEMA = 1
 STAGES = ("compress", "recover", "loss", "tasks", "speed")
 PRIMARY = ("acc_norm", "acc")  # the metric of a task that enters `accuracy`: the first that it has
 
+SHAPE = (
+    "family", "ratio_of", "ratio_own", "ratio_params", "ratio_nonembedding", "ratio_flops", "parameters", "parameters0",
+    "flops_per_token",
+)  # fmt: skip
+"""Columns that follow from the compressed model's shape."""
+
 COLUMNS = {
     "experiment": "id: hash of the experiment's spec",
     "model": "name given to claw.load",
@@ -63,13 +69,22 @@ COLUMNS = {
     "tasks": "tasks in accuracy, joined by +",
     "num_fewshot": "examples in the prompt",
     "limit": "documents per task; empty for all",
+    "speedup_prefill": "S: dense over compressed time to read a prompt, batch 1, median of interleaved rounds",
+    "speedup_prefill_low": "lower end of its 95 % bootstrap interval",
+    "speedup_prefill_high": "upper end",
+    "speedup_decode": "S: dense over compressed time per generated token, batch 1",
+    "speedup_decode_low": "lower end of its 95 % bootstrap interval",
+    "speedup_decode_high": "upper end",
+    "ideal_prefill": "speed-up if time followed FLOPs",
+    "ideal_decode": "speed-up if time followed bytes read",
     "seconds": "wall time of all stages",
     "device": "cpu or name of the GPU",
     "dtype": "number type of weights and arithmetic in evaluation",
     "status": "done, nan (a measured NaN is a result) or failed",
     "code": "hash of claw's source that made the record",
 }
-"""Columns of `table`, in order. Each task adds <task>_acc, <task>_acc_norm, their _stderr, and <task>_n."""
+"""Columns of `table`, in order. Each task adds <task>_acc, <task>_acc_norm, their _stderr, and <task>_n; other batches add
+speedup_prefill_batch8 and the like."""
 
 
 def path_of(folder: Path, experiment: str, stage: str, measured: str = "") -> Path:
@@ -165,6 +180,7 @@ def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | No
     """The tidy frame of these records."""
     wanted = {"loss": evaluation.loss.digest, "tasks": evaluation.accuracy.digest} if evaluation else {}
     rows: dict[str, dict[str, Any]] = {}
+    parents: dict[str, str] = {}
     ways: dict[str, set[str]] = {}
     for record in found:
         stage, way = record["stage"], record.get("measured", "")
@@ -176,21 +192,28 @@ def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | No
                 f"The records hold {stage} measured in {len(ways[stage])} different ways (texts, lengths or limits), which do "
                 "not belong in one column. Pass evaluation= with the one that is meant, or name the study."
             )
-        row = rows.setdefault(record["experiment"], _identity(record))
+        if record["experiment"] not in rows:
+            rows[record["experiment"]], parents[record["experiment"]] = _identity(record)
+        row = rows[record["experiment"]]
         row["seconds"] = row.get("seconds", 0.0) + record.get("seconds", 0.0)
         if record["status"] != "done":
             row["status"] = record["status"]
-        _FILL[stage](row, record)
+        if record["result"]:  # a failed stage has none
+            _FILL[stage](row, record)
+    for name, row in rows.items():  # a recovered model has the shape of the compressed one it was made from
+        parent = rows.get(parents[name], {})
+        row.update({column: parent[column] for column in SHAPE if column in parent})
     frame = pd.DataFrame(rows.values())
     extra = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     return _with_dense(frame).sort_values(["model", "method", "seed", "recovery_tokens", "ratio"], ignore_index=True)
 
 
-def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What every row begins with, and the id of the experiment without recovery."""
     spec = Experiment.model_validate_json(json.dumps(record["spec"]))
     compression, recovery = spec.compression, spec.recovery
-    return {
+    row = {
         "experiment": record["experiment"],
         "model": compression.model, "method": compression.method, "ratio": compression.ratio,
         "ratio_of": compression.ratio_of, "seed": compression.seed,
@@ -198,13 +221,12 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
         "status": "done", "code": record["environment"].get("code"),
         "device": record["environment"].get("device"), "dtype": record["environment"].get("dtype"),
     }  # fmt: skip
+    return row, Experiment(compression=compression).id
 
 
 def _fill_compress(row: dict, record: Mapping) -> None:
     result = record["result"]
-    for name in ("family", "ratio_of", "ratio_own", "ratio_params", "ratio_nonembedding", "ratio_flops"):
-        row[name] = result.get(name)
-    for name in ("parameters", "parameters0", "flops_per_token"):
+    for name in SHAPE:
         row[name] = result.get(name)
 
 
@@ -239,7 +261,7 @@ def _fill_tasks(row: dict, record: Mapping) -> None:
 
 
 def _fill_speed(row: dict, record: Mapping) -> None:
-    row.update({name: value for name, value in record["result"].items() if isinstance(value, (int, float))})
+    row.update({name: value for name, value in record["result"].items() if name.startswith(("speedup_", "ideal_"))})
 
 
 _FILL = {"compress": _fill_compress, "recover": _fill_recover, "loss": _fill_loss, "tasks": _fill_tasks, "speed": _fill_speed}
@@ -247,7 +269,7 @@ _FILL = {"compress": _fill_compress, "recover": _fill_recover, "loss": _fill_los
 
 def _with_dense(frame: pd.DataFrame) -> pd.DataFrame:
     """Fill loss0 and accuracy0 from the dense row of the same model, where it was measured alike."""
-    dense = frame[frame["method"] == "dense"].set_index("model")
+    dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
     pairs = {"loss0": "loss", "accuracy0": "accuracy", "accuracy0_stderr": "accuracy_stderr"}
     return frame.assign(**{to: frame["model"].map(dense[name]) for to, name in pairs.items()})
 

@@ -94,6 +94,12 @@ class Compression(Spec):
         return given
 
 
+LEARNING_RATES = {"lora": 1e-3, "full": 6e-4, "distill": 6e-4}
+"""Peak learning rate of each recovery recipe, where none is asked for."""
+
+_ONLY = {"rank": "lora", "divergence": "distill", "data_loss": "distill"}  # which recipe a choice matters to
+
+
 class Recovery(Spec):
     """Fine-tuning after compression, for a budget of tokens really seen."""
 
@@ -101,7 +107,66 @@ class Recovery(Spec):
     tokens: Count = 1_000_000
     corpus: Text = "wikipedia-train"
     length: Annotated[int, Field(ge=2)] = 512
+    batch: Annotated[int, Field(ge=1)] = 8  # blocks per optimiser step
+    learning_rate: Annotated[float, Field(gt=0, le=1)]  # peak; the recipe's own where none is given
+    rank: Annotated[int, Field(ge=1)] | None = None  # of LoRA; 32
+    divergence: Literal["forward", "reverse"] | None = None  # of distillation; forward
+    data_loss: Annotated[float, Field(ge=0, le=1)] | None = None  # its share of the cross-entropy on data; 0
+    runs: Literal["milestones", "separate"] = "milestones"  # budgets share one run, or each has its own
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_matters(cls, given: Any) -> Any:
+        """Fill in what the recipe implies and drop what it does not use, so that equal recoveries have equal ids."""
+        if not isinstance(given, dict):
+            return given
+        given = {name: value for name, value in given.items() if value is not None}
+        recipe = given.get("recipe", "lora")
+        given.setdefault("learning_rate", LEARNING_RATES.get(recipe, 1e-3))
+        if recipe == "lora":
+            given.setdefault("rank", 32)
+        if recipe == "distill":
+            given.setdefault("divergence", "forward")
+            given.setdefault("data_loss", 0.0)
+        return {name: value for name, value in given.items() if _ONLY.get(name, recipe) == recipe}
+
+    @property
+    def run(self) -> "Recovery":
+        """What the milestones of one run share: everything but the budget, unless each budget has a run of its own."""
+        return self if self.runs == "separate" else Recovery(**self.model_dump() | {"tokens": 1})
+
+
+class RecoverySeries(Spec):
+    """One recovery for several token budgets."""
+
+    recipe: Literal["lora", "full", "distill"] = "lora"
+    tokens: tuple[Count, ...] = Field((1_000_000,), min_length=1)
+    corpus: Text = "wikipedia-train"
+    length: Annotated[int, Field(ge=2)] = 512
+    batch: Annotated[int, Field(ge=1)] = 8
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    rank: Annotated[int, Field(ge=1)] | None = None
+    divergence: Literal["forward", "reverse"] | None = None
+    data_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    runs: Literal["milestones", "separate"] = "milestones"
+    seed: Seed = 0
+
+    @property
+    def recoveries(self) -> tuple[Recovery, ...]:
+        """One per budget, ascending, without repeats."""
+        shared = self.model_dump(exclude={"tokens"})
+        return tuple(Recovery(**shared, tokens=tokens) for tokens in sorted(set(self.tokens)))
+
+
+class Speed(Spec):
+    """How prefill and decode are timed; the same for the compressed and the dense model."""
+
+    prompt: Annotated[int, Field(ge=1)] = 256  # tokens of the prompt
+    generate: Annotated[int, Field(ge=1)] = 32  # tokens generated after it
+    batches: tuple[Count, ...] = Field((1, 8), min_length=1)
+    rounds: Annotated[int, Field(ge=3)] = 9  # interleaved pairs of timings
+    compiled: bool = False  # torch.compile with a static cache; CUDA graphs on a GPU
 
 
 class Evaluation(Spec):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from claw import checkpoints, data, environment, evaluate, models, records, tasks
 from claw.anatomy import anatomy
 from claw.parameters import CompressParameters, EvaluateParameters
-from claw.prune import catalogue, methods, plan
+from claw.prune import catalogue, methods
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, calibrate
 from claw.specs import Calibration, Compression, Curve, Evaluation, Experiment
@@ -38,9 +38,7 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
         shape = anatomy(model).shape
         for compression in curve.compressions:
             if compression.method != catalogue.DENSE:
-                axis = catalogue.axis_of(compression.method, compression.ratio_of)
-                also = dict(catalogue.find(compression.method)[0].also)
-                plan.solve(shape, axis, compression.ratio, compression.ratio_of, also=also)
+                methods.target_shape(shape, compression.method, compression.ratio, compression.ratio_of)
 
 
 def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:
@@ -123,6 +121,13 @@ def point(report: Report, model: nn.Module) -> dict[str, Any]:
     }
 
 
+def record_dense(folder: Path, experiment: Experiment, model: nn.Module) -> None:
+    """Record the shape of a dense model that no compression has recorded; nothing for other models."""
+    if experiment.compression.method == catalogue.DENSE and not records.has(folder, experiment.dense.id, "compress"):
+        with recorded(folder, experiment.dense, "compress", model) as result:
+            result.update(point(compressed(experiment.compression, model, None)[1], model))
+
+
 def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
     """Where an experiment's checkpoint is."""
     return folder / "checkpoints" / experiment.id
@@ -145,6 +150,7 @@ def check_evaluate(parameters: EvaluateParameters) -> None:
 
 def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]:
     """Held-out loss (where not yet recorded) and tasks of each checkpoint; the records of both stages."""
+    parameters = _without_broken(parameters)
     check_evaluate(parameters)
     folder, evaluation = parameters.folder, parameters.evaluation
     experiments = {name: checkpoints.experiment_of(name) for name in parameters.checkpoints}
@@ -156,9 +162,7 @@ def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]
         missing = [stage for stage, way in stages.items() if not records.has(folder, experiment.id, stage, way)]
         if missing:
             model, tokenizer = models.load(name, dtype=parameters.dtype, device=parameters.device)
-            if experiment.compression.method == catalogue.DENSE and not records.has(folder, experiment.id, "compress"):
-                with recorded(folder, experiment, "compress", model) as result:
-                    result.update(point(compressed(experiment.compression, model, None)[1], model))
+            record_dense(folder, experiment, model)
             if "loss" in missing:
                 measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
             if "tasks" in missing:
@@ -166,6 +170,20 @@ def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]
         known = {"compress": ""} | stages
         found += [records.read(records.path_of(folder, experiment.id, stage, way)) for stage, way in known.items()]
     return [record for record in found if record is not None]
+
+
+def _without_broken(parameters: EvaluateParameters) -> EvaluateParameters:
+    """The parameters without checkpoints that do not exist because their recovery broke; their tasks are recorded as nan."""
+    left = []
+    for name in parameters.checkpoints:
+        run = None if Path(name).is_dir() else records.read(records.path_of(parameters.folder, Path(name).name, "recover"))
+        if run is None or run["status"] != "nan":
+            left.append(name)
+        elif parameters.tasks:
+            way = parameters.evaluation.accuracy.digest
+            content = {**run, "stage": "tasks", "measured": way, "result": {}, "seconds": 0.0}
+            records.write(records.path_of(parameters.folder, run["experiment"], "tasks", way), content)
+    return parameters.model_copy(update={"checkpoints": tuple(left)})
 
 
 def measure_tasks(folder: Path, experiment: Experiment, model: nn.Module, tokenizer, evaluation: Evaluation) -> None:
@@ -228,7 +246,7 @@ def recorded(folder: Path, experiment: Experiment, stage: str, model: nn.Module,
             content |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             records.write(path, content | {"result": {}, "seconds": time.perf_counter() - clock})
         raise
-    nan = stage == "loss" and not math.isfinite(result["mean"])
+    nan = (stage == "loss" and not math.isfinite(result["mean"])) or result.get("nan_step") is not None
     content |= {"status": "nan" if nan else "done", "result": result, "seconds": time.perf_counter() - clock}
     records.write(path, content)
     if torch.cuda.is_available():

@@ -18,8 +18,10 @@ from claw.specs import (
     Evaluation,
     Experiment,
     Ratio,
+    RecoverySeries,
     Seed,
     Spec,
+    Speed,
     Text,
     explain,
 )
@@ -50,7 +52,9 @@ class Study(Spec):
     ratio_of: Literal[RATIO_OF] = "own"
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     calibration: Calibration = Calibration()
+    recovery: tuple[RecoverySeries, ...] = ()
     evaluation: Evaluation = Evaluation()
+    speed: Speed | None = None
     exclude: tuple[Exclude, ...] = ()
     device: Text = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -87,9 +91,17 @@ class Study(Spec):
 
     @property
     def experiments(self) -> tuple[Experiment, ...]:
-        """Every point once; the dense model of each is always among them."""
-        found = [experiment for curve in self.curves for experiment in curve.experiments]
+        """Every point once, then what is recovered from it; the dense model of each is always among them."""
+        points = [experiment for curve in self.curves for experiment in curve.experiments]
+        found = [e for point in points for e in (point, *self.recovered(point))]
         return tuple(dict.fromkeys([*(e.dense for e in found), *found]))
+
+    def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
+        """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
+        if not catalogue.makes_checkpoint(point.compression.method):
+            return ()
+        recoveries = (recovery for series in self.recovery for recovery in series.recoveries)
+        return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in recoveries)
 
 
 def load(path: str | Path) -> Study:

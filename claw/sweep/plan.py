@@ -12,10 +12,10 @@ from typing import Any
 
 from claw import records
 from claw.prune import catalogue
-from claw.specs import Curve, Experiment
+from claw.specs import Curve, Experiment, RecoverySeries
 from claw.studies import Study
 
-COMPRESS, EVALUATE, LAWS = "10_compress", "30_evaluate", "50_laws"
+COMPRESS, RECOVER, EVALUATE, SPEED, LAWS = "10_compress", "20_recover", "30_evaluate", "40_speed", "50_laws"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ def make(study: Study, folder: Path) -> Plan:
 
 def records_of(study: Study, experiment: Experiment) -> dict[str, str]:
     """File name of each record that an experiment gets in this study, by stage."""
-    evaluation = study.evaluation
-    names = {
-        "compress": records.path_of(Path(), experiment.id, "compress").name,
-        "loss": records.path_of(Path(), experiment.id, "loss", evaluation.loss.digest).name,
-    }
+    evaluation, ways = study.evaluation, {}
+    ways["compress" if experiment.recovery is None else "recover"] = ""
+    ways["loss"] = evaluation.loss.digest
     if evaluation.tasks and _loads_again(experiment):
-        names["tasks"] = records.path_of(Path(), experiment.id, "tasks", evaluation.accuracy.digest).name
-    return names
+        ways["tasks"] = evaluation.accuracy.digest
+    if study.speed and experiment.recovery is None and catalogue.makes_checkpoint(experiment.compression.method):
+        ways["speed"] = study.speed.digest  # recovery changes no shape, so it changes no speed
+    return {stage: records.path_of(Path(), experiment.id, stage, way).name for stage, way in ways.items()}
 
 
 def _loads_again(experiment: Experiment) -> bool:
@@ -118,9 +118,10 @@ def _dense_job(study: Study, folder: Path, experiment: Experiment, done: frozens
 
 
 def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) -> list[Job]:
-    """Compress, then evaluate, for the points of a curve that lack a record; checkpoints that are gone are made again."""
+    """Compress, recover, evaluate and time the points of a curve that lack a record; checkpoints that are gone are made again."""
     points = [e for e in curve.experiments if e.compression.method != catalogue.DENSE]
-    open_points = [e for e in points if not set(records_of(study, e).values()) <= done]
+    below = {point: study.recovered(point) for point in points}
+    open_points = [p for p in points if any(_open(study, e, done) for e in (p, *below[p]))]
     if not open_points:
         return []
     title = f"{curve.model} {curve.method} seed{curve.seed}"
@@ -130,10 +131,47 @@ def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) 
         "calibration": curve.calibration.corpus, "calibration_tokens": curve.calibration.tokens,
         "calibration_length": curve.calibration.length,
     }  # fmt: skip
-    names = [records_of(study, e) for e in open_points]
-    jobs = [Job(COMPRESS, title, parameters, tuple(n[stage] for n in names for stage in ("compress", "loss")))]
-    if study.evaluation.tasks and catalogue.find(curve.method)[0].plain:
-        folders = [str(folder / "checkpoints" / e.id) for e in open_points]
-        parameters = {**_shared(study, folder), **_evaluation(study), "checkpoints": folders}
-        jobs.append(Job(EVALUATE, title, parameters, tuple(n["tasks"] for n in names)))
+    jobs = [Job(COMPRESS, title, parameters, _makes(study, open_points, "compress", "loss"))]
+    if not catalogue.find(curve.method)[0].plain:
+        return jobs
+    for series in study.recovery:
+        jobs += _recovery_job(study, folder, series, title, open_points, done)
+    evaluated = [e for p in open_points for e in (p, *below[p]) if _open(study, e, done, "tasks")]
+    if evaluated:
+        parameters = {**_shared(study, folder), **_evaluation(study), "checkpoints": _folders(folder, evaluated)}
+        jobs.append(Job(EVALUATE, title, parameters, _makes(study, evaluated, "tasks")))
+    timed = [e for e in open_points if _open(study, e, done, "speed")]
+    if timed:
+        places = {"run": str(folder), "device": study.device, "dtype": study.dtype, "checkpoints": _folders(folder, timed)}
+        parameters = {**places, **study.speed.model_dump(mode="json")}
+        jobs.append(Job(SPEED, title, parameters, _makes(study, timed, "speed")))
     return jobs
+
+
+def _recovery_job(study, folder, series: RecoverySeries, title: str, points: list[Experiment], done) -> list[Job]:
+    """The job that recovers the points which lack a record of this series."""
+    made = {p: [Experiment(compression=p.compression, recovery=r) for r in series.recoveries] for p in points}
+    found = [p for p in points if any(_open(study, e, done) for e in made[p])]
+    if not found:
+        return []
+    parameters = {
+        **_shared(study, folder), "checkpoints": _folders(folder, found),
+        **series.model_dump(mode="json", exclude_none=True),
+    }  # fmt: skip
+    makes = _makes(study, [e for p in found for e in made[p]], "recover", "loss")
+    return [Job(RECOVER, f"{title} {series.recipe}", parameters, makes)]
+
+
+def _open(study: Study, experiment: Experiment, done: frozenset[str], *stages: str) -> bool:
+    """Whether a record of these stages (of any, if none is named) is wanted and not there."""
+    names = records_of(study, experiment)
+    return any(name not in done for stage, name in names.items() if not stages or stage in stages)
+
+
+def _makes(study: Study, experiments: list[Experiment], *stages: str) -> tuple[str, ...]:
+    """File names of the records of these stages."""
+    return tuple(name for e in experiments for stage, name in records_of(study, e).items() if stage in stages)
+
+
+def _folders(folder: Path, experiments: list[Experiment]) -> list[str]:
+    return [str(folder / "checkpoints" / e.id) for e in experiments]

@@ -7,15 +7,16 @@ from claw.sweep.plan import Plan, records_of
 
 
 def frame(plan: Plan) -> pd.DataFrame:
-    """One row per experiment and stage: model, method, ratio, seed, stage, status (planned, done, nan or failed)."""
+    """One row per experiment and stage: model, method, ratio, seed, recovery tokens, stage, status (planned, done, nan or failed)."""
     rows = []
     for experiment in plan.study.experiments:
         compression = experiment.compression
+        tokens = experiment.recovery.tokens if experiment.recovery else 0
         for stage, name in records_of(plan.study, experiment).items():
             content = records.read(plan.folder / "records" / name)
             status = content["status"] if content else "planned"
-            rows.append((compression.model, compression.method, compression.ratio, compression.seed, stage, status))
-    return pd.DataFrame(rows, columns=["model", "method", "ratio", "seed", "stage", "status"])
+            rows.append((compression.model, compression.method, compression.ratio, compression.seed, tokens, stage, status))
+    return pd.DataFrame(rows, columns=["model", "method", "ratio", "seed", "recovery_tokens", "stage", "status"])
 
 
 def text(plan: Plan) -> str:

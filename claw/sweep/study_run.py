@@ -6,11 +6,15 @@ from pathlib import Path
 
 from claw import data, models, records, report, tasks
 from claw.prune import catalogue
+from claw.recovery import schedule
 from claw.studies import Study
 from claw.sweep import engine
-from claw.sweep.plan import COMPRESS, LAWS, Job, Plan, make
+from claw.sweep.plan import LAWS, Job, Plan, make
 
-COLUMNS = ["model", "method", "ratio", "ratio_params", "loss", "loss_stderr", "accuracy", "accuracy_stderr"]
+COLUMNS = [
+    "model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr",
+    "speedup_prefill", "speedup_decode",
+]  # fmt: skip
 
 
 def check(study: Study) -> None:
@@ -21,6 +25,10 @@ def check(study: Study) -> None:
     if any(catalogue.needs_statistics(method) for method in study.methods):
         data.check_purpose(study.calibration.corpus, "calibration")
         data.check_disjoint(study.calibration.corpus, study.evaluation.heldout)
+    for series in study.recovery:
+        data.check_purpose(series.corpus, "recovery")
+        data.check_disjoint(series.corpus, study.evaluation.heldout)
+        schedule.milestones(series.tokens, series.length, series.batch)
     tasks.check_tasks(study.evaluation.tasks, hub=study.evaluation.tasks_from == "hub")
     models.pick_device(study.device)
 
@@ -44,7 +52,7 @@ def run(plan: Plan) -> int:
     """Run a plan, fit the laws and write the report; the exit status."""
     started = time.monotonic()
     check(plan.study)
-    failures = engine.run(plan, after=lambda job: _drop_checkpoints(plan, job))
+    failures = engine.run(plan, after=lambda job: _drop_checkpoints(plan))
     finish(plan)
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
@@ -52,13 +60,14 @@ def run(plan: Plan) -> int:
     return 1 if failures else 0
 
 
-def _drop_checkpoints(plan: Plan, job: Job) -> None:
+def _drop_checkpoints(plan: Plan) -> None:
     """Delete checkpoints that no later stage of the study needs, unless the study keeps them."""
-    if plan.study.keep_checkpoints or (job.notebook == COMPRESS and plan.study.evaluation.tasks):
+    if plan.study.keep_checkpoints:
         return
-    still_needed = {name for later in make(plan.study, plan.folder).jobs for name in later.makes}
+    left = make(plan.study, plan.folder).jobs
+    needed = {Path(name) for later in left for name in later.parameters.get("checkpoints", ())}
     for folder in (plan.folder / "checkpoints").glob("*"):
-        if not any(name.startswith(folder.name) for name in still_needed):
+        if folder not in needed:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -74,7 +83,7 @@ def finish(plan: Plan) -> None:
     figures = sorted((folder / "figures").glob("*.svg"))
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
     page = report.write(folder / "report.html", plan.study.name, fitted, table, figures, notebooks)
-    print(table[COLUMNS].to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
+    print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
     print(f"\n{fitted.summary()}\n")
     print(f"executed notebooks  {folder / 'notebooks'}")
     print(f"figures             {', '.join(str(path) for path in figures)} (pdf, png and csv beside them)")

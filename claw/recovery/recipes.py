@@ -1,0 +1,132 @@
+"""The recipes: which weights are trained, by which loss, and how the result becomes a plain model again.
+
+- `lora`: adapters on every linear layer of the blocks (SliceGPT's recovery: rank 32, alpha 10), by peft, merged at the end.
+- `full`: all weights, cross-entropy on the text.
+- `distill`: all weights, Kullback-Leibler divergence from the dense parent's next-token distribution.
+
+Training works on a copy; the model that was given is not changed.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from claw.anatomy import ATTENTION, FEED_FORWARD
+from claw.errors import InputError
+from claw.models import check_same_vocabulary
+from claw.recovery import objective
+from claw.specs import Recovery
+
+TARGETS = (*ATTENTION, *FEED_FORWARD)
+ALPHA = 10
+
+
+class Student:
+    """A model in training. `trained` are its weights that change, `loss` its summed loss on a batch."""
+
+    def __init__(self, model: nn.Module, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str], seed: int):
+        self.recovery, self.teacher, self.dtype = recovery, teacher, model.dtype
+        self.adapted, self.recomputes = None, False
+        self.model = copy.deepcopy(model)
+        if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
+            _cast(self.model, torch.bfloat16)
+        if recovery.recipe == "lora":
+            self.adapted = adapt(self.model, recovery.rank, targets, seed)
+        else:
+            self.model.requires_grad_(True)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+
+    def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+        """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
+        places = scored[:, 1:].flatten().nonzero()[:, 0]
+        targets = ids[:, 1:].flatten()[places]
+        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
+        head = self.model.lm_head.weight
+        if self.teacher is None:
+            return objective.cross_entropy(hidden, head, targets)
+        with torch.no_grad():
+            taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
+        way = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
+        return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **way)
+
+    def recompute(self) -> None:
+        """From now on keep no activations inside a block, and compute them again in the backward pass."""
+        _switch(self.model, "enable")({"use_reentrant": False})
+        self.recomputes = True
+
+    @torch.no_grad()
+    def plain(self, wide: Sequence[torch.Tensor]) -> nn.Module:
+        """A stock model with the trained weights `wide` (float32) in the type that the given model had."""
+        kept = [p.data for p in self.trained]
+        try:
+            for parameter, value in zip(self.trained, wide, strict=True):
+                parameter.data = value.detach() if self.adapted is not None else value.detach().to(self.dtype)
+            result = copy.deepcopy(self.model if self.adapted is None else self.adapted)
+        finally:
+            for parameter, value in zip(self.trained, kept, strict=True):
+                parameter.data = value
+        if self.adapted is not None:
+            result = result.merge_and_unload()
+        if self.recomputes:
+            _switch(result, "disable")()
+        return _cast(result, self.dtype).requires_grad_(True).eval()
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in another type; the rotary tables, which are no weights, stay exact."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _switch(model: nn.Module, way: str):
+    """Method that turns activation checkpointing on or off; its name has changed in transformers."""
+    return getattr(model, f"activation_checkpointing_{way}", None) or getattr(model, f"gradient_checkpointing_{way}")
+
+
+def adapt(model: nn.Module, rank: int, targets: Sequence[str], seed: int):
+    """Put LoRA adapters into `model`, in its number type; the peft model around it."""
+    import peft
+
+    check_targets(model, targets)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=list(targets), bias="none", task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    """InputError unless every LoRA target is the name of linear layers of this model."""
+    linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+    gone = [name for name in targets if name not in linears]
+    if gone or not targets:
+        raise InputError(
+            f"LoRA target {', '.join(map(repr, gone)) or '(none named)'} does not exist in {type(model).__name__}. Its linear layers "
+            f"are {', '.join(linears)}: name some of these in targets."
+        )
+
+
+def check(model: nn.Module, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
+    """InputError where the recipe cannot be carried out on this model."""
+    if recovery.recipe == "lora":
+        check_targets(model, targets)
+    if (recovery.recipe == "distill") != (teacher is not None):
+        raise InputError(
+            "distillation learns from the dense parent: pass teacher=dense with recipe='distill', and no teacher with "
+            f"recipe={recovery.recipe!r}."
+            if teacher is not None
+            else "recipe 'distill' learns from the dense parent, and none was given. Pass teacher=dense."
+        )
+    if teacher is not None:
+        check_same_vocabulary(model, teacher)
+    if getattr(model, "is_quantized", False):
+        raise InputError("A quantised model cannot be trained further. Load the unquantised checkpoint.")
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    if cap:
+        raise InputError(
+            f"{type(model).__name__} caps its logits at {cap}, which recovery's loss does not know. Use another model."
+        )

@@ -1,0 +1,276 @@
+"""The one call that recovers, and the run behind it: a trunk of constant rate from which every budget branches off.
+
+Notable choices:
+- Everything that a step does follows from the spec and the step's number, so a run that was killed goes on from its last
+  state on disk and ends in the same weights, bit for bit.
+- A state is masters and moments in one safetensors file. The trunk's state where a budget branches off is the one that the
+  trunk goes on from when the branch is done, so killing and branching are the same thing.
+- Losses are divided by the targets of the whole batch, not of the part that fits into memory at a time.
+"""
+
+import hashlib
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from claw import evaluate
+from claw.data import Blocks
+from claw.errors import InputError
+from claw.models import weights_hash
+from claw.recovery import overlap, recipes, schedule
+from claw.recovery.recipes import TARGETS, Student
+from claw.recovery.report import Moment, Report
+from claw.recovery.schedule import Milestone
+from claw.recovery.weights import Weights, read_about
+from claw.specs import Recovery, build
+
+PART_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
+LOOKS = 8  # measurements of held-out loss along the trunk of the longest budget
+
+
+def recover(
+    model: nn.Module,
+    blocks: Blocks,
+    *,
+    tokens: int,
+    recipe: str = "lora",
+    heldout: Blocks | None = None,
+    teacher: nn.Module | None = None,
+    targets: Sequence[str] = TARGETS,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    **choices,
+) -> tuple[nn.Module, Report]:
+    """The recovered model, a plain one of the same shape and type, and the report; `model` itself is not changed.
+
+    `blocks` come from claw.blocks(..., purpose="recovery") and are taken in order, again from the first one (reshuffled by
+    `seed`) if `tokens` asks for more; `heldout` blocks are measured along the way. `recipe` is "lora" (with `rank`), "full" or
+    "distill" (with `teacher`, `divergence` "forward" or "reverse", `data_loss` from 0 to 1); `choices` also take
+    `learning_rate` and `batch` (blocks per step). With `folder` a run that was killed goes on from its last state.
+
+    A run whose loss is not finite stops: the report says at which step, and the model is the one before that step.
+    Raises InputError before any work: fewer tokens than a block, held-out text inside the training text, a LoRA target that
+    the model does not have, a teacher with another vocabulary.
+    """
+    values = {"recipe": recipe, "tokens": tokens, "corpus": blocks.corpus, "length": blocks.length, "seed": seed, **choices}
+    recovery = build(Recovery, values)
+    return next(milestones(model, blocks, [recovery], heldout=heldout, teacher=teacher, targets=targets, folder=folder))
+
+
+def milestones(
+    model: nn.Module,
+    blocks: Blocks,
+    recoveries: Sequence[Recovery],
+    *,
+    heldout: Blocks | None = None,
+    teacher: nn.Module | None = None,
+    targets: Sequence[str] = TARGETS,
+    folder: str | Path | None = None,
+    checkpointing: bool | None = None,
+    seconds: float = 300,
+) -> Iterator[tuple[nn.Module, Report]]:
+    """The recovered model and report of each budget, ascending, all from one run; each is the same as in a run of its own.
+
+    `recoveries` differ in `tokens` only. `checkpointing` recomputes activations to save memory; None decides by what is free.
+    The state is written to `folder` every so many `seconds`.
+    """
+    first = recoveries[0]
+    if len({recovery.run for recovery in recoveries}) > 1:
+        raise InputError(
+            "The budgets of one run differ in more than tokens, or each is to have a run of its own: run them apart."
+        )
+    recipes.check(model, first, teacher, targets)
+    budgets = schedule.milestones([recovery.tokens for recovery in recoveries], first.length, first.batch)
+    if blocks.length != first.length or not len(blocks):
+        raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
+    share = overlap.check(blocks, heldout) if heldout is not None else math.nan
+    run = Run(model, blocks, first, budgets, heldout, teacher, targets, share, checkpointing, seconds)
+    with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:
+        yield from run.go(Path(folder) if folder else Path(scratch))
+
+
+class Run:
+    """One training run: a student, its weights, and where it is."""
+
+    def __init__(self, model, blocks, recovery, budgets, heldout, teacher, targets, share, checkpointing, seconds):
+        self.blocks, self.recovery, self.budgets = blocks, recovery, budgets
+        self.heldout, self.share, self.every = heldout, share, seconds
+        seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
+        self.seed = seed
+        self.identity = hashlib.sha256(
+            f"{recovery.run.digest} {weights_hash(model)} {blocks.ids[0].tolist()} {seed} {list(targets)}".encode()
+        ).hexdigest()[:16]
+        self.student = Student(model, recovery, teacher, targets, seed)
+        self.device = next(model.parameters()).device
+        self.weights = Weights(self.student.trained, recovery.learning_rate)
+        self.rows = max(1, PART_TOKENS.get(self.device.type, 2048) // blocks.length)
+        few = needs_checkpointing(model, self.rows * blocks.length) if checkpointing is None else checkpointing
+        if few:
+            self.student.recompute()
+        self.at = At()
+
+    def go(self, folder: Path) -> Iterator[tuple[nn.Module, Report]]:
+        """Train, giving the model at each budget."""
+        trunk, branch = folder / "trunk.safetensors", folder / "branch.safetensors"
+        first, last = self.budgets[0], self.budgets[-1]
+        branched = self._resume(branch, first)
+        if not (branched or self._resume(trunk, first)):
+            self._look(self.student.model)
+        self.student.model.train()
+        total = last.ends + sum(b.ends - b.leaves for b in self.budgets[:-1])
+        broken = None  # the trunk's step that was not finite
+        with tqdm(
+            total=total, initial=self.at.step, desc=f"recover {self.recovery.recipe}", unit=" steps", disable=None
+        ) as bar:
+            for budget in self.budgets:
+                if not branched and broken is None:
+                    broken = self._train(budget, trunk, bar, on_trunk=True)
+                    if broken is None and budget is not last:
+                        self._save(trunk, 0)
+                failed = self._train(budget, branch, bar, on_trunk=False) if broken is None else broken
+                branched = False
+                small = self.student.plain(self.weights.wide)
+                if failed is None:
+                    self._look(small)
+                yield small, self._report(budget, failed)
+                branch.unlink(missing_ok=True)
+                if broken is None and budget is not last:
+                    self._load(trunk)
+        self.weights.close()
+        trunk.unlink(missing_ok=True)
+
+    def _train(self, budget: Milestone, path: Path, bar: tqdm, *, on_trunk: bool) -> int | None:
+        """Steps on the trunk up to where the budget leaves it, or on its branch to the end; the step (from 1) that broke."""
+        end, rate = (budget.leaves, schedule.trunk_rate) if on_trunk else (budget.ends, budget.rate)
+        look = max(1, self.budgets[-1].ends // LOOKS)
+        saved = time.monotonic()
+        while self.at.step < end:
+            started = time.perf_counter()
+            order = self._order(budget.blocks)
+            loss, count = self._gradients(order)
+            if not math.isfinite(loss) or not math.isfinite(self.weights.step(rate(self.at.step))):
+                return self.at.step + 1
+            self.at.count(loss, count, len(order) * self.blocks.length, time.perf_counter() - started)
+            bar.update()
+            bar.set_postfix_str(f"loss {loss / count:.3f}", refresh=False)
+            if on_trunk and self.at.step % look == 0:
+                self._look(self.student.model)
+            if time.monotonic() - saved > self.every:
+                self._save(path, 0 if on_trunk else budget.blocks)
+                saved = time.monotonic()
+        return None
+
+    def _order(self, limit: int) -> list[int]:
+        """Numbers of the blocks of a step: the order given first, then shuffled anew each time round; the last may be short."""
+        first = self.at.step * self.recovery.batch
+        found = []
+        for place in range(first, min(first + self.recovery.batch, limit)):
+            epoch, index = divmod(place, len(self.blocks))
+            found.append(_shuffled(len(self.blocks), _mix(self.seed, epoch))[index] if epoch else index)
+        return found
+
+    def _gradients(self, order: list[int]) -> tuple[float, int]:
+        """Summed loss and number of targets of a batch, with gradients of the mean added up in the weights."""
+        ids, scored = self.blocks.ids[order], self.blocks.scored[order]
+        count = max(1, int(scored[:, 1:].sum()))
+        total = 0.0
+        for part_ids, part_scored in zip(ids.split(self.rows), scored.split(self.rows), strict=True):
+            loss = self.student.loss(part_ids.to(self.device), part_scored.to(self.device))
+            (loss / count).backward()
+            total += float(loss.detach())
+        return total, count
+
+    @torch.no_grad()
+    def _look(self, model: nn.Module) -> None:
+        """Note the losses of this moment."""
+        training = model.training
+        value = evaluate.cross_entropy(model.eval(), self.heldout).mean if self.heldout is not None else math.nan
+        model.train(training)
+        self.at.look(value)
+
+    def _save(self, path: Path, branch: int) -> None:
+        self.weights.save(path, {"identity": self.identity, "branch": branch, "at": asdict(self.at)})
+
+    def _resume(self, path: Path, first: Milestone) -> bool:
+        """Take up a state on disk, if it is of this run and on the way to its first budget."""
+        about = read_about(path)
+        if about is None or about["identity"] != self.identity:
+            return False
+        on_the_way = about["branch"] == first.blocks if about["branch"] else about["at"]["step"] <= first.leaves
+        if on_the_way:
+            self._load(path)
+        return on_the_way
+
+    def _load(self, path: Path) -> None:
+        at = read_about(path)["at"]
+        self.weights.load(path)
+        self.at = At(**at | {"moments": [Moment(**moment) for moment in at["moments"]]})
+
+    def _report(self, budget: Milestone, failed: int | None) -> Report:
+        recovery, at = self.recovery, self.at
+        return Report(
+            recipe=recovery.recipe, run=self.identity, runs=recovery.runs, asked=budget.asked, tokens=at.tokens,
+            epochs=at.tokens / (len(self.blocks) * budget.length), steps=at.step, batch=recovery.batch,
+            learning_rate=recovery.learning_rate, trained=sum(p.numel() for p in self.student.trained), seconds=at.seconds,
+            tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan, moments=tuple(at.moments),
+            overlap=self.share, nan_step=failed,
+        )  # fmt: skip
+
+
+@dataclass
+class At:
+    """How far a run is: steps taken, tokens seen, seconds trained, and its moments so far."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0  # summed since the last moment
+    targets: int = 0
+    moments: list[Moment] = field(default_factory=list)
+
+    def count(self, loss: float, targets: int, tokens: int, seconds: float) -> None:
+        """One more step."""
+        self.step += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        self.loss += loss
+        self.targets += targets
+
+    def look(self, heldout: float) -> None:
+        """One more moment."""
+        train = self.loss / self.targets if self.targets else math.nan
+        self.moments.append(Moment(self.tokens, train, heldout))
+        self.loss, self.targets = 0.0, 0
+
+
+def needs_checkpointing(model: nn.Module, tokens: int) -> bool:
+    """Whether the activations of so many tokens would take more than half of the memory that is free."""
+    config = model.config.get_text_config()
+    per_token = config.num_hidden_layers * (16 * config.hidden_size + 8 * config.intermediate_size) * 4
+    return per_token * tokens > _free_memory(next(model.parameters()).device) / 2
+
+
+def _free_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def _mix(*numbers: int) -> int:
+    """A seed from several numbers."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:4], "big") % 2**31

@@ -1,0 +1,74 @@
+"""The stage of notebook 40: time checkpoints against the dense models that they were made from, and record it."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from claw import checkpoints, models, records
+from claw import speed as timing
+from claw.errors import InputError
+from claw.parameters import SpeedParameters
+from claw.prune import catalogue
+from claw.stages import recorded
+
+
+def check_speed(parameters: SpeedParameters) -> None:
+    """Raise InputError for anything that can be known to be wrong before timing starts."""
+    models.pick_device(parameters.device)
+    for name in parameters.checkpoints:
+        if not Path(name).is_dir():
+            raise InputError(f"There is no checkpoint folder {name}. Name folders that 10_compress or 20_recover saved.")
+        experiment = checkpoints.experiment_of(name)
+        if experiment.compression.method == catalogue.DENSE:
+            raise InputError(f"{name} is a dense model; its speed-up over itself is 1. Name compressed checkpoints.")
+
+
+def measure_checkpoints(parameters: SpeedParameters) -> list[dict[str, Any]]:
+    """Time each checkpoint that has no speed record against its dense model; the compress and speed records of all."""
+    check_speed(parameters)
+    way, found = parameters.speed.digest, []
+    dense: dict[str, tuple] = {}
+    for name in tqdm(parameters.checkpoints, desc="speed", unit=" checkpoints", disable=None):
+        experiment = checkpoints.experiment_of(name)
+        if not records.has(parameters.folder, experiment.id, "speed", way):
+            parent = experiment.compression.model
+            if parent not in dense:
+                dense = {parent: models.load(parent, dtype=parameters.dtype, device=parameters.device)}
+            small, tokenizer = models.load(name, dtype=parameters.dtype, device=parameters.device)
+            models.check_same_tokenizer(tokenizer, dense[parent][1])
+            with recorded(parameters.folder, experiment, "speed", small, way) as result:
+                choices = parameters.speed.model_dump()
+                result.update(timing.measure_speed(small, against=dense[parent][0], **choices).to_dict())
+        for stage, measured in (("compress", ""), ("speed", way)):
+            found.append(records.read(records.path_of(parameters.folder, experiment.id, stage, measured)))
+    return [record for record in found if record is not None]
+
+
+def timing_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row per checkpoint, phase and batch size among these records: seconds, speed-up with interval, ideal, memory."""
+    rows = []
+    for record in found:
+        if record["stage"] != "speed" or not record["result"]:
+            continue
+        compression, result = record["spec"]["compression"], record["result"]
+        for one in result["timings"]:
+            rows.append(
+                {
+                    "method": compression["method"], "ratio": compression["ratio"], **one,
+                    "of ideal": one["speedup"] / one["ideal"], "memory": result["memory"] / result["memory0"],
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdicts(found: list[dict[str, Any]]) -> str:
+    """Every timing among these records in words."""
+    lines = []
+    for record in found:
+        if record["stage"] == "speed" and record["result"]:
+            compression = record["spec"]["compression"]
+            lines.append(f"{compression['method']} at r = {compression['ratio']:g}:")
+            lines += [f"  {timing.sentence(one)}" for one in record["result"]["timings"]]
+    return "\n".join(lines)
