@@ -1,7 +1,8 @@
 """Is a law's fit to be trusted? Residuals, heteroscedasticity, influence by model, identifiability; and what changes it.
 
 `of` computes everything the panels of `claw.figures.laws.diagnostics` draw. `sensitivity` refits one law under other
-choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the true ratio.
+choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the true ratio. `robustness` does it for forms
+that are not linear.
 """
 
 import math
@@ -15,7 +16,7 @@ from scipy import stats
 from statsmodels.stats.diagnostic import het_breuschpagan, het_white
 
 from claw.errors import InputError
-from claw.laws import clusters, families
+from claw.laws import clusters, families, nonlinear
 from claw.laws.clusters import Clusters
 from claw.laws.forms import Form
 from claw.laws.points import Points
@@ -143,6 +144,26 @@ def sensitivity(
         except (InputError, KeyError) as error:
             rows.append({"choice": name, "parameter": "", "estimate": math.nan, "stderr": math.nan, "n": 0, "why": str(error)})
     return pd.DataFrame(rows)
+
+
+def robustness(points: Points, response: str = "loss", axis: str = "ratio", method: str = ALL) -> pd.DataFrame:
+    """Forms that are not linear, by least squares and with Huber's loss: one row per form and parameter, and their change."""
+    rows = []
+    for family in ("competing", "own"):
+        for form in families.FAMILIES[family]:
+            if form.linear:
+                continue
+            try:
+                found = gather(points, form, response, axis, method, recovered=False)
+                fits = [
+                    nonlinear.solve(form, found.covariates, found.target, found.weights, loss) for loss in ("linear", "huber")
+                ]
+            except InputError:
+                continue
+            for name, plain, huber in zip(form.parameters, *fits, strict=True):
+                change = huber / plain - 1 if plain else math.nan
+                rows.append({"form": form.name, "parameter": name, "least squares": plain, "Huber": huber, "change": change})
+    return pd.DataFrame(rows, columns=["form", "parameter", "least squares", "Huber", "change"])
 
 
 def _refit(points: Points, law: Form, response: str, axis: str, method: str, choice: dict) -> list[dict]:
