@@ -275,3 +275,12 @@ def test_robust_fits_resist_a_wild_run():
     spoiled.loc[(clean["model"] == "model-0") & (clean["ratio"] == 0.5) & (clean["method"] == "a"), "loss"] *= 3
     found = diagnostics.robustness(laws.read(spoiled)).set_index(["form", "parameter"]).loc["power-of-r"]
     assert abs(found.loc["b", "Huber"] - 1.5) < abs(found.loc["b", "least squares"] - 1.5) / 2
+
+
+def test_a_table_of_accuracy_alone_is_served(table):
+    few = table[table["model"] == "model-1"].drop(columns=["loss", "loss0"])
+    fitted = laws.fit(few, draws=100)
+    assert {law.response for law in fitted.curves} == {"accuracy"}
+    assert "accuracy" in fitted.summary()
+    with pytest.raises(InputError, match="no column loss"):
+        diagnostics.of(fitted.points, families.find("anchored", "cross"), "loss")

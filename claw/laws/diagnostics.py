@@ -177,7 +177,8 @@ def _refit(points: Points, law: Form, response: str, axis: str, method: str, cho
     design, target = law.design(found.covariates)[:, list(kept)], found.target - law.offset(found.covariates)
     weights = found.weights
     if choice.get("robust"):
-        weights = weights * sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights
+        with np.errstate(all="ignore"):  # residuals of exactly zero have no scale: their weight is 1
+            weights = weights * np.nan_to_num(sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights, nan=1.0)
     if choice.get("noise"):
         weights = _seed_noise_weights(found)
     sums = Clusters.of(design, target, found.groups, weights)
