@@ -36,8 +36,8 @@ from claw.lm import ClawLM
 PLAN = (
     "arc_easy:0", "arc_challenge:0", "hellaswag:0", "piqa:0", "winogrande:0", "mmlu:0", "mmlu:5", "arc_challenge:5",
 )  # fmt: skip
-BATCH_SIZES = {"cpu": (1, 4, 8, 16), "cuda": (16, 64, 256, 1024)}
-SAMPLE_TOKENS = {"cpu": 3000, "cuda": 400_000}  # for choosing lm-eval's batch size
+BATCH_SIZES = {"cpu": (1, 4, 16), "cuda": (16, 64, 256, 1024)}
+SAMPLE_TOKENS = {"cpu": 1500, "cuda": 400_000}  # for choosing lm-eval's batch size
 RATE_TOKENS = {"cpu": 2048, "cuda": 16384}
 SEED = 1234
 
