@@ -267,3 +267,20 @@ def test_speed_follows_the_share_truly_removed():
     assert at["mean"] == pytest.approx(0.69**-0.8)
     with pytest.raises(InputError, match="speedup_prefill"):
         found.predict([0.5], "model-0", "a", response="speedup_prefill")
+
+
+def test_robust_fits_resist_a_wild_run():
+    clean = simulate.table(SMALL, {"loss": Truth("competing", "power-of-r", {"a": 1.5, "b": 1.5}, {}, 0.01)})
+    spoiled = clean.copy()
+    spoiled.loc[(clean["model"] == "model-0") & (clean["ratio"] == 0.5) & (clean["method"] == "a"), "loss"] *= 3
+    found = diagnostics.robustness(laws.read(spoiled)).set_index(["form", "parameter"]).loc["power-of-r"]
+    assert abs(found.loc["b", "Huber"] - 1.5) < abs(found.loc["b", "least squares"] - 1.5) / 2
+
+
+def test_a_table_of_accuracy_alone_is_served(table):
+    few = table[table["model"] == "model-1"].drop(columns=["loss", "loss0"])
+    fitted = laws.fit(few, draws=100)
+    assert {law.response for law in fitted.curves} == {"accuracy"}
+    assert "accuracy" in fitted.summary()
+    with pytest.raises(InputError, match="no column loss"):
+        diagnostics.of(fitted.points, families.find("anchored", "cross"), "loss")

@@ -137,7 +137,7 @@ def diagnostics(laws: Laws, response: str = "loss", width: str | float = "icml-w
             f"{form.name} law of {response}: Breusch-Pagan p = {tests['breusch_pagan_p']:.2g}, Jarque-Bera p = "
             f"{tests['jarque_bera_p']:.2g}, condition number {tests['condition_number']:.1f}", fontsize=8,
         )  # fmt: skip
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     numbers = pd.concat([rows.assign(kind="residual"), influence.assign(kind="influence")], ignore_index=True)
     return Drawing(f"diagnostics_{response}", figure, numbers)
 
@@ -150,7 +150,7 @@ def _influence(panel, influence: pd.DataFrame) -> None:
         panel.plot(part["in_stderr"], height, "o" if parameter == influence["parameter"].iloc[0] else "s", label=parameter)
     panel.axvline(0, color=style.BLACK, lw=0.6)
     panel.set_yticks(range(len(names)), names, fontsize=6)
-    panel.set(xlabel="change without it (standard errors)")
+    panel.set(xlabel="change (standard errors)")
     if len(influence):
         panel.legend(loc="best")
 
@@ -158,7 +158,11 @@ def _influence(panel, influence: pd.DataFrame) -> None:
 def out_of_sample(laws: Laws, response: str = "loss", width: str | float = "icml-wide") -> Drawing:
     """Error of each form on models left out, and beyond r = 0.5; ours filled, the original in black, one standard error."""
     names = {"model": "models left out", "ratio": "from r ≤ 0.5 to r > 0.5"}
-    shown = {split: laws.comparisons.get(f"{response}|{split}|method") for split in names}
+    by = {
+        split: next((way for way in ("method", "all") if f"{response}|{split}|{way}" in laws.comparisons), "")
+        for split in names
+    }
+    shown = {split: laws.comparisons.get(f"{response}|{split}|{way}") for split, way in by.items()}
     shown = {split: frame[frame["error"].notna()] for split, frame in shown.items() if frame is not None}
     if not shown:
         raise InputError(f"No form of {response} could be judged out of sample: that takes two models, or ratios above 0.5.")

@@ -1,7 +1,8 @@
 """Is a law's fit to be trusted? Residuals, heteroscedasticity, influence by model, identifiability; and what changes it.
 
 `of` computes everything the panels of `claw.figures.laws.diagnostics` draw. `sensitivity` refits one law under other
-choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the true ratio.
+choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the true ratio. `robustness` does it for forms
+that are not linear.
 """
 
 import math
@@ -15,7 +16,7 @@ from scipy import stats
 from statsmodels.stats.diagnostic import het_breuschpagan, het_white
 
 from claw.errors import InputError
-from claw.laws import clusters, families
+from claw.laws import clusters, families, nonlinear
 from claw.laws.clusters import Clusters
 from claw.laws.forms import Form
 from claw.laws.points import Points
@@ -145,6 +146,26 @@ def sensitivity(
     return pd.DataFrame(rows)
 
 
+def robustness(points: Points, response: str = "loss", axis: str = "ratio", method: str = ALL) -> pd.DataFrame:
+    """Forms that are not linear, by least squares and with Huber's loss: one row per form and parameter, and their change."""
+    rows = []
+    for family in ("competing", "own"):
+        for form in families.FAMILIES[family]:
+            if form.linear:
+                continue
+            try:
+                found = gather(points, form, response, axis, method, recovered=False)
+                fits = [
+                    nonlinear.solve(form, found.covariates, found.target, found.weights, loss) for loss in ("linear", "huber")
+                ]
+            except InputError:
+                continue
+            for name, plain, huber in zip(form.parameters, *fits, strict=True):
+                change = huber / plain - 1 if plain else math.nan
+                rows.append({"form": form.name, "parameter": name, "least squares": plain, "Huber": huber, "change": change})
+    return pd.DataFrame(rows, columns=["form", "parameter", "least squares", "Huber", "change"])
+
+
 def _refit(points: Points, law: Form, response: str, axis: str, method: str, choice: dict) -> list[dict]:
     if axis not in points.rows:
         raise InputError(f"No column {axis}.")
@@ -156,7 +177,8 @@ def _refit(points: Points, law: Form, response: str, axis: str, method: str, cho
     design, target = law.design(found.covariates)[:, list(kept)], found.target - law.offset(found.covariates)
     weights = found.weights
     if choice.get("robust"):
-        weights = weights * sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights
+        with np.errstate(all="ignore"):  # residuals of exactly zero have no scale: their weight is 1
+            weights = weights * np.nan_to_num(sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights, nan=1.0)
     if choice.get("noise"):
         weights = _seed_noise_weights(found)
     sums = Clusters.of(design, target, found.groups, weights)

@@ -27,9 +27,10 @@ SPLITS = {
 }
 BY = {"curve": ["model", "method", "recovery_tokens"], "method": ["method"], "all": []}
 EDGE = 0.5
-ORIGINAL = "original"
-COMBINATION = ("log-kept", "log-odds")
-"""Forms whose geometric mean is the candidate `combination`."""
+ORIGINAL = ("original", "unit-α")
+"""The original paper's form, or where α cannot be fitted the same with α = 1: what errors are divided by."""
+COMBINATION = ("power-of-r of y/y0", "log-kept-power")
+"""Forms whose geometric mean is the candidate `combination`: one bends too little at large ratios, the other too much."""
 
 
 def contenders(response: str, recovered: bool) -> list[tuple[str, Form]]:
@@ -144,6 +145,8 @@ def compare(
     frame, failed = predictions(points, response, split, axis=axis, by=by, recovered=recovered)
     names = [name for name in frame.columns if name not in ("row", "model", "method", "recovery_tokens", "ratio", "fold", "y")]
     usable = [name for name in names if frame[name].notna().mean() > 0.5]
+    if not usable:
+        raise InputError(f"No form could be fitted on enough folds ({SPLITS[split]}): methods differ from model to model.")
     common = frame[frame[usable].notna().all(axis=1)]
     if not len(common):
         raise InputError(f"No row of {response} is left that every form could predict ({SPLITS[split]}).")
@@ -154,12 +157,13 @@ def compare(
     size = {form.name: sum(p not in gone for p in form.parameters) for _, form in contenders(response, recovered)}
     rows = []
     best = by_unit.mean().idxmin()
+    baseline = next((name for name in ORIGINAL if name in usable), None)
     for name in usable:
         error = by_unit[name]
         row = {"form": name, "parameters": size.get(name.removesuffix(" of y/y0"), 3), "n": len(common), "units": len(error)}
         row |= {"error": error.mean(), "stderr": error.std(ddof=1) / math.sqrt(len(error)) if len(error) > 1 else math.nan}
-        if ORIGINAL in usable:
-            row["ratio"], row["ratio_stderr"] = _ratio(error.to_numpy(), by_unit[ORIGINAL].to_numpy())
+        if baseline:
+            row["ratio"], row["ratio_stderr"] = _ratio(error.to_numpy(), by_unit[baseline].to_numpy())
         gap = error - by_unit[best]
         spread = gap.std(ddof=1) / math.sqrt(len(gap)) if len(gap) > 1 else 0.0
         row |= {"best": name == best, "near": bool(gap.mean() <= spread), "why": ""}

@@ -236,6 +236,8 @@ def fit(
             f"{form.name} rests α on how models differ, and there {'is 1 model' if count == 1 else f'are {count} models'}: "
             f"it needs at least {constant + 1}. Use unit-α or anchored."
         )
+    if "λ" in form.parameters and (found.unit != "model" or units < 3):
+        raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
     theta, eta, design = solve(form, found, kept)
     residual = found.target - eta
     sums = Clusters.of(design, residual + design @ theta, found.groups, found.weights)

@@ -91,6 +91,9 @@ def gather(
 ) -> Sample:
     """The rows of a table that `form` can be fitted to. InputError where there are none, or where they do not compare."""
     column = response
+    if response not in points.rows or axis not in points.rows:
+        gone = axis if response in points.rows else response
+        raise InputError(f"The table has no column {gone}, which the law {form.name} of {response} against {axis} needs.")
     if form.name.startswith("original") and response == "loss" and not points.one_tokenizer:
         column = "bits_per_byte"
         if column not in points.rows or points.of(response)[column].isna().any():

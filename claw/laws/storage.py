@@ -105,4 +105,6 @@ def _numbers(plain: dict[str, Any], names: tuple[str, ...] = ()) -> dict[str, An
 
 
 def _nan(value: Any) -> Any:
-    return math.nan if value is None else math.inf if value == "inf" else value
+    if isinstance(value, dict):
+        return {name: _nan(one) for name, one in value.items()}
+    return math.nan if value is None else float(value) if value in ("inf", "-inf") else value

@@ -164,7 +164,7 @@ def _evidence(laws: "Laws") -> list[tuple[str, pd.DataFrame]]:
             found.append((f"{law.form} law of {law.response}: kinds of interval, the default first", interval_table(law)))
     for name in laws.comparisons:
         response, split, by, *_ = name.split("|")
-        if split in ("model", "ratio") and by == "method":
+        if split in ("model", "ratio") and (by == "method" or name.replace("|all", "|method") not in laws.comparisons):
             from claw.laws.outside import SPLITS
 
             with_recovery = ", recovered runs too" if name.endswith("recovered") else ""
