@@ -255,9 +255,13 @@ def _fill_tasks(row: dict, record: Mapping) -> None:
     if primary and all(primary):
         n = len(primary)
         row["accuracy"] = sum(p["value"] for p in primary) / n
-        row["accuracy_stderr"] = math.sqrt(sum((p["stderr"] or math.nan) ** 2 for p in primary)) / n
+        row["accuracy_stderr"] = math.sqrt(sum(_number(p["stderr"]) ** 2 for p in primary)) / n
         row["chance"] = sum(p["chance"] for p in primary) / n
         row["tasks"] = "+".join(by_task)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _fill_speed(row: dict, record: Mapping) -> None:
