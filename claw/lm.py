@@ -2,7 +2,8 @@
 
 Registered as "claw", so that `lm_eval.simple_evaluate(model="claw", model_args={"pretrained": "smollm2-135m"})` works once this
 module is imported. lm-eval finds no models of other packages by itself, so its command line is started through this module:
-`claw-lm-eval --model claw --model_args pretrained=smollm2-135m --tasks piqa`.
+`claw-lm-eval --model claw --model_args pretrained=smollm2-135m --tasks piqa`. Its tasks come from the hub; without a network, add
+`--include_path` with the folder that `claw.offline_tasks.folder()` names, whose tasks then take the place of the hub's.
 
 Tokenisation follows lm-eval's Hugging Face class to the letter (tests compare them): the context is encoded by itself, the
 continuation is what the encoding of both has beyond the context's length, and what exceeds the window is cut off on the left.

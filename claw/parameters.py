@@ -6,7 +6,7 @@ after the parameters therefore calls `from_notebook`, which refuses what is not 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from claw.specs import (
     Text,
     build,
 )
+
+if TYPE_CHECKING:
+    from claw.guide import Budget
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""
@@ -93,6 +96,51 @@ class EvaluateParameters(HeldOut):
         )  # fmt: skip
 
 
+class LawsParameters(Spec):
+    """50_laws: laws of a table."""
+
+    table: Text = "runs/quickstart/table.csv"
+    out: Text = "runs/laws"
+    seed: Seed = 0
+    level: float = Field(0.95, ge=0.5, lt=1)
+    draws: int = Field(2000, ge=100, le=100_000)
+
+    @property
+    def source(self) -> Path:
+        """The table, or the folder of a run, absolute."""
+        return _inside_project(self.table)
+
+    @property
+    def folder(self) -> Path:
+        """Folder for laws.json and figures, absolute."""
+        return run_folder(self.out)
+
+
+class GuideParameters(LawsParameters):
+    """60_guide: what to do within a budget."""
+
+    out: Text = "runs/guide"
+    care: Literal["loss", "accuracy"] = "loss"
+    models: tuple[Text, ...] = ()
+    methods: tuple[Text, ...] = ()
+    most_parameters: float | None = Field(None, gt=0)
+    most_gigabytes: float | None = Field(None, gt=0)
+    most_flops: float | None = Field(None, gt=0)
+    most_milliseconds: float | None = Field(None, gt=0)
+    dense_milliseconds: dict[str, float] = Field(default_factory=dict)
+    bytes_per_parameter: float = Field(2.0, gt=0)
+    most_recovery: float | None = Field(None, ge=0)
+
+    @property
+    def budget(self) -> "Budget":
+        from claw.guide import Budget  # only this notebook pays for importing statsmodels
+
+        return Budget(
+            self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds, self.bytes_per_parameter,
+            tuple(self.dense_milliseconds.items()),
+        )  # fmt: skip
+
+
 class RecoverParameters(HeldOut):
     """20_recover: checkpoints (folders, or a model's name for the dense one), one recipe, several token budgets."""
 
@@ -149,6 +197,12 @@ def project() -> Path:
     """The folder that holds `notebooks` and `params`: the first such at or above the current one, else the current one."""
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
+
+
+def _inside_project(name: str) -> Path:
+    """Absolute path of an input: as named from here if it is there, else below the project."""
+    path = Path(name).expanduser()
+    return path if path.is_absolute() or path.exists() else project() / path
 
 
 def run_folder(name: str) -> Path:

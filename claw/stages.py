@@ -20,7 +20,7 @@ from tqdm import tqdm
 from claw import checkpoints, data, environment, evaluate, models, records, tasks
 from claw.anatomy import anatomy
 from claw.parameters import CompressParameters, EvaluateParameters
-from claw.prune import catalogue, methods, plan
+from claw.prune import catalogue, methods
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, calibrate
 from claw.specs import Calibration, Compression, Curve, Evaluation, Experiment
@@ -38,9 +38,7 @@ def check_compress(parameters: CompressParameters, model: nn.Module | None = Non
         shape = anatomy(model).shape
         for compression in curve.compressions:
             if compression.method != catalogue.DENSE:
-                axis = catalogue.axis_of(compression.method, compression.ratio_of)
-                also = dict(catalogue.find(compression.method)[0].also)
-                plan.solve(shape, axis, compression.ratio, compression.ratio_of, also=also)
+                methods.target_shape(shape, compression.method, compression.ratio, compression.ratio_of)
 
 
 def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:

@@ -1,6 +1,9 @@
 """Tasks: names are checked before anything runs, results are tidy, requests are built once, and accuracy is lm-eval's own."""
 
 import copy
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -115,3 +118,17 @@ def test_equal_to_lm_eval_on_a_real_model():
     assert torch.get_num_threads() == threads
     assert frame.equals(expected)
     np.testing.assert_allclose(samples["loglikelihood"], expected_samples["loglikelihood"], atol=1e-4, rtol=0)
+
+
+@needs_archive
+def test_lm_evals_own_command_line_knows_the_class(folder_model, tmp_path):
+    """A process of its own, as a user starts it; the tasks' folder makes it work offline."""
+    model = f"pretrained={folder_model},dtype=float32,cache=False"
+    command = [
+        sys.executable, "-c", "from claw.lm import main; main()", "--model", "claw", "--model_args", model, "--tasks", "piqa",
+        "--include_path", str(offline_tasks.folder()), "--limit", "2", "--device", "cpu", "--output_path", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = (tmp_path / "out").rglob("results*.json")
+    assert 0 <= json.loads(path.read_text())["results"]["piqa"]["acc,none"] <= 1

@@ -1,7 +1,7 @@
 """Log-likelihoods of token requests under a model, in batches that fit into memory.
 
 The output head runs only at scored places and log-softmax is summed in float32. In half precision this goes a tile of the
-vocabulary at a time, so that no tensor over tokens and vocabulary exists. In float32 it is torch's own log_softmax on few
+vocabulary at a time, so that no tensor over all tokens and vocabulary exists. In float32 it is torch's own log_softmax on few
 places at a time: its sum over the vocabulary is the less exact one (1e-5 per token), but it is the one that lm-eval uses, and
 equal numbers are what float32 is for. A batch that does not fit into memory is halved; what was scored stays scored.
 """
@@ -21,6 +21,7 @@ ATTENTION_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of a batch: its mask, an
 TILE_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # of logits in float32, over part of the vocabulary
 ALIGNMENT = {"cpu": 16, "cuda": 64}  # rows attend padded to multiples of this: fewer calls, and lengths that kernels like
 LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of logits in float32, over all of it
+NEAR_ROWS = 128  # places at once for which all logits are looked at
 HEAD_ROWS = 1024  # scored places that share one reading of the head's weights
 
 Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers of requests, their log-likelihoods, whether all was greedy
@@ -137,21 +138,19 @@ class Scorer:
         width = max(512, _for(self.device, TILE_BYTES) // (4 * len(states)) // 512 * 512)
         where, wanted = torch.from_numpy(point).to(self.device), torch.from_numpy(target).to(self.device)
         logits = torch.empty(len(target), device=self.device)
-        sums, best, best_id = [], None, None
+        sums, tops = [], []
         for start in range(0, vocabulary, width):
             z = self._logits(states, start, start + width).float()
             lo, hi = np.searchsorted(target, (start, start + width))
             logits[lo:hi] = z[where[lo:hi], wanted[lo:hi] - start]
-            if greedy:
-                top, at = z.max(dim=1)
-                better = None if best is None else top > best
-                best_id = at if best is None else torch.where(better, at + start, best_id)
-                best = top if best is None else torch.where(better, top, best)
-            else:
-                top = z.amax(dim=1)
-            sums.append((z - top[:, None]).exp_().sum(dim=1).log_().add_(top))
+            tops.append(z.amax(dim=1))
+            sums.append(z.sub_(tops[-1][:, None]).exp_().sum(dim=1).log_().add_(tops[-1]))
         logprobs = logits - torch.stack(sums).logsumexp(dim=0)[where]
-        hits = best_id[where] == wanted if greedy else torch.zeros_like(wanted, dtype=torch.bool)
+        hits = torch.zeros_like(wanted, dtype=torch.bool)
+        if greedy:  # looking for the most probable token is slow, and needed only where the target is as probable as that
+            near = (logits >= torch.stack(tops).amax(dim=0)[where]).nonzero()[:, 0]
+            for some in near.split(NEAR_ROWS):
+                hits[some] = self._logits(states[where[some]], 0, None).argmax(dim=1) == wanted[some]
         return logprobs.cpu().numpy(), hits.cpu().numpy()
 
     def _logits(self, states: torch.Tensor, start: int, stop: int | None) -> torch.Tensor:

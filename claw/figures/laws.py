@@ -4,15 +4,23 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
-from claw.laws import Laws, curves
+from claw.laws import Laws, curves, families
+from claw.laws import diagnostics as checks
 from claw.laws.points import AXES, RESPONSES
+from claw.laws.study import POOLED
 
 LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 GRID = 101
+
+
+def label(response: str) -> str:
+    """Axis label of a response."""
+    return LABELS.get(response) or f"{response.removeprefix('speedup').replace('_', ' ').strip()} speed-up over dense".strip()
 
 
 def small_multiples(
@@ -55,7 +63,8 @@ def small_multiples(
             panel.set_xlim(-0.02, 1.0)
         for panel in list(panels.flat)[len(models) :]:
             panel.set_visible(False)
-        for panel in panels[-1]:
+        for panel in list(panels.flat)[max(0, len(models) - columns) : len(models)]:  # the last of each column
+            panel.tick_params(labelbottom=True)
             panel.set_xlabel("fraction removed r" if axis == "ratio" else "share of parameters removed")
         for panel in panels[:, 0]:
             panel.set_ylabel(LABELS[response])
@@ -98,3 +107,75 @@ def _legend(figure, methods: list[str], level: float) -> None:
         Line2D([], [], color=style.BLACK, lw=0.7, ls=":", label="dense"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+def diagnostics(laws: Laws, response: str = "loss", width: str | float = "icml-wide") -> Drawing:
+    """Three panels on the default law across curves: residuals by ratio, QQ, and each parameter without each model.
+
+    The title holds p-values of heteroscedasticity (Breusch-Pagan) and normality, and the condition number.
+    """
+    form = next(
+        form for family in ("cross", "retention") for form in families.FAMILIES[family] if form.name == POOLED[response]
+    )
+    found = checks.of(laws.points, form, response)
+    rows, influence = found.residuals, found.influence
+    with style.paper():
+        figure = style.figure(width, 2.6)
+        left, middle, right = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1, 1, 1.2]})
+        for (method, family), part in rows.groupby(["method", "family"], sort=True):
+            look = {"color": style.colour(method), "marker": style.marker(family), "ls": "", "ms": 2.5}
+            left.plot(part["ratio"], part["standardised"], label=f"{method} ({family})", **look)
+            middle.plot(part["normal"], part["standardised"], **look)
+        left.axhline(0, color=style.BLACK, lw=0.6)
+        ends = [rows["normal"].min(), rows["normal"].max()]
+        middle.plot(ends, ends, color=style.BLACK, lw=0.6)
+        left.set(xlabel="fraction removed r", ylabel="standardised residual")
+        middle.set(xlabel="normal quantile", ylabel="standardised residual")
+        _influence(right, influence)
+        tests = found.tests
+        figure.suptitle(
+            f"{form.name} law of {response}: Breusch-Pagan p = {tests['breusch_pagan_p']:.2g}, Jarque-Bera p = "
+            f"{tests['jarque_bera_p']:.2g}, condition number {tests['condition_number']:.1f}", fontsize=8,
+        )  # fmt: skip
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    numbers = pd.concat([rows.assign(kind="residual"), influence.assign(kind="influence")], ignore_index=True)
+    return Drawing(f"diagnostics_{response}", figure, numbers)
+
+
+def _influence(panel, influence: pd.DataFrame) -> None:
+    """How far each parameter moves, in standard errors, when a model (or curve, or run) is left out."""
+    names = sorted(set(influence["without"]))
+    for parameter, part in influence.groupby("parameter", sort=False):
+        height = [names.index(name) for name in part["without"]]
+        panel.plot(part["in_stderr"], height, "o" if parameter == influence["parameter"].iloc[0] else "s", label=parameter)
+    panel.axvline(0, color=style.BLACK, lw=0.6)
+    panel.set_yticks(range(len(names)), names, fontsize=6)
+    panel.set(xlabel="change without it (standard errors)")
+    if len(influence):
+        panel.legend(loc="best")
+
+
+def out_of_sample(laws: Laws, response: str = "loss", width: str | float = "icml-wide") -> Drawing:
+    """Error of each form on models left out, and beyond r = 0.5; ours filled, the original in black, one standard error."""
+    names = {"model": "models left out", "ratio": "from r ≤ 0.5 to r > 0.5"}
+    shown = {split: laws.comparisons.get(f"{response}|{split}|method") for split in names}
+    shown = {split: frame[frame["error"].notna()] for split, frame in shown.items() if frame is not None}
+    if not shown:
+        raise InputError(f"No form of {response} could be judged out of sample: that takes two models, or ratios above 0.5.")
+    own = {form.name for form in families.OWN} | {"combination"}
+    with style.paper():
+        figure = style.figure(width, 0.7 + 0.17 * max(map(len, shown.values())))
+        for panel, (split, frame) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+            frame = frame.sort_values("error", ascending=False, ignore_index=True)
+            for i, one in frame.iterrows():
+                ink = style.COLOURS["claw"] if one["form"] in own else style.COLOURS["random"]
+                ink = style.BLACK if one["form"] == "original" else ink
+                panel.errorbar(100 * one["error"], i, xerr=100 * np.nan_to_num(one["stderr"]), fmt="o", color=ink)
+            panel.set_yticks(range(len(frame)), frame["form"] + np.where(frame["chosen"], " ←", ""), fontsize=6)
+            panel.set(xlabel="absolute relative error (%)", title=names[split])
+            panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
+    numbers = pd.concat([frame.assign(split=split) for split, frame in shown.items()], ignore_index=True)
+    return Drawing(f"out_of_sample_{response}", figure, numbers)

@@ -2,13 +2,24 @@
 
 laws = claw.laws.fit(claw.records.table("results/reference.csv"))
 laws.predict([0.1, 0.3], model="smollm2-135m", method="magnitude")   # mean and three kinds of band
-laws.curve("smollm2-135m", "magnitude").critical_ratio(1.1)          # how far, for 10 % more loss
+laws.critical_ratio(1.1, "smollm2-135m", "magnitude")                # how far, for 10 % more loss
+laws.law("anchored").intervals                                       # five kinds, side by side
 print(laws.summary())
 laws.to_json("laws.json")
 """
 
-from claw.laws.curves import Critical, Curve, CurveLaw
+from claw.laws.critical import Critical
+from claw.laws.curves import Curve, CurveLaw
+from claw.laws.fitting import fit, fit_each
 from claw.laws.points import Points, read
-from claw.laws.study import Laws, fit, fit_each, from_json
+from claw.laws.pooled import KINDS, PooledLaw
+from claw.laws.sample import ALL
+from claw.laws.storage import from_json
+from claw.laws.study import Laws
+from claw.laws.text import critical_table
+from claw.laws.verdicts import Verdict
 
-__all__ = ["Critical", "Curve", "CurveLaw", "Laws", "Points", "fit", "fit_each", "from_json", "read"]
+__all__ = [
+    "ALL", "KINDS", "Critical", "Curve", "CurveLaw", "Laws", "Points", "PooledLaw", "Verdict", "critical_table", "fit", "fit_each",
+    "from_json", "read",
+]  # fmt: skip

@@ -16,12 +16,14 @@ import statsmodels.api as sm
 from scipy import stats
 
 from claw.errors import InputError
-from claw.laws import forms
+from claw.laws import critical, families
+from claw.laws.critical import Critical
 from claw.laws.points import DENSE, Points, is_dense
 
 UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
+KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
+"""Columns that tell curves apart."""
 DEFAULT = {"loss": "quadratic", "accuracy": "linear"}
-GRID = 201
 
 
 class Curve(NamedTuple):
@@ -46,26 +48,6 @@ def tokens_text(tokens: float) -> str:
         if tokens >= size:
             return f"{tokens / size:.3g}{unit} tokens"
     return f"{tokens:g} tokens"
-
-
-@dataclass(frozen=True)
-class Critical:
-    """The largest ratio at which a share of the dense performance is still met, with its interval."""
-
-    threshold: float
-    ratio: float
-    low: float
-    high: float
-    limit: float  # largest fitted ratio; beyond it a law is a guess
-    level: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.ratio):
-            return f"The threshold {self.threshold:g} is met nowhere on the fitted curve."
-        low = "0" if math.isnan(self.low) else f"{self.low:.3f}"
-        high = f"beyond {self.limit:g}" if math.isnan(self.high) else f"{self.high:.3f}"
-        more = " (all of the fitted range)" if self.ratio >= self.limit else ""
-        return f"r = {self.ratio:.3f}{more}, {self.level:.0%} interval {low} to {high}"
 
 
 @dataclass(frozen=True)
@@ -101,10 +83,8 @@ class CurveLaw:
 
     def predict(self, r: Any) -> pd.DataFrame:
         """Frame over r: mean, confidence band (the law's), run band (a new run's), and whether r is beyond the fitted range."""
-        r = np.atleast_1d(np.asarray(r, float))
-        if not ((r >= 0) & (r < 1)).all():
-            raise InputError(f"A ratio is a fraction removed in [0, 1); {r[(r < 0) | (r >= 1) | np.isnan(r)][0]:g} is not.")
-        design = forms.find(self.form).design({"r": r})
+        r = critical.checked(r)
+        design = families.find(self.form).design({"r": r})
         mean = design @ self.coefficients
         variance = np.einsum("ij,jk,ik->i", design, self.covariance, design)
         half, run = self.quantile * np.sqrt(variance), self.quantile * np.sqrt(variance + self.sigma2)
@@ -118,26 +98,8 @@ class CurveLaw:
 
         The interval holds every r at which the confidence band covers the target, which is Fieller's interval.
         """
-        rising = self.response == "loss"
-        if not (math.isfinite(threshold) and threshold > 0 and (threshold >= 1 if rising else threshold <= 1)):
-            accepted = "at least 1 (1.1 is 10 % more loss)" if rising else "in (0, 1] (0.9 keeps 90 % of the accuracy)"
-            raise InputError(f"threshold = {threshold!r} is not accepted for {self.response}: it is a share of the dense "
-                             f"model's {self.response}, {accepted}.")  # fmt: skip
-        if math.isnan(self.dense):
-            raise InputError(
-                f"{self.curve.title} has no dense {self.response} to take a share of. Add a row with method dense."
-            )
-        band = self.predict(np.linspace(0, self.high, GRID))
-        sign = 1 if rising else -1
-        target = sign * threshold * self.dense
-        worst, best = ("confidence_high", "confidence_low") if rising else ("confidence_low", "confidence_high")
-        found = {
-            name: _crossing(band["ratio"].to_numpy(), sign * band[column].to_numpy(), target)
-            for name, column in (("ratio", "mean"), ("low", worst), ("high", best))
-        }
-        if found["high"] >= self.high:
-            found["high"] = math.nan
-        return Critical(threshold, limit=self.high, level=self.level, **found)
+        band = self.predict(np.linspace(0, self.high, critical.GRID))
+        return critical.ratio(band, threshold, self.dense, self.response, self.level, self.curve.title)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""
@@ -152,33 +114,32 @@ class CurveLaw:
         return cls(**{**plain, **arrays, "curve": Curve(**plain["curve"])})
 
 
-def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:
-    """Largest r up to which y stays at or below the target, interpolated; NaN if it starts above."""
-    above = np.flatnonzero(y > target)
-    if not len(above):
-        return float(r[-1])
-    first = above[0]
-    if first == 0:
-        return math.nan
-    share = (target - y[first - 1]) / (y[first] - y[first - 1])
-    return float(r[first - 1] + share * (r[first] - r[first - 1]))
-
-
 def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[Curve, pd.DataFrame]]:
     """Each curve with its rows, the dense model among them."""
     rows = points.of(response, axis, dense=True)
-    dense, cut = rows[is_dense(rows)], rows[~is_dense(rows)]
-    for key, found in cut.groupby(["model", "method", "recovery", "recovery_tokens", "ratio_of"], sort=True):
+    zeros = dict(tuple(rows[is_dense(rows)].groupby("model")))
+    for key, found in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
         model, method, recovery, tokens, ratio_of = key
         curve = Curve(model, method, recovery, int(tokens), ratio_of)
-        yield curve, pd.concat([_zero(dense, curve), found])
+        yield curve, pd.concat([_zero(zeros[model], curve), found]) if model in zeros else found
+
+
+def rows_of(points: Points, curve: Curve, response: str, axis: str = "ratio") -> pd.DataFrame:
+    """The rows of one curve, the dense model among them."""
+    rows = points.of(response, axis, dense=True)
+    rows = rows[rows["model"] == curve.model]
+    dense, cut = is_dense(rows), pd.Series(True, rows.index)
+    for name, value in zip(KEY, curve, strict=True):
+        cut &= rows[name] == value
+    return pd.concat([_zero(rows[dense], curve), rows[cut & ~dense]])
 
 
 def _zero(dense: pd.DataFrame, curve: Curve) -> pd.DataFrame:
     """The row(s) at r = 0 that belong to a curve: its own, else the dense model's."""
-    of_model = dense[dense["model"] == curve.model]
-    alike = of_model[(of_model["recovery"] == curve.recovery) & (of_model["recovery_tokens"] == curve.tokens)]
-    found = alike if len(alike) else of_model[of_model["recovery_tokens"] == 0]
+    if len(dense) <= 1:
+        return dense[dense["recovery_tokens"].isin((0, curve.tokens))]
+    alike = dense[(dense["recovery"] == curve.recovery) & (dense["recovery_tokens"] == curve.tokens)]
+    found = alike if len(alike) else dense[dense["recovery_tokens"] == 0]
     own = found[found["method"] == curve.method]
     return own if len(own) else found[found["method"] == DENSE] if (found["method"] == DENSE).any() else found.head(1)
 
@@ -188,7 +149,7 @@ def fit(rows: pd.DataFrame, curve: Curve, response: str, form: str, axis: str = 
 
     InputError: one ratio only, or not more points than parameters.
     """
-    law = forms.find(form)
+    law = families.find(form)
     r, y = rows[axis].to_numpy(float), rows[response].to_numpy(float)
     if len(np.unique(r)) <= len(law.parameters) - 1 or len(r) <= len(law.parameters):
         raise InputError(

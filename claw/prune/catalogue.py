@@ -6,6 +6,7 @@ from claw.errors import unknown
 
 RIDGE = "+ridge"
 DENSE = "dense"
+WHOLE = "whole"  # the axis of a method that spreads its budget over all axes itself
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ METHODS = {
             (("tied", False), ("shortcuts", 2)),
         ),
         Method("shortgpt", ("layers",), "statistics", False, "single blocks by block influence", compensable=False),
+        Method(
+            "claw",
+            (WHOLE,),
+            "statistics",
+            False,
+            "width, heads, hidden width and depth where it costs least",
+            compensable=False,
+        ),
         Method("blocks", ("layers",), "statistics", False, "one run of blocks by angular distance", compensable=False),
     )
 }

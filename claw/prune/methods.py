@@ -12,7 +12,7 @@ from torch import nn
 from claw.anatomy import Anatomy, anatomy
 from claw.environment import peak_memory
 from claw.errors import InputError
-from claw.prune import catalogue, depth, plan, prunenet, scores, slicegpt, surgery, units
+from claw.prune import allocation, catalogue, depth, plan, prunenet, scores, slicegpt, surgery, units, whole
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, check_belongs
 from claw.shape import Shape
@@ -36,30 +36,44 @@ def compress(
     """
     started = time.perf_counter()
     found, ridge = catalogue.find(method)
-    plan.check_ratio(ratio, ratio_of)
     parts = anatomy(model)
     axis = catalogue.axis_of(method, ratio_of)
-    target = plan.solve(parts.shape, axis, ratio, ratio_of, round_to, dict(found.also))
+    target = target_shape(parts.shape, method, ratio, ratio_of, round_to)
     if catalogue.needs_statistics(method):
         if statistics is None:
             raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
         check_belongs(statistics, model)
     _refuse_damaged(parts)
     with torch.no_grad():
-        small, kept = _cut(parts, target, found.name, axis, statistics, seed, ridge)
+        if target is None:
+            ratio_of = allocation.budget_of(ratio_of)
+            small, kept = whole.compressed(parts, ratio, ratio_of, statistics), ()
+        else:
+            small, kept = _cut(parts, target, found.name, axis, statistics, seed, ridge)
     report = Report.of(
         parts.shape,
         anatomy(small).shape,
         method=method,
         ratio=float(ratio),
         ratio_of=axis if ratio_of == "own" else ratio_of,
-        ratio_own=plan.removed(parts.shape, target, axis),
+        ratio_own=plan.removed(parts.shape, anatomy(small).shape, axis if target else ratio_of),
         seed=seed,
         seconds=time.perf_counter() - started,
         peak_memory=peak_memory(),
         kept=kept,
     )
     return small, report
+
+
+def target_shape(dense: Shape, method: str, ratio: float, ratio_of: str = "own", round_to: int | None = None) -> Shape | None:
+    """The shape that a method will reach; None for one that chooses it from measured costs. InputError if it cannot."""
+    found, _ = catalogue.find(method)
+    plan.check_ratio(ratio, ratio_of)
+    axis = catalogue.axis_of(method, ratio_of)
+    if axis == catalogue.WHOLE:
+        allocation.budget_of(ratio_of)
+        return None
+    return plan.solve(dense, axis, ratio, ratio_of, round_to, dict(found.also))
 
 
 def _refuse_damaged(parts: Anatomy) -> None:

@@ -6,12 +6,22 @@ configuration; tensors that no cut touches share memory with the dense model, as
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 
 from claw.anatomy import Anatomy, Layer
 
 State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which blocks stay, and which neurons (m',) and key-value groups (G',) of each dense block by its index."""
+
+    layers: tuple[int, ...]
+    neurons: dict[int, torch.Tensor]
+    groups: dict[int, torch.Tensor]
 
 
 def kept(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -34,7 +44,7 @@ def slice_neurons(state: State, start: str, keep: torch.Tensor) -> None:
 
 def slice_groups(state: State, start: str, keep: torch.Tensor, parts: Anatomy) -> None:
     """Keep the key-value groups `keep`, each with all of its query heads, so grouped-query attention stays valid."""
-    keys = _spread(keep, parts.head_size)
+    keys = key_columns(keep, parts)
     queries = query_columns(keep, parts)
     _take(state, f"{start}.self_attn.q_proj", rows=queries)
     _take(state, f"{start}.self_attn.k_proj", rows=keys)
@@ -45,6 +55,11 @@ def slice_groups(state: State, start: str, keep: torch.Tensor, parts: Anatomy) -
 def query_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
     """Indices into the (H·h,) attention output that belong to these key-value groups."""
     return _spread(groups, parts.head_size * (parts.heads // parts.groups))
+
+
+def key_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
+    """Indices into the (G·h,) keys or values that belong to these key-value groups."""
+    return _spread(groups, parts.head_size)
 
 
 def _spread(index: torch.Tensor, size: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ from claw.anatomy import Anatomy, Layer
 from claw.prune import surgery
 from claw.prune.scores import Score
 from claw.prune.statistics import Statistics
+from claw.prune.surgery import Units
 from claw.shape import Shape
 
 Kept = tuple[tuple[int, ...], ...]
@@ -29,6 +30,18 @@ def cut(
     sizes = {"intermediate_size": target.width}
     sizes |= {"num_attention_heads": target.heads, "num_key_value_heads": target.groups, "head_dim": target.head_size}
     return surgery.assemble(parts, state, **sizes), tuple(kept)
+
+
+def cut_chosen(parts: Anatomy, target: Shape, chosen: Units, statistics: Statistics) -> torch.nn.Module:
+    """The model with the chosen blocks, neurons and groups, compensated on the dense moments wherever something was cut."""
+    state = surgery.plain_state(parts)
+    for layer in parts.layers:
+        if target.width < parts.width:
+            _cut_neurons(parts, state, layer, chosen.neurons[layer.index], statistics)
+        if target.groups < parts.groups:
+            _cut_groups(parts, state, layer, chosen.groups[layer.index], statistics)
+    sizes = {"intermediate_size": target.width, "num_attention_heads": target.heads, "num_key_value_heads": target.groups}
+    return surgery.assemble(parts, state, layers=chosen.layers, head_dim=target.head_size, **sizes)
 
 
 def _cut_neurons(parts: Anatomy, state: surgery.State, layer: Layer, keep: torch.Tensor, statistics: Statistics | None) -> None:

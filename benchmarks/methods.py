@@ -1,0 +1,184 @@
+"""Every compression method and every peer at equal true whole-model ratios: loss, time, memory, reloads plain.
+
+python benchmarks/methods.py                        # everything; resumes where it stopped
+python benchmarks/methods.py --methods claw flap+ridge "optipfair PPM" --ratios 0.3 0.5
+
+Each method runs in a process of its own, one after the other, on the same calibration and held-out blocks, so that peak memory
+is its own. Rows go to OUT/rows.jsonl as they are known. `--match` compares PPM and PruneNet with the peers' own at equal FFN ratios.
+"""
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from peers import PEERS
+
+import claw
+from claw import checkpoints, environment, evaluate, models
+from claw.anatomy import anatomy
+from claw.errors import InputError
+from claw.prune import catalogue
+
+RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+OURS = [name for name in catalogue.names() if catalogue.makes_checkpoint(name)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS])
+    parser.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
+    parser.add_argument("--calibration-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--heldout-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--match", action="store_true", help="PPM and PruneNet against the peers' own, three seeds")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-methods"))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        measure(asked.one, asked)
+        return
+    if asked.match:
+        match(asked)
+        return
+    for method in asked.methods:
+        if remaining(method, asked):
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", method]
+            subprocess.run(command, check=False)
+    show(asked)
+
+
+def rows(out: Path) -> list[dict]:
+    path = out / "rows.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def remaining(method: str, asked: argparse.Namespace) -> list[float]:
+    done = {(row["method"], row["target"]) for row in rows(asked.out)}
+    return [ratio for ratio in asked.ratios if (method, ratio) not in done]
+
+
+def setting(asked: argparse.Namespace):
+    """The model, its calibration blocks and its held-out blocks."""
+    model, tokenizer = models.load(asked.model)
+    calibration = claw.blocks(tokenizer, "wikipedia-train", count=asked.calibration_blocks, seed=asked.seed)
+    heldout = claw.blocks(tokenizer, "wikipedia-heldout", purpose="heldout", count=asked.heldout_blocks)
+    return model, calibration, heldout
+
+
+def measure(method: str, asked: argparse.Namespace) -> None:
+    """All remaining ratios of one method, each written as soon as it is known."""
+    model, calibration, heldout = setting(asked)
+    dense = anatomy(model).shape.parameters
+    dense_loss = evaluate.cross_entropy(model, heldout).mean
+    statistics = None
+    if method not in PEERS and catalogue.needs_statistics(method):
+        statistics = claw.calibrate(model, calibration, gradients=catalogue.needs_gradients(method))
+    for ratio in remaining(method, asked):
+        row = {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
+        started = time.perf_counter()
+        try:
+            if method in PEERS:
+                small = PEERS[method](copy.deepcopy(model), ratio, calibration.ids, asked.seed)
+            else:
+                small, _ = claw.compress(model, method, ratio, ratio_of="params", statistics=statistics, seed=asked.seed)
+        except InputError:
+            small = None
+        except Exception as error:  # a peer that breaks is a result
+            small, row["error"] = None, f"{type(error).__name__}: {error}"[:200]
+        if small is not None:
+            row["seconds"] = time.perf_counter() - started
+            row["peak_gb"] = environment.peak_memory() / 1e9
+            row["true"] = 1 - anatomy(small).shape.parameters / dense
+            row["loss"] = evaluate.cross_entropy(small, heldout).mean
+            row["plain"] = reloads(small)
+        asked.out.mkdir(parents=True, exist_ok=True)
+        with (asked.out / "rows.jsonl").open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        print({name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
+
+
+def reloads(model) -> bool:
+    """Whether stock transformers reloads the saved model with equal logits."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model.save_pretrained(folder)
+            checkpoints.check_reload(model, Path(folder))
+        except Exception:
+            return False
+    return True
+
+
+def show(asked: argparse.Namespace) -> None:
+    """Print the tables and write the figure."""
+    frame = pd.DataFrame(rows(asked.out))
+    frame = frame[frame["method"].isin(asked.methods) & frame["target"].isin(asked.ratios)]
+    grid = frame.pivot_table(index="method", columns="target", values="loss", sort=False)
+    print(f"held-out loss (nats/token) at true whole-model reductions; dense {frame['dense_loss'].iloc[0]:.3f}")
+    print(grid.round(3).to_string(na_rep="-"))
+    cost = frame.groupby("method", sort=False).agg(
+        seconds=("seconds", "median"), slowest=("seconds", "max"), peak_gb=("peak_gb", "max"), plain=("plain", "min"),
+        off=("true", lambda true: (true - frame.loc[true.index, "target"]).abs().max()),
+    )  # fmt: skip
+    print("\nper method: median and longest seconds to compress (calibration apart), peak memory of the process, reloads plain, "
+          "largest distance of the true ratio from the target")  # fmt: skip
+    print(cost.round(3).to_string(na_rep="-"))
+    if "claw" in grid.index and grid.index.isin(PEERS).any():
+        excess = grid - frame["dense_loss"].iloc[0]
+        peer = excess[excess.index.isin(PEERS)].min()
+        others = [name for name in excess.index if name not in PEERS and name != "claw"]
+        plain = [name for name in others if not name.endswith(catalogue.RIDGE)]
+        table = pd.DataFrame({"claw": excess.loc["claw"], "best peer": peer, "claw / best peer": excess.loc["claw"] / peer,
+                              "best re-implementation": excess.loc[plain].min(), "best +ridge": excess.loc[others].min()})  # fmt: skip
+        print("\nexcess loss over dense")
+        print(table.round(3).to_string(na_rep="-"))
+    if "error" in frame:
+        for row in frame.dropna(subset=["error"]).itertuples():
+            print(f"{row.method} at {row.target}: {row.error}")
+    draw(frame, asked.out)
+
+
+def draw(frame: pd.DataFrame, out: Path) -> None:
+    from claw.figures import style
+
+    with style.paper():
+        figure = style.figure("neurips", 3.6)
+        panel = figure.subplots()
+        for method, points in frame.dropna(subset=["loss"]).groupby("method", sort=False):
+            known = method not in PEERS
+            panel.plot(points["true"], points["loss"], label=method, color=style.colour(method) if known else "0.5",
+                       ls=style.line(method) if known else ":", marker="o" if known else "x", lw=2 if method == "claw" else 0.8)  # fmt: skip
+        panel.set_xlabel("share of all parameters removed")
+        panel.set_ylabel("held-out loss (nats/token)")
+        panel.legend(fontsize=6, ncols=2)
+        style.Drawing("methods", figure, frame).save(out)
+    print(f"\nfigure {out / 'methods.pdf'}")
+
+
+def match(asked: argparse.Namespace) -> None:
+    """Our PPM and PruneNet beside the peers' own, at equal FFN ratios and seeds."""
+
+    model, calibration, heldout = setting(asked)
+    ours = {"optipfair PPM": "ppm", "efficient-pruners PruneNet": "prunenet-stochastic"}
+    for peer, method in ours.items():
+        for seed in (0, 1, 2) if "PruneNet" in peer else (0,):
+            small, report = claw.compress(model, method, 0.3, seed=seed, round_to=1)
+            theirs = PEERS[peer](copy.deepcopy(model), report.ratio_params, calibration.ids, seed)
+            losses = [evaluate.cross_entropy(one, heldout).mean for one in (small, theirs)]
+            sizes = [anatomy(one).width for one in (small, theirs)]
+            print(
+                f"{method} seed {seed}: ours {losses[0]:.3f} (width {sizes[0]}), {peer} {losses[1]:.3f} (width {sizes[1]})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

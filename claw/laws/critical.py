@@ -1,0 +1,75 @@
+"""The critical ratio: how far one can go while a share of the dense performance is still met."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from claw.errors import InputError
+
+GRID = 201
+
+
+@dataclass(frozen=True)
+class Critical:
+    """The largest ratio at which a share of the dense performance is still met, with its interval."""
+
+    threshold: float
+    ratio: float
+    low: float
+    high: float
+    limit: float  # largest fitted ratio; beyond it a law is a guess
+    level: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.ratio):
+            return f"The threshold {self.threshold:g} is met nowhere on the fitted curve."
+        low = "0" if math.isnan(self.low) else f"{self.low:.3f}"
+        high = f"beyond {self.limit:g}" if math.isnan(self.high) else f"{self.high:.3f}"
+        more = " (all of the fitted range)" if self.ratio >= self.limit else ""
+        return f"r = {self.ratio:.3f}{more}, {self.level:.0%} interval {low} to {high}"
+
+
+def checked(r: Any) -> np.ndarray:
+    """Ratios as an array. InputError outside [0, 1)."""
+    r = np.atleast_1d(np.asarray(r, float))
+    wrong = ~((r >= 0) & (r < 1))
+    if wrong.any():
+        raise InputError(f"A ratio is a fraction removed in [0, 1); {r[wrong][0]:g} is not. For 30 % write 0.3.")
+    return r
+
+
+def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, level: float, title: str) -> Critical:
+    """Largest r of a predicted band with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
+
+    The interval holds every r at which the confidence band covers the target: for a straight line that is Fieller's
+    interval. An end beyond the band is NaN.
+    """
+    rising = response == "loss"
+    if not (math.isfinite(threshold) and threshold > 0 and (threshold >= 1 if rising else threshold <= 1)):
+        accepted = "at least 1 (1.1 is 10 % more loss)" if rising else "in (0, 1] (0.9 keeps 90 % of the accuracy)"
+        raise InputError(
+            f"threshold = {threshold!r} is not accepted for {response}: it is a share of the dense model's {response}, "
+            f"{accepted}."
+        )
+    if math.isnan(dense):
+        raise InputError(f"{title} has no dense {response} to take a share of. Add a row with method dense and ratio 0.")
+    sign = 1 if rising else -1
+    worst, best = ("confidence_high", "confidence_low") if rising else ("confidence_low", "confidence_high")
+    r = band["ratio"].to_numpy()
+    at, low, high = (_crossing(r, sign * band[name].to_numpy(), sign * threshold * dense) for name in ("mean", worst, best))
+    return Critical(threshold, at, low, math.nan if high >= r[-1] else high, float(r[-1]), level)
+
+
+def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:
+    """Largest r up to which y stays at or below the target, interpolated; NaN if it starts above."""
+    above = np.flatnonzero(y > target)
+    if not len(above):
+        return float(r[-1])
+    first = above[0]
+    if first == 0:
+        return math.nan
+    share = (target - y[first - 1]) / (y[first] - y[first - 1])
+    return float(r[first - 1] + share * (r[first] - r[first - 1]))

@@ -1,0 +1,100 @@
+"""Fit every law that a table can carry."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from claw.environment import code_hash
+from claw.errors import InputError, unknown
+from claw.laws import curves, families, outside, points, pooled, speed, verdicts, wald
+from claw.laws.curves import CurveLaw
+from claw.laws.forms import Form
+from claw.laws.points import Points
+from claw.laws.pooled import PooledLaw
+from claw.laws.sample import ALL, gather
+from claw.laws.study import Laws
+
+UNFITTED = ("model", "method", "recovery", "tokens", "response", "axis", "form", "why")
+SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
+
+
+def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int = 2000, compare: bool = True) -> Laws:
+    """Every law that a table can carry, with every kind of interval, the comparison of forms, tests and verdicts.
+
+    Needed columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
+    `level` is that of all intervals, `draws` the number of bootstrap draws, `seed` theirs; equal arguments give equal laws.
+    compare=False leaves out comparison, tests and verdicts. InputError: see `claw.laws.points.read`.
+    """
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0.5 <= level < 1:
+        raise InputError(f"level = {level!r} is not accepted: the share of intervals that should hold the truth, such as 0.95.")
+    if isinstance(draws, bool) or not isinstance(draws, int) or not 100 <= draws <= 100_000:
+        raise InputError(f"draws = {draws!r} is not accepted: a whole number of bootstrap draws from 100 to 100000.")
+    found = points.read(table)
+    options = {"level": level, "seed": seed, "draws": draws}
+    with threadpool_limits(1):  # thousands of tiny matrices: threads only wait for each other
+        fitted, alone = _curves(found, level)
+        across, together = _pooled(found, options)
+        fast, slow = speed.fit(found, **options)
+        comparisons = outside.compare_all(found) if compare else {}
+        tests = wald.ask_all(found) if compare else pd.DataFrame(columns=wald.COLUMNS)
+        judged = verdicts.judge(found, comparisons, tests, level) if compare else []
+    unfitted = pd.DataFrame([*alone, *together, *slow], columns=UNFITTED)
+    source = {"data": found.digest, "code": code_hash()}
+    return Laws(found, tuple(fitted), (*across, *fast), comparisons, tests, tuple(judged), unfitted, level, seed, draws, source)
+
+
+def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
+    """Laws of each group of a table that must not be pooled, by the value of a column, such as heldout."""
+    if by not in table:
+        raise unknown("column", by, map(str, table.columns))
+    return {str(name): fit(rows, **options) for name, rows in table.groupby(by, sort=True)}
+
+
+def _curves(found: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
+    fitted, failed = [], []
+    for response in found.responses:
+        for axis in found.axes:
+            for curve, rows in curves.split(found, response, axis):
+                for form in families.CURVE:
+                    try:
+                        fitted.append(curves.fit(rows, curve, response, form.name, axis, level))
+                    except InputError as error:
+                        place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
+                        failed.append(curve._asdict() | place)
+    return fitted, failed
+
+
+def candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
+    """Family, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
+    kinds = tuple(pooled.KINDS)
+    for form in families.CROSS:
+        yield "cross", form, True, kinds
+    if response == "accuracy":
+        for form in families.RETENTION:
+            yield "retention", form, True, kinds
+    if response == "loss":
+        for form in families.POST_TRAINING:
+            yield "post-training", form, True, SHAPES
+    for family in ("competing", "own"):
+        for form in families.FAMILIES[family]:
+            yield family, form, False, SHAPES
+
+
+def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
+    """Laws across models: each response, axis and method, and all methods together."""
+    fitted, failed = [], []
+    for response in found.responses:
+        for axis in found.axes:
+            methods = sorted(set(found.of(response, axis)["method"]))
+            for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
+                for family, form, recovered, kinds in candidates(found, response):
+                    try:
+                        sample = gather(found, form, response, axis, method, recovered=recovered)
+                        fitted.append(pooled.fit(sample, form, family, response, axis, method, kinds=kinds, **options))
+                    except InputError as error:
+                        failed.append(
+                            {"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)}
+                        )
+    return fitted, failed

@@ -1,0 +1,247 @@
+"""A law whose slopes differ between models: restricted maximum likelihood by statsmodels, and what it leaves out.
+
+y = Xθ + Z b + ε for each model, b ~ N(0, Ψ), ε ~ N(0, σ²). statsmodels' MixedLM fits it; it has no degrees of freedom and no
+prediction. Both come here from the same sums per model as in `claw.laws.clusters`:
+
+- Satterthwaite degrees of freedom of c'θ, 2 V² / Var(V), with Var from the curvature of the restricted likelihood in Ψ and
+  σ² (Giesbrecht and Burns 1985, as in lmerTest);
+- variance of a new model's law x'Vx + z'Ψz, and of a run of it, + σ².
+
+Where the variances are at their boundary (zero, or slopes perfectly correlated: few models) the fit falls back to
+independent slopes, to those whose variance is not zero, to a random intercept, and says so; degrees of freedom then are at
+most models - 1, because a variance set to zero was not known to be zero.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import statsmodels.api as sm
+from scipy import optimize, stats
+from statsmodels.regression.mixed_linear_model import MixedLMParams
+
+from claw.laws.clusters import Clusters
+
+STEP = 1e-4
+BOUNDARY = 1e-6
+MANY = 8  # models per varying parameter from which correlations of more than two are estimated
+NOTES = {
+    "slopes": "",
+    "independent slopes": "Slopes vary between models independently of each other: too few models to tell their correlation.",
+    "some slopes": "Not every slope varies between models: the variance of the others is at its boundary.",
+    "intercept": "Only the intercept varies between models: the variance of the slopes is at its boundary.",
+}
+"""What may vary between models, from rich to poor, and what is said of it."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Restricted maximum likelihood fit. `random` are the columns of X whose coefficients vary between models."""
+
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    varies: str  # one of NOTES
+    random: tuple[int, ...]
+    between: np.ndarray  # Ψ, over `random`
+    intercept: float  # variance of a random intercept, where the fit fell back to it
+    sigma2: float
+    models: int
+
+    @property
+    def note(self) -> str:
+        """What was given up, in words; empty if nothing."""
+        return NOTES[self.varies]
+
+    def df(self, clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
+        """Satterthwaite degrees of freedom of c'θ for each row c; at most rows - parameters."""
+        return _satterthwaite(self, clusters, np.atleast_2d(combinations))
+
+    def intervals(self, clusters: Clusters, combinations: np.ndarray, level: float) -> np.ndarray:
+        """(combinations, 2): interval of each c'θ."""
+        c = np.atleast_2d(combinations)
+        error = np.sqrt(np.einsum("ij,jk,ik->i", c, self.covariance, c))
+        half = stats.t.ppf(0.5 + level / 2, self.df(clusters, c)) * error
+        return np.column_stack([c @ self.coefficients - half, c @ self.coefficients + half])
+
+    def new_model_variance(self, design: np.ndarray, run: bool = True) -> np.ndarray:
+        """(points,) variance of a new model's value; with `run`, of one measurement of it."""
+        z = design[:, list(self.random)]
+        mean = np.einsum("ij,jk,ik->i", design, self.covariance, design)
+        return mean + np.einsum("ij,jk,ik->i", z, self.between, z) + self.intercept + (self.sigma2 if run else 0.0)
+
+    def of_model(self, clusters: Clusters, model: str, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(points,) how a fitted model's own law differs from that of all, z'b predicted, and the variance of x'θ + z'b.
+
+        b = ΨZ'V⁻¹(y - Xθ); variance (x - B'z)' Var(θ) (x - B'z) + z'(Ψ - ΨZ'V⁻¹ZΨ)z with B = ΨZ'V⁻¹X (Henderson 1975).
+        """
+        i, z = clusters.names.index(model), list(self.random)
+        gram, cross = clusters.gram[i], clusters.cross[i]
+        weight = self.between @ np.linalg.inv(self.sigma2 * np.eye(len(z)) + gram[np.ix_(z, z)] @ self.between)
+        own = weight @ (cross[z] - gram[z] @ self.coefficients)
+        left = design - design[:, z] @ (weight @ gram[z])
+        spread = self.between - weight @ gram[np.ix_(z, z)] @ self.between
+        variance = np.einsum("ij,jk,ik->i", left, self.covariance, left)
+        variance += np.einsum("ij,jk,ik->i", design[:, z], spread, design[:, z])
+        return design[:, z] @ own, np.maximum(variance, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, unrounded."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return plain | {name: plain[name].tolist() for name in ("coefficients", "covariance", "between")}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Mixed":
+        """The fit that `to_dict` wrote."""
+        arrays = {name: np.asarray(plain[name], float) for name in ("coefficients", "covariance", "between")}
+        arrays["between"] = arrays["between"].reshape(len(plain["random"]), len(plain["random"]))
+        return cls(**{**plain, **arrays, "random": tuple(plain["random"])})
+
+
+def fit(
+    design: np.ndarray, response: np.ndarray, groups: np.ndarray, varying: tuple[int, ...], clusters: Clusters
+) -> Mixed | None:
+    """Mixed fit with random slopes on the columns `varying`, or the richest one below it that is regular; None if none is.
+
+    statsmodels starts from the optimum that the sums in `clusters` give, so that it converges at once.
+    """
+    for varies in NOTES:
+        if varies == "slopes" and len(varying) > 2 and len(clusters.names) < MANY * len(varying):
+            continue  # simulated: correlations of three slopes over eight models make intervals cover 83 %
+        columns = varying if varies in ("slopes", "independent slopes") else ()
+        if varies == "some slopes":
+            own = np.sqrt(np.diag(optimum(clusters, varying, diagonal=True)[1]))
+            columns = tuple(np.array(varying)[own > math.sqrt(BOUNDARY) * _typical(clusters, varying)])
+        if (varies == "some slopes" and columns in ((), varying)) or (varies == "independent slopes" and len(varying) == 1):
+            continue
+        try:
+            found = _fit(design, response, groups, tuple(int(i) for i in columns), varies, clusters)
+        except np.linalg.LinAlgError:  # no noise at all: the likelihood has no top
+            found = None
+        if found is not None:
+            return found
+    return None
+
+
+def _fit(design, response, groups, columns: tuple[int, ...], varies: str, clusters: Clusters) -> Mixed | None:
+    q, k, options = len(columns), design.shape[1], {}
+    if columns:
+        diagonal = varies != "slopes" and q > 1
+        theta, ratio = optimum(clusters, columns, diagonal)
+        if not _regular(ratio, _typical(clusters, columns)):
+            return None
+        options["start_params"] = MixedLMParams.from_components(theta, cov_re=ratio)
+        if diagonal:
+            options["free"] = MixedLMParams.from_components(np.ones(k), cov_re=np.eye(q))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = sm.MixedLM(
+                response, design, groups, exog_re=design[:, list(columns)] if columns else np.ones((len(response), 1))
+            )
+            found = model.fit(reml=True, method=["lbfgs", "bfgs"], **options)
+            covariance = np.asarray(found.cov_params())[:k, :k]
+        except (np.linalg.LinAlgError, ValueError):
+            return None
+    between, sigma2, models = np.atleast_2d(found.cov_re), float(found.scale), len(clusters.names)
+    if not (np.isfinite(covariance).all() and (np.linalg.eigvalsh(covariance) > 0).all() and np.isfinite(between).all()):
+        return None
+    theta = np.asarray(found.fe_params)
+    if not columns:
+        return Mixed(theta, covariance, varies, (), np.zeros((0, 0)), float(between[0, 0]), sigma2, models)
+    if not _regular(between / sigma2, _typical(clusters, columns)):
+        return None
+    return Mixed(theta, covariance, varies, columns, between, 0.0, sigma2, models)
+
+
+def _typical(clusters: Clusters, columns: tuple[int, ...]) -> np.ndarray:
+    """Standard error over σ of each slope within one model: the scale on which its variance between models is judged."""
+    return 1 / np.sqrt(np.einsum("gii->gi", clusters.gram[:, list(columns)][:, :, list(columns)]).mean(axis=0))
+
+
+def _regular(ratio: np.ndarray, scale: np.ndarray) -> bool:
+    """Whether Ψ/σ² is inside its boundary: no variance that vanishes, no correlation of ±1."""
+    own = np.sqrt(np.maximum(np.diag(ratio), 0))
+    if not (own > math.sqrt(BOUNDARY) * scale).all():
+        return False
+    return bool(np.linalg.eigvalsh(ratio / np.outer(own, own))[0] > BOUNDARY)
+
+
+def optimum(clusters: Clusters, random: tuple[int, ...], diagonal: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """θ and Ψ/σ² at the optimum of the restricted likelihood, σ² profiled out, Ψ/σ² by its Cholesky factor."""
+    q, n, k = len(random), clusters.rows.sum(), clusters.gram.shape[1]
+    rows, columns = np.diag_indices(q) if diagonal else np.tril_indices(q)
+    scale = _typical(clusters, random)[rows]
+
+    def ratio(values: np.ndarray) -> np.ndarray:
+        root = np.zeros((*values.shape[:-1], q, q))
+        root[..., rows, columns] = values * scale
+        return root @ np.swapaxes(root, -1, -2)
+
+    def objective(values: np.ndarray) -> np.ndarray:
+        xvx, xvy, yvy, logdet = _precision(clusters, random, ratio(values), np.ones(len(values)))
+        left = yvy - np.einsum("bi,bi->b", xvy, np.linalg.solve(xvx, xvy[..., None])[..., 0])
+        return 0.5 * (logdet + np.linalg.slogdet(xvx)[1] + (n - k) * np.log(np.maximum(left, 1e-300)))
+
+    def with_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
+        steps = STEP * np.maximum(np.abs(values), 0.1)
+        at = objective(np.vstack([values, values + np.diag(steps), values - np.diag(steps)]))
+        return float(at[0]), (at[1 : len(values) + 1] - at[len(values) + 1 :]) / (2 * steps)
+
+    start = np.where(rows == columns, 3.0, 0.0)
+    best = optimize.minimize(with_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
+    xvx, xvy, _, _ = _precision(clusters, random, ratio(best)[None], np.ones(1))
+    return np.linalg.solve(xvx[0], xvy[0]), ratio(best)
+
+
+def _precision(clusters: Clusters, random: tuple[int, ...], psi: np.ndarray, sigma2: np.ndarray):
+    """X'V⁻¹X, X'V⁻¹y, y'V⁻¹y and log|V|, summed over models, for a batch of Ψ (b, q, q) and σ² (b,)."""
+    z = list(random)
+    zz, zx, zy = clusters.gram[:, z][:, :, z], clusters.gram[:, z], clusters.cross[:, z]
+    inner = sigma2[:, None, None, None] * np.eye(len(z)) + psi[:, None] @ zz  # (b, models, q, q)
+    shrink = np.linalg.solve(inner, np.broadcast_to(psi[:, None], inner.shape))
+    right = shrink @ zx  # (b, models, q, k)
+    xvx = clusters.gram.sum(0) - np.einsum("gqi,bgqj->bij", zx, right)
+    xvy = clusters.cross.sum(0) - np.einsum("gq,bgqj->bj", zy, right)
+    yvy = clusters.square.sum() - np.einsum("gq,bgqp,gp->b", zy, shrink, zy)
+    logdet = (clusters.rows - len(z)).sum() * np.log(sigma2) + np.linalg.slogdet(inner)[1].sum(axis=1)
+    return xvx / sigma2[:, None, None], xvy / sigma2[:, None], yvy / sigma2, logdet
+
+
+def restricted_loglike(clusters: Clusters, random: tuple[int, ...], psi: np.ndarray, sigma2: np.ndarray) -> np.ndarray:
+    """(b,) restricted log-likelihood up to a constant, for a batch of Ψ (b, q, q) and σ² (b,)."""
+    xvx, xvy, yvy, logdet = _precision(clusters, random, psi, sigma2)
+    fitted = np.einsum("bi,bi->b", xvy, np.linalg.solve(xvx, xvy[..., None])[..., 0])
+    return -0.5 * (logdet + np.linalg.slogdet(xvx)[1] + yvy - fitted)
+
+
+def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
+    q, most = len(mixed.random), float(clusters.rows.sum() - clusters.gram.shape[1])
+    if not q:
+        return np.full(len(combinations), float(mixed.models - 1))
+    rows, columns = np.tril_indices(q) if mixed.varies == "slopes" else np.diag_indices(q)
+    own = np.sqrt(np.diag(mixed.between))
+    at = np.append(mixed.between[rows, columns], mixed.sigma2)
+    steps = STEP * np.diag(np.append(own[rows] * own[columns], mixed.sigma2))
+    n = len(at)
+
+    def parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        psi = np.zeros((len(values), q, q))
+        psi[:, rows, columns] = psi[:, columns, rows] = values[:, :-1]
+        return psi, values[:, -1]
+
+    def variances(values: np.ndarray) -> np.ndarray:
+        covariance = np.linalg.inv(_precision(clusters, mixed.random, *parts(values))[0])
+        return np.einsum("ij,bjk,ik->bi", combinations, covariance, combinations)
+
+    signs = [(i, j, a, b) for i in range(n) for j in range(n) for a in (1, -1) for b in (1, -1)]
+    likelihood = restricted_loglike(
+        clusters, mixed.random, *parts(np.array([at + a * steps[i] + b * steps[j] for i, j, a, b in signs]))
+    )
+    curvature = (np.array([a * b for _, _, a, b in signs]) * likelihood).reshape(n, n, 4).sum(axis=-1) / 4
+    gradient = (variances(at + steps) - variances(at - steps)) / 2  # both in units of the steps
+    spread = np.einsum("ik,ij,jk->k", gradient, np.linalg.pinv(-curvature), gradient)
+    df = np.where(spread > 0, 2 * variances(at[None])[0] ** 2 / np.where(spread > 0, spread, 1), most)
+    return np.clip(df, 1.0, min(most, mixed.models - 1) if mixed.note else most)

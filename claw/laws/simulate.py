@@ -1,0 +1,94 @@
+"""Tables with a known law: models differ in their slopes, runs have noise. For tests, coverage and teaching.
+
+y is drawn on the scale of a form, g(y) = η(θ + b_model) + ε, with b_model normal for the parameters that `between` names and ε
+normal with standard deviation `noise`: the same mathematics that the fits assume, so what they report can be checked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from claw.laws import families, forms
+from claw.laws.sample import covariates_of
+
+SIZES = (0.5e9, 1.0e9, 1.5e9, 3.0e9, 3.0e9, 7.0e9, 8.0e9, 14.0e9)
+FAMILIES = ("qwen2", "llama", "qwen2", "qwen2", "llama", "qwen2", "llama", "qwen2")
+CHANCE = 0.3
+
+
+@dataclass(frozen=True)
+class Design:
+    """What was run. The defaults are the original study's: eight models, two methods, nine ratios, four budgets."""
+
+    models: int = 8
+    methods: Sequence[str] = ("prunenet", "slicegpt")
+    ratios: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    tokens: Sequence[float] = (0, 1e6, 5e6, 25e6)
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true: a form, its parameters, how much they differ between models, noise of a run on the form's scale."""
+
+    family: str
+    form: str
+    theta: Mapping[str, float]
+    between: Mapping[str, float] = field(default_factory=dict)
+    noise: float = 0.03
+
+
+def rows(design: Design, rng: np.random.Generator) -> pd.DataFrame:
+    """The rows of a design without responses: model, method, ratio, D, and the dense loss and accuracy of each model."""
+    index = np.arange(design.models) % len(SIZES)
+    size = np.array(SIZES)[index]
+    dense = 3.2 * (size / 0.5e9) ** -0.12 * np.exp(rng.normal(0, 0.03, design.models))
+    accuracy = 0.45 + 0.06 * np.log2(size / 0.5e9) / 2 + rng.normal(0, 0.01, design.models)
+    cells = pd.MultiIndex.from_product(
+        [range(design.models), design.methods, design.tokens, range(design.seeds), design.ratios],
+        names=["number", "method", "recovery_tokens", "seed", "ratio"],
+    ).to_frame(index=False)
+    number = cells["number"].to_numpy()
+    return cells.assign(
+        model=[f"model-{i}" for i in number], family=np.array(FAMILIES)[index[number]], parameters0=size[number],
+        loss0=dense[number], accuracy0=accuracy[number], chance=CHANCE, ratio_params=0.62 * cells["ratio"],
+        recovery=np.where(cells["recovery_tokens"] > 0, "lora", "none"), status="done",
+    ).drop(columns="number")  # fmt: skip
+
+
+def draw(frame: pd.DataFrame, truth: Truth, response: str, rng: np.random.Generator, axis: str = "ratio") -> np.ndarray:
+    """One response for every row: each model its own parameters, each row its own noise."""
+    form = families.find(truth.form, truth.family)
+    covariates = covariates_of(frame.assign(recovery_tokens=frame["recovery_tokens"].astype(float)), response, axis)
+    theta = np.array([truth.theta[name] for name in form.parameters])
+    spread = np.array([truth.between.get(name, 0.0) for name in form.parameters])
+    eta = np.empty(len(frame))
+    for _, index in frame.groupby("model", sort=True).indices.items():
+        own = {name: values[index] for name, values in covariates.items()}
+        eta[index] = form.eta(own, theta + spread * rng.standard_normal(len(theta)))
+    return forms.from_scale(form.scale, eta + truth.noise * rng.standard_normal(len(frame)), covariates)
+
+
+def table(design: Design, truths: Mapping[str, Truth], seed: int = 0) -> pd.DataFrame:
+    """A tidy table as `claw.laws.fit` takes it, dense rows included, with one drawn response per entry of `truths`."""
+    rng = np.random.default_rng(seed)
+    frame = rows(design, rng)
+    for response, truth in truths.items():
+        frame[response] = draw(frame, truth, response, rng)
+    dense = frame.drop_duplicates("model").assign(
+        method="dense", ratio=0.0, ratio_params=0.0, recovery="none", recovery_tokens=0, seed=0
+    )
+    for response in truths:
+        dense[response] = dense.get(f"{response}0", np.nan)
+    if "accuracy" in truths:
+        frame["accuracy_stderr"] = dense["accuracy_stderr"] = 0.01
+    return pd.concat([dense, frame], ignore_index=True)
+
+
+TRUTHS = {
+    "loss": Truth("cross", "anchored", {"β": 1.2, "γ": 0.25}, {"β": 0.15, "γ": 0.04}),
+    "accuracy": Truth("retention", "retention-linear", {"b": 0.9, "g": 0.3}, {"b": 0.08, "g": 0.05}, 0.02),
+}
+"""A plain world: loss follows the anchored law, accuracy above chance a line."""

@@ -1,0 +1,153 @@
+"""Spend one whole-model budget over feed-forward width, key-value groups, hidden width and depth where it costs the least loss.
+
+Each axis is cut alone at a few sizes and its excess loss measured on calibration text (`measured`, once per model and text,
+cached with the statistics). The excess of a shape that cuts several axes is predicted from these curves, and of all shapes
+that meet the budget the one with the least predicted excess is taken (`solve`).
+
+What a unit of an axis is worth shrinks as the other axes are cut (a narrower model has cheaper layers), so shares along the
+axes are not additive in parameters; pricing every shape by its own count takes care of that.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from claw.anatomy import Anatomy
+from claw.errors import InputError
+from claw.prune import plan, regression
+from claw.prune.statistics import Statistics
+from claw.records import write_text
+from claw.shape import Shape
+
+SHARES = {
+    "ffn": (0.25, 0.5, 0.75, 0.9),
+    "heads": (0.34, 0.67),
+    "hidden": (0.2, 0.45, 0.7, 0.85),
+    "layers": (0.1, 0.25, 0.5, 0.75),
+}
+BUDGETS = ("params", "nonembedding", "flops")
+MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
+HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
+NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured excess loss (nats/token) of cutting one axis alone: axis -> ((share removed, excess), ...), ascending."""
+
+    points: Mapping[str, tuple[tuple[float, float], ...]]
+
+    def excess(self, axis: str, share: float) -> float:
+        """Excess loss of removing `share` of an axis: through the measured points, never falling, straight beyond the last."""
+        known = [(0.0, 0.0), *self.points.get(axis, ())]
+        shares, losses = zip(*known, strict=True)
+        losses = np.maximum.accumulate(losses)
+        if share <= shares[-1]:
+            return float(np.interp(share, shares, losses))
+        if len(known) < 2:
+            return float("inf")
+        slope = (losses[-1] - losses[-2]) / (shares[-1] - shares[-2])
+        return float(losses[-1] + slope * (share - shares[-1]))
+
+    def of(self, dense: Shape, small: Shape) -> float:
+        """Predicted excess loss of a shape: the sum over its axes."""
+        return sum(self.excess(axis, 1 - getattr(small, name) / getattr(dense, name)) for axis, name in plan.AXES.items())
+
+
+def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
+    """Costs of each axis of this model, measured with `build(shape) -> model`, or from the file beside the statistics."""
+    from claw import evaluate
+
+    path = statistics.folder / "costs.json"
+    if path.exists():
+        stored = json.loads(path.read_text())
+        return Costs({axis: tuple(map(tuple, points)) for axis, points in stored.items()})
+    every = statistics.blocks()
+    blocks = replace(every, ids=every.ids[-MEASURED_BLOCKS:], scored=every.scored[-MEASURED_BLOCKS:])
+    dense = evaluate.cross_entropy(parts.model, blocks).mean
+    points: dict[str, list[tuple[float, float]]] = {}
+    jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]
+    for axis, share, shape in tqdm(jobs, desc="costs of each axis", unit=" cuts", disable=None, leave=False):
+        points.setdefault(axis, []).append((share, evaluate.cross_entropy(build(shape), blocks).mean - dense))
+    write_text(path, json.dumps(points))
+    return Costs({axis: tuple(found) for axis, found in points.items()})
+
+
+def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:
+    """For every axis that can be cut here: the shapes on which its costs are measured, with the share each removes."""
+    dense = parts.shape
+    found: dict[str, list[tuple[float, Shape]]] = {}
+    for axis, shares in SHARES.items():
+        if axis == "hidden" and not regression.supports(parts):
+            continue
+        choices = plan.reachable(dense, axis)[:-1]
+        nearest = (
+            {min(choices, key=lambda shape: abs(plan.removed(dense, shape, axis) - share)) for share in shares}
+            if choices
+            else ()
+        )
+        pairs = sorted(((plan.removed(dense, shape, axis), shape) for shape in nearest), key=lambda pair: pair[0])
+        if pairs:
+            found[axis] = pairs
+    return found
+
+
+def candidates(dense: Shape, axes: Iterable[str], ratio: float, budget: str) -> Iterator[Shape]:
+    """For every reachable number of groups, blocks and hidden width on these axes, the feed-forward width that meets the budget.
+
+    Parameters and FLOPs are linear in that width, so it is solved for and not searched.
+    """
+    step = plan.natural_multiple(dense.width)
+    hidden_step = HIDDEN_STEP if dense.hidden >= 8 * HIDDEN_STEP else None
+    others = {
+        axis: [
+            getattr(shape, plan.AXES[axis]) for shape in plan.reachable(dense, axis, hidden_step if axis == "hidden" else None)
+        ]
+        if axis in axes
+        else [getattr(dense, plan.AXES[axis])]
+        for axis in ("heads", "hidden", "layers")
+    }
+    share = dense.heads // dense.groups
+    for groups, hidden, depth in itertools.product(*others.values()):
+        shape = dense.with_(groups=groups, heads=groups * share, hidden=hidden, depth=depth)
+        full, none = (plan.removed(dense, shape.with_(width=width), budget) for width in (dense.width, 0))
+        width = dense.width * (1 - (ratio - full) / (none - full))
+        for rounded in {step * math.floor(width / step), step * math.ceil(width / step)}:
+            if step <= rounded <= dense.width:
+                yield shape.with_(width=rounded)
+
+
+def budget_of(ratio_of: str) -> str:
+    """The budget that `ratio_of` names ("own" is params). InputError for a single axis."""
+    budget = "params" if ratio_of == "own" else ratio_of
+    if budget not in BUDGETS:
+        raise InputError(
+            f"method 'claw' spends a budget of the whole model and chooses the axes itself, so ratio_of cannot be {ratio_of!r}. "
+            f"Use own, {', '.join(BUDGETS)}; to cut one axis alone use a method of that axis."
+        )
+    return budget
+
+
+def solve(dense: Shape, costs: Costs, ratio: float, ratio_of: str) -> Shape:
+    """The shape that meets the budget with the least predicted excess loss. InputError where no shape comes near."""
+    budget = budget_of(ratio_of)
+    if ratio == 0:
+        return dense
+    shapes = list(candidates(dense, costs.points, ratio, budget))
+    off = np.array([abs(plan.removed(dense, shape, budget) - ratio) for shape in shapes])
+    near = np.flatnonzero(off <= max(NEAR, off.min())) if len(off) else off
+    if not len(near) or off.min() > 0.02:
+        least = dense
+        for axis in costs.points:
+            size = getattr(plan.reachable(dense, axis)[0], plan.AXES[axis])
+            least = plan.resize(least, axis, size)
+        raise InputError(
+            f"ratio {ratio:g} of {budget} cannot be reached: cutting {', '.join(costs.points)} as far as they go removes "
+            f"{plan.removed(dense, least, budget):.3f}, and this architecture allows no other cut. Ask for less."
+        )
+    return min((shapes[i] for i in near), key=lambda shape: costs.of(dense, shape))

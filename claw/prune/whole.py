@@ -1,0 +1,42 @@
+"""`claw`: one budget of the whole model, spent where it costs the least loss, ending in one plain checkpoint.
+
+The shape comes from measured costs (`allocation`). Neurons and groups are chosen by activation-aware scores, blocks by their
+influence. A model whose blocks and hidden width all stay is cut at once, with the ridge compensation of the dense moments;
+otherwise every linear is refitted block by block on what the small model itself reads (`regression`).
+"""
+
+import torch
+from torch import nn
+
+from claw.anatomy import Anatomy
+from claw.prune import allocation, depth, regression, scores, surgery, units
+from claw.prune.statistics import Statistics
+from claw.shape import Shape
+
+NEURONS = GROUPS = "flap"  # the scores that lost least on real models, compensated
+
+
+def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> nn.Module:
+    """The model with `ratio` of `budget` ("params", "nonembedding" or "flops") removed."""
+    costs = allocation.measured(parts, statistics, lambda shape: build(parts, shape, statistics))
+    return build(parts, allocation.solve(parts.shape, costs, ratio, budget), statistics)
+
+
+def build(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
+    """The best model of shape `target` that one pass over the calibration text gives."""
+    dense = parts.shape
+    if target == dense:
+        return surgery.assemble(parts, surgery.plain_state(parts))
+    layers = depth.by_influence(statistics, dense.depth - target.depth)
+    chosen = surgery.Units(
+        tuple(layers),
+        {layer.index: _best(scores.NEURONS[NEURONS], parts, layer, statistics, target.width) for layer in parts.layers},
+        {layer.index: _best(scores.GROUPS[GROUPS], parts, layer, statistics, target.groups) for layer in parts.layers},
+    )
+    if regression.supports(parts) and (target.hidden, target.depth) != (dense.hidden, dense.depth):
+        return regression.regressed(parts, target, chosen, statistics)
+    return units.cut_chosen(parts, target, chosen, statistics)
+
+
+def _best(score: scores.Score, parts: Anatomy, layer, statistics: Statistics, count: int) -> torch.Tensor:
+    return surgery.kept(score(parts, layer, statistics, None), count)

@@ -1,0 +1,69 @@
+"""Budgets: met, spent where it is cheap, refused where nothing can meet them."""
+
+import pytest
+from conftest import tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+import claw
+from claw import data
+from claw.errors import InputError
+from claw.prune import allocation, plan
+from claw.prune.allocation import Costs
+from claw.prune.statistics import calibrate
+from claw.shape import Shape
+
+SMOLLM2 = Shape(vocabulary=49152, hidden=576, depth=30, width=1536, heads=9, groups=3, head_size=64, tied=True)
+QWEN = Shape(vocabulary=151936, hidden=1536, depth=28, width=8960, heads=12, groups=2, head_size=128, tied=True, biases="qkv")
+EVEN = Costs(dict.fromkeys(plan.AXES, ((0.5, 1.0), (0.9, 4.0))))
+
+
+@settings(deadline=None, max_examples=40)
+@given(some.sampled_from([SMOLLM2, QWEN]), some.floats(0.02, 0.9), some.sampled_from(allocation.BUDGETS))
+def test_a_budget_is_met(dense, ratio, budget):
+    small = allocation.solve(dense, EVEN, ratio, budget)
+    assert abs(plan.removed(dense, small, budget) - ratio) <= 0.01
+    assert small.heads % small.groups == 0 and small.width % 32 == 0 and small.hidden % 32 == 0
+
+
+@pytest.mark.parametrize(("axis", "name"), [("ffn", "width"), ("layers", "depth"), ("hidden", "hidden")])
+def test_the_cheap_axis_is_cut(axis, name):
+    dear = {other: ((0.05, 50.0), (0.9, 100.0)) for other in plan.AXES if other != axis}
+    small = allocation.solve(SMOLLM2, Costs(dear | {axis: ((0.5, 0.1), (0.9, 0.2))}), 0.2, "params")
+    assert getattr(small, name) < getattr(SMOLLM2, name)
+    others = [other for other in plan.AXES.values() if other != name]
+    assert all(getattr(small, other) >= 0.85 * getattr(SMOLLM2, other) for other in others)
+
+
+def test_costs_go_through_the_measured_points_and_never_fall():
+    costs = Costs({"ffn": ((0.2, 0.5), (0.4, 0.4), (0.8, 2.0))})
+    assert costs.excess("ffn", 0.2) == 0.5 and costs.excess("ffn", 0.8) == 2.0
+    values = [costs.excess("ffn", share / 50) for share in range(50)]
+    assert values == sorted(values)
+    assert costs.excess("layers", 0.1) == float("inf")
+
+
+def test_ratio_zero_is_the_dense_shape():
+    assert allocation.solve(SMOLLM2, EVEN, 0.0, "own") == SMOLLM2
+
+
+def test_what_cannot_be_reached_is_refused_with_what_can():
+    only = Costs({"ffn": EVEN.points["ffn"]})
+    with pytest.raises(InputError, match=r"removes 0\.5"):
+        allocation.solve(SMOLLM2, only, 0.9, "params")
+
+
+@pytest.mark.parametrize("axis", plan.AXES)
+def test_a_single_axis_is_not_a_budget(axis):
+    with pytest.raises(InputError, match="whole model"):
+        claw.compress(tiny_model("llama"), "claw", 0.3, ratio_of=axis)
+
+
+def test_costs_are_measured_once_and_kept_with_the_statistics(tokenizer, train_text, own_cache, monkeypatch):
+    model = tiny_model("llama")
+    statistics = calibrate(model, data.blocks(tokenizer, train_text, length=32, count=64))
+    first, report = claw.compress(model, "claw", 0.4, statistics=statistics)
+    assert (statistics.folder / "costs.json").exists() and report.ratio_own == pytest.approx(0.4, abs=0.02)
+    monkeypatch.setattr("claw.evaluate.cross_entropy", lambda *_: pytest.fail("measured again"))
+    again, _ = claw.compress(model, "claw", 0.4, statistics=statistics)
+    assert claw.describe(first) == claw.describe(again)

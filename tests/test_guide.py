@@ -1,0 +1,134 @@
+"""Advice: known worlds give known answers, budgets are kept, probabilities add up, and what is missing is said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claw import guide, laws
+from claw.errors import InputError
+from claw.figures import guide as figures
+from claw.guide import Budget
+
+RATIOS = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
+
+
+def model(name: str, size: float, dense: float, slope: float, **columns) -> pd.DataFrame:
+    """A model whose loss rises as a line with r, almost without noise; half of r is truly removed."""
+    noise = 1e-3 * np.array([0, 1, -1, -1, 1])
+    frame = pd.DataFrame({
+        "model": name, "method": ["dense"] + ["cut"] * 4, "ratio": RATIOS, "ratio_params": RATIOS / 2, "ratio_flops": RATIOS / 2,
+        "parameters0": size, "flops_per_token": 2 * size * (1 - RATIOS / 2), "loss": dense + slope * RATIOS + noise,
+        "loss_stderr": 0.01, "recovery_tokens": 0, "seed": 0,
+    })  # fmt: skip
+    return frame.assign(**columns)
+
+
+def fitted(*parts: pd.DataFrame) -> laws.Laws:
+    return laws.fit(pd.concat(parts), compare=False, draws=100)
+
+
+@pytest.fixture(scope="module")
+def shallow() -> laws.Laws:
+    """A large model that loses little: compressing it beats the small one."""
+    return fitted(model("large", 2e9, 2.5, 0.5), model("small", 1.4e9, 3.0, 0.5))
+
+
+def test_a_large_model_that_loses_little_is_compressed_just_enough(shallow):
+    advice = guide.advise(shallow, Budget(parameters=1.5e9))
+    assert (advice.best["model"], advice.best["method"]) == ("large", "cut")
+    assert advice.best["ratio"] == pytest.approx(0.5)
+    assert advice.best["parameters"] <= 1.5e9
+    assert advice.best["probability"] > 0.95
+    assert "compress large with cut, removing 50%" in advice.sentences[0]
+
+
+def test_a_large_model_that_loses_much_is_left_for_the_small_one():
+    advice = guide.advise(fitted(model("large", 2e9, 2.5, 4.0), model("small", 1.4e9, 3.0, 0.5)), Budget(parameters=1.5e9))
+    assert (advice.best["model"], advice.best["method"]) == ("small", guide.AS_IS)
+    assert "the uncompressed model is clearly better" in " ".join(advice.sentences)
+
+
+def test_a_model_that_fits_is_not_compressed(shallow):
+    advice = guide.advise(shallow, Budget())
+    assert set(advice.finalists["method"]) == {guide.AS_IS}
+    assert advice.best["model"] == "large"
+
+
+@pytest.mark.parametrize(("limit", "value"), [("parameters", 1.2e9), ("memory", 2.4), ("flops", 2.4e9), ("milliseconds", 10.0)])
+def test_no_finalist_exceeds_the_budget(limit, value):
+    speedy = [
+        model(n, s, d, 0.5).assign(speedup_decode=1 / (1 - RATIOS / 2)) for n, s, d in (("large", 2e9, 2.5), ("small", 1e9, 3))
+    ]
+    budget = Budget(**{limit: value}, dense_milliseconds=(("large", 14.0), ("small", 7.0)))
+    advice = guide.advise(fitted(*speedy), budget)
+    assert len(advice.finalists) == 2
+    assert (advice.finalists[limit] <= value * (1 + 1e-9)).all()
+    assert advice.finalists["probability"].sum() == pytest.approx(1)
+
+
+def test_nothing_fits_and_the_least_is_named(shallow):
+    advice = guide.advise(shallow, Budget(parameters=1e6))
+    assert advice.best is None
+    assert "small with cut at r = 0.80" in advice.sentences[0]
+    assert "840 M" in advice.sentences[0]
+
+
+def test_the_frontier_is_beaten_by_nothing(shallow):
+    advice = guide.advise(shallow, Budget())
+    front = advice.pareto()
+    assert front["parameters"].is_monotonic_increasing
+    assert front["value"].is_monotonic_decreasing
+    for _, one in front.iterrows():
+        cheaper = advice.options[advice.options["parameters"] <= one["parameters"]]
+        assert cheaper["value"].min() == one["value"]
+
+
+def test_no_option_goes_beyond_the_measured_ratios(shallow):
+    assert guide.advise(shallow, Budget()).options["ratio"].max() <= 0.8 + 1e-9
+
+
+def test_accuracy_counts_upwards():
+    parts = [model(n, s, 3.0, 1.0).assign(accuracy=a - 0.1 * RATIOS) for n, s, a in (("large", 2e9, 0.7), ("small", 1e9, 0.5))]
+    advice = guide.advise(fitted(*parts), Budget(parameters=1.5e9), "accuracy")
+    assert advice.best["model"] == "large"
+
+
+def test_other_tokenizers_compare_in_bits_per_byte_or_not_at_all():
+    def tokenized(name, size, dense, bits):
+        part = model(name, size, dense, 0.5, heldout_data=name)
+        return part.assign(bits_per_byte=part["loss"] * bits)
+
+    parts = [tokenized("large", 2e9, 2.5, 0.4), tokenized("small", 1e9, 3.0, 0.2)]  # per byte the small one is better
+    advice = guide.advise(fitted(*parts), Budget())
+    assert advice.unit == "bits per byte"
+    assert advice.best["model"] == "small"
+    with pytest.raises(InputError, match="bits_per_byte"):
+        guide.advise(fitted(*(part.drop(columns="bits_per_byte") for part in parts)), Budget())
+
+
+def test_what_cannot_be_judged_is_refused_with_what_it_needs(shallow):
+    with pytest.raises(InputError, match="dense_milliseconds"):
+        guide.advise(shallow, Budget(milliseconds=5))
+    with pytest.raises(InputError, match="above 0"):
+        guide.advise(shallow, Budget(parameters=-1))
+    with pytest.raises(InputError, match="did you mean 'large'"):
+        guide.advise(shallow, Budget(), models=("larg",))
+    with pytest.raises(InputError, match="accuracy"):
+        guide.advise(shallow, Budget(), "accuracy")
+
+
+def test_equal_seeds_give_equal_advice_and_it_is_written_whole(shallow, tmp_path):
+    first, again = (guide.advise(shallow, Budget(parameters=1.5e9), seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(first.finalists, again.finalists)
+    text = guide.save(first, tmp_path / "advice.json").read_text(encoding="utf-8")
+    assert repr(float(first.best["value"])) in text
+    assert first.sentences[0] in text
+
+
+def test_the_figure_draws_every_option_and_saves_its_numbers(shallow, tmp_path):
+    advice = guide.advise(shallow, Budget(parameters=1.5e9))
+    drawing = figures.pareto(advice)
+    assert (drawing.numbers["kind"] == "option").sum() == len(advice.options)
+    assert {path.suffix for path in drawing.save(tmp_path)} == {".pdf", ".png", ".svg", ".csv"}
+    with pytest.raises(InputError, match="cost"):
+        figures.pareto(advice, "milliseconds")

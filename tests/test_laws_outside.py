@@ -1,0 +1,113 @@
+"""Out of sample: what generates the data wins, folds leave out what they say, and verdicts follow from numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claw import laws
+from claw.errors import InputError
+from claw.laws import families, outside, simulate, verdicts, wald
+from claw.laws.sample import gather
+from claw.laws.simulate import Design, Truth
+
+DESIGN = Design(models=5, methods=("a", "b"), ratios=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), tokens=(0,))
+CONVEX = {"loss": Truth("own", "log-odds", {"a": 0.6, "s": 2.0}, {"a": 0.03}, 0.01)}
+SQUARE = {"loss": Truth("competing", "quadratic", {"b": 0.4, "c": 1.5}, {"b": 0.03, "c": 0.05}, 0.01)}
+
+
+@pytest.fixture(scope="module")
+def convex() -> laws.Points:
+    return laws.read(simulate.table(DESIGN, CONVEX))
+
+
+def test_the_true_form_wins_out_of_sample_and_halves_the_originals_error(convex):
+    for split in ("model", "ratio"):
+        table = outside.compare(convex, "loss", split).set_index("form")
+        assert table.loc["log-odds", "error"] < 0.5 * table.loc["original", "error"]
+        assert table.loc["log-odds", "ratio"] < 0.5
+    assert table.loc["log-odds", "near"]
+
+
+def test_the_simplest_form_within_one_standard_error_is_chosen(convex):
+    table = outside.compare(convex, "loss", "model")
+    assert table["chosen"].sum() == 1
+    chosen = table[table["chosen"]].iloc[0]
+    near = table[table["near"] == True]  # noqa: E712
+    assert chosen["parameters"] == near["parameters"].min()
+
+
+@pytest.mark.parametrize("split", ["model", "method", "family", "ratio", "size"])
+def test_folds_leave_out_what_they_say(convex, split):
+    found = gather(convex, families.find("unit-α", "cross"), "loss")
+    tested = np.zeros(found.n, bool)
+    for name, train, test in outside.folds(found, split):
+        assert not (train & test).any()
+        tested |= test
+        if split in ("model", "method", "family"):
+            assert set(found.rows[split][test]) == {name}
+            assert name not in set(found.rows[split][train])
+    if split == "ratio":
+        assert found.covariates["r"][~tested].max() <= 0.5 < found.covariates["r"][tested].min()
+    if split == "size":
+        assert found.covariates["size"][~tested].max() < found.covariates["size"][tested].min()
+    with pytest.raises(InputError, match="split"):
+        next(outside.folds(found, "planet"))
+
+
+def test_predictions_do_not_depend_on_what_is_left_out(convex):
+    frame, _ = outside.predictions(convex, "loss", "model", only=["unit-α"])
+    spoiled = convex.rows.copy()
+    spoiled.loc[(spoiled["model"] == "model-0") & (spoiled["ratio"] > 0), "loss"] *= 3
+    other, _ = outside.predictions(laws.Points(spoiled, convex.excluded, (), convex.given), "loss", "model", only=["unit-α"])
+    own = frame["model"] == "model-0"
+    np.testing.assert_allclose(frame["unit-α"][own] * frame["y"][own], other["unit-α"][own] * other["y"][own])
+    assert not np.allclose(frame["unit-α"][~own], other["unit-α"][~own])
+
+
+def verdict(points: laws.Points, claim: str) -> laws.Verdict:
+    names = ("model", "ratio")
+    comparisons = {f"{response}|{split}|method": outside.compare(points, response, split)
+                   for response in points.responses for split in names}  # fmt: skip
+    found = verdicts.judge(points, comparisons, wald.ask_all(points))
+    return next(one for one in found if claim in one.claim)
+
+
+def test_a_quadratic_world_supports_the_claim_and_another_contradicts_it(convex):
+    assert verdict(laws.read(simulate.table(DESIGN, SQUARE)), "quadratic").verdict == "supported"
+    assert verdict(convex, "quadratic").verdict != "supported"
+
+
+def test_a_verdict_quotes_the_numbers_it_rests_on(convex):
+    found = verdict(convex, "quadratic")
+    assert found.verdict in found.sentence
+    assert f"{abs(found.evidence['delta_bic']):.0f}" in found.sentence
+    assert f"{found.evidence['extrapolation']['error']:.1%}" in found.sentence
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.7, "contradicted"), (0.55, "supported"), (0.2, "not distinguishable")])
+def test_the_bound_on_recovery(gain, expected):
+    rows = [("dense", 0.0, 0, 3.0), ("a", 0.5, 0, 10.0), ("a", 0.5, 1_000_000, 10.0 * (1 - gain))]
+    frame = pd.DataFrame(rows, columns=["method", "ratio", "recovery_tokens", "loss"]).assign(model="m", seed=0)
+    found = verdicts.judge(laws.read(frame), {}, pd.DataFrame(columns=wald.COLUMNS))
+    assert next(one for one in found if "55 %" in one.claim).verdict == expected
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(0.57, "supported"), (0.9, "contradicted")])
+def test_the_figure_for_accuracy_kept(kept, expected):
+    rows = [
+        {"model": m, "method": "a", "ratio": 0.3, "accuracy": 0.6 * kept + 0.001 * i, "accuracy0": 0.6}
+        for i, m in enumerate("xyz")
+    ]
+    found = verdicts.judge(laws.read(pd.DataFrame(rows)), {}, pd.DataFrame(columns=wald.COLUMNS))
+    assert next(one for one in found if "57%" in one.claim).verdict == expected
+
+
+def test_tests_are_corrected_together_and_find_what_is_there():
+    truth = {"loss": Truth("cross", "unit-α×size", {"β": 1.2, "λ": -0.5, "γ": 0.3}, {"β": 0.02, "γ": 0.01}, 0.01)}
+    points = laws.read(simulate.table(Design(models=8, methods=("a",), ratios=(0.2, 0.5, 0.8), tokens=(0, 1e6)), truth))
+    found = wald.ask_all(points).set_index("name")
+    assert (found["p_holm"] >= found["p"] - 1e-12).all()
+    assert found.loc["size", "p_holm"] < 0.05
+    assert found.loc["size", "estimate"] == pytest.approx(-0.5, abs=0.15)
+    judged = verdicts.judge(points, {}, wald.ask_all(points))
+    assert next(one for one in judged if "larger models compress better" in one.claim).verdict == "supported"

@@ -1,0 +1,269 @@
+"""Laws across models: known laws are found again, intervals hold the truth, every trap is met, and bad input is named."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from claw import laws
+from claw.errors import InputError
+from claw.laws import clusters, diagnostics, families, forms, pooled, simulate
+from claw.laws.sample import ALL, gather
+from claw.laws.simulate import Design, Truth
+
+SMALL = Design(models=5, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6, 25e6))
+FEW = replace(SMALL, models=3, tokens=(0, 25e6))
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return simulate.table(SMALL, simulate.TRUTHS)
+
+
+@pytest.fixture(scope="module")
+def fitted(table) -> laws.Laws:
+    return laws.fit(table, draws=300, compare=False)
+
+
+def one(table, form, family="cross", response="loss", kinds=("bias-reduced", "clustered", "ordinary"), **options):
+    law = families.find(form, family)
+    found = gather(laws.read(table), law, response, **options)
+    return pooled.fit(found, law, family, response, "ratio", ALL, kinds=kinds, draws=200)
+
+
+@pytest.mark.parametrize(
+    ("response", "truth"),
+    [
+        ("loss", Truth("cross", "anchored", {"β": 1.2, "γ": 0.2})),
+        ("loss", Truth("cross", "original", {"α": 1.05, "β": 1.2, "γ": 0.2})),
+        ("loss", Truth("cross", "unit-α×size", {"β": 1.2, "λ": -0.3, "γ": 0.2})),
+        ("accuracy", Truth("retention", "retention-quadratic", {"b": 0.6, "q": 0.2, "g": 0.3})),
+        ("accuracy", Truth("retention", "retention-logit", {"b": 1.5, "g": 0.3})),
+        ("loss", Truth("competing", "plateau", {"p": 2.5, "s": 0.5, "k": 2.0})),
+        ("loss", Truth("competing", "exponential", {"b": 0.9})),
+        ("loss", Truth("own", "log-odds", {"a": 0.6, "s": 2.0})),
+        ("loss", Truth("own", "half-way", {"p": 3.0, "m": 0.6, "k": 2.0})),
+        ("loss", Truth("post-training", "P² of one size", {"D_C": 0.9, "E": 0.3, "γ": -1.5, "β": 0.4})),
+    ],
+)
+def test_a_law_without_noise_is_found_exactly(response, truth):
+    design = replace(SMALL, tokens=(1e6, 5e6, 25e6)) if truth.family == "post-training" else SMALL
+    exact = simulate.table(design, {response: Truth(truth.family, truth.form, truth.theta, {}, 1e-9)})
+    recovered = truth.family not in ("competing", "own")
+    law = one(exact, truth.form, truth.family, response, ("bias-reduced",), recovered=recovered)
+    np.testing.assert_allclose(law.coefficients, [truth.theta[name] for name in law.parameters], rtol=1e-4)
+    assert law.quality["r2"] > 1 - 1e-8
+
+
+def test_default_intervals_cover_where_ordinary_ones_do_not():
+    truth, rng = {"loss": Truth("cross", "unit-α", {"β": 1.2, "γ": 0.15}, {"β": 0.2, "γ": 0.05})}, np.random.default_rng(0)
+    kinds = ("bias-reduced", "clustered", "ordinary")
+    design = Design(models=6, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 5e6))
+    law = families.find("unit-α", "cross")
+    found = gather(laws.read(simulate.table(design, truth)), law, "loss")
+    hits, estimates = {kind: [] for kind in kinds}, []
+    for _ in range(250):
+        y = simulate.draw(found.rows, truth["loss"], "loss", rng)
+        drawn = pooled.fit(gather_like(found, y), law, "cross", "loss", "ratio", ALL, kinds=kinds, draws=100)
+        estimates.append(drawn.coefficients)
+        for kind in kinds:
+            low, high = drawn.intervals[kind].T
+            hits[kind].append((low <= [1.2, 0.15]) & (high >= [1.2, 0.15]))
+    share = {kind: np.mean(found) for kind, found in hits.items()}
+    assert 0.92 <= share["bias-reduced"] <= 0.98
+    assert share["ordinary"] < 0.75
+    bias = (np.mean(estimates, axis=0) - [1.2, 0.15]) / np.std(estimates, axis=0)
+    assert np.abs(bias).max() < 0.2  # 250 draws know it to 0.06
+
+
+def gather_like(found, y):
+    """The sample with another response."""
+    return replace(found, y=y, target=forms.to_scale("log", y, found.covariates))
+
+
+def test_clustered_covariance_is_that_of_statsmodels(table):
+    import statsmodels.formula.api as smf
+
+    found = gather(laws.read(table), families.find("original", "cross"), "loss")
+    design = families.find("original", "cross").design(found.covariates)
+    frame = pd.DataFrame(design, columns=["l", "x", "d"]).assign(y=found.target, model=found.groups)
+    codes = pd.factorize(frame["model"])[0]
+    reference = smf.ols("y ~ 0 + l + x + d", frame).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    law = one(table, "original")
+    np.testing.assert_allclose(law.coefficients, reference.params, rtol=1e-8)
+    np.testing.assert_allclose(law.intervals["clustered"], reference.conf_int(), rtol=1e-6)
+    np.testing.assert_allclose(clusters.clustered(law.clusters), reference.cov_params(), rtol=1e-6)
+
+
+def test_every_kind_of_interval_stands_beside_the_others(fitted):
+    law = fitted.law("unit-α")
+    assert set(law.intervals) == set(laws.KINDS)
+    for found in law.intervals.values():
+        assert (found[:, 0] < law.coefficients).all()
+        assert (law.coefficients < found[:, 1]).all()
+
+
+def test_three_bands_are_told_apart(fitted):
+    band = fitted.predict([0.2, 0.5, 0.8], "model-0", "a", law="anchored")
+    assert (band["confidence_low"] < band["mean"]).all()
+    assert (band["model_low"] <= band["confidence_low"]).all()
+    assert (band["run_high"] - band["run_low"] > 0).all()
+    assert fitted.predict([0.2], "model-0", "a").attrs["law"].startswith("quadratic")
+    new = fitted.predict([0.3], "new", dense=3.0)
+    assert new.attrs["law"] == "anchored (all methods)"
+    with pytest.raises(InputError, match="pass dense="):
+        fitted.predict([0.3], "new")
+
+
+def test_the_critical_ratio_of_an_anchored_law_is_in_closed_form():
+    exact = simulate.table(FEW, {"loss": Truth("cross", "anchored", {"β": 1.2, "γ": 0.2}, {}, 1e-9)})
+    fitted = laws.fit(exact, draws=100, compare=False)
+    found = fitted.critical_ratio(1.3, "model-0", "a", law="anchored")
+    assert found.ratio == pytest.approx(1.3 ** (1 / 1.2) - 1, abs=1e-4)
+    recovered = fitted.critical_ratio(1.3, "model-0", "a", 25e6, law="anchored")
+    assert recovered.ratio > found.ratio
+
+
+def test_equal_seeds_give_equal_laws_and_json_keeps_every_digit(fitted):
+    few = simulate.table(FEW, {"loss": simulate.TRUTHS["loss"]})
+    first, again, other = (laws.fit(few, seed=seed, draws=100, compare=False) for seed in (0, 0, 1))
+    assert again.to_json() == first.to_json()
+    assert not np.array_equal(other.law("anchored").intervals["pairs"], first.law("anchored").intervals["pairs"])
+    read = laws.from_json(fitted.to_json())
+    assert read.to_json() == fitted.to_json()
+    for kind in laws.KINDS:
+        args = ([0.15, 0.6], "model-1", "b", 1e6)
+        expected = fitted.predict(*args, law="anchored", interval=kind)
+        pd.testing.assert_frame_equal(read.predict(*args, law="anchored", interval=kind), expected)
+
+
+# The traps, in the order of the list they are known from.
+
+
+def test_trap_1_competing_forms_share_one_response():
+    assert {form.scale for form in (*families.COMPETING, *families.OWN)} == {"relative"}
+    assert all("y/y0" in form.formula for form in (*families.COMPETING, *families.OWN))
+
+
+def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
+    found = diagnostics.sensitivity(laws.read(table), form="anchored").set_index(["choice", "parameter"])["estimate"]
+    millions, tokens = found["as reported (D in millions)", "γ"], found["D in tokens", "γ"]
+    assert millions == pytest.approx(one(table, "anchored").coefficients[1])
+    assert abs(tokens - millions) > 0.01
+    assert families.switch({"d": 1e6}) < 1e-5 < 0.1 < families.switch({"d": 1.0})
+
+
+def test_trap_3_alpha_rests_on_as_many_numbers_as_there_are_models(table):
+    found = diagnostics.of(laws.read(table), families.find("original", "cross"), "loss").parameters.set_index("parameter")
+    assert found.loc["α", "rests on"] == "5 models, one value each"
+    assert found.loc["α", "values"] == 5
+    two = table[table["model"].isin(["model-0"])]
+    why = laws.fit(two, draws=100, compare=False).unfitted
+    assert "1 model" in why[why["form"] == "original"]["why"].iloc[0]
+
+
+def test_trap_4_the_original_law_misses_the_dense_loss_and_says_by_how_much(fitted):
+    assert fitted.law("original").quality["anchor_error"] > 0.01
+    assert fitted.law("anchored").quality["anchor_error"] < 1e-12
+
+
+def test_trap_5_both_r2_are_reported_and_the_uncentred_flatters(fitted):
+    quality = fitted.law("original").quality
+    assert quality["r2_uncentred"] > quality["r2"]
+    assert "R² uncentred" in fitted._repr_html_()
+
+
+def test_trap_6_mean_and_median_and_the_jacobian(table, fitted):
+    median, mean = (fitted.predict([0.9], "model-0", "a", law="anchored", statistic=s)["mean"][0] for s in ("median", "mean"))
+    assert mean > median
+    law, sample = families.find("unit-α", "cross"), None
+    sample = gather(laws.read(table), law, "loss")
+    fit = one(table, "unit-α")
+    sigma = math.sqrt(np.mean((sample.target - law.eta(sample.covariates, fit.coefficients)) ** 2))
+    density = stats.lognorm.logpdf(sample.y, sigma, scale=np.exp(law.eta(sample.covariates, fit.coefficients)))
+    assert fit.quality["loglike"] == pytest.approx(density.sum())
+
+
+@pytest.mark.parametrize("scale", ["log", "relative", "retention", "inverse", "logit", "identity"])
+def test_trap_6_every_scale_is_invertible_and_has_its_jacobian(scale):
+    y, step = np.array([0.35, 0.42, 0.6]), 1e-6
+    c = {"dense": np.full(3, 0.7), "chance": np.full(3, 0.25)}
+    np.testing.assert_allclose(forms.from_scale(scale, forms.to_scale(scale, y, c), c), y)
+    slope = (forms.to_scale(scale, y + step, c) - forms.to_scale(scale, y - step, c)) / (2 * step)
+    assert forms.log_jacobian(scale, y, c) == pytest.approx(np.log(np.abs(slope)).sum(), abs=1e-6)
+
+
+def test_trap_7_accuracy_has_a_floor_weights_and_a_logit_beside_the_line(table, fitted):
+    law = fitted.law("retention-linear", "accuracy")
+    assert fitted.law("retention-logit", "accuracy").n <= law.n
+    noisy = table.assign(accuracy_stderr=np.where(table["ratio"] > 0.8, 10.0, 0.01))
+    noisy.loc[noisy["ratio"] > 0.8, "accuracy"] = 0.9
+    assert one(noisy, "retention-linear", "retention", "accuracy").coefficients[0] == pytest.approx(
+        law.coefficients[0], abs=0.1
+    )
+
+
+def test_trap_8_the_collapse_is_left_out_on_request(table):
+    found = diagnostics.sensitivity(laws.read(table)).groupby("choice")["n"].max()
+    assert found["without r > 0.7"] == round(found["as reported (D in millions)"] * 4 / 5)
+
+
+def test_trap_9_nominal_and_true_ratio_give_different_laws_and_a_conversion(fitted):
+    nominal, true = (fitted.law("unit-α", axis=axis).coefficients[0] for axis in ("ratio", "ratio_params"))
+    assert true > nominal * 1.3
+    np.testing.assert_allclose(fitted.conversion()["mean"], 0.62)
+    assert "0.62 × r of all parameters" in fitted.summary()
+
+
+def test_one_ratio_carries_no_law(table):
+    single = table[table["ratio"].isin([0.0, 0.3])]
+    found = laws.fit(single, draws=100, compare=False)
+    assert not found.curves
+    assert not found.pooled
+    assert found.unfitted["why"].str.contains("one ratio").any()
+
+
+def test_losses_of_other_tokenizers_are_not_pooled_in_absolute_terms(table):
+    few = table[table["model"].isin(["model-0", "model-1"])].drop(columns="accuracy")
+    mixed = few.assign(heldout_data=few["model"])
+    found = laws.fit(mixed, draws=100, compare=False)
+    assert any("tokenizers" in note for note in found.points.notes)
+    why = found.unfitted[found.unfitted["form"] == "original"]["why"].iloc[0]
+    assert "fit_each(table, by='heldout_data')" in why
+    assert found.law("anchored").n == found.law("unit-α").n > 0
+
+
+def test_one_model_speaks_of_itself_only(table):
+    found = laws.fit(table[table["model"] == "model-0"], draws=100, compare=False)
+    law = found.law("anchored")
+    assert law.unit == "curve"
+    assert "say nothing of other models" in " ".join(law.notes)
+    band = found.predict([0.5], "model-0", "a", law="anchored")
+    assert band["model_low"].isna().all()
+    assert "nothing of any other" in found.summary()
+
+
+def test_unknown_laws_and_intervals_are_answered_with_names(fitted):
+    with pytest.raises(InputError, match="did you mean 'anchored'"):
+        fitted.law("anchord")
+    with pytest.raises(InputError, match="bias-reduced"):
+        fitted.predict([0.1], "model-0", "a", law="anchored", interval="normal")
+    with pytest.raises(InputError, match="level"):
+        laws.fit(pd.DataFrame(), level=95)
+    with pytest.raises(InputError, match="draws"):
+        laws.fit(pd.DataFrame(), draws=1)
+
+
+def test_speed_follows_the_share_truly_removed():
+    rows = simulate.table(FEW, {"loss": simulate.TRUTHS["loss"]})
+    rows["speedup_decode"] = (1 - rows["ratio_params"]) ** -0.8
+    found = laws.fit(rows, draws=100, compare=False)
+    assert found.law("speed-power-one-size", "speedup_decode", axis="ratio_params").coefficients[0] == pytest.approx(0.8)
+    at = found.predict([0.5], "model-0", "a", response="speedup_decode").iloc[0]
+    assert at["share"] == pytest.approx(0.31)
+    assert at["mean"] == pytest.approx(0.69**-0.8)
+    with pytest.raises(InputError, match="speedup_prefill"):
+        found.predict([0.5], "model-0", "a", response="speedup_prefill")

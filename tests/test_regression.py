@@ -1,0 +1,80 @@
+"""Regression onto the dense model: nothing lost where nothing is cut, better than projection where something is."""
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from claw import data, evaluate
+from claw.anatomy import anatomy
+from claw.prune import regression
+from claw.prune.statistics import calibrate
+from claw.prune.surgery import Units
+
+WITHOUT_OUTPUT_NORMS = ("llama", "qwen2", "qwen3", "mistral")
+
+
+@pytest.fixture
+def blocks(tokenizer, train_text):
+    return data.blocks(tokenizer, train_text, length=32, count=128)
+
+
+def units(parts, width=None, groups=None, layers=None):
+    neurons = torch.arange(width or parts.width)
+    kept = torch.arange(groups or parts.groups)
+    indices = range(parts.depth)
+    return Units(tuple(layers or indices), dict.fromkeys(indices, neurons), dict.fromkeys(indices, kept))
+
+
+@pytest.mark.parametrize("family", WITHOUT_OUTPUT_NORMS)
+def test_at_full_size_the_model_is_itself(family, blocks, own_cache):
+    model = tiny_model(family)
+    parts = anatomy(model)
+    same = regression.regressed(parts, parts.shape, units(parts), calibrate(model, blocks))
+    ids = blocks.ids[:4]
+    assert torch.allclose(same(ids).logits, model(ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", WITHOUT_OUTPUT_NORMS)
+def test_the_result_has_the_shape_asked_for_and_is_nearer_than_projection(family, blocks, own_cache, monkeypatch):
+    model = tiny_model(family)
+    parts = anatomy(model)
+    statistics = calibrate(model, blocks)
+    target = parts.shape.with_(width=40, groups=1, heads=2, hidden=24, depth=2)
+    chosen = units(parts, 40, 1, (0, 2))
+    fitted = regression.regressed(parts, target, chosen, statistics)
+    assert anatomy(fitted).shape == target
+    monkeypatch.setattr(regression, "_refit", lambda *_: None)
+    projected = regression.regressed(parts, target, chosen, statistics)
+    ids = blocks.ids[:16]
+    with torch.no_grad():
+        wanted = model(ids).logits.log_softmax(-1)
+        fit, plain = ((m(ids).logits.log_softmax(-1) - wanted).square().mean() for m in (fitted, projected))
+    assert fit < plain
+
+
+def test_a_direction_that_the_stream_never_uses_costs_nothing(blocks, own_cache):
+    """A model whose stream lives in 24 of its 32 dimensions is the same model at hidden width 24."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.norm.weight.fill_(1.0)
+        model.model.embed_tokens.weight[:, 24:] = 0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[24:] = 0
+            layer.mlp.down_proj.weight[24:] = 0
+    parts = anatomy(model)
+    target = parts.shape.with_(hidden=24)
+    small = regression.regressed(parts, target, units(parts), calibrate(model, blocks))
+    before, after = (evaluate.cross_entropy(m, blocks).mean for m in (model, small))
+    assert after == pytest.approx(before, abs=2e-3)
+
+
+def test_the_ridge_is_pulled_towards_its_start():
+    draw = torch.Generator().manual_seed(0)
+    x, start = torch.randn(200, 6, generator=draw), torch.randn(3, 6, generator=draw)
+    truth = torch.randn(3, 6, generator=draw)
+    assert torch.allclose(regression.fit(x, x @ truth.T, start, 1e-7), truth, atol=1e-3)
+    assert torch.allclose(regression.fit(x, x @ truth.T, start, 1e7), start, atol=1e-3)
+
+
+def test_architectures_that_normalise_what_they_write_are_not_supported():
+    assert not regression.supports(anatomy(tiny_model("gemma3")))

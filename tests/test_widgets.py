@@ -1,0 +1,77 @@
+"""The explorer: menus that fit together, artists that move, words that say what the laws say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claw import laws, widgets
+from claw.errors import InputError
+from claw.laws import simulate
+from claw.laws.simulate import Design
+
+
+@pytest.fixture(scope="module")
+def fitted() -> laws.Laws:
+    design = Design(models=3, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6))
+    table = simulate.table(design, simulate.TRUTHS)
+    table["speedup_decode"] = (1 - table["ratio_params"]) ** -0.8
+    table = table[~((table["method"] == "b") & (table["recovery_tokens"] > 0))]
+    return laws.fit(table, compare=False, draws=100)
+
+
+def test_a_move_changes_image_and_words_and_nothing_is_drawn_anew(fitted):
+    explorer = widgets.Explorer(fitted)
+    artists = [panel.inside for panel in explorer.panels]
+    before, words = explorer.image.value, explorer.words.value
+    explorer.ratio.value = 0.7
+    assert explorer.image.value != before
+    assert explorer.words.value != words
+    assert "Removing 70%" in explorer.words.value
+    assert [panel.inside for panel in explorer.panels] == artists
+    assert all(len(panel.axes.lines) == 6 for panel in explorer.panels)
+
+
+def test_words_hold_the_laws_own_numbers(fitted):
+    explorer = widgets.Explorer(fitted)
+    explorer.ratio.value = 0.3
+    expected = fitted.predict(0.3, "model-0", "a")["mean"].iloc[0]
+    assert f"loss {expected:.3g} nats per token" in explorer.words.value
+    assert str(fitted.critical_ratio(1.1, "model-0", "a"))[:9] in explorer.words.value
+    assert "decode 1." in explorer.words.value
+
+
+def test_menus_offer_what_was_measured(fitted):
+    explorer = widgets.Explorer(fitted)
+    explorer.tokens.value = 1e6
+    explorer.method.value = "b"
+    assert [value for _, value in explorer.tokens.options] == [0.0]
+    assert explorer.choice == widgets.Choice("model-0", "b", 0.0, "own")
+    explorer.model.value = "model-2"
+    assert "model-2 with b" in explorer.words.value
+
+
+def test_the_interval_menu_changes_what_bands_rest_on(fitted):
+    explorer = widgets.Explorer(fitted)
+    laws_shown = {}
+    for kind in ("own", "bias-reduced", "wild"):
+        explorer.interval.value = kind
+        view = explorer.panels[0].view
+        laws_shown[kind] = (view.law, view.band["confidence_high"].iloc[50])
+    assert laws_shown["own"][0].startswith("quadratic")
+    assert laws_shown["wild"][0].startswith("anchored")
+    assert len({width for _, width in laws_shown.values()}) == 3
+
+
+def test_allowing_more_loss_reaches_farther(fitted):
+    explorer = widgets.Explorer(fitted)
+    explorer.allowed.value = 0.05
+    near = explorer.panels[0].view.critical.ratio
+    explorer.allowed.value = 0.5
+    assert explorer.panels[0].view.critical.ratio > near
+    np.testing.assert_allclose(explorer.panels[0].limit.get_xdata()[0], explorer.panels[0].view.critical.ratio)
+
+
+def test_a_table_without_laws_says_what_is_missing():
+    frame = pd.DataFrame({"model": "m", "method": ["dense", "a"], "ratio": [0.0, 0.3], "loss": [3.0, 3.5]})
+    with pytest.raises(InputError, match="three ratios"):
+        widgets.explorer(laws.fit(frame, compare=False))
