@@ -116,7 +116,7 @@ class Decoder:
     def _run(self, trees: Trees, points: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None):
         parts = self.parts
         x = parts.embedding(trees.tokens)
-        rotations = {kind: _rotation(parts, x, trees.depth, kind) for kind in dict.fromkeys(self.rotary_types)}
+        rotations = {kind: rotation(parts, x, trees.depth, kind) for kind in dict.fromkeys(self.rotary_types)}
         masks = {w: [_mask(rows, _length(stem), w, x.dtype) for rows in trees.groups] for w in dict.fromkeys(self.windows)}
         for layer in parts.layers:
             last = layer is parts.layers[-1]
@@ -237,7 +237,7 @@ def _window(parts: Anatomy, layer: Layer) -> int | None:
     return getattr(parts.config, "sliding_window", None)
 
 
-def _rotation(parts: Anatomy, x: torch.Tensor, depth: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+def rotation(parts: Anatomy, x: torch.Tensor, depth: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines (N, 1, h) from the model's own table."""
     typed = () if kind is None else (kind,)
     cos, sin = parts.backbone.rotary_emb(x, depth[None], *typed)

@@ -17,6 +17,7 @@ from claw.anatomy import ATTENTION, FEED_FORWARD
 from claw.errors import InputError
 from claw.models import check_same_vocabulary
 from claw.recovery import objective
+from claw.recovery.forward import Forward
 from claw.specs import Recovery
 
 TARGETS = (*ATTENTION, *FEED_FORWARD)
@@ -32,6 +33,7 @@ class Student:
         self.model = copy.deepcopy(model)
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
             _cast(self.model, torch.bfloat16)
+        self.forward = Forward(self.model)
         if recovery.recipe == "lora":
             self.adapted = adapt(self.model, recovery.rank, targets, seed)
         else:
@@ -42,7 +44,7 @@ class Student:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
         places = scored[:, 1:].flatten().nonzero()[:, 0]
         targets = ids[:, 1:].flatten()[places]
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
+        hidden = self.forward(ids)[:, :-1].flatten(0, 1)[places]
         head = self.model.lm_head.weight
         if self.teacher is None:
             return objective.cross_entropy(hidden, head, targets)
@@ -54,7 +56,7 @@ class Student:
     def recompute(self) -> None:
         """From now on keep no activations inside a block, and compute them again in the backward pass."""
         _switch(self.model, "enable")({"use_reentrant": False})
-        self.recomputes = True
+        self.recomputes = self.forward.recomputes = True
 
     @torch.no_grad()
     def plain(self, wide: Sequence[torch.Tensor]) -> nn.Module:

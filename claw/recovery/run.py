@@ -99,6 +99,8 @@ def milestones(
 class Run:
     """One training run: a student, its weights, and where it is."""
 
+    student_type = Student
+
     def __init__(self, model, blocks, recovery, budgets, heldout, teacher, targets, share, checkpointing, seconds):
         self.blocks, self.recovery, self.budgets = blocks, recovery, budgets
         self.heldout, self.share, self.every = heldout, share, seconds
@@ -107,7 +109,7 @@ class Run:
         self.identity = hashlib.sha256(
             f"{recovery.run.digest} {weights_hash(model)} {blocks.ids[0].tolist()} {seed} {list(targets)}".encode()
         ).hexdigest()[:16]
-        self.student = Student(model, recovery, teacher, targets, seed)
+        self.student = self.student_type(model, recovery, teacher, targets, seed)
         self.device = next(model.parameters()).device
         self.weights = Weights(self.student.trained, recovery.learning_rate)
         self.rows = max(1, PART_TOKENS.get(self.device.type, 2048) // blocks.length)

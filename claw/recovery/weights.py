@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from claw.errors import InputError
 
@@ -28,12 +29,14 @@ class Weights:
         self.wide = [p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in self.working]
         self.narrow = [(p, w) for p, w in zip(self.working, self.wide, strict=True) if p is not w]
         self.hooks = [p.register_post_accumulate_grad_hook(_adder(w)) for p, w in self.narrow]
-        self.optimizer = torch.optim.AdamW(self.wide, lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+        sharded = isinstance(self.wide[0], DTensor)
+        self.optimizer = torch.optim.AdamW(self.wide, lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=not sharded)
 
     @torch.no_grad()
     def step(self, factor: float) -> float:
         """One step of AdamW at `factor` times the peak rate, gradients clipped; their norm. Not finite: nothing is changed."""
-        norm = float(nn.utils.clip_grad_norm_(self.wide, LARGEST_NORM))
+        norm = nn.utils.clip_grad_norm_(self.wide, LARGEST_NORM)
+        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if norm < float("inf"):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * factor

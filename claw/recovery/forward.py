@@ -1,0 +1,180 @@
+"""A decoder's forward pass for training, equal to the stock one up to rounding and with few passes over memory.
+
+On a CPU a stock training step spends most of its time outside matrix products. Here norms, gates and rotations have their
+gradients written out, so that nothing is widened, copied or kept that they do not need; LoRA's two thin products are added
+inside the product they belong to; and attention is plain products over blocks of queries, keys shared by a group of query
+heads without being repeated. What the model is made of is read off its modules by `claw.engine`, which also compares with the
+stock pass; a model that it does not understand, and long blocks, go through the stock forward.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from claw.anatomy import Layer
+from claw.engine.decoder import Decoder, build, rotate, rotation
+
+LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
+QUERIES = 256  # queries whose scores are made at one time; keys after the last of them are left out
+
+
+class Forward:
+    """Hidden states after the last norm, (B, T, d), with gradients."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.decoder: Decoder | None = build(model)[0] if next(model.parameters()).device.type == "cpu" else None
+        self.recomputes = False
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        if self.decoder is None or ids.shape[1] > LONGEST:
+            return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        decoder, parts = self.decoder, self.decoder.parts
+        batch, length = ids.shape
+        x = parts.embedding(ids).flatten(0, 1)
+        places = torch.arange(length, device=ids.device)
+        turns = {kind: rotation(parts, x, places.repeat(batch), kind) for kind in dict.fromkeys(decoder.rotary_types)}
+        masks = {window: _masks(length, window, x) for window in dict.fromkeys(decoder.windows)}
+        for layer in parts.layers:
+            given = (layer, x, batch, turns[decoder.rotary_types[layer.index]], masks[decoder.windows[layer.index]])
+            x = checkpoint(self._block, *given, use_reentrant=False) if self.recomputes else self._block(*given)
+        return self._norm(parts.norm, x).view(batch, length, -1)
+
+    def _block(self, layer: Layer, x: torch.Tensor, batch: int, turn, masks) -> torch.Tensor:
+        y = self._norm(layer.input_norm, x)
+        q, k, v = (linear(y, module) for module in (layer.q, layer.k, layer.v))
+        y = attend(*self._heads(layer, q, k, turn), v, batch, self.decoder.parts.head_size, layer.attention.scaling, masks)
+        x = x + self._after(layer.after_attention, linear(y, layer.o))
+        y = self._norm(layer.mlp_norm, x)
+        gate, up = linear(y, layer.gate), linear(y, layer.up)
+        y = Gated.apply(gate, up) if isinstance(layer.mlp.act_fn, nn.SiLU) else layer.mlp.act_fn(gate) * up
+        return x + self._after(layer.after_mlp, linear(y, layer.down))
+
+    def _heads(self, layer: Layer, q: torch.Tensor, k: torch.Tensor, turn) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys (N, heads, h), rotated."""
+        q, k = (x.view(len(x), -1, self.decoder.parts.head_size) for x in (q, k))
+        if hasattr(layer.attention, "q_norm"):
+            q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
+        return Rotated.apply(q, *turn), Rotated.apply(k, *turn)
+
+    def _norm(self, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if self.decoder.parts.gain_offset:
+            return norm(x)
+        return Normalised.apply(x, norm.weight, norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
+
+    def _after(self, norm: nn.Module | None, y: torch.Tensor) -> torch.Tensor:
+        return y if norm is None else self._norm(norm, y)
+
+
+def linear(x: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """What the module does to (N, in); with an adapter, its products go into the same result."""
+    if not hasattr(module, "lora_A"):
+        return module(x)
+    (name,) = module.active_adapters
+    base = module.get_base_layer()
+    return Adapted.apply(
+        x, base.weight, base.bias, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+    )
+
+
+class Adapted(torch.autograd.Function):
+    """W x + b + s B A x for frozen W and b, with gradients for A, B and x."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, down, up, scale):
+        thin = F.linear(x, down).mul_(scale)
+        ctx.save_for_backward(x, weight, down, up, thin)
+        ctx.scale = scale
+        return F.linear(x, weight, bias).addmm_(thin, up.t())
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, down, up, thin = ctx.saved_tensors
+        back = (grad @ up).mul_(ctx.scale)
+        grad_x = (grad @ weight).addmm_(back, down) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, back.t() @ x, grad.t() @ thin, None
+
+
+class Normalised(torch.autograd.Function):
+    """RMSNorm of (N, d): n = x / √(mean x² + eps), times the gain."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        square = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_().div_(x.shape[-1])
+        ctx.save_for_backward(x, weight, square)
+        ctx.eps = eps
+        return _scaled(x, square, eps).mul_(weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, square = ctx.saved_tensors
+        normal = _scaled(x, square, ctx.eps)
+        product = grad * normal
+        grad_weight = product.sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        share = (product @ weight).float().div_(-x.shape[-1])[:, None]
+        inner = (grad * weight).addcmul_(normal, share.to(x.dtype))
+        return inner.mul_((square + ctx.eps).rsqrt_()[:, None].to(x.dtype)), grad_weight, None
+
+
+def _scaled(x: torch.Tensor, square: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / √(square + eps): batch norm with tokens for channels is one fused pass on a CPU."""
+    return F.batch_norm(x[None], torch.zeros_like(square), square, eps=eps)[0]
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate) · up, keeping its two inputs only."""
+
+    @staticmethod
+    def forward(ctx, gate, up):
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx, grad):
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+
+
+class Rotated(torch.autograd.Function):
+    """Rotary embedding of heads (N, H, h); its gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, grad):
+        cos, sin = ctx.saved_tensors
+        return rotate(grad, cos, -sin), None, None
+
+
+def _masks(length: int, window: int | None, x: torch.Tensor) -> list[torch.Tensor]:
+    """Additive masks (queries, keys) of each block of queries."""
+    places = torch.arange(length, device=x.device)
+    found = []
+    for first in range(0, length, QUERIES):
+        back = places[first : first + QUERIES, None] - places[: first + QUERIES]
+        hidden = (back < 0) if window is None else (back < 0) | (back >= window)
+        found.append(torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(hidden, -torch.inf))
+    return found
+
+
+def attend(q, k, v, batch: int, size: int, scale: float, masks: list[torch.Tensor]) -> torch.Tensor:
+    """Causal attention of queries (N, H, h) to keys (N, G, h) and values (N, G·h), as (N, H·h).
+
+    The query heads of a group are rows of one product with the group's keys.
+    """
+    length, groups = len(q) // batch, k.shape[1]
+    repeat = q.shape[1] // groups
+    q = q.view(batch, length, groups, repeat, size).permute(0, 2, 3, 1, 4)  # B G R T h
+    k, v = (x.reshape(batch, length, groups, size).transpose(1, 2).flatten(0, 1) for x in (k, v))  # BG T h
+    found = []
+    for first, mask in zip(range(0, length, QUERIES), masks, strict=True):
+        rows, keys = mask.shape
+        part = q[:, :, :, first : first + rows].reshape(batch * groups, repeat * rows, size)
+        scores = torch.baddbmm(mask.repeat(repeat, 1), part, k[:, :keys].transpose(1, 2), alpha=scale)
+        out = torch.bmm(scores.softmax(-1), v[:, :keys])
+        found.append(out.view(batch, groups, repeat, rows, size))
+    return torch.cat(found, dim=3).permute(0, 3, 1, 2, 4).reshape(batch * length, -1)

@@ -1,0 +1,149 @@
+"""Full fine-tuning of a model larger than one device: weights, gradients and moments spread over processes by FSDP.
+
+    accelerate launch --num_processes 8 -m claw.recovery.sharded CHECKPOINT OUT --tokens 10000000
+    torchrun --standalone --nproc_per_node 2 -m claw.recovery.sharded CHECKPOINT OUT --tokens 100000  # processors only
+
+Each process takes its share of a batch. Weights are float32 shards; products are computed in the model's own type, gradients
+are added in float32. A budget ends in the same weights as in one process, up to rounding. Held-out loss is measured
+afterwards on the saved checkpoint (notebook 30); a run that was killed starts again.
+"""
+
+import argparse
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from claw.anatomy import anatomy
+from claw.data import Blocks
+from claw.errors import InputError
+from claw.recovery import objective, schedule
+from claw.recovery.recipes import Student, check
+from claw.recovery.report import Report
+from claw.recovery.run import Run
+from claw.specs import Recovery
+
+
+class Objective(nn.Module):
+    """A model with its loss as one module, so that FSDP gathers the head's weight around it."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+        """Summed cross-entropy of the targets of blocks (B, T)."""
+        places = scored[:, 1:].flatten().nonzero()[:, 0]
+        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
+        return objective.cross_entropy(hidden, self.model.lm_head.weight, ids[:, 1:].flatten()[places])
+
+
+class ShardedStudent(Student):
+    """A student whose weights are spread over all processes."""
+
+    def __init__(self, model: nn.Module, recovery: Recovery, *_):
+        super().__init__(model, recovery, None, (), 0)
+        self.given, compute = model, self.model.dtype
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.float()
+        self.objective = Objective(self.model)
+        policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for layer in anatomy(self.model).layers:
+            fully_shard(layer.module, mp_policy=policy)
+        fully_shard(self.objective, mp_policy=policy)
+        self.trained = list(self.model.parameters())
+
+    def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+        """Sum of the loss over this process's blocks, times the number of processes because FSDP averages gradients."""
+        return self.objective(ids, scored) * dist.get_world_size()
+
+    @torch.no_grad()
+    def plain(self, wide: Sequence[torch.Tensor]) -> nn.Module:
+        """The whole model, gathered on the CPU of every process."""
+        result = copy.deepcopy(self.given).cpu()
+        for parameter, value in zip(result.parameters(), wide, strict=True):
+            parameter.data = value.full_tensor().cpu().to(self.dtype)
+        return result.eval()
+
+
+class ShardedRun(Run):
+    """A run whose batches are shared out among processes."""
+
+    student_type = ShardedStudent
+
+    def _gradients(self, order: list[int]) -> tuple[float, int]:
+        """As in one process; a process without a block in a short batch takes one with nothing to predict."""
+        mine, targets = order[dist.get_rank() :: dist.get_world_size()], self.blocks.scored[order]
+        count = max(1, int(targets[:, 1:].sum()))
+        scored = self.blocks.scored[mine] if mine else torch.zeros_like(self.blocks.scored[:1])
+        ids = self.blocks.ids[mine] if mine else self.blocks.ids[:1]
+        total = torch.zeros((), dtype=torch.float64)
+        parts = -(-len(range(0, len(order), dist.get_world_size())) // self.rows)  # alike in all processes
+        for part_ids, part_scored in zip(ids.tensor_split(parts), scored.tensor_split(parts), strict=True):
+            if not len(part_ids):
+                part_ids, part_scored = ids[:1], torch.zeros_like(scored[:1])
+            loss = self.student.loss(part_ids.to(self.device), part_scored.to(self.device))
+            (loss / count).backward()
+            total += float(loss.detach()) / dist.get_world_size()
+        total = total.to(self.device)
+        dist.all_reduce(total)
+        return float(total), count
+
+    def _look(self, model: nn.Module) -> None:
+        self.at.look(math.nan)
+
+
+def recover(model: nn.Module, blocks: Blocks, recovery: Recovery, folder: Path) -> tuple[nn.Module, Report]:
+    """The recovered model, whole and on the CPU, and the report; called alike in every process of an initialised group."""
+    if recovery.recipe != "full":
+        raise InputError(
+            f"Sharded recovery trains all weights by recipe 'full'; {recovery.recipe!r} fits one device: use claw.recover."
+        )
+    check(model, recovery, None, ())
+    budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
+    run = ShardedRun(model, blocks, recovery, budgets, None, None, (), math.nan, False, math.inf)
+    return next(run.go(folder))
+
+
+def main() -> None:
+    """Recover a checkpoint over all processes that were launched; the first one saves it."""
+    from accelerate import PartialState
+
+    import claw
+    from claw import checkpoints
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tokens", type=int, required=True)
+    parser.add_argument("--corpus", default="wikipedia-train")
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--dtype", default="auto")
+    asked = parser.parse_args()
+    state = PartialState(cpu=not torch.cuda.is_available())
+    model, tokenizer = claw.load(asked.checkpoint, dtype=asked.dtype, device=str(state.device))
+    recovery = Recovery(
+        recipe="full", tokens=asked.tokens, corpus=asked.corpus, length=asked.length, batch=asked.batch,
+        learning_rate=asked.learning_rate,
+    )  # fmt: skip
+    count = recovery.tokens // recovery.length
+    blocks = claw.blocks(tokenizer, asked.corpus, length=asked.length, count=count, purpose="recovery", seed=1)
+    small, report = recover(model, blocks, recovery, asked.out.parent)
+    first = dist.get_rank() == 0
+    dist.destroy_process_group()  # saving loads the checkpoint again, in this process alone
+    if first:
+        print(f"{report.tokens:,} tokens in {report.seconds:.0f} s, {report.tokens_per_second:.0f} tokens/s")
+        compression = checkpoints.experiment_of(asked.checkpoint).compression
+        experiment = checkpoints.Experiment(compression=compression, recovery=recovery)
+        checkpoints.save(small, tokenizer, asked.out, experiment=experiment, base_model=compression.model)
+
+
+if __name__ == "__main__":
+    main()
