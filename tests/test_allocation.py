@@ -43,6 +43,14 @@ def test_costs_go_through_the_measured_points_and_never_fall():
     assert costs.excess("layers", 0.1) == float("inf")
 
 
+def test_excesses_add_while_small_and_saturate():
+    small = SMOLLM2.with_(width=768, depth=15)
+    assert EVEN.of(SMOLLM2, small) == pytest.approx(2.0)
+    bounded = Costs(EVEN.points, most=8.0)
+    assert bounded.of(SMOLLM2, small) == pytest.approx(8 * (1 - (7 / 8) ** 2))
+    assert Costs(EVEN.points, most=1e6).of(SMOLLM2, small) == pytest.approx(2.0, rel=1e-5)
+
+
 def test_ratio_zero_is_the_dense_shape():
     assert allocation.solve(SMOLLM2, EVEN, 0.0, "own") == SMOLLM2
 

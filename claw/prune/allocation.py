@@ -1,12 +1,9 @@
 """Spend one whole-model budget over feed-forward width, key-value groups, hidden width and depth where it costs the least loss.
 
-Each axis is cut alone at a few sizes and its excess loss measured on calibration text (`measured`, once per model and text,
-cached with the statistics). Together cuts cost less than the sum of what each costs alone: the excess of a shape is predicted as
-(Σ eᵢᵖ)^(1/p) over its axes' own excesses, with p found from one shape that cuts all axes, measured too. Of all shapes that meet
-the budget the one with the least predicted excess is taken (`solve`).
-
-What a unit of an axis is worth shrinks as the other axes are cut (a narrower model has cheaper layers), so shares along the
-axes are not additive in parameters; pricing every shape by its own count takes care of that.
+Each axis is cut alone at a few sizes and its excess loss measured on calibration text that was not used to refit what is left
+(`measured`, once per model and text, cached with the statistics). Excesses of several axes add up while they are small and saturate
+towards E = ln V - L0, the loss of knowing nothing: what is left of the model's knowledge multiplies,
+1 - e/E = Π (1 - eᵢ/E). Of all shapes that meet the budget the one with the least predicted excess is taken (`solve`).
 """
 
 import itertools
@@ -25,12 +22,8 @@ from claw.prune.statistics import Statistics
 from claw.records import write_text
 from claw.shape import Shape
 
-SHARES = {
-    "ffn": (0.25, 0.5, 0.75, 0.9),
-    "heads": (0.34, 0.67),
-    "hidden": (0.2, 0.45, 0.7, 0.85),
-    "layers": (0.1, 0.25, 0.5, 0.75),
-}
+SHARES = {"ffn": (0.25, 0.5, 0.75, 0.9), "heads": (0.34, 0.67), "hidden": (0.2, 0.45, 0.75), "layers": (0.1, 0.25, 0.5)}
+"""Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops")
 MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
@@ -42,7 +35,7 @@ class Costs:
     """Measured excess loss (nats/token) of cutting one axis alone: axis -> ((share removed, excess), ...), ascending."""
 
     points: Mapping[str, tuple[tuple[float, float], ...]]
-    power: float = 1.0  # p of the combination of axes
+    most: float = math.inf  # E: the excess loss of a model that knows nothing
 
     def excess(self, axis: str, share: float) -> float:
         """Excess loss of removing `share` of an axis: through the measured points, never falling, straight beyond the last."""
@@ -57,15 +50,11 @@ class Costs:
         return float(losses[-1] + slope * (share - shares[-1]))
 
     def of(self, dense: Shape, small: Shape) -> float:
-        """Predicted excess loss of a shape: (Σ eᵢᵖ)^(1/p) over its axes."""
-        return combined(
-            [self.excess(axis, 1 - getattr(small, name) / getattr(dense, name)) for axis, name in plan.AXES.items()], self.power
-        )
-
-
-def combined(excesses: Iterable[float], power: float) -> float:
-    """(Σ eᵢᵖ)^(1/p): the sum at p = 1, the largest alone as p grows."""
-    return sum(max(excess, 0.0) ** power for excess in excesses) ** (1 / power)
+        """Predicted excess loss of a shape: E (1 - Π (1 - eᵢ/E)) over its axes; their sum where E is infinite."""
+        excesses = [self.excess(axis, 1 - getattr(small, name) / getattr(dense, name)) for axis, name in plan.AXES.items()]
+        if math.isinf(self.most) or max(excesses) >= self.most:
+            return sum(excesses)
+        return self.most * (1 - math.prod(1 - excess / self.most for excess in excesses))
 
 
 def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
@@ -75,7 +64,7 @@ def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
     path = statistics.folder / "costs.json"
     if path.exists():
         stored = json.loads(path.read_text())
-        return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()}, stored["power"])
+        return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()}, stored["most"])
     every = statistics.blocks()
     blocks = replace(every, ids=every.ids[-MEASURED_BLOCKS:], scored=every.scored[-MEASURED_BLOCKS:])
     dense = evaluate.cross_entropy(parts.model, blocks).mean
@@ -83,20 +72,9 @@ def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
     jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]
     for axis, share, shape in tqdm(jobs, desc="costs of each axis", unit=" cuts", disable=None, leave=False):
         points.setdefault(axis, []).append((share, evaluate.cross_entropy(build(shape), blocks).mean - dense))
-    costs = Costs({axis: tuple(found) for axis, found in points.items()})
-    mixed = parts.shape
-    for axis, shapes in axis_shapes(parts).items():
-        mixed = plan.resize(mixed, axis, getattr(shapes[min(1, len(shapes) - 1)][1], plan.AXES[axis]))
-    costs = replace(costs, power=_power(costs, parts.shape, mixed, evaluate.cross_entropy(build(mixed), blocks).mean - dense))
-    write_text(path, json.dumps({"points": costs.points, "power": costs.power}))
-    return costs
-
-
-def _power(costs: Costs, dense: Shape, mixed: Shape, excess: float) -> float:
-    """The p, from 1 to 3, that predicts the measured excess of the mixed shape."""
-    powers = np.linspace(1, 3, 201)
-    predicted = np.array([replace(costs, power=float(power)).of(dense, mixed) for power in powers])
-    return float(powers[np.abs(predicted - excess).argmin()])
+    most = math.log(parts.vocabulary) - dense
+    write_text(path, json.dumps({"points": points, "most": most}))
+    return Costs({axis: tuple(found) for axis, found in points.items()}, most)
 
 
 def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:

@@ -18,12 +18,16 @@ NEURONS = GROUPS = "flap"  # the scores that lost least on real models, compensa
 
 def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> nn.Module:
     """The model with `ratio` of `budget` ("params", "nonembedding" or "flops") removed."""
-    costs = allocation.measured(parts, statistics, lambda shape: build(parts, shape, statistics))
+    costs = allocation.measured(parts, statistics, lambda shape: build(parts, shape, statistics, refit=True))
     return build(parts, allocation.solve(parts.shape, costs, ratio, budget), statistics)
 
 
-def build(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
-    """The best model of shape `target` that one pass over the calibration text gives."""
+def build(parts: Anatomy, target: Shape, statistics: Statistics, *, refit: bool = False) -> nn.Module:
+    """The best model of shape `target` that one pass over the calibration text gives.
+
+    `refit` has every model regressed block by block where the architecture allows it, on the first part of the text only, so
+    that the rest can judge it.
+    """
     dense = parts.shape
     if target == dense:
         return surgery.assemble(parts, surgery.plain_state(parts))
@@ -33,7 +37,7 @@ def build(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
         {layer.index: _best(scores.NEURONS[NEURONS], parts, layer, statistics, target.width) for layer in parts.layers},
         {layer.index: _best(scores.GROUPS[GROUPS], parts, layer, statistics, target.groups) for layer in parts.layers},
     )
-    if regression.supports(parts) and (target.hidden, target.depth) != (dense.hidden, dense.depth):
+    if regression.supports(parts) and (refit or (target.hidden, target.depth) != (dense.hidden, dense.depth)):
         return regression.regressed(parts, target, chosen, statistics)
     return units.cut_chosen(parts, target, chosen, statistics)
 
