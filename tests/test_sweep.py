@@ -173,7 +173,8 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     assert "95% intervals" in said and str(folder / "report.html") in said
     for suffix in ("pdf", "png", "svg", "csv"):
         assert list((folder / "figures").glob(f"*.{suffix}"))
-    assert {path.name[:11] for path in (folder / "notebooks").glob("*.ipynb")} == {"10_compress", "30_evaluate", "50_laws-law"}
+    executed = {path.name[:7] for path in (folder / "notebooks").glob("*.ipynb")}
+    assert {"10_comp", "50_laws"} <= executed <= {"10_comp", "30_eval", "50_laws"}  # a killed job leaves records, no notebook
     assert not list((folder / "notebooks").glob("*.part.ipynb")) and not list((folder / "checkpoints").glob("*"))
     assert "<svg" in (folder / "report.html").read_text()
 

@@ -62,7 +62,9 @@ def small_multiples(
                 panel.axhline(dense, color=style.BLACK, lw=0.7, ls=":", zorder=1)
             panel.set_xlim(-0.02, 1.0)
             low, high = panel.get_ylim()
-            panel.set_ylim(max(0.0, low), min(1.0, high) if response == "accuracy" else high)  # bands know no bounds, the scale does
+            panel.set_ylim(
+                max(0.0, low), min(1.0, high) if response == "accuracy" else high
+            )  # bands know no bounds, the scale does
         for panel in list(panels.flat)[len(models) :]:
             panel.set_visible(False)
         for panel in list(panels.flat)[max(0, len(models) - columns) : len(models)]:  # the last of each column

@@ -81,7 +81,9 @@ def finish(plan: Plan) -> None:
     engine.run_job(laws_job(folder), folder)
     fitted = laws.from_json(folder / "laws.json")
     figures = sorted((folder / "figures").glob("*.svg"))
-    notebooks = sorted(path for path in (folder / "notebooks").glob("*.ipynb") if not path.stem.endswith(".part"))
+    for cut_off in (folder / "notebooks").glob("*.part.ipynb"):  # of jobs that were killed; their records count, they do not
+        cut_off.unlink()
+    notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
     page = report.write(folder / "report.html", plan.study.name, fitted, table, figures, notebooks)
     print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
     print(f"\n{fitted.summary()}\n")
