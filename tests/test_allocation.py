@@ -71,7 +71,7 @@ def test_costs_are_measured_once_and_kept_with_the_statistics(tokenizer, train_t
     model = tiny_model("llama")
     statistics = calibrate(model, data.blocks(tokenizer, train_text, length=32, count=64))
     first, report = claw.compress(model, "claw", 0.4, statistics=statistics)
-    assert (statistics.folder / "costs.json").exists() and report.ratio_own == pytest.approx(0.4, abs=0.02)
+    assert list(statistics.folder.glob("costs-*.json")) and report.ratio_own == pytest.approx(0.4, abs=0.02)
     monkeypatch.setattr("claw.evaluate.cross_entropy", lambda *_: pytest.fail("measured again"))
     again, _ = claw.compress(model, "claw", 0.4, statistics=statistics)
     assert claw.describe(first) == claw.describe(again)

@@ -25,6 +25,7 @@ from claw.shape import Shape
 SHARES = {"ffn": (0.25, 0.5, 0.75, 0.9), "heads": (0.34, 0.67), "hidden": (0.2, 0.45, 0.75), "layers": (0.1, 0.25, 0.5)}
 """Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops")
+VERSION = 1  # of the stored costs and of how they are measured
 MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
@@ -61,7 +62,7 @@ def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
     """Costs of each axis of this model, measured with `build(shape) -> model`, or from the file beside the statistics."""
     from claw import evaluate
 
-    path = statistics.folder / "costs.json"
+    path = statistics.folder / f"costs-{VERSION}.json"
     if path.exists():
         stored = json.loads(path.read_text())
         return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()}, stored["most"])
