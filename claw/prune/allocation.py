@@ -22,10 +22,16 @@ from claw.prune.statistics import Statistics
 from claw.records import write_text
 from claw.shape import Shape
 
-SHARES = {"ffn": (0.25, 0.5, 0.75, 0.9), "heads": (0.34, 0.67), "hidden": (0.2, 0.45, 0.75), "layers": (0.1, 0.25, 0.5)}
+SHARES = {
+    "ffn": (0.25, 0.5, 0.75, 0.9),
+    "heads": (0.34, 0.67),
+    "hidden": (0.2, 0.45, 0.7, 0.85),
+    "layers": (0.1, 0.25, 0.5, 0.75),
+}
 """Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops")
-VERSION = 1  # of the stored costs and of how they are measured
+VERSION = 2  # of the stored costs and of how they are measured
+BEYOND = 0.03  # how far past the last measured share a cut may go: costs are not extrapolated
 MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
@@ -39,16 +45,11 @@ class Costs:
     most: float = math.inf  # E: the excess loss of a model that knows nothing
 
     def excess(self, axis: str, share: float) -> float:
-        """Excess loss of removing `share` of an axis: through the measured points, never falling, straight beyond the last."""
+        """Excess loss of removing `share` of an axis: through the measured points, never falling; infinite beyond the last."""
         known = [(0.0, 0.0), *self.points.get(axis, ())]
         shares, losses = zip(*known, strict=True)
         losses = np.maximum.accumulate(losses)
-        if share <= shares[-1]:
-            return float(np.interp(share, shares, losses))
-        if len(known) < 2:
-            return float("inf")
-        slope = (losses[-1] - losses[-2]) / (shares[-1] - shares[-2])
-        return float(losses[-1] + slope * (share - shares[-1]))
+        return float(np.interp(share, shares, losses)) if share <= shares[-1] + BEYOND else math.inf
 
     def of(self, dense: Shape, small: Shape) -> float:
         """Predicted excess loss of a shape: E (1 - Π (1 - eᵢ/E)) over its axes; their sum where E is infinite."""
