@@ -21,11 +21,10 @@ from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer, anatomy
 from claw.prune import surgery
-from claw.prune.statistics import Statistics, first_inputs, run_block
+from claw.prune.statistics import Statistics, first_inputs, run_block, token_batches
 from claw.prune.surgery import Units
 from claw.shape import Shape
 
-BATCH_TOKENS = 4096
 READS, WRITES = 1e-2, 1e-1  # ridge penalties of what reads the stream and of what writes to it
 OUTLYING = 0.5  # a gain this far from the median, as a fraction of it, gets an axis of its own
 
@@ -95,8 +94,8 @@ def regressed(parts: Anatomy, target: Shape, units: Units, statistics: Statistic
     mapping = width_map(parts, statistics, target.hidden)
     small = _projected(parts, target, units, mapping)
     inner = anatomy(small)
-    ids = blocks.ids[: max(1, tokens // blocks.length)].to(parts.device)
-    walks = [_Walk(parts, inner, mapping, chunk) for chunk in ids.split(max(1, BATCH_TOKENS // blocks.length))]
+    ids = blocks.ids[: max(1, tokens // blocks.length)]
+    walks = [_Walk(parts, inner, mapping, chunk) for chunk in token_batches(parts, ids)]
     places = {layer: place for place, layer in enumerate(units.layers)}
     for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", disable=None, leave=False):
         for walk in walks:
@@ -115,18 +114,9 @@ def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -
     unit = 1.0 - parts.gain_offset
     for layer in parts.layers:
         start = surgery.prefix(layer)
-        for norm, names in (
-            (layer.input_norm, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-            (layer.mlp_norm, ("mlp.gate_proj", "mlp.up_proj")),
-        ):
-            gain = norm.weight.float() + parts.gain_offset
-            for name in names:
-                weight = state[f"{start}.{name}.weight"].float()
-                state[f"{start}.{name}.weight"] = ((weight * gain) @ mapping.back).to(parts.dtype)
+        surgery.rotate_reads(state, parts, layer, mapping.back, mapping.back)
         for name in ("self_attn.o_proj", "mlp.down_proj"):
-            state[f"{start}.{name}.weight"] = (mapping.down @ state[f"{start}.{name}.weight"].float()).to(parts.dtype)
-            if f"{start}.{name}.bias" in state:
-                state[f"{start}.{name}.bias"] = (mapping.down @ state[f"{start}.{name}.bias"].float()).to(parts.dtype)
+            surgery.rotate_write(state, f"{start}.{name}", mapping.down.T)
         surgery.slice_neurons(state, start, units.neurons[layer.index])
         surgery.slice_groups(state, start, units.groups[layer.index], parts)
         for name in ("input_layernorm", "post_attention_layernorm"):

@@ -20,7 +20,7 @@ from claw.anatomy import Anatomy, Layer, anatomy
 from claw.data import Blocks
 from claw.errors import InputError
 from claw.prune import surgery
-from claw.prune.statistics import Statistics, first_inputs, norm_epsilon, run_block, unit_rms
+from claw.prune.statistics import Statistics, first_inputs, norm_epsilon, run_block, token_batches, unit_rms
 from claw.shape import Shape
 
 DAMPING = 0.01  # of the mean diagonal, added to every covariance
@@ -57,9 +57,9 @@ def rotated(parts: Anatomy, rotation: torch.Tensor) -> nn.Module:
     gain = (parts.hidden / size) ** 0.5 - parts.gain_offset
     for layer in parts.layers:
         start = surgery.prefix(layer)
-        _rotate_reads(state, parts, layer, rotation, rotation)
+        surgery.rotate_reads(state, parts, layer, rotation, rotation)
         for name in ("self_attn.o_proj", "mlp.down_proj"):
-            _rotate_write(state, f"{start}.{name}", rotation)
+            surgery.rotate_write(state, f"{start}.{name}", rotation)
         for name in ("input_layernorm", "post_attention_layernorm"):
             state[f"{start}.{name}.weight"] = torch.full((size,), gain, dtype=parts.dtype, device=parts.device)
     final = parts.norm.weight.double() + parts.gain_offset
@@ -72,35 +72,13 @@ def rotated(parts: Anatomy, rotation: torch.Tensor) -> nn.Module:
     )  # fmt: skip
 
 
-def _rotate_reads(state: surgery.State, parts: Anatomy, layer: Layer, attention: torch.Tensor, mlp: torch.Tensor) -> None:
-    """W diag(gain) Q for everything that reads the block's two norms."""
-    start = surgery.prefix(layer)
-    for norm, names, basis in (
-        (layer.input_norm, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), attention),
-        (layer.mlp_norm, ("mlp.gate_proj", "mlp.up_proj"), mlp),
-    ):
-        gain = norm.weight.double() + parts.gain_offset
-        for name in names:
-            weight = state[f"{start}.{name}.weight"].double() * gain
-            state[f"{start}.{name}.weight"] = (weight @ basis).to(parts.dtype)
-
-
-def _rotate_write(state: surgery.State, name: str, basis: torch.Tensor) -> None:
-    """Qᵀ W, and Qᵀ b where there is a bias."""
-    weight = state[f"{name}.weight"]
-    state[f"{name}.weight"] = (basis.T @ weight.double()).to(weight.dtype)
-    if f"{name}.bias" in state:
-        state[f"{name}.bias"] = (basis.T @ state[f"{name}.bias"].double()).to(weight.dtype)
-
-
 def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     """The published form on calibration blocks: rotations per norm, found on the sliced signal, with shortcuts."""
     check(parts)
     size = target.hidden
     small = rotated(parts, torch.eye(parts.hidden, size, dtype=torch.float64, device=parts.device))  # the right shapes
     inner = anatomy(small)
-    rows = max(1, 4096 // blocks.length)
-    batches = [ids.to(parts.device) for ids in blocks.ids.split(rows)]
+    batches = token_batches(parts, blocks.ids)
     states = [first_inputs(parts, ids)[0].double() for ids in batches]  # in the dense coordinates of the sliced stream
     arguments = [first_inputs(inner, ids)[1] for ids in batches]
     basis = _directions(parts, states, parts.layers[0].input_norm)[:, :size]
@@ -126,9 +104,9 @@ def _slice_block(parts, layer, cut, weights, states, basis, arguments, size):
     out = [a + m for a, m in zip(after, _feed(parts, layer, after), strict=True)]
     following = parts.norm if last else parts.layers[layer.index + 1].input_norm
     end = _directions(parts, out, following)[:, :size]
-    _rotate_reads(state, parts, layer, basis, middle)
-    _rotate_write(state, f"{surgery.prefix(layer)}.self_attn.o_proj", middle)
-    _rotate_write(state, f"{surgery.prefix(layer)}.mlp.down_proj", end)
+    surgery.rotate_reads(state, parts, layer, basis, middle)
+    surgery.rotate_write(state, f"{surgery.prefix(layer)}.self_attn.o_proj", middle)
+    surgery.rotate_write(state, f"{surgery.prefix(layer)}.mlp.down_proj", end)
     _load_linears(cut, state, surgery.prefix(layer))
     add_shortcut(cut.module, "attention", cut.input_norm, cut.attention, (basis.T @ middle).to(parts.dtype))
     add_shortcut(cut.module, "mlp", cut.mlp_norm, cut.mlp, (middle.T @ end).to(parts.dtype))

@@ -41,7 +41,6 @@ from claw.data import Blocks
 from claw.errors import InputError
 from claw.models import weights_hash
 
-SITES = ("attention", "heads", "mlp", "ffn")
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 BATCH_TOKENS = 4096
 VERSION = 3  # of the stored format and the arithmetic; part of the cache key
@@ -143,6 +142,11 @@ def check_belongs(statistics: Statistics, model: nn.Module) -> None:
         )
 
 
+def token_batches(parts: Anatomy, ids: torch.Tensor) -> list[torch.Tensor]:
+    """Blocks (N, T) in batches of about BATCH_TOKENS tokens, on the model's device."""
+    return list(ids.to(parts.device).split(max(1, BATCH_TOKENS // ids.shape[1])))
+
+
 class _Stop(Exception):
     """Ends a forward pass once the first block's arguments are known."""
 
@@ -198,8 +202,7 @@ def sites(layer: Layer) -> dict[str, tuple[nn.Module, int]]:
 
 @torch.no_grad()
 def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
-    rows = max(1, BATCH_TOKENS // blocks.length)
-    batches = [ids.to(parts.device) for ids in blocks.ids.split(rows)]
+    batches = token_batches(parts, blocks.ids)
     arguments, states = [], []
     for ids in batches:
         hidden, kwargs = first_inputs(parts, ids)

@@ -77,6 +77,27 @@ def _take(state: State, linear: str, rows: torch.Tensor | None = None, columns: 
     state[f"{linear}.weight"] = weight
 
 
+def rotate_reads(state: State, parts: Anatomy, layer: Layer, attention: torch.Tensor, mlp: torch.Tensor) -> None:
+    """W diag(gain) Q for everything that reads the block's two norms, with a basis Q (d, d') for each, in the type of Q."""
+    start = prefix(layer)
+    for norm, names, basis in (
+        (layer.input_norm, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), attention),
+        (layer.mlp_norm, ("mlp.gate_proj", "mlp.up_proj"), mlp),
+    ):
+        gain = norm.weight.to(basis.dtype) + parts.gain_offset
+        for name in names:
+            weight = state[f"{start}.{name}.weight"].to(basis.dtype) * gain
+            state[f"{start}.{name}.weight"] = (weight @ basis).to(parts.dtype)
+
+
+def rotate_write(state: State, name: str, basis: torch.Tensor) -> None:
+    """Qᵀ W, and Qᵀ b where there is a bias, in the type of Q (d, d')."""
+    weight = state[f"{name}.weight"]
+    state[f"{name}.weight"] = (basis.T @ weight.to(basis.dtype)).to(weight.dtype)
+    if f"{name}.bias" in state:
+        state[f"{name}.bias"] = (basis.T @ state[f"{name}.bias"].to(basis.dtype)).to(weight.dtype)
+
+
 def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, penalty: float) -> torch.Tensor:
     """Columns `keep` of W, refitted to write what the whole of W wrote: W' = W G_:S (G_SS + λI)⁻¹.
 
