@@ -141,36 +141,20 @@ class GuideParameters(LawsParameters):
         )  # fmt: skip
 
 
-class RecoverParameters(HeldOut):
+class RecoverParameters(HeldOut, RecoverySeries):
     """20_recover: checkpoints (folders, or a model's name for the dense one), one recipe, several token budgets."""
 
     checkpoints: tuple[Text, ...] = Field(min_length=1)
-    recipe: Literal["lora", "full", "distill"] = "lora"
-    tokens: tuple[Count, ...] = Field((1_000_000,), min_length=1)
-    corpus: Text = "wikipedia-train"
-    length: int = Field(512, ge=2)
-    batch: int = Field(8, ge=1)
-    learning_rate: float | None = Field(None, gt=0, le=1)
-    rank: int | None = Field(None, ge=1)
-    divergence: Literal["forward", "reverse"] | None = None
-    data_loss: float | None = Field(None, ge=0, le=1)
-    runs: Literal["milestones", "separate"] = "milestones"
-    seed: Seed = 0
 
     @property
     def series(self) -> RecoverySeries:
         return RecoverySeries(**{name: getattr(self, name) for name in RecoverySeries.model_fields})
 
 
-class SpeedParameters(Parameters):
+class SpeedParameters(Parameters, Speed):
     """40_speed: checkpoints timed against the dense model that each was made from."""
 
     checkpoints: tuple[Text, ...] = Field(min_length=1)
-    prompt: int = Field(256, ge=1)
-    generate: int = Field(32, ge=1)
-    batches: tuple[Count, ...] = Field((1, 8), min_length=1)
-    rounds: int = Field(9, ge=3)
-    compiled: bool = False
 
     @property
     def speed(self) -> Speed:

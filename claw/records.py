@@ -139,6 +139,12 @@ def read(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def read_stages(folder: Path, experiment: str, ways: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The records of an experiment that are there, by stage and the digest of how it was measured."""
+    found = (read(path_of(folder, experiment, stage, way)) for stage, way in ways.items())
+    return [content for content in found if content is not None]
+
+
 def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
     """Whether a usable record is there; a failed one is not usable."""
     content = read(path_of(folder, experiment, stage, measured))

@@ -41,9 +41,8 @@ def measure_checkpoints(parameters: SpeedParameters) -> list[dict[str, Any]]:
             with recorded(parameters.folder, experiment, "speed", small, way) as result:
                 choices = parameters.speed.model_dump()
                 result.update(timing.measure_speed(small, against=dense[parent][0], **choices).to_dict())
-        for stage, measured in (("compress", ""), ("speed", way)):
-            found.append(records.read(records.path_of(parameters.folder, experiment.id, stage, measured)))
-    return [record for record in found if record is not None]
+        found += records.read_stages(parameters.folder, experiment.id, {"compress": "", "speed": way})
+    return found
 
 
 def timing_frame(found: list[dict[str, Any]]) -> pd.DataFrame:

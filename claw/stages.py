@@ -90,9 +90,8 @@ def compress(
                     )  # fmt: skip
             if not records.has(folder, identity, "loss", evaluation.loss.digest):
                 measure_loss(folder, experiment, small, blocks, evaluation)
-        found.append(records.read(records.path_of(folder, identity, "compress")))
-        found.append(records.read(records.path_of(folder, identity, "loss", evaluation.loss.digest)))
-    return [record for record in found if record is not None]
+        found += records.read_stages(folder, identity, {"compress": "", "loss": evaluation.loss.digest})
+    return found
 
 
 def compressed(compression: Compression, model: nn.Module, statistics: Statistics | None) -> tuple[nn.Module, Report]:
@@ -167,9 +166,8 @@ def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]
                 measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
             if "tasks" in missing:
                 measure_tasks(folder, experiment, model, tokenizer, evaluation)
-        known = {"compress": ""} | stages
-        found += [records.read(records.path_of(folder, experiment.id, stage, way)) for stage, way in known.items()]
-    return [record for record in found if record is not None]
+        found += records.read_stages(folder, experiment.id, {"compress": ""} | stages)
+    return found
 
 
 def _without_broken(parameters: EvaluateParameters) -> EvaluateParameters:
