@@ -9,8 +9,9 @@ Notable choices:
 """
 
 import hashlib
+import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -51,6 +52,10 @@ class Blocks:
     def tokens(self) -> int:
         """Number of prediction targets."""
         return int(self.scored.sum())
+
+    def part(self, rows: slice) -> "Blocks":
+        """Some of the blocks; how many words and bytes they stand for is not known."""
+        return replace(self, ids=self.ids[rows], scored=self.scored[rows], words=math.nan, bytes=0)
 
     @property
     def sha256(self) -> str:

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -67,8 +67,7 @@ def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
     if path.exists():
         stored = json.loads(path.read_text())
         return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()}, stored["most"])
-    every = statistics.blocks()
-    blocks = replace(every, ids=every.ids[-MEASURED_BLOCKS:], scored=every.scored[-MEASURED_BLOCKS:])
+    blocks = statistics.blocks().part(slice(-MEASURED_BLOCKS, None))
     dense = evaluate.cross_entropy(parts.model, blocks).mean
     points: dict[str, list[tuple[float, float]]] = {}
     jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]
@@ -86,15 +85,10 @@ def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:
     for axis, shares in SHARES.items():
         if axis == "hidden" and not regression.supports(parts):
             continue
-        choices = plan.reachable(dense, axis)[:-1]
-        nearest = (
-            {min(choices, key=lambda shape: abs(plan.removed(dense, shape, axis) - share)) for share in shares}
-            if choices
-            else ()
-        )
-        pairs = sorted(((plan.removed(dense, shape, axis), shape) for shape in nearest), key=lambda pair: pair[0])
-        if pairs:
-            found[axis] = pairs
+        reached = {plan.removed(dense, shape, axis): shape for shape in plan.reachable(dense, axis)[:-1]}
+        if reached:
+            nearest = {min(reached, key=lambda value: abs(value - share)) for share in shares}
+            found[axis] = [(value, reached[value]) for value in sorted(nearest)]
     return found
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -262,11 +263,7 @@ def needs_checkpointing(model: nn.Module, tokens: int) -> bool:
 def _free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return math.inf
+    return psutil.virtual_memory().available
 
 
 def _shuffled(count: int, seed: int) -> list[int]:

@@ -46,9 +46,9 @@ def recover_checkpoints(parameters: RecoverParameters) -> list[dict[str, Any]]:
         if open_ones:
             _recover(parameters, name, open_ones)
         for experiment in (Experiment(compression=compression), *experiments):  # the row that they all start from comes first
-            for stage, way in (("compress", ""), ("recover", ""), ("loss", parameters.evaluation.loss.digest)):
-                found.append(records.read(records.path_of(parameters.folder, experiment.id, stage, way)))
-    return [record for record in found if record is not None]
+            ways = {"compress": "", "recover": "", "loss": parameters.evaluation.loss.digest}
+            found += records.read_stages(parameters.folder, experiment.id, ways)
+    return found
 
 
 def recovery_blocks(recovery: Recovery, tokenizer) -> Blocks:
@@ -82,11 +82,12 @@ def _recover(parameters: RecoverParameters, name: str, experiments: list[Experim
         groups.setdefault(experiment.recovery.run.digest, []).append(experiment)
     for group in groups.values():
         blocks = recovery_blocks(group[-1].recovery, tokenizer)
-        watched = data.Blocks(heldout.ids[:WATCHED], heldout.scored[:WATCHED], math.nan, 0, heldout.corpus, heldout.purpose)
         folder = parameters.folder / "recovering" / Experiment(
             compression=group[0].compression, recovery=group[0].recovery.run
         ).id  # fmt: skip
-        series = run.milestones(model, blocks, [e.recovery for e in group], heldout=watched, teacher=teacher, folder=folder)
+        series = run.milestones(
+            model, blocks, [e.recovery for e in group], heldout=heldout.part(slice(WATCHED)), teacher=teacher, folder=folder
+        )
         for experiment in group:
             with recorded(parameters.folder, experiment, "recover", model) as result:
                 small, report = next(series)
