@@ -66,11 +66,6 @@ class Clusters:
         """Least squares over all models."""
         return self.bread @ self.cross.sum(axis=0)
 
-    @property
-    def residual_square(self) -> float:
-        """Sum of squared residuals."""
-        return float(self.square.sum() - self.coefficients @ self.cross.sum(axis=0))
-
     def scores(self, coefficients: np.ndarray) -> np.ndarray:
         """(models, k): X'(y - Xθ) of each model."""
         return self.cross - self.gram @ coefficients
