@@ -24,7 +24,7 @@ import claw
 from claw import checkpoints, environment, evaluate, models
 from claw.anatomy import anatomy
 from claw.errors import InputError
-from claw.prune import catalogue
+from claw.prune import catalogue, whole
 
 RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 OURS = [name for name in catalogue.names() if catalogue.makes_checkpoint(name)]
@@ -81,6 +81,10 @@ def measure(method: str, asked: argparse.Namespace) -> None:
     statistics = None
     if method not in PEERS and catalogue.needs_statistics(method):
         statistics = claw.calibrate(model, calibration, gradients=catalogue.needs_gradients(method))
+    if method == "claw":  # like calibration: once per model and text
+        started = time.perf_counter()
+        whole.costs(anatomy(model), statistics)
+        print(f"claw: costs of each axis known after {time.perf_counter() - started:.0f} s", flush=True)
     for ratio in remaining(method, asked):
         row = {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
         started = time.perf_counter()

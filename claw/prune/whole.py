@@ -18,8 +18,13 @@ NEURONS = GROUPS = "flap"  # the scores that lost least on real models, compensa
 
 def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> nn.Module:
     """The model with `ratio` of `budget` ("params", "nonembedding" or "flops") removed."""
-    costs = allocation.measured(parts, statistics, lambda shape: build(parts, shape, statistics, refit=True))
-    return build(parts, allocation.solve(parts.shape, costs, ratio, budget), statistics)
+    return build(parts, allocation.solve(parts.shape, costs(parts, statistics), ratio, budget), statistics)
+
+
+@torch.no_grad()
+def costs(parts: Anatomy, statistics: Statistics) -> allocation.Costs:
+    """What each axis costs, measured the first time and kept with the statistics."""
+    return allocation.measured(parts, statistics, lambda shape: build(parts, shape, statistics, refit=True))
 
 
 def build(parts: Anatomy, target: Shape, statistics: Statistics, *, refit: bool = False) -> nn.Module:
