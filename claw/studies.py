@@ -1,5 +1,6 @@
 """A study: a grid of experiments in one YAML file, and the plan of curves and jobs that it stands for."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from claw.specs import (
     RATIO_OF,
     Calibration,
     Compression,
+    Count,
     Curve,
     Evaluation,
     Experiment,
@@ -28,6 +30,8 @@ from claw.specs import (
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
+Gigabytes = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
+
 
 class Exclude(Spec):
     """Leave out every point that fits all the choices given here."""
@@ -40,6 +44,14 @@ class Exclude(Spec):
     def fits(self, compression: Compression) -> bool:
         given = {name: value for name, value in self.model_dump().items() if value is not None}
         return bool(given) and all(getattr(compression, name) == value for name, value in given.items())
+
+
+class Resources(Spec):
+    """What one job needs of the machine it runs on; a worker that offers less gets none."""
+
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    gpu_memory: Gigabytes | None = None
+    memory: Gigabytes | None = None
 
 
 class Study(Spec):
@@ -59,6 +71,8 @@ class Study(Spec):
     device: Text = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     keep_checkpoints: bool = False
+    time_limit: Count | None = None  # seconds after which a job is stopped
+    resources: Resources = Resources()
 
     @field_validator("methods")
     @classmethod
@@ -72,7 +86,7 @@ class Study(Spec):
         """Where the run's records, notebooks and figures go, below the project."""
         return Path("runs") / self.name
 
-    @property
+    @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One per model, method and seed that makes a difference, without excluded points."""
         return tuple(dict.fromkeys(self._curves()))
@@ -89,7 +103,7 @@ class Study(Spec):
                     if ratios:
                         yield curve.model_copy(update={"ratios": ratios})
 
-    @property
+    @functools.cached_property
     def experiments(self) -> tuple[Experiment, ...]:
         """Every point once, then what is recovered from it; the dense model of each is always among them."""
         points = [experiment for curve in self.curves for experiment in curve.experiments]

@@ -106,11 +106,17 @@ def test_a_study_is_checked_before_any_work(study, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+class Sleeper(engine.Fresh):
+    """A job's process that executes this code instead of a notebook."""
+
+    def __init__(self, code):
+        self._process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+
 def sleeping_job(folder, monkeypatch, seconds):
     """A job whose process only sleeps, beside a child that sleeps too."""
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
-    popen = subprocess.Popen
-    monkeypatch.setattr(engine.subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", code], **more))
+    monkeypatch.setattr(engine, "start", lambda request, log: Sleeper(code))
     return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
 
 

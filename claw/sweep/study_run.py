@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 from claw import data, models, records, report, tasks
@@ -52,7 +53,8 @@ def run(plan: Plan) -> int:
     """Run a plan, fit the laws and write the report; the exit status."""
     started = time.monotonic()
     check(plan.study)
-    failures = engine.run(plan, after=lambda job: _drop_checkpoints(plan))
+    unneeded = Unneeded(plan)
+    failures = engine.run(plan, after=unneeded.drop)
     finish(plan)
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
@@ -60,15 +62,28 @@ def run(plan: Plan) -> int:
     return 1 if failures else 0
 
 
-def _drop_checkpoints(plan: Plan) -> None:
-    """Delete checkpoints that no later stage of the study needs, unless the study keeps them."""
-    if plan.study.keep_checkpoints:
-        return
-    left = make(plan.study, plan.folder).jobs
-    needed = {Path(name) for later in left for name in later.parameters.get("checkpoints", ())}
-    for folder in (plan.folder / "checkpoints").glob("*"):
-        if folder not in needed:
-            shutil.rmtree(folder, ignore_errors=True)
+class Unneeded:
+    """Deletes each checkpoint after the last job that makes or reads it, unless the study keeps them.
+
+    The checkpoints of a job that failed stay for the next attempt.
+    """
+
+    def __init__(self, plan: Plan):
+        self.folder, self.keep = plan.folder / "checkpoints", plan.study.keep_checkpoints
+        self.users = Counter(name for job in plan.jobs for name in job.checkpoints)
+        for name in {path.name for path in self.folder.glob("*")} - set(self.users):  # of a run that was killed
+            self._delete(name)
+
+    def drop(self, job: Job) -> None:
+        """Take note that a job was done."""
+        for name in job.checkpoints:
+            self.users[name] -= 1
+            if not self.users[name]:
+                self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        if not self.keep and (self.folder / name).is_dir():
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 def finish(plan: Plan) -> None:
