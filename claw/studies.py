@@ -53,6 +53,11 @@ class Resources(Spec):
     gpu_memory: Gigabytes | None = None
     memory: Gigabytes | None = None
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """What is asked for, by name."""
+        return {name: float(value) for name, value in self.model_dump().items() if value}
+
 
 class Study(Spec):
     """models × methods × ratios × seeds, evaluated alike. `name` names the run's folder under runs/."""

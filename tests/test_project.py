@@ -32,6 +32,8 @@ def test_every_dependency_is_pinned_within_its_bounds():
     extras = PROJECT["optional-dependencies"]
     for text in [*PROJECT["dependencies"], *(name for extra in extras.values() for name in extra)]:
         requirement = Requirement(text)
+        if requirement.name == PROJECT["name"]:  # one extra takes in another
+            continue
         assert requirement.specifier, f"{text} has no lower bound"
         assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), text
     assert PINS["torch"] == "2.13.0"

@@ -100,9 +100,8 @@ def test_a_study_is_checked_before_any_work(study, tmp_path):
         ({"evaluation": study.evaluation.model_copy(update={"tasks": ("piqua",)})}, "piqa"),
         ({"device": "cuda:99"}, "cuda:99"),
     ]:
-        made = plan.make(study.model_copy(update=change), tmp_path / "run")
         with pytest.raises(InputError, match=message):
-            study_run.run(made)
+            study_run.run(study.model_copy(update=change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

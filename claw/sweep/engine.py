@@ -30,7 +30,7 @@ class Failure(Exception):
 class Outcome(NamedTuple):
     """How a job ended: `input` is one that could not use what it was given, `skipped` one whose needs were not met."""
 
-    kind: Literal["done", "failed", "input", "skipped", "stopped"]
+    kind: Literal["done", "failed", "input", "skipped"]
     words: str = ""
 
 
@@ -73,7 +73,7 @@ def run(plan: Plan, after: Callable[[Job], None] = lambda job: None) -> list[str
             words = f"{job.notebook} {job.title}"
             progress.show((), words)
             outcome = attempt(
-                job, plan.folder, [ended[need] for need in job.needs],
+                job, plan.folder, [ended[need] for need in job.needs if need in ended],
                 limit=plan.study.time_limit, waiting=functools.partial(progress.show, (job,), words),
             )  # fmt: skip
             ended[job.id] = outcome
@@ -146,23 +146,18 @@ def _open(log: Path) -> IO[str]:
         raise InputError(f"The log {log} cannot be written: {error}. Free disk space or correct the permissions.") from error
 
 
-def environment(share: int = 1, gpu: str | None = None) -> dict[str, str]:
-    """Environment of a job on a machine that `share` jobs have between them, `gpu` the one to use.
+def environment(threads: int | None = None, gpu: str | None = None) -> dict[str, str]:
+    """Environment of a job that may use this many processor threads (all, if not said) and these GPUs.
 
     Threads that spin while they wait take the processor from the jobs beside them, so they are told to sleep.
     """
     own = dict(os.environ)
     own.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if share > 1:
-        own["OMP_NUM_THREADS"] = str(max(1, cores() // share))
+    if threads is not None:
+        own.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
     if gpu is not None:
         own["CUDA_VISIBLE_DEVICES"] = gpu
     return own
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.lru_cache(maxsize=1)
@@ -170,11 +165,11 @@ def _server(environment: tuple[tuple[str, str], ...], folder: str) -> warm.Serve
     return warm.Server(dict(environment), folder)
 
 
-def start(request: Path, log: IO, share: int = 1, gpu: str | None = None) -> "warm.ForkedJob | Fresh":
+def start(request: Path, log: IO, threads: int | None = None, gpu: str | None = None) -> "warm.ForkedJob | Fresh":
     """Start the process of a job: a copy of a warm one, or a fresh one where copying a process is not safe (macOS)."""
     if sys.platform == "linux":
-        return _server(tuple(sorted(environment(share, gpu).items())), os.getcwd()).start(request, log)
-    return Fresh(request, log, environment(share, gpu))
+        return _server(tuple(sorted(environment(threads, gpu).items())), os.getcwd()).start(request, log)
+    return Fresh(request, log, environment(threads, gpu))
 
 
 class Fresh:

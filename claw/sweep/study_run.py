@@ -9,7 +9,7 @@ from claw import data, models, records, report, tasks
 from claw.prune import catalogue
 from claw.recovery import schedule
 from claw.studies import Study
-from claw.sweep import engine
+from claw.sweep import engine, locks, machine
 from claw.sweep.plan import LAWS, Job, Plan, make
 
 COLUMNS = [
@@ -49,17 +49,41 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def run(plan: Plan) -> int:
-    """Run a plan, fit the laws and write the report; the exit status."""
+def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
+    """Run what a study lacks in `folder`, fit the laws and write the report; the exit status.
+
+    Jobs run one after the other, on `workers` of this machine, or on the Dask cluster at the address `scheduler`.
+    """
     started = time.monotonic()
-    check(plan.study)
-    unneeded = Unneeded(plan)
-    failures = engine.run(plan, after=unneeded.drop)
-    finish(plan)
+    check(study)
+    if not (workers or scheduler):
+        machine.check(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
+    with locks.whole_run(folder, _Patience(study.name)):
+        plan = make(study, folder)
+        drop = Unneeded(plan).drop
+        if workers or scheduler:
+            from claw.sweep import cluster
+
+            failures = cluster.run(plan, drop, workers=workers, scheduler=scheduler) if plan.jobs else []
+        else:
+            failures = engine.run(plan, drop)
+        finish(plan)
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
+
+
+class _Patience:
+    """Says once that another run of the study has to end first."""
+
+    def __init__(self, name: str):
+        self.name, self.said = name, False
+
+    def __call__(self, who: str) -> None:
+        if not self.said:
+            print(f"Another claw run works on {self.name} ({who}). Waiting until it ends; then this one does what is left.")
+        self.said = True
 
 
 class Unneeded:
