@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"claw: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is quick, and a third one has nothing to stop
         print("claw: stopped. Everything recorded so far is kept; the same command continues from there.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `claw models | head`
@@ -36,8 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT")
     run.set_defaults(command=_run)
 
-    status = commands.add_parser("status", help="what is planned, done and failed")
+    status = commands.add_parser("status", help="what is planned, running, done and failed, as a heat map")
     status.add_argument("study", type=Path)
+    status.add_argument("--watch", action="store_true", help="show it again every two seconds until all is done")
     status.set_defaults(command=_status)
 
     table = commands.add_parser("table", help="write the tidy table, one row per experiment")
@@ -83,7 +86,11 @@ def _run(parsed: argparse.Namespace) -> int:
 def _status(parsed: argparse.Namespace) -> int:
     from claw.sweep import status
 
-    print(status.text(_plan(parsed.study)))
+    plan = _plan(parsed.study)
+    if parsed.watch:
+        status.watch(plan)
+    else:
+        print(status.text(plan, colour=sys.stdout.isatty()))
     return 0
 
 

@@ -73,7 +73,7 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
                     silence_logs=logging.CRITICAL,
                     resources=machine.offer(workers, asked),
                     local_directory=str(plan.folder / ".dask"),
-                )  # fmt: skip
+                )
             )
         elif not ADDRESS.fullmatch(scheduler):
             raise InputError(f"--scheduler {scheduler} is no address. Write it as the scheduler prints it: tcp://HOST:PORT.")

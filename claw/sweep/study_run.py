@@ -5,12 +5,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+
 from claw import data, models, records, report, tasks
 from claw.prune import catalogue
 from claw.recovery import schedule
 from claw.studies import Study
-from claw.sweep import engine, locks, machine
-from claw.sweep.plan import LAWS, Job, Plan, make
+from claw.sweep import engine, estimate, locks, machine, origin
+from claw.sweep.plan import LAWS, Job, Plan, make, records_of
 
 COLUMNS = [
     "model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr",
@@ -34,19 +36,43 @@ def check(study: Study) -> None:
     models.pick_device(study.device)
 
 
+SHORT = 40  # jobs that a dry run lists one by one
+
+
 def describe(plan: Plan) -> str:
-    """The plan in words: jobs, experiments, what is done."""
+    """The plan as a table: experiments, records and jobs of each model and method, what is done, what it will cost."""
     study = plan.study
-    lines = [
+    head = (
         f"{study.name}: {len(study.experiments)} experiments in {len(study.curves)} curves, {len(plan.wanted)} records, "
-        f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}",
-        "",
-        *(
-            f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)"
-            for number, job in enumerate(plan.jobs, 1)
-        ),
+        f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}"
+    )
+    jobs = [
+        f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)" for number, job in enumerate(plan.jobs, 1)
     ]
-    return "\n".join(lines)
+    listed = jobs if len(jobs) <= SHORT else []
+    return "\n".join(
+        [head, "", grid(plan).to_string(index=False), "", *listed, *([""] if listed else []), str(estimate.of(plan))]
+    )
+
+
+def grid(plan: Plan) -> pd.DataFrame:
+    """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
+    rows: dict[tuple[str, str], Counter] = {}
+    for curve in plan.study.curves:
+        rows.setdefault((curve.model, curve.method), Counter())["curves"] += 1
+    for experiment in plan.study.experiments:
+        found = records_of(plan.study, experiment).values()
+        row = rows.setdefault((experiment.compression.model, experiment.compression.method), Counter())
+        row.update(experiments=1, records=len(found), done=sum(name in plan.done for name in found))
+    owner = {
+        name: (e.compression.model, e.compression.method)
+        for e in plan.study.experiments
+        for name in records_of(plan.study, e).values()
+    }
+    for job in plan.jobs:
+        rows[owner[job.makes[-1]]]["jobs"] += 1
+    names = ("curves", "experiments", "records", "done", "jobs")
+    return pd.DataFrame([{"model": m, "method": n} | {name: row[name] for name in names} for (m, n), row in rows.items()])
 
 
 def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
@@ -59,6 +85,8 @@ def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None =
     if not (workers or scheduler):
         machine.check(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
     with locks.whole_run(folder, _Patience(study.name)):
+        for sentence in origin.check(study, folder):
+            print(sentence)
         plan = make(study, folder)
         drop = Unneeded(plan).drop
         if workers or scheduler:
