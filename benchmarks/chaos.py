@@ -3,11 +3,10 @@
 The study runs in three ways in turn: one job after the other, on workers of this machine, and on a Dask cluster of its own.
 After each kill every record ever seen must still be there, whole and with the same result; after the death of the driver no
 process of the run may be left; and the table at the end must be that of a run that nobody disturbed. Last, a disk runs full.
-Kills are noted in OUT/kills.csv and add up over calls.
+What was seen is kept in OUT/chaos.json and adds up over calls.
 """
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -33,13 +32,17 @@ GRACE = 20.0  # seconds in which everything of a killed driver must be gone; a l
 class Chaos:
     """One study under fire."""
 
-    def __init__(self, project: Path, study: Path, seed: int):
-        self.project, self.study, self.draw = project, study, random.Random(seed)
-        self.folder = project / "runs" / study.stem
-        self.seen: dict[str, str] = {}
-        self.count: Counter = Counter()
+    def __init__(self, project: Path, study: Path):
+        self.project, self.study, self.folder = project, study, project / "runs" / study.stem
+        self.state = project / "chaos.json"
+        found = json.loads(self.state.read_text()) if self.state.exists() else {"kills": [], "count": {}, "seen": {}}
+        self.kills, self.seen, self.count = found["kills"], found["seen"], Counter(found["count"])
         self.processes: list[subprocess.Popen] = []
         self.log = (project / "chaos.log").open("a")
+
+    def save(self) -> None:
+        """Keep what was seen for the next call."""
+        self.state.write_text(json.dumps({"kills": self.kills, "count": self.count, "seen": self.seen}))
 
     def start(self, mode: str) -> subprocess.Popen:
         """Start `claw run` in one of the three ways; its process."""
@@ -170,14 +173,12 @@ def calm(project: Path, **changes) -> pd.DataFrame:
 
 def full_disk(project: Path) -> str:
     """A run on a disk that is full after 200 kB: what claw says, and whether each record is whole."""
-    folder = project / "small-disk"
+    folder = project / "runs" / "full"
     folder.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True).returncode:
         return "disk full: not tried (mounting needs root)"
     try:
         path = tiny.study(project, "full")
-        shutil.rmtree(project / "runs" / "full", ignore_errors=True)
-        (project / "runs" / "full").symlink_to(folder)
         environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
         done = subprocess.run([sys.executable, "-m", "claw", "run", str(path)], cwd=project, env=environment, text=True,
                               capture_output=True)  # fmt: skip
@@ -185,14 +186,13 @@ def full_disk(project: Path) -> str:
         trace = "TRACEBACK " if "Traceback" in done.stderr else ""
         return f"disk full: status {done.returncode}, {trace}{sum(whole)} of {len(whole)} records whole; said: {done.stderr.strip()[-300:]}"
     finally:
-        (project / "runs" / "full").unlink(missing_ok=True)
         subprocess.run(["umount", str(folder)], check=False)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=100, help="over all calls that share --out")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop this call after so long; the next one goes on")
     parser.add_argument("--real", action="store_true", help="SmolLM2-135M instead of a tiny model; hours")
     parser.add_argument("--out", type=Path, default=Path("runs") / "chaos")
     asked = parser.parse_args()
@@ -201,80 +201,71 @@ def main() -> int:
         {"recipe": "lora", "tokens": [1024], "corpus": str(project / "train.txt"), "length": 64, "batch": 4}
     ]}  # fmt: skip
     if asked.real:
-        changes = {"models": ["smollm2-135m"], "dtype": "bfloat16", "recovery": None,
-                   "calibration": {"tokens": 2048, "length": 256}, "evaluation": {"tokens": 2048, "context": 256}}  # fmt: skip
+        changes = {"models": ["smollm2-135m"], "dtype": "bfloat16", "calibration": {"tokens": 2048, "length": 256},
+                   "evaluation": {"tokens": 2048, "context": 256}}  # fmt: skip
+    ends_at = time.monotonic() + 60 * asked.minutes
     undisturbed = calm(project, **changes)
-    chaos = Chaos(project, tiny.study(project, "chaos", **changes), asked.seed)
-    kills: list[tuple[str, str]] = []
-    ends = Counter()
-    life = 0
-    while len(kills) < asked.kills or not ends["finished"]:
-        calm_now = len(kills) >= asked.kills  # the last life ends undisturbed, so that there is a table to compare
-        mode = ("workers", "scheduler", "serial")[life % 3]
-        life += 1
-        driver = chaos.start("serial" if calm_now else mode)
-        hits = chaos.draw.randint(3, 8)
-        while driver.poll() is None:
-            ends_at = time.monotonic() + (1.0 if calm_now else chaos.draw.uniform(0.2, 5.0))
-            while driver.poll() is None and time.monotonic() < ends_at:
-                time.sleep(0.05)
-            found = chaos.victims()
-            if calm_now or not found or driver.poll() is not None:
-                continue
-            working = [role for role in found if role not in ("driver", "scheduler")]
-            if not working and hits and chaos.draw.random() < 0.8:
-                continue  # still importing: wait for something worth killing, mostly
-            last = not hits or not working
-            role = chaos.draw.choice([r for r in found if r in ("driver", "scheduler")] if last else working)
-            victim = chaos.draw.choice(found[role])
-            try:
-                os.kill(victim.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            kills.append((mode, role))
-            hits = max(0, hits - 1)
-            time.sleep(0.1)
-            chaos.look()
-            if role in ("driver", "scheduler"):
-                break
-        try:
-            status = driver.wait(timeout=120)
-        except subprocess.TimeoutExpired:
-            chaos.count["hanging"] += 1
-            print(f"HANGING after {kills[-1]}")
-            driver.kill()
-            status = driver.wait()
-        chaos.end()
-        chaos.look()
-        ends["finished" if status == 0 else "killed" if status < 0 else f"status {status}"] += 1
-        print(
-            f"{time.strftime('%H:%M:%S')} life {life} ({mode}): status {status}, {len(kills)} kills, {len(chaos.seen)} records",
-            flush=True,
-        )
-        if status == 0:
-            same = undisturbed.equals(pd.DataFrame(table(chaos.folder)))
+    chaos = Chaos(project, tiny.study(project, "chaos", **changes))
+    while time.monotonic() < ends_at and not (len(chaos.kills) >= asked.kills and chaos.count["tables equal"]):
+        if live(chaos, kill=len(chaos.kills) < asked.kills) == 0:
+            same = undisturbed.equals(table(chaos.folder))
             chaos.count["tables equal" if same else "tables different"] += 1
             shutil.rmtree(chaos.folder)
             chaos.seen.clear()
-    return report(asked.out, kills, chaos.count, full_disk(project))
+        chaos.save()
+    return report(chaos, full_disk(project) if len(chaos.kills) >= asked.kills else "")
 
 
-def report(out: Path, kills: list, count: Counter, disk: str) -> int:
-    """Add to the notes of earlier calls, and print the table of all."""
-    note = out / "kills.csv"
-    with note.open("a", newline="") as file:
-        csv.writer(file).writerows([("kill", *kill) for kill in kills] + [("count", name, n) for name, n in count.items()])
-    rows = list(csv.reader(note.open()))
-    found = pd.DataFrame([row[1:] for row in rows if row[0] == "kill"], columns=["mode", "victim"])
-    total = Counter()
-    for row in rows:
-        if row[0] == "count":
-            total[row[1]] += int(row[2])
+def live(chaos: Chaos, kill: bool) -> int:
+    """One life of `claw run`: some kills of what works for it, then one of what directs it; its exit status."""
+    lives = chaos.count["lives"] = chaos.count["lives"] + 1
+    mode = ("workers", "scheduler", "serial")[lives % 3] if kill else "workers"
+    draw = random.Random(lives)
+    driver = chaos.start(mode)
+    hits = draw.randint(4, 9) if kill else -1
+    while driver.poll() is None:
+        wakes = time.monotonic() + draw.uniform(0.2, 4.0)
+        while driver.poll() is None and time.monotonic() < wakes:
+            time.sleep(0.05)
+        found = chaos.victims()
+        working = [role for role in found if role not in ("driver", "scheduler")]
+        if driver.poll() is not None or hits < 0 or not found:
+            continue
+        if "kernel" not in found and draw.random() < 0.85:
+            continue  # still importing: mostly, wait until there is work to disturb
+        role = draw.choice(working if hits and working else [role for role in found if role not in working])
+        try:
+            os.kill(draw.choice(found[role]).pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        chaos.kills.append((mode, role))
+        hits -= 1
+        time.sleep(0.1)
+        chaos.look()
+        if role in ("driver", "scheduler"):
+            break
+    try:
+        status = driver.wait(timeout=180)
+    except subprocess.TimeoutExpired:
+        chaos.count["hanging"] += 1
+        print(f"HANGING after {chaos.kills[-1]}")
+        driver.kill()
+        status = driver.wait()
+    chaos.end()
+    chaos.look()
+    print(f"{time.strftime('%H:%M:%S')} life {lives} ({mode}): status {status}, {len(chaos.kills)} kills, {len(chaos.seen)} records",
+          flush=True)  # fmt: skip
+    return status
+
+
+def report(chaos: Chaos, disk: str) -> int:
+    """Print who was killed how often and what came of it; the exit status."""
+    found = pd.DataFrame(chaos.kills, columns=["mode", "victim"])
     print(pd.crosstab(found["victim"], found["mode"], margins=True, margins_name="all").to_string())
     bad = ("lost", "duplicated", "corrupt", "changed", "orphans", "hanging", "tables different")
-    print(", ".join(f"{name}: {total[name]}" for name in (*bad, "tables equal")))
+    print(", ".join(f"{name}: {chaos.count[name]}" for name in (*bad, "tables equal", "lives")))
     print(disk)
-    return int(any(total[name] for name in bad))
+    return int(any(chaos.count[name] for name in bad))
 
 
 if __name__ == "__main__":

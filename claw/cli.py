@@ -60,10 +60,10 @@ def _parser() -> argparse.ArgumentParser:
 def _study(path: Path):
     """The study in a file and the folder of its run."""
     from claw import studies
-    from claw.parameters import run_folder
+    from claw.sweep.plan import folder_of
 
     study = studies.load(path)
-    return study, run_folder(str(study.folder))
+    return study, folder_of(study)
 
 
 def _plan(path: Path):

@@ -9,34 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from claw import records, studies
 from claw.errors import InputError
 from claw.sweep import engine, plan, status, study_run
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def study_file(folder_model, train_text, heldout_text, tmp_path):
-    content = {
-        "name": "tiny",
-        "models": [folder_model],
-        "methods": ["random", "wanda-sp+ridge"],
-        "ratios": [0, 0.2, 0.4, 0.6],
-        "calibration": {"corpus": train_text, "tokens": 512, "length": 64},
-        "evaluation": {"heldout": heldout_text, "tokens": 512, "context": 64},
-        "dtype": "float32",
-    }
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture
-def study(study_file):
-    return studies.load(study_file)
 
 
 def fake(folder, name, **change):

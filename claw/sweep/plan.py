@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from claw import records
+from claw.errors import InputError
+from claw.parameters import run_folder
 from claw.prune import catalogue
 from claw.specs import Curve, Experiment, RecoverySeries
 from claw.studies import Study
@@ -61,6 +63,17 @@ class Plan:
     @property
     def missing(self) -> int:
         return len(self.wanted) - len(self.done)
+
+
+def folder_of(study: Study) -> Path:
+    """Folder of a study's run, below `runs` of the project; InputError where a link leads it elsewhere."""
+    folder = run_folder(str(study.folder))
+    if folder.resolve().parent != folder.parent.resolve():
+        raise InputError(
+            f"{folder} is a link to {folder.resolve()}, out of {folder.parent}. A run writes and deletes files there only: remove the "
+            f"link, or make all of {folder.parent} a link to a larger disk."
+        )
+    return folder
 
 
 def make(study: Study, folder: Path) -> Plan:
