@@ -40,7 +40,8 @@ VALID = {
 }
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 TEXT = yaml.safe_dump(VALID, sort_keys=False)
-SCALARS = "no Yes on 007 1e-4 0x1F 1_000 12:30 .inf -.NaN TRUE ~ null '' 'no' -1 0 1 2.5 1e400 99999999999999999999999999999999".split() + [
+SCALARS = [
+    *"no Yes on 007 1e-4 0x1F 1_000 12:30 .inf -.NaN TRUE ~ null '' 'no' -1 0 1 2.5 1e400 99999999999999999999999999999999".split(),
     "../s", "/etc/passwd", "a/../../b", "~/x", "s\\0", "ｓ", "Ⅳ", "a\u202eb", "é", "e\u0301", "\U0001f600", "CON", ".", "..", ".hidden",
     "-", "- a", "? b", "&a b", "*a", "!!python/object:os.system x", "<<", "{", "[", "|", ">", "%", "@", "`", "\t", "\ufeff", "\x85", "\u2028",
     "a" * 500, "smollm2", "tcp://1", "[" * 40, "{a: " * 40, "2026-01-01", "0o17", "+1", "1.", ".5", "-0.0", "0.9999999999999999999",
@@ -114,7 +115,7 @@ def test_any_cut_and_paste_in_the_text(start, length, pasted):
     st.permutations(TEXT.splitlines()).map(lambda lines: lines[:25]), st.sampled_from(["", "\t", "  ", "- ", "# ", "&a ", "? "])
 )
 def test_lines_in_any_order(lines, prefix):
-    check("\n".join(lines[:12] + [prefix + lines[12]] + lines[13:]))
+    check("\n".join([*lines[:12], prefix + lines[12], *lines[13:]]))
 
 
 @settings(FUZZ, max_examples=500)

@@ -55,6 +55,7 @@ def _wanted(folder: Path) -> Path:
 def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
     """A client of the running cluster at the address `scheduler`, or of a new one with `workers` on this machine."""
     try:
+        import dask
         import distributed
     except ImportError as error:
         raise InputError(INSTALL) from error
@@ -62,6 +63,7 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
     asked = plan.study.resources.asked
     with contextlib.ExitStack() as stack:
         if scheduler is None:
+            stack.enter_context(dask.config.set({"temporary-directory": str(plan.folder / ".dask")}))
             machine.check(plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine")
             scheduler = stack.enter_context(
                 distributed.LocalCluster(
@@ -72,7 +74,6 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
                     memory_limit=0,
                     silence_logs=logging.CRITICAL,
                     resources=machine.offer(workers, asked),
-                    local_directory=str(plan.folder / ".dask"),
                 )
             )
         elif not ADDRESS.fullmatch(scheduler):
