@@ -231,7 +231,7 @@ def live(chaos: Chaos, kill: bool) -> int:
         working = [role for role in found if role not in ("driver", "scheduler")]
         if driver.poll() is not None or hits < 0 or not found:
             continue
-        if "kernel" not in found and draw.random() < 0.85:
+        if "kernel" not in found and draw.random() < 0.98:
             continue  # still importing: mostly, wait until there is work to disturb
         role = draw.choice(working if hits and working else [role for role in found if role not in working])
         try:
