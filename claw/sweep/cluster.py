@@ -63,7 +63,8 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
     asked = plan.study.resources.asked
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            stack.enter_context(dask.config.set({"temporary-directory": str(plan.folder / ".dask")}))
+            quiet = {"temporary-directory": str(plan.folder / ".dask"), "distributed.worker.profile.enabled": False}
+            stack.enter_context(dask.config.set(quiet))
             machine.check(plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine")
             scheduler = stack.enter_context(
                 distributed.LocalCluster(
@@ -116,7 +117,7 @@ def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], worker
                 running = locks.marks(plan.folder)
                 progress.show((job for job in jobs.values() if job.id in running), f"{len(running)} jobs running")
                 looked = time.monotonic()
-            time.sleep(0.05)
+            time.sleep(0.1)
     return failures
 
 
