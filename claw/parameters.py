@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from claw.errors import InputError, unknown
+from claw.prune.plan import RATIO_OF
 from claw.specs import (
-    RATIO_OF,
     Calibration,
     Count,
     Curve,
