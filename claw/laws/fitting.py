@@ -1,6 +1,7 @@
 """Fit every law that a table can carry."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from claw.environment import code_hash
 from claw.errors import InputError, unknown
-from claw.laws import curves, families, outside, points, pooled, speed, verdicts, wald
+from claw.laws import curves, families, outside, points, pooled, speed, storage, verdicts, wald
 from claw.laws.curves import CurveLaw
 from claw.laws.forms import Form
 from claw.laws.points import Points
@@ -43,6 +44,24 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
     unfitted = pd.DataFrame([*alone, *together, *slow], columns=UNFITTED)
     source = {"data": found.digest, "code": code_hash()}
     return Laws(found, tuple(fitted), (*across, *fast), comparisons, tests, tuple(judged), unfitted, level, seed, draws, source)
+
+
+def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
+    """The laws of a table: those in laws.json beside `source`, if they are of exactly this table, level, seed and draws; else fitted.
+
+    `source` is the table's CSV file or the folder of its run. A file of other laws is left as it is.
+    """
+    source = Path(source)
+    beside = (source if source.is_dir() else source.parent) / "laws.json"
+    if beside.is_file():
+        try:
+            stored = storage.from_json(beside)
+        except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
+            stored = None
+        asked = (points.read(table).digest, level, seed, draws)
+        if stored and stored.comparisons and (stored.source["data"], stored.level, stored.seed, stored.draws) == asked:
+            return stored
+    return fit(table, level=level, seed=seed, draws=draws)
 
 
 def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
