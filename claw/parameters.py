@@ -18,6 +18,7 @@ from claw.specs import (
     Count,
     Curve,
     Evaluation,
+    Limit,
     Ratio,
     RecoverySeries,
     Seed,
@@ -85,7 +86,7 @@ class EvaluateParameters(HeldOut):
 
     checkpoints: tuple[Text, ...] = Field(min_length=1)
     tasks: tuple[Text, ...] = ()
-    limit: Count | None = None
+    limit: Limit = None
     num_fewshot: int = Field(0, ge=0, le=100)
     tasks_from: Literal["archive", "hub"] = "archive"
 

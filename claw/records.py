@@ -68,7 +68,7 @@ COLUMNS = {
     "chance": "mean over tasks of guessing",
     "tasks": "tasks in accuracy, joined by +",
     "num_fewshot": "examples in the prompt",
-    "limit": "documents per task; empty for all",
+    "limit": "documents per task (of each subject for mmlu), one number or task:number; empty for all",
     "speedup_prefill": "S: dense over compressed time to read a prompt, batch 1, median of interleaved rounds",
     "speedup_prefill_low": "lower end of its 95 % bootstrap interval",
     "speedup_prefill_high": "upper end",
@@ -269,7 +269,9 @@ def _fill_loss(row: dict, record: Mapping) -> None:
 
 def _fill_tasks(row: dict, record: Mapping) -> None:
     rows = record["result"]["rows"]
-    row["num_fewshot"], row["limit"] = record["result"]["num_fewshot"], record["result"]["limit"]
+    limit = record["result"]["limit"]
+    row["limit"] = " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit
+    row["num_fewshot"] = record["result"]["num_fewshot"]
     by_task: dict[str, dict[str, dict]] = {}
     for one in rows:
         by_task.setdefault(one["task"], {})[one["metric"]] = one

@@ -150,7 +150,7 @@ def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) 
 
 def _recovery_job(study, folder, series: RecoverySeries, title: str, points: list[Experiment], done) -> list[Job]:
     """The job that recovers the points which lack a record of this series."""
-    made = {p: [Experiment(compression=p.compression, recovery=r) for r in series.recoveries] for p in points}
+    made = {p: [e for e in study.recovered(p) if e.recovery in series.recoveries] for p in points}
     found = [p for p in points if any(_open(study, e, done) for e in made[p])]
     if not found:
         return []
