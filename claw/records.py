@@ -15,6 +15,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ COLUMNS = {
     "milliseconds0_prefill": "the same of the dense model, timed in turns with this one",
     "milliseconds0_decode": "the same of the dense model",
     "seconds": "wall time of all stages",
+    "day": "UTC day on which the first of them began",
     "device": "cpu or name of the GPU",
     "dtype": "number type of weights and arithmetic in evaluation",
     "status": "done, nan (a measured NaN is a result) or failed",
@@ -221,6 +223,9 @@ def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | No
             rows[record["experiment"]], parents[record["experiment"]] = _identity(record)
         row = rows[record["experiment"]]
         row["seconds"] = row.get("seconds", 0.0) + record.get("seconds", 0.0)
+        if "started" in record:
+            day = datetime.fromtimestamp(record["started"], UTC).date().isoformat()
+            row["day"] = min(day, row.get("day", day))
         if record["status"] != "done":
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
