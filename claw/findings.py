@@ -35,9 +35,9 @@ BEST = 4
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a Markdown table; bars in names are escaped."""
-    cells = frame.astype(object).where(frame.notna(), "–").astype(str).map(lambda cell: cell.replace("|", "\\|"))
-    lines = [" | ".join(map(str, frame.columns)), " | ".join("---" for _ in frame.columns)]
-    return "\n".join(f"| {line} |" for line in [*lines, *(" | ".join(row) for row in cells.to_numpy())])
+    cells = frame.astype(object).where(frame.notna(), "–").astype(str)
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(map(str, frame.columns)), *cells.to_numpy()]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * frame.shape[1], *rows[1:]])
 
 
 def on_true_share(table: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +240,7 @@ def page(table: pd.DataFrame, found: Laws, name: str, published: pd.DataFrame | 
     true: Sequence[Verdict] = ()
     if TRUE in table and table[TRUE].notna().any():
         try:
-            true = laws.fit(on_true_share(table), level=found.level, seed=found.seed, draws=100).verdicts
+            true = laws.judge(on_true_share(table), found.level)
         except InputError:
             true = ()
     judged = claims(found.verdicts, true)

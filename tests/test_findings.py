@@ -11,7 +11,7 @@ from claw import datasheet, findings, laws, records, studies
 from claw.cli import main
 from claw.errors import InputError
 
-SHOWN = ("random", "wanda-sp+ridge", "slicegpt")
+SHOWN = ("wanda-sp+ridge", "slicegpt")
 STUDY = """name: made-up
 models: [model-s, model-l]
 methods: [random, wanda-sp+ridge, slicegpt]
@@ -46,12 +46,12 @@ def fitted(folder):
 
 
 @pytest.fixture(scope="module")
-def page(folder):
+def text(folder):
     return (folder / "findings.md").read_text()
 
 
-def test_every_claim_has_its_verdict_on_both_axes(page, fitted):
-    section = page.partition("## Claims of the original paper")[2].partition("\n## ")[0]
+def test_every_claim_has_its_verdict_on_both_axes(text, fitted):
+    section = text.partition("## Claims of the original paper")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
     claims = [verdict for verdict in fitted.verdicts if "of ours" not in verdict.claim]
     assert len(lines) == len(claims)
@@ -62,23 +62,23 @@ def test_every_claim_has_its_verdict_on_both_axes(page, fitted):
     assert "**not reproduced**" in section
 
 
-def test_numbers_of_the_verdicts_are_those_of_the_laws(page, fitted):
+def test_numbers_of_the_verdicts_are_those_of_the_laws(text, fitted):
     for verdict in fitted.verdicts:
         numbers = verdict.sentence.partition(f" is {verdict.verdict}: ")[2]
-        assert numbers and numbers in page
+        assert numbers and numbers in text
 
 
-def test_tables_are_rectangular(page, folder):
-    for text in (page, (folder / "README.md").read_text()):
-        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+def test_tables_are_rectangular(text, folder):
+    for page in (text, (folder / "README.md").read_text()):
+        for block in re.findall(r"(?:^\|.*\n)+", page, re.M):
             widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
             assert len(widths) == 1, block
 
 
-def test_the_same_table_gives_the_same_pages(folder, page):
+def test_the_same_table_gives_the_same_pages(folder, text):
     before = (folder / "README.md").read_text()
     findings.write(folder / "reference.csv")
-    assert (folder / "findings.md").read_text() == page and (folder / "README.md").read_text() == before
+    assert (folder / "findings.md").read_text() == text and (folder / "README.md").read_text() == before
 
 
 def test_a_true_ratio_reorders_methods_that_count_differently(fitted):
@@ -110,12 +110,12 @@ def test_what_the_data_cannot_say_follows_them(fitted, table):
     assert "1 model of 1 family" in words and "**No recovery**" in words and "Accuracy" not in words
 
 
-def test_published_numbers_stand_beside_ours(page, table):
-    line = next(line for line in page.splitlines() if "a \\| card" in line)
+def test_published_numbers_stand_beside_ours(text, table):
+    line = next(line for line in text.splitlines() if "a \\| card" in line)
     dense = table[(table["method"] == "dense") & (table["model"] == "model-s")].iloc[0]
     assert f"{dense['piqa_acc_norm']:.3f} ± 0.030" in line
     assert f"{(dense['piqa_acc_norm'] - 0.7) / 0.03:+.1f}" in line
-    assert "lambada" not in page
+    assert "lambada" not in text
 
 
 def test_counts_add_up(folder, table):
@@ -126,13 +126,13 @@ def test_counts_add_up(folder, table):
     assert counts.loc["wanda-sp+ridge", "model-m"] == "6 (+4)"
 
 
-def test_completeness_compares_with_the_plan(folder, table):
+def test_completeness_compares_with_the_plan(folder, table, fitted):
     plan = datasheet.planned(folder / "study.yaml")
     assert len(plan) == len(studies.load(folder / "study.yaml").experiments) == 14
     some = table.assign(experiment=[*list(plan)[:5], *(f"other-{i}" for i in range(len(table) - 5))], loss=1.0)
     frame = datasheet.completeness(some, plan)
     assert frame["planned"].sum() == 14 and frame["run"].sum() == 5 and frame["with loss"].sum() == 5
-    said = datasheet.page(some, laws.fit(table, draws=100, compare=False), "t.csv", folder / "study.yaml", plan)
+    said = datasheet.page(some, fitted, "t.csv", folder / "study.yaml", plan)
     assert "5 of 14 planned" in said and f"{len(table) - 5} rows are of experiments that the study does not plan" in said
 
 

@@ -64,6 +64,13 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
     return fit(table, level=level, seed=seed, draws=draws)
 
 
+def judge(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
+    """The verdicts that `fit` gives on a table, without its laws."""
+    found = points.read(table)
+    with threadpool_limits(1):
+        return verdicts.judge(found, outside.compare_all(found), wald.ask_all(found), level)
+
+
 def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
     """Laws of each group of a table that must not be pooled, by the value of a column, such as heldout."""
     if by not in table:
