@@ -247,7 +247,8 @@ def page(table: pd.DataFrame, found: Laws, name: str, published: pd.DataFrame | 
     counts = pd.Series([verdict.verdict for verdict in found.verdicts if OURS not in verdict.claim]).value_counts()
     tally = ", ".join(f"{counts.get(key, 0)} {word}" for key, word in WORDS.items())
     parts: list[tuple[str, str]] = [
-        ("", f"Generated from `{name}` by `claw findings {name}`; nothing here is typed by hand. {' '.join(text.remarks(found))}"),
+        ("", f"Generated from `{name}` by `claw findings {name}`; nothing here is typed by hand. "
+            + " ".join(remark if remark.endswith(".") else f"{remark}." for remark in text.remarks(found))),
         (
             "Claims of the original paper",
             f"Of {len(judged)} claims (Sengupta, Chaudhary, Chakraborty 2025, arXiv 2504.04342), against the ratio asked for: {tally}. "
