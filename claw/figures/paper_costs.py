@@ -17,6 +17,8 @@ from claw.laws.points import is_dense
 from claw.records import PRIMARY
 
 TO_MEASURE = "put `speed: {prompt: 256, generate: 32, batches: [1]}` into the study and `claw run` it again."
+TASKS = {"hellaswag": "Hella-\nSwag", "winogrande": "Wino-\nGrande", "arc_easy": "ARC\neasy", "arc_challenge": "ARC\nchall.",
+         "piqa": "PIQA", "mmlu": "MMLU"}  # fmt: skip
 WORTH = 3  # tasks that make a radar
 SHARE = {"ratio_params": "share of parameters removed", "ratio_flops": "share of FLOPs removed",
          "ratio_nonembedding": "share removed without embedding", "ratio": "nominal ratio r"}  # fmt: skip
@@ -84,7 +86,7 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
     models = by_size(laws, set(kept["model"]))
     columns = min(3, len(models))
     with style.paper():
-        figure = style.figure(0.75 + 2 * columns, 0.75 + 2.2 * math.ceil(len(models) / columns))
+        figure = style.figure(0.75 + 2 * columns, 0.9 + 2.0 * math.ceil(len(models) / columns))
         grid = (math.ceil(len(models) / columns), columns)
         panels = figure.subplots(*grid, squeeze=False, subplot_kw={"projection": "polar"})
         for panel, model in zip(panels.flat, models, strict=False):
@@ -96,12 +98,14 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
                 look = style.look(method)
                 panel.plot(np.append(angle, angle[0]), np.append(values, values.iloc[0]), ms=3, **look)
             panel.set_theta_offset(np.pi / 2)
-            panel.set_xticks(angle, [task.replace("_", "\n") for task in tasks], fontsize=6.5)
+            panel.set_xticks(angle, [TASKS.get(task, task.replace("_", "\n")) for task in tasks], fontsize=6.5)
             panel.tick_params(axis="x", pad=0)
             for name, a in zip(panel.get_xticklabels(), angle, strict=True):  # away from the ring on either side
                 name.set_ha("center" if abs(np.sin(a)) < 0.1 else "right" if np.sin(a) > 0 else "left")
-            panel.set_rlabel_position(180 / len(tasks))
-            panel.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "50 %", "", "dense"], fontsize=5.5)
+            panel.set_yticks([0.25, 0.5, 0.75, 1.0], [""] * 4)
+            for value, word in ((0.5, "50 %"), (1.0, "dense")):
+                box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5}
+                panel.text(np.pi / len(tasks), value, word, fontsize=6, ha="center", va="center", bbox=box, zorder=5)
             panel.set_ylim(0, max(1.05, kept["kept"].max()))
             panel.set_title(f"{model}, r = {rows['ratio'].iloc[0]:g}", pad=8)
         for panel in list(panels.flat)[len(models) :]:
