@@ -12,8 +12,8 @@ from pydantic import Field
 
 from claw import records
 from claw.errors import InputError, unknown
+from claw.prune.plan import RATIO_OF
 from claw.specs import (
-    RATIO_OF,
     Calibration,
     Count,
     Curve,
