@@ -105,5 +105,12 @@ def page(table: pd.DataFrame, found: Laws, name: str, study: Path | None, plan: 
     )
     others = [f"`{column}`" for column in table.columns if column not in COLUMNS]
     by_task = f"\n\nBy task: {', '.join(others)}." if others else ""
+    parts.append(
+        "## Files\n\n"
+        f"- `{Path(name).name}`: one row per experiment; the columns are below.\n"
+        "- `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it.\n"
+        "- `findings.md`: verdicts, laws with intervals, advice, limits.\n"
+        "- `published_dense.csv`, where there is one: accuracies of the dense models as others published them, with the source."
+    )
     parts.append(f"## Columns\n\n{markdown(known)}{by_task}")
     return "\n\n".join(parts) + "\n"

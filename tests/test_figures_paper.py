@@ -161,6 +161,18 @@ def test_stored_laws_are_read_only_for_their_own_table(folder, table, tmp_path, 
     assert laws.fit_or_read(table, tmp_path, draws=100) == "fitted anew"
 
 
+def test_laws_of_another_version_are_fitted_again(folder, table, monkeypatch):
+    monkeypatch.setattr("claw.laws.fitting.fit", lambda *a, **k: "fitted anew")
+    monkeypatch.setattr("claw.laws.fitting.code_hash", lambda room="": "changed")
+    assert laws.fit_or_read(table, folder, draws=100) == "fitted anew"
+
+
+def test_the_list_of_figures_is_complete():
+    said = (NOTEBOOK.parents[1] / "figures" / "README.md").read_text()
+    for name, draw in FIGURES.items():
+        assert f"| `paper_{name}` |" in said and f"`{draw.__module__}.{draw.__name__}`" in said
+
+
 def test_the_notebook_writes_all_files(folder, tmp_path):
     out = tmp_path / "out.ipynb"
     papermill.execute_notebook(

@@ -42,14 +42,15 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
         tests = wald.ask_all(found) if compare else pd.DataFrame(columns=wald.COLUMNS)
         judged = verdicts.judge(found, comparisons, tests, level) if compare else []
     unfitted = pd.DataFrame([*alone, *together, *slow], columns=UNFITTED)
-    source = {"data": found.digest, "code": code_hash()}
+    source = {"data": found.digest, "code": code_hash(), "laws": code_hash("laws")}
     return Laws(found, tuple(fitted), (*across, *fast), comparisons, tests, tuple(judged), unfitted, level, seed, draws, source)
 
 
 def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
-    """The laws of a table: those in laws.json beside `source`, if they are of exactly this table, level, seed and draws; else fitted.
+    """The laws of a table: those in laws.json beside `source`, if they are of exactly this table and these choices; else fitted.
 
-    `source` is the table's CSV file or the folder of its run. A file of other laws is left as it is.
+    Laws that another version of `claw.laws` fitted are fitted again. `source` is the table's CSV file or the folder of its run;
+    the file beside it is only read.
     """
     source = Path(source)
     beside = (source if source.is_dir() else source.parent) / "laws.json"
@@ -58,8 +59,9 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
             stored = storage.from_json(beside)
         except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
             stored = None
-        asked = (points.read(table).digest, level, seed, draws)
-        if stored and stored.comparisons and (stored.source["data"], stored.level, stored.seed, stored.draws) == asked:
+        asked = (points.read(table).digest, code_hash("laws"), level, seed, draws)
+        have = stored and (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
+        if have == asked and stored.verdicts:
             return stored
     return fit(table, level=level, seed=seed, draws=draws)
 
