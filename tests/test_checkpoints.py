@@ -6,6 +6,7 @@ from collections import namedtuple
 import pytest
 import torch
 from conftest import tiny_model
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import claw
@@ -34,6 +35,20 @@ def test_the_model_card_says_what_was_removed(small, tokenizer, tmp_path):
     card = (folder / "README.md").read_text()
     assert "base_model: HuggingFaceTB/SmolLM2-135M" in card and f"{small[1].ratio_params:.1%}" in card
     assert checkpoints.read_about(folder)["report"]["ratio_params"] == small[1].ratio_params
+
+
+def test_the_hub_can_read_the_model_card(small, tokenizer, tmp_path):
+    folder = claw.save(small[0], tokenizer, tmp_path / "small", small[1], base_model="smollm2-135m")
+    data = ModelCard.load(folder / "README.md").data
+    assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct" and data.license == "apache-2.0"
+    assert set(data.tags) == {"pruned", "claw", "magnitude"} and data.library_name == "transformers"
+    assert "50% of ffn" in (folder / "README.md").read_text() and "llama.cpp" in (folder / "README.md").read_text()
+
+
+def test_a_card_of_an_unknown_model_claims_no_base_and_no_licence(tokenizer, tmp_path):
+    folder = claw.save(tiny_model("llama"), tokenizer, tmp_path / "dense", base_model="my-own")
+    data = ModelCard.load(folder / "README.md").data
+    assert data.base_model is None and data.license is None and set(data.tags) == {"pruned", "claw"}
 
 
 def test_a_checkpoint_that_reloads_differently_is_deleted(tokenizer, tmp_path):
