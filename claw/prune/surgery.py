@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from claw.anatomy import Anatomy, Layer
+from claw.progress import of_transformers
 
 State = dict[str, torch.Tensor]
 
@@ -134,9 +135,10 @@ def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = Non
     if len(keep) != parts.depth:
         state = renumbered(state, keep)
         cut_layer_lists(config, keep, parts.depth)
-    model = type(parts.model).from_pretrained(
-        None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
-    )
+    with of_transformers():
+        model = type(parts.model).from_pretrained(
+            None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
+        )
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
     return model.to(parts.device).eval()

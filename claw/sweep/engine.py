@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from claw import records
 from claw.errors import InputError
+from claw.progress import tqdm
 from claw.sweep.plan import Job, Plan
 
 INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
