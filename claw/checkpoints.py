@@ -55,7 +55,8 @@ def save(
             )
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
         try:
-            model.save_pretrained(scratch)
+            with of_transformers():
+                model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
             about = {"experiment": experiment.model_dump(mode="json") if experiment else None}
             about |= {"report": report.to_dict() if report else None, "base_model": base_model}

@@ -114,7 +114,7 @@ def _found(path: Path) -> Found | None:
     table, report = (one if one.is_file() else None for one in (table, report))
     changed = datetime.fromtimestamp((table or path / "records").stat().st_mtime)
     if table is None:
-        stages = Counter(name.split(".")[1] for name in os.listdir(path / "records") if name.count(".") >= 2)
+        stages = Counter(name.split(".")[1].partition("-")[0] for name in os.listdir(path / "records") if name.count(".") >= 2)
         measured = tuple(f"{stages[stage]} {stage}" for stage in records.STAGES if stages[stage])
         return Found(path, (), (), stages["compress"] + stages["recover"], measured, changed, None, report)
     try:

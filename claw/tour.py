@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from claw.errors import InputError
 from claw.figures import style
 from claw.figures.compress import BINS, kept_share
 from claw.lesson import Lesson, Point
@@ -37,7 +38,7 @@ class Tour:
         if "wanda-sp+ridge" in asked.methods:
             self.method.value = "wanda-sp+ridge"
         self.ratio = ipywidgets.FloatSlider(
-            round(asked.ratio / STEP) * STEP, min=0, max=0.9, step=STEP, description="ratio r", readout_format=".2f",
+            round(round(asked.ratio / STEP) * STEP, 2), min=0, max=0.9, step=STEP, description="ratio r", readout_format=".2f",
             continuous_update=False,
         )  # fmt: skip
         self.bar = ipywidgets.IntProgress(0, 0, len(STEPS), layout={"width": "12em"})
@@ -55,9 +56,16 @@ class Tour:
         self._text(self.before, "The dense model writes", lesson.look("dense", 0.0).text, style.BLACK)
         self.show()
 
-    def show(self) -> Point:
-        """Measure the chosen point if it is new, and show it."""
+    def show(self) -> None:
+        """Measure the chosen point if it is new, and show it; or say why it cannot be."""
         method, ratio = self.method.value, round(self.ratio.value, 2)
+        try:
+            self._show(method, ratio)
+        except InputError as error:
+            self.bar.value, self.doing.value = 0, ""
+            self.after.value, self.numbers.value = "", f"<p>{html.escape(str(error))}</p>"
+
+    def _show(self, method: str, ratio: float) -> None:
         title = f"With {ratio:.0%} removed by {method} it writes"
         write = lambda text: self._text(self.after, title, text, style.colour(method))
         point = self.lesson.look(method, ratio, self._tell, write)
@@ -65,7 +73,6 @@ class Tour:
         write(point.text)
         self.numbers.value = numbers(point, self.lesson.whole)
         self.image.value = self.picture.png(point, self.lesson)
-        return point
 
     def _tell(self, doing: str) -> None:
         self.bar.value, self.doing.value = STEPS.index(doing) + 1, f"{doing} …"

@@ -63,9 +63,11 @@ def page(found, height: int = 1000, width: int = 1300, **options):
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
     opened.on(
         "console",
-        lambda said: opened.complaints.append(said.text)
-        if said.type == "error" and not any(word in said.text + str(said.location) for word in HARMLESS)
-        else None,
+        lambda said: (
+            opened.complaints.append(said.text)
+            if said.type == "error" and not any(word in said.text + str(said.location) for word in HARMLESS)
+            else None
+        ),
     )
     return opened
 
