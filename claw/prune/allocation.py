@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy
 from claw.errors import InputError
+from claw.progress import tqdm
 from claw.prune import plan, regression
 from claw.prune.statistics import Statistics
 from claw.records import write_text

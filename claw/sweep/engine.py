@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from tqdm import tqdm
-
 from claw import records
 from claw.archives import cache
 from claw.errors import InputError
+from claw.progress import tqdm
 from claw.sweep import locks, warm
 from claw.sweep.execute import INPUT_ERROR
 from claw.sweep.plan import Job, Plan
