@@ -1,4 +1,4 @@
-"""The command line: `claw run | status | table | models | fetch`. Logic lives in the modules it calls."""
+"""The command line: `claw run | status | table | findings | models | fetch`. Logic lives in the modules it calls."""
 
 import argparse
 import os
@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("study", type=Path)
     table.add_argument("--out", type=Path, required=True, help="a .csv file")
     table.set_defaults(command=_table)
+
+    findings = commands.add_parser("findings", help="write what a table says: laws, verdicts, advice, what was run")
+    findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv; pages are written beside it")
+    findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
+    findings.set_defaults(command=_findings)
 
     models = commands.add_parser("models", help="list the known models")
     models.set_defaults(command=_models)
@@ -103,6 +108,14 @@ def _table(parsed: argparse.Namespace) -> int:
     frame = records.table(plan.folder, plan.study.evaluation)
     records.save_csv(frame, parsed.out)
     print(f"{len(frame)} experiments written to {parsed.out}")
+    return 0
+
+
+def _findings(parsed: argparse.Namespace) -> int:
+    from claw import findings
+
+    for path in findings.write(parsed.table, parsed.study):
+        print(path)
     return 0
 
 

@@ -15,6 +15,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ COLUMNS = {
     "chance": "mean over tasks of guessing",
     "tasks": "tasks in accuracy, joined by +",
     "num_fewshot": "examples in the prompt",
-    "limit": "documents per task; empty for all",
+    "limit": "documents per task (of each subject for mmlu), one number or task:number; empty for all",
     "speedup_prefill": "S: dense over compressed time to read a prompt, batch 1, median of interleaved rounds",
     "speedup_prefill_low": "lower end of its 95 % bootstrap interval",
     "speedup_prefill_high": "upper end",
@@ -77,7 +78,12 @@ COLUMNS = {
     "speedup_decode_high": "upper end",
     "ideal_prefill": "speed-up if time followed FLOPs",
     "ideal_decode": "speed-up if time followed bytes read",
+    "milliseconds_prefill": "time to read the prompt, batch 1",
+    "milliseconds_decode": "time per generated token, batch 1",
+    "milliseconds0_prefill": "the same of the dense model, timed in turns with this one",
+    "milliseconds0_decode": "the same of the dense model",
     "seconds": "wall time of all stages",
+    "day": "UTC day on which the first of them began",
     "device": "cpu or name of the GPU",
     "dtype": "number type of weights and arithmetic in evaluation",
     "status": "done, nan (a measured NaN is a result) or failed",
@@ -179,6 +185,21 @@ def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFr
     return from_records(every(source), evaluation)
 
 
+REFERENCE = Path("results") / "reference.csv"
+
+
+def default_table(project: Path) -> Path:
+    """The table that notebooks open when none is named: the reference study's, else that of the newest run."""
+    reference = project / REFERENCE
+    found = sorted((project / "runs").glob("*/table.csv"), key=lambda path: path.stat().st_mtime)
+    if reference.is_file() or found:
+        return reference if reference.is_file() else found[-1]
+    raise InputError(
+        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten minutes) or "
+        '`claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
+    )
+
+
 def from_csv(path: Path) -> pd.DataFrame:
     """A table saved by `claw table`."""
     if not path.is_file():
@@ -209,6 +230,9 @@ def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | No
             rows[record["experiment"]], parents[record["experiment"]] = _identity(record)
         row = rows[record["experiment"]]
         row["seconds"] = row.get("seconds", 0.0) + record.get("seconds", 0.0)
+        if "started" in record:
+            day = datetime.fromtimestamp(record["started"], UTC).date().isoformat()
+            row["day"] = min(day, row.get("day", day))
         if record["status"] != "done":
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
@@ -257,7 +281,9 @@ def _fill_loss(row: dict, record: Mapping) -> None:
 
 def _fill_tasks(row: dict, record: Mapping) -> None:
     rows = record["result"]["rows"]
-    row["num_fewshot"], row["limit"] = record["result"]["num_fewshot"], record["result"]["limit"]
+    limit = record["result"]["limit"]
+    row["limit"] = " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit
+    row["num_fewshot"] = record["result"]["num_fewshot"]
     by_task: dict[str, dict[str, dict]] = {}
     for one in rows:
         by_task.setdefault(one["task"], {})[one["metric"]] = one
@@ -278,7 +304,13 @@ def _number(value: float | None) -> float:
 
 
 def _fill_speed(row: dict, record: Mapping) -> None:
-    row.update({name: value for name, value in record["result"].items() if name.startswith(("speedup_", "ideal_"))})
+    result = record["result"]
+    row.update({name: value for name, value in result.items() if name.startswith(("speedup_", "ideal_"))})
+    timings = result.get("timings", ())
+    for one in timings:
+        if one["batch"] == min(timing["batch"] for timing in timings):
+            row[f"milliseconds_{one['phase']}"] = 1e3 * one["seconds"]
+            row[f"milliseconds0_{one['phase']}"] = 1e3 * one["seconds0"]
 
 
 _FILL = {"compress": _fill_compress, "recover": _fill_recover, "loss": _fill_loss, "tasks": _fill_tasks, "speed": _fill_speed}

@@ -14,17 +14,25 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from claw.errors import InputError, unknown
 from claw.prune import catalogue
-
-RATIO_OF = ("own", "ffn", "heads", "hidden", "layers", "params", "nonembedding", "flops")
+from claw.prune.plan import RATIO_OF
 
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
+Limit = Annotated[
+    Annotated[None, Tag("limit:all")]
+    | Annotated[Count, Tag("limit:number")]
+    | Annotated[dict[Text, Count], Tag("limit:by task")],
+    Discriminator(
+        lambda given: "limit:all" if given is None else f"limit:{'by task' if isinstance(given, dict) else 'number'}"
+    ),
+]
+"""Documents per task: one number, or one by task; None for all."""
 
 
 class Spec(BaseModel):
@@ -183,9 +191,16 @@ class Evaluation(Spec):
     tokens: Count = 32768
     context: Annotated[int, Field(ge=2)] = 512
     tasks: tuple[Text, ...] = ()
-    limit: Count | None = None
+    limit: Limit = None
     num_fewshot: Annotated[int, Field(ge=0, le=100)] = 0
     tasks_from: Literal["archive", "hub"] = "archive"
+
+    @model_validator(mode="after")
+    def _limits_have_tasks(self) -> "Evaluation":
+        unknown_tasks = sorted(set(self.limit) - set(self.tasks)) if isinstance(self.limit, dict) else []
+        if unknown_tasks:
+            raise InputError(f"limit names {', '.join(unknown_tasks)}, which is not among the tasks: {', '.join(self.tasks)}.")
+        return self
 
     @property
     def loss(self) -> "Loss":
@@ -212,7 +227,7 @@ class Accuracy(Spec):
     """What identifies a measurement of tasks."""
 
     tasks: tuple[Text, ...]
-    limit: Count | None
+    limit: Limit
     num_fewshot: int
     tasks_from: str
 
@@ -277,7 +292,7 @@ def build(cls: type[Spec], values: Mapping[str, Any], where: str = "") -> Spec:
 def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", lines: Mapping | None = None) -> InputError:
     """One paragraph on the first thing that is wrong. `lines` maps a field's path to its line in a file."""
     first = error.errors()[0]
-    path = tuple(part for part in first["loc"] if part != "function-before")
+    path = tuple(part for part in first["loc"] if not str(part).startswith(("function-before", "limit:")))
     name = ".".join(str(part) for part in path) or cls.__name__
     line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None) if lines else None
     place = f"{where}{f', line {line}' if line else ''}: " if where else ""

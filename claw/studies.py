@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from claw import strict_yaml
 from claw.errors import InputError
 from claw.prune import catalogue
+from claw.prune.plan import RATIO_OF
 from claw.specs import (
-    RATIO_OF,
     Calibration,
     Compression,
     Count,
@@ -33,17 +33,26 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Gigabytes = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
 
 
-class Exclude(Spec):
-    """Leave out every point that fits all the choices given here."""
+class Points(Spec):
+    """Every point that fits all the choices given here; each choice is one value or a list of values."""
 
-    model: Text | None = None
-    method: Text | None = None
-    ratio: Ratio | None = None
-    seed: Seed | None = None
+    model: tuple[Text, ...] | None = None
+    method: tuple[Text, ...] | None = None
+    ratio: tuple[Ratio, ...] | None = None
+    seed: tuple[Seed, ...] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, given: Any) -> Any:
+        return given if given is None or isinstance(given, tuple) else (given,)
+
+    @property
+    def choices(self) -> dict[str, tuple]:
+        """The choices that are given."""
+        return self.model_dump(exclude_none=True)
 
     def fits(self, compression: Compression) -> bool:
-        given = {name: value for name, value in self.model_dump().items() if value is not None}
-        return bool(given) and all(getattr(compression, name) == value for name, value in given.items())
+        return bool(self.choices) and all(getattr(compression, name) in values for name, values in self.choices.items())
 
 
 class Resources(Spec):
@@ -70,9 +79,10 @@ class Study(Spec):
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     calibration: Calibration = Calibration()
     recovery: tuple[RecoverySeries, ...] = ()
+    recovery_of: tuple[Points, ...] = ()  # which points are recovered; all where none is named
     evaluation: Evaluation = Evaluation()
     speed: Speed | None = None
-    exclude: tuple[Exclude, ...] = ()
+    exclude: tuple[Points, ...] = ()  # left out of the grid
     device: Text = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     keep_checkpoints: bool = False
@@ -85,6 +95,18 @@ class Study(Spec):
         for method in given:
             catalogue.find(method)
         return given
+
+    @model_validator(mode="after")
+    def _points_are_in_the_grid(self) -> "Study":
+        grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
+        for field in ("exclude", "recovery_of"):
+            for points in getattr(self, field):
+                for name, value in ((name, value) for name, values in points.choices.items() for value in values):
+                    if value not in grid[name]:
+                        raise InputError(
+                            f"{field} names {name} {value}, which is not in this study: {', '.join(map(str, grid[name]))}."
+                        )
+        return self
 
     @property
     def folder(self) -> Path:
@@ -105,7 +127,7 @@ class Study(Spec):
                         calibration=self.calibration,
                     )  # fmt: skip
                     ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
-                    if ratios:
+                    if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
                         yield curve.model_copy(update={"ratios": ratios})
 
     @functools.cached_property
@@ -117,7 +139,9 @@ class Study(Spec):
 
     def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
         """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
-        if not catalogue.makes_checkpoint(point.compression.method):
+        compression = point.compression
+        asked = not self.recovery_of or any(points.fits(compression) for points in self.recovery_of)
+        if not asked or not catalogue.makes_checkpoint(compression.method):
             return ()
         recoveries = (recovery for series in self.recovery for recovery in series.recoveries)
         return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in recoveries)

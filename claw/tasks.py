@@ -8,7 +8,7 @@ the next model with the same tokenizer starts computing at once.
 import functools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
@@ -110,7 +110,7 @@ def score_tasks(
     tokenizer,
     tasks: Sequence[str],
     *,
-    limit: int | None = None,
+    limit: int | Mapping[str, int] | None = None,
     num_fewshot: int = 0,
     hub: bool = False,
     seed: int = 1234,
@@ -119,23 +119,39 @@ def score_tasks(
 ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
     """One row per task and metric: value, standard error, number of documents, chance level.
 
-    `limit` takes the first so many documents of each task (of each subject for mmlu). Groups such as mmlu give one row
-    for the group. Chance is the mean of 1/choices over the documents. With `samples` there is a second frame, one row per
+    `limit` takes the first so many documents of each task (of each subject for mmlu): one number for all tasks, or one by
+    task, where tasks that are not named are taken whole. Groups such as mmlu give one row for the group. Chance is the mean of 1/choices over the documents. With `samples` there is a second frame, one row per
     document and choice, with its log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
     """
     check_tasks(tasks, hub=hub)
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1 document per task, or None for all, not {limit!r}.")
+    limits = limits_of(tasks, limit)
     from lm_eval import evaluate
 
     from claw.lm import ClawLM
 
     language_model = ClawLM(model, tokenizer, cache=cache)
-    loaded = built_tasks(tuple(tasks), limit, num_fewshot, hub, seed)
-    with quiet():
-        out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=BOOTSTRAP)
-    frame = tidy(out, tasks, num_fewshot, "hub" if hub else "archive")
-    return (frame, tidy_samples(out, tasks)) if samples else frame
+    frames, documents = [], []
+    for one in dict.fromkeys(limits.values()):  # lm-eval knows one limit per call
+        names = tuple(task for task in tasks if limits[task] == one)
+        loaded = built_tasks(names, one, num_fewshot, hub, seed)
+        with quiet():
+            out = evaluate(language_model, loaded, limit=one, log_samples=True, bootstrap_iters=BOOTSTRAP)
+        frames.append(tidy(out, names, num_fewshot, "hub" if hub else "archive"))
+        documents.append(tidy_samples(out, names))
+    frame = pd.concat(frames, ignore_index=True)
+    return (frame, pd.concat(documents, ignore_index=True)) if samples else frame
+
+
+def limits_of(tasks: Sequence[str], limit: int | Mapping[str, int] | None) -> dict[str, int | None]:
+    """The limit of each task; InputError for one below 1 and for a limit of a task that is not among them."""
+    named = limit if isinstance(limit, Mapping) else dict.fromkeys(tasks, limit)
+    unknown = sorted(set(named) - set(tasks))
+    if unknown:
+        raise InputError(f"limit names {', '.join(unknown)}, which is not among the tasks: {', '.join(tasks)}.")
+    for value in named.values():
+        if value is not None and value < 1:
+            raise InputError(f"limit must be at least 1 document per task, or None for all, not {value!r}.")
+    return {task: named.get(task) for task in tasks}
 
 
 def tidy(out: dict, tasks: Sequence[str], num_fewshot: int, source: str) -> pd.DataFrame:

@@ -35,9 +35,17 @@ def test_excluded_points_are_left_out():
     assert [e.compression.method for e in study.experiments] == ["dense", "magnitude"]
 
 
+def test_recovery_may_be_of_some_points_only():
+    text = BASE + "recovery: [{tokens: [8192, 16384]}]\nrecovery_of: [{method: magnitude}]"
+    recovered = [e.compression for e in parse(text).experiments if e.recovery]
+    assert {(c.method, c.ratio) for c in recovered} == {("magnitude", 0.5)} and len(recovered) == 2
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
+        (BASE + "exclude: [{method: wanda-sp}]", "exclude names method wanda-sp, which is not in this study"),
+        (BASE + "recovery_of: [{ratio: 0.4}]", "recovery_of names ratio 0.4"),
         (BASE.replace("random", "randm"), r"s\.yaml, line 4: methods: unknown method 'randm'"),
         (BASE.replace("0.5", "1.5"), r"line 5: ratios\.1 = 1\.5.*less than 1"),
         (BASE.replace("name: s", "name: ../s"), "line 2: name"),

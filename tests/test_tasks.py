@@ -49,6 +49,22 @@ def test_what_is_no_name_is_refused(task):
         tasks.check_tasks([task])
 
 
+def test_each_task_may_have_its_own_limit(tokenizer):
+    model = tiny_model("llama")
+    frame, samples = tasks.score_tasks(
+        model, tokenizer, ["piqa", "mmlu", "arc_easy"], limit={"mmlu": 1, "piqa": 3, "arc_easy": 3}, samples=True, cache=False
+    )
+    assert frame.groupby("task")["n"].first().to_dict() == {"piqa": 3, "mmlu": 57, "arc_easy": 3}
+    alone = tasks.score_tasks(model, tokenizer, ["piqa"], limit=3, cache=False)
+    pd.testing.assert_frame_equal(frame[frame["task"] == "piqa"].reset_index(drop=True), alone, check_dtype=False)
+    assert set(tasks.answered(samples)) == {"piqa", "mmlu", "arc_easy"}
+
+
+def test_a_limit_of_a_task_that_is_not_asked_for_is_refused(tokenizer):
+    with pytest.raises(InputError, match="boolq, which is not among the tasks: piqa"):
+        tasks.score_tasks(tiny_model("llama"), tokenizer, ["piqa"], limit={"boolq": 1})
+
+
 def test_a_limit_below_one_is_refused(tokenizer):
     with pytest.raises(InputError, match="at least 1 document"):
         tasks.score_tasks(tiny_model("llama"), tokenizer, ["piqa"], limit=0)

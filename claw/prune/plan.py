@@ -6,6 +6,7 @@ comes near to is refused with the nearest ones named.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from claw.errors import InputError, unknown
 from claw.shape import Shape
 
 AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
-RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops")
+RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops", "milliseconds")
 
 
 def check_ratio(ratio: float, ratio_of: str = "own") -> None:
@@ -24,9 +25,25 @@ def check_ratio(ratio: float, ratio_of: str = "own") -> None:
         raise unknown("ratio_of", ratio_of, RATIO_OF)
 
 
+def check_arithmetic(ratio_of: str) -> None:
+    """Refuse a budget that only a measurement can tell."""
+    if ratio_of == "milliseconds":
+        raise InputError(
+            "only method 'claw' spends a budget of milliseconds. Ask this method for own, params, nonembedding or flops."
+        )
+
+
 def natural_multiple(size: int) -> int:
     """The multiple that widths are rounded to: what matrix units like, small enough not to bend the ratio."""
     return 32 if size >= 1024 else 8 if size >= 128 else 1
+
+
+def hidden_multiple(dense: Shape, wanted: int) -> int:
+    """The multiple of the hidden width: `wanted`, or, where it must be one of the heads too, the nearest that is not too coarse."""
+    if not dense.whole_heads:
+        return wanted
+    multiples = [math.lcm(dense.heads, wanted >> halvings) for halvings in range(wanted.bit_length())]
+    return next((multiple for multiple in multiples if multiple <= max(wanted, dense.hidden // 12)), multiples[-1])
 
 
 def removed(dense: Shape, small: Shape, ratio_of: str) -> float:
@@ -54,7 +71,10 @@ def reachable(dense: Shape, axis: str, round_to: int | None = None, also: Mappin
     """Every shape that cutting `axis` can give, the dense one included, from small to large; `also` changes come along."""
     full = getattr(dense, AXES[axis])
     step = (round_to or natural_multiple(full)) if axis in ("ffn", "hidden") else 1
-    return [resize(dense, axis, size).with_(**(also or {})) for size in range(step, full, step)] + [dense]
+    if axis == "hidden":
+        step = hidden_multiple(dense, step)
+    shapes = (resize(dense, axis, size) for size in range(step, full, step))
+    return [shape.with_(**(also or {})) for shape in shapes if shape.is_stock] + [dense]
 
 
 def solve(
@@ -73,6 +93,7 @@ def solve(
     happens beyond the axis's reach (an FFN cut cannot remove 90 % of a model) and never by rounding alone.
     """
     check_ratio(ratio, ratio_of)
+    check_arithmetic(ratio_of)
     target = axis if ratio_of == "own" else ratio_of
     if target in AXES and target != axis:
         raise InputError(

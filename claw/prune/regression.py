@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer, anatomy
+from claw.progress import tqdm
 from claw.prune import surgery
 from claw.prune.statistics import Statistics, first_inputs, run_block, token_batches
 from claw.prune.surgery import Units
@@ -76,7 +76,8 @@ def width_map(parts: Anatomy, statistics: Statistics, size: int) -> WidthMap:
 def fit(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, penalty: float) -> torch.Tensor:
     """W (out, in) with inputs Wᵀ ≈ targets by ridge regression pulled towards `start`: W₀ + (C - W₀ G)(G + λI)⁻¹, C = Σ y xᵀ.
 
-    `inputs` (N, in) and `targets` (N, out); λ is `penalty` times the mean diagonal of G.
+    `inputs` (N, in) and `targets` (N, out); λ is `penalty` times the mean diagonal of G. Linears that read the same are fitted
+    together, with their targets and starts beside each other, because G is most of the work.
     """
     inputs = inputs.float()  # in bfloat16 the rounding of large entries drowns the small directions
     gram = inputs.T @ inputs
@@ -128,10 +129,7 @@ def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -
         final = parts.norm.weight.float() + parts.gain_offset
         state["lm_head.weight"] = ((parts.head.weight.float() * final) @ mapping.back).to(parts.dtype)
         state["model.norm.weight"] = torch.full((target.hidden,), unit, dtype=parts.dtype, device=parts.device)
-    return surgery.assemble(
-        parts, state, layers=units.layers, hidden_size=target.hidden, intermediate_size=target.width,
-        num_attention_heads=target.heads, num_key_value_heads=target.groups, head_dim=target.head_size,
-    )  # fmt: skip
+    return surgery.assemble(parts, state, layers=units.layers, **surgery.sizes_of(target))
 
 
 class _Walk:
@@ -172,20 +170,18 @@ def _refit_block(block: Layer, walks: list[_Walk]) -> None:
     """Refit the linears of one small block in the order in which the stream meets them, and bring the small stream past it."""
     dtype = block.q.weight.dtype
     attend = [block.input_norm(walk.small.to(dtype)) for walk in walks]
-    for name in ("q", "k", "v"):
-        _refit(getattr(block, name), attend, [walk.said[name] for walk in walks], READS)
+    _refit_reading(block, ("q", "k", "v"), attend, walks)
     heads = [
         _entering(block.o, lambda x=x, w=w: block.attention(x, **w.small_arguments[block.index]))
         for x, w in zip(attend, walks, strict=True)
     ]
-    _refit(block.o, heads, [walk.mapped(walk.said["middle"]) - walk.small for walk in walks], WRITES)
+    _refit([block.o], heads, [walk.mapped(walk.said["middle"]) - walk.small for walk in walks], WRITES)
     for walk, entering in zip(walks, heads, strict=True):
         walk.small = walk.small + block.o(entering).float()
     feed = [block.mlp_norm(walk.small.to(dtype)) for walk in walks]
-    for name in ("gate", "up"):
-        _refit(getattr(block, name), feed, [walk.said[name] for walk in walks], READS)
+    _refit_reading(block, ("gate", "up"), feed, walks)
     inner = [_entering(block.down, lambda x=x: block.mlp(x)) for x in feed]
-    _refit(block.down, inner, [walk.mapped(walk.dense) - walk.small for walk in walks], WRITES)
+    _refit([block.down], inner, [walk.mapped(walk.dense) - walk.small for walk in walks], WRITES)
     for walk, entering in zip(walks, inner, strict=True):
         walk.small = walk.small + block.down(entering).float()
 
@@ -199,8 +195,17 @@ def _entering(linear: nn.Linear, run) -> torch.Tensor:
     return seen[0]
 
 
-def _refit(linear: nn.Linear, inputs: list[torch.Tensor], targets: list[torch.Tensor], penalty: float) -> None:
-    bias = 0 if linear.bias is None else linear.bias
+def _refit_reading(block: Layer, names: tuple[str, ...], inputs: list[torch.Tensor], walks: list[_Walk]) -> None:
+    """Refit linears that read the same: each aims at what the dense linear of its name said."""
+    targets = [torch.cat([walk.said[name] for name in names], dim=-1) for walk in walks]
+    _refit([getattr(block, name) for name in names], inputs, targets, READS)
+
+
+def _refit(linears: list[nn.Linear], inputs: list[torch.Tensor], targets: list[torch.Tensor], penalty: float) -> None:
     x = torch.cat([part.flatten(0, -2) for part in inputs])
-    y = torch.cat([part.flatten(0, -2) - bias for part in targets])
-    linear.weight.data = fit(x, y, linear.weight, penalty).to(linear.weight.dtype)
+    y = torch.cat([part.flatten(0, -2) for part in targets])
+    if linears[0].bias is not None:
+        y = y - torch.cat([linear.bias for linear in linears])
+    weights = fit(x, y, torch.cat([linear.weight for linear in linears]), penalty)
+    for linear, weight in zip(linears, weights.split([linear.out_features for linear in linears]), strict=True):
+        linear.weight.data = weight.to(linear.weight.dtype).contiguous()

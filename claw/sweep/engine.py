@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from tqdm import tqdm
-
 from claw import records
 from claw.archives import cache
 from claw.errors import InputError
+from claw.progress import tqdm
 from claw.sweep import locks, warm
 from claw.sweep.execute import INPUT_ERROR
 from claw.sweep.plan import Job, Plan
@@ -28,9 +27,9 @@ class Failure(Exception):
 
 
 class Outcome(NamedTuple):
-    """How a job ended: `input` is one that could not use what it was given, `skipped` one whose needs were not met."""
+    """How a job ended; `skipped` is one whose needs were not met."""
 
-    kind: Literal["done", "failed", "input", "skipped"]
+    kind: Literal["done", "failed", "skipped"]
     words: str = ""
 
 
@@ -64,7 +63,7 @@ class Progress:
 def run(plan: Plan, after: Callable[[Job], None] = lambda job: None) -> list[str]:
     """Run all jobs one after the other; failures are collected and returned as sentences, and do not stop the others.
 
-    A job that could not use its input stops the run, because the others would fail alike; what needs a failed job is left out.
+    What needs a failed job is left out.
     """
     failures: list[str] = []
     ended: dict[str, Outcome] = {}
@@ -82,10 +81,8 @@ def run(plan: Plan, after: Callable[[Job], None] = lambda job: None) -> list[str
 
 
 def settle(outcome: Outcome, job: Job, progress: Progress, failures: list[str], after: Callable[[Job], None]) -> None:
-    """Take note of how a job ended: said if it failed, raised if its input cannot be used."""
+    """Take note of how a job ended, and say so if it failed."""
     progress.show((job,))
-    if outcome.kind == "input":
-        raise InputError(outcome.words)
     if outcome.kind == "done":
         after(job)
     else:
@@ -99,10 +96,8 @@ def attempt(job: Job, folder: Path, before: Iterable[Outcome] = (), **how) -> Ou
         return Outcome("skipped", f"{job.title}: {job.notebook} was not run, because a job before it failed.")
     try:
         run_job(job, folder, **how)
-    except Failure as failure:
+    except (Failure, InputError) as failure:  # a point that cannot be reached says nothing about the others
         return Outcome("failed", str(failure))
-    except InputError as error:
-        return Outcome("input", str(error))
     return Outcome("done")
 
 

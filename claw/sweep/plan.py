@@ -176,7 +176,7 @@ def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) 
 
 def _recovery_job(study, folder, series: RecoverySeries, compress: Job, points: list[Experiment], done) -> Job | None:
     """The job that recovers the points which lack a record of this series, if any do."""
-    made = {p: [Experiment(compression=p.compression, recovery=r) for r in series.recoveries] for p in points}
+    made = {p: [e for e in study.recovered(p) if e.recovery in series.recoveries] for p in points}
     found = [p for p in points if any(_open(study, e, done) for e in made[p])]
     if not found:
         return None
