@@ -78,8 +78,18 @@ def exponents(found: Laws) -> pd.DataFrame:
 
 
 def critical(found: Laws, threshold: float) -> pd.DataFrame:
-    """How far each curve can go for `threshold` × the dense loss: nominal ratio, and share of parameters."""
+    """How far for `threshold` × the dense loss, as nominal ratio and as share of parameters: by the law across models, by curve."""
     rows = []
+    models, budgets = sorted(set(found.points.rows["model"])), sorted(set(found.points.rows["recovery_tokens"]))
+    for tokens in dict.fromkeys((0.0, budgets[-1])):  # the anchored law is the same for every model
+        after = f", {laws.curves.tokens_text(tokens)} of recovery" if tokens else ""
+        row = {"curve": f"law across all{after}"}
+        for axis, name in (("ratio", "nominal ratio"), (TRUE, "share of parameters")):
+            try:
+                row[name] = str(found.critical_ratio(threshold, models[0], laws.ALL, tokens, axis=axis, law="anchored"))
+            except InputError:
+                row[name] = "–"
+        rows.append(row)
     for law in found.curves_of("loss"):
         if not math.isfinite(law.dense):
             continue
