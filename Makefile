@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lab figures findings lint format clean help
+.PHONY: demo test lab app figures findings lint format clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,8 +36,15 @@ test: $(VENV)/.installed-test  ## run all tests
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m pytest
 
-lab: $(VENV)/.installed  ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+lab: $(VENV)/.installed  ## open JupyterLab on the start page
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
+
+$(VENV)/.installed-app: $(VENV)/.installed
+	@$(PIP) --editable '.[app]'
+	@touch $@
+
+app: $(VENV)/.installed-app  ## open the law explorer as a page without code
+	@$(BIN)/voila notebooks/51_explorer.ipynb --Voila.ip=127.0.0.1
 
 figures: $(VENV)/.installed  ## draw the figures and tables of results/reference.csv into figures/
 	@mkdir -p runs/paper

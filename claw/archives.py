@@ -26,9 +26,9 @@ from urllib.parse import urldefrag, urljoin
 
 from filelock import FileLock
 from platformdirs import user_cache_dir
-from tqdm import tqdm
 
 from claw.errors import InputError
+from claw.progress import tqdm
 
 CHUNK = 1 << 20
 SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"

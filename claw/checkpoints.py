@@ -18,6 +18,7 @@ from torch import nn
 from claw import llama_cpp, sources
 from claw.anatomy import anatomy
 from claw.errors import InputError
+from claw.progress import of_transformers
 from claw.prune.report import Report
 from claw.prune.slicegpt import is_plain
 from claw.specs import Experiment
@@ -57,7 +58,8 @@ def save(
             )
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
         try:
-            model.save_pretrained(scratch)
+            with of_transformers():
+                model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
             about = {"experiment": experiment.model_dump(mode="json") if experiment else None}
             about |= {"report": report.to_dict() if report else None, "base_model": base_model}
@@ -81,9 +83,10 @@ def check_reload(model: nn.Module, folder: Path) -> None:
     """Raise InputError unless stock transformers loads `folder` and gives the same logits as `model`, bit by bit."""
     from transformers import AutoModelForCausalLM
 
-    again = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation, trust_remote_code=False
-    )
+    with of_transformers():
+        again = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation, trust_remote_code=False
+        )
     again = again.to(next(model.parameters()).device).eval()
     ids = torch.arange(1, 17, device=again.device).view(2, 8) % model.config.get_text_config().vocab_size
     mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from claw.archives import CHUNK, cache, fetch, open_member, sha256
 from claw.errors import InputError
+from claw.progress import tqdm
 from claw.sources import ModelSource
 
 

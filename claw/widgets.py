@@ -13,12 +13,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Patch
 from PIL import Image
 
+from claw import overview, records
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.laws import label
-from claw.laws import KINDS, Critical, Laws, critical, curves, speed
+from claw.laws import KINDS, Critical, Laws, critical, curves, fit, speed
 from claw.laws.points import is_dense
 from claw.laws.study import POOLED
+from claw.parameters import ExplorerParameters
 
 STEP = 0.01
 GRID = np.arange(100) * STEP
@@ -180,6 +182,21 @@ class _Panel:
 def explorer(laws: Laws) -> ipywidgets.Widget:
     """Sliders for ratio, model, method, recovery tokens, kind of interval and what is allowed, over points and laws."""
     return Explorer(laws).widget
+
+
+def page(asked: ExplorerParameters) -> ipywidgets.Widget:
+    """The explorer of a table, or in words why there is none: a page for people who do not read tracebacks."""
+    try:
+        source = asked.source
+        if source is None:
+            return ipywidgets.HTML(overview.look()._repr_html_())
+        points = records.table(source)
+        shown = explorer(fit(points, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False))
+    except InputError as error:
+        return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>")
+    return ipywidgets.VBox(
+        [shown, ipywidgets.HTML(f"<p><small>The points are those of {html.escape(str(source))}.</small></p>")]
+    )
 
 
 class Explorer:

@@ -84,3 +84,20 @@ def test_a_damaged_description_is_named(small, tokenizer, tmp_path):
 
 def test_a_folder_that_claw_did_not_make_stands_for_a_dense_model(folder_model):
     assert checkpoints.experiment_of(folder_model).compression.method == "dense"
+
+
+@pytest.mark.parametrize("method", ["slicegpt", "claw", "random"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_every_size_that_is_cut_reloads(family, method, tokenizer, train_text, own_cache, tmp_path):
+    """Llama's configuration refuses a hidden width that is no multiple of the heads."""
+    model = tiny_model(family, num_attention_heads=6, num_key_value_heads=3, hidden_size=48, head_dim=8)
+    statistics = claw.calibrate(model, claw.blocks(tokenizer, train_text, length=32, count=16))
+    for number, ratio in enumerate((0.2, 0.45, 0.6)):
+        ratio_of = "heads" if method == "random" else "own"
+        try:
+            small, report = claw.compress(model, method, ratio, ratio_of=ratio_of, statistics=statistics)
+        except InputError as error:
+            assert "cannot be reached" in str(error)
+            continue
+        folder = claw.save(small, tokenizer, tmp_path / str(number), report, base_model="tiny")
+        checkpoints.check_reload(small, folder)

@@ -70,7 +70,12 @@ def kept_map(results: Sequence[Mapping[str, Any]]) -> Drawing:
 
 
 def kept_share(point: Mapping[str, Any]) -> np.ndarray:
-    """(layers, stretches) share of units kept in each stretch of a layer's axis."""
+    """(layers, stretches) share of units kept in each stretch of a layer's axis; a layer that is gone keeps none."""
+    depth = point["dense"]["depth"]
+    if not point["kept"]:  # nothing was cut, or directions of the stream that no unit stands for
+        return np.full((depth, 1), 1 - point["ratio_own"])
+    if point["small"]["depth"] != depth:
+        return np.isin(np.arange(depth), point["kept"][0]).astype(float)[:, None]
     size = _axis_size(point)
     bins = min(BINS, size)
     edges = np.linspace(0, size, bins + 1)
@@ -81,4 +86,4 @@ def kept_share(point: Mapping[str, Any]) -> np.ndarray:
 def _axis_size(point: Mapping[str, Any]) -> int:
     """Units per layer on the axis that was cut."""
     dense, small = point["dense"], point["small"]
-    return next((dense[name] for name in ("width", "groups", "hidden") if dense[name] != small[name]), dense["width"])
+    return next((dense[name] for name in ("width", "groups") if dense[name] != small[name]), dense["width"])

@@ -101,6 +101,11 @@ class CurveLaw:
         band = self.predict(np.linspace(0, self.high, critical.GRID))
         return critical.ratio(band, threshold, self.dense, self.response, self.level, self.curve.title)
 
+    def _repr_html_(self) -> str:
+        from claw.laws import text
+
+        return text.curve_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -16,6 +16,7 @@ from claw.laws.points import Points
 from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL, gather
 from claw.laws.study import Laws
+from claw.progress import tqdm
 
 UNFITTED = ("model", "method", "recovery", "tokens", "response", "axis", "form", "why")
 SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
@@ -113,16 +114,20 @@ def candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, 
 def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
     """Laws across models: each response, axis and method, and all methods together."""
     fitted, failed = [], []
+    jobs = [(response, axis, method, *candidate) for response, axis, method in _groups(found)
+            for candidate in candidates(found, response)]  # fmt: skip
+    for response, axis, method, family, form, recovered, kinds in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
+        try:
+            sample = gather(found, form, response, axis, method, recovered=recovered)
+            fitted.append(pooled.fit(sample, form, family, response, axis, method, kinds=kinds, **options))
+        except InputError as error:
+            failed.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
+    return fitted, failed
+
+
+def _groups(found: Points) -> Iterator[tuple[str, str, str]]:
+    """Response, axis and method of every group of rows that laws across models are fitted to."""
     for response in found.responses:
         for axis in found.axes:
             methods = sorted(set(found.of(response, axis)["method"]))
-            for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
-                for family, form, recovered, kinds in candidates(found, response):
-                    try:
-                        sample = gather(found, form, response, axis, method, recovered=recovered)
-                        fitted.append(pooled.fit(sample, form, family, response, axis, method, kinds=kinds, **options))
-                    except InputError as error:
-                        failed.append(
-                            {"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)}
-                        )
-    return fitted, failed
+            yield from ((response, axis, method) for method in ((ALL, *methods) if len(methods) > 1 else (ALL,)))

@@ -17,6 +17,7 @@ from claw.laws import families, forms
 from claw.laws.forms import Form
 from claw.laws.points import Points
 from claw.laws.sample import ALL, Sample, gather, kept_terms, solve
+from claw.progress import tqdm
 
 SPLITS = {
     "model": "leave one model out",
@@ -194,16 +195,22 @@ def compare_all(points: Points) -> dict[str, pd.DataFrame]:
     Without recovery all forms compete; with it those that have a recovery term.
     """
     found = {}
+    jobs = list(_comparisons(points))
+    for response, split, by, recovered in tqdm(jobs, desc="comparing forms", unit=" comparisons", leave=False, delay=1):
+        try:
+            table = compare(points, response, split, by=by, recovered=recovered)
+        except InputError:
+            continue
+        found[f"{response}|{split}|{by}" + ("|recovered" if recovered else "")] = table
+    return found
+
+
+def _comparisons(points: Points) -> Iterator[tuple[str, str, str, bool]]:
+    """Response, split, whether coefficients are a method's own, and whether recovered rows take part."""
     budgets = points.rows["recovery_tokens"].nunique()
     for response in points.responses:
         for split in SPLITS:
             if split == "family" and points.rows["family"].nunique() == points.rows["model"].nunique():
                 continue  # every family has one model: the same as leaving models out
             for by in ("all",) if split == "method" else ("method", "all"):
-                for recovered in (False, True) if budgets > 1 else (False,):
-                    try:
-                        table = compare(points, response, split, by=by, recovered=recovered)
-                    except InputError:
-                        continue
-                    found[f"{response}|{split}|{by}" + ("|recovered" if recovered else "")] = table
-    return found
+                yield from ((response, split, by, recovered) for recovered in ((False, True) if budgets > 1 else (False,)))

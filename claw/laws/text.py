@@ -201,6 +201,23 @@ def remarks(laws: "Laws") -> list[str]:
     return [line for line in found if line]
 
 
+def curve_html(law: "curves.CurveLaw") -> str:
+    """One curve's law for a notebook: formula, coefficients with intervals, and how far it reaches."""
+    form = families.find(law.form)
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{with_interval(value, interval)}</td></tr>"
+        for name, value, interval in zip(form.parameters, law.coefficients, law.intervals, strict=True)
+    )
+    reach = (
+        "" if math.isnan(law.dense) or law.response != "loss" else f" With 10 % more loss allowed: {law.critical_ratio(1.1)}."
+    )
+    return (
+        f"<p>{markup.escape(law.curve.title)}: {law.response} = {markup.escape(form.formula)}</p><table>{rows}</table><p>"
+        f"{law.level:.0%} intervals from {law.n} points between r = {law.low:g} and {law.high:g}; R² {number(law.quality['r2'])}, "
+        f"typical error {number(law.quality['rmse'])}.{markup.escape(reach)}</p>"
+    )
+
+
 def summary(laws: "Laws") -> str:
     """Plain text, a table per response, then the verdicts."""
     parts = remarks(laws)

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer
 from claw.data import Blocks
+from claw.progress import tqdm
 from claw.prune.statistics import first_inputs, run_block
 
 TOKENS = 4096  # "a few calibration batches": more changes the order of scores little

@@ -22,12 +22,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy import stats
 from torch import nn
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer
 from claw.archives import cache
 from claw.errors import InputError
 from claw.models import weights_hash
+from claw.progress import tqdm
 from claw.prune.statistics import Statistics
 
 EPISODES = 20

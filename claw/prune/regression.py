@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer, anatomy
+from claw.progress import tqdm
 from claw.prune import surgery
 from claw.prune.statistics import Statistics, first_inputs, run_block, token_batches
 from claw.prune.surgery import Units

@@ -14,11 +14,11 @@ invariance of RMSNorm models. At full width both forms give the dense model's lo
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer, anatomy
 from claw.data import Blocks
 from claw.errors import InputError
+from claw.progress import tqdm
 from claw.prune import surgery
 from claw.prune.statistics import Statistics, first_inputs, norm_epsilon, run_block, token_batches, unit_rms
 from claw.shape import Shape

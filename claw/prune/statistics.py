@@ -33,13 +33,13 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from tqdm import tqdm
 
 from claw.anatomy import Anatomy, Layer, anatomy
 from claw.archives import cache
 from claw.data import Blocks
 from claw.errors import InputError
 from claw.models import weights_hash
+from claw.progress import tqdm
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 BATCH_TOKENS = 4096

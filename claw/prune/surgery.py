@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from claw.anatomy import Anatomy, Layer
+from claw.progress import of_transformers
 from claw.shape import Shape
 
 State = dict[str, torch.Tensor]
@@ -133,9 +134,10 @@ def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = Non
     if len(keep) != parts.depth:
         state = renumbered(state, keep)
     config = configured(parts, keep, sizes)
-    model = type(parts.model).from_pretrained(
-        None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
-    )
+    with of_transformers():
+        model = type(parts.model).from_pretrained(
+            None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
+        )
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
     return model.to(parts.device).eval()

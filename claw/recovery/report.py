@@ -62,6 +62,14 @@ class Report:
         found = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
         return found | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
 
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{m.tokens:,}</td><td>{m.train:.4f}</td><td>{m.heldout:.4f}</td></tr>".replace("nan", "–")
+            for m in self.moments
+        )
+        head = "<tr><th>tokens</th><th>train loss</th><th>held-out loss</th></tr>"
+        return f"<p>{self.summary()} {self.tokens_per_second:,.0f} tokens per second.</p><table>{head}{rows}</table>"
+
     def summary(self) -> str:
         """The result in one sentence."""
         if self.nan_step is not None:

@@ -19,12 +19,12 @@ from pathlib import Path
 import psutil
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from claw import evaluate
 from claw.data import Blocks
 from claw.errors import InputError
 from claw.models import weights_hash
+from claw.progress import tqdm
 from claw.recovery import overlap, recipes, schedule
 from claw.recovery.recipes import TARGETS, Student
 from claw.recovery.report import Moment, Report

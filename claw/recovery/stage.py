@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 from torch import nn
-from tqdm import tqdm
 
 from claw import checkpoints, data, models, records
 from claw.data import Blocks
 from claw.errors import InputError
 from claw.parameters import RecoverParameters
+from claw.progress import tqdm
 from claw.recovery import run, schedule
 from claw.recovery.report import Report
 from claw.specs import Evaluation, Experiment, Recovery

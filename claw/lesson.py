@@ -1,0 +1,147 @@
+"""One small model, compressed live: what it writes, how surprised it is by held-out text, how fast it is, and what went.
+
+A lesson measures a point when it is asked for and keeps what it found, so that sliding back is free. Nothing is written down:
+this is for looking; `claw.stages` makes records.
+"""
+
+import html
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from torch import nn
+from transformers.generation.streamers import BaseStreamer
+
+from claw import data, evaluate, models, speed, stages
+from claw.evaluate import CrossEntropy
+from claw.parameters import TourParameters
+from claw.prune import catalogue
+from claw.prune.report import Report
+from claw.prune.statistics import Statistics, calibrate
+from claw.specs import Compression
+from claw.speed import SpeedReport
+
+TIMED = {"prompt": 16, "generate": 4, "batches": [1], "rounds": 3}  # a taste of speed in a few seconds; 40_speed measures it
+LENGTH = 256  # tokens per calibration block
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One compressed model: its loss on held-out text and its sizes; text and speed once they were asked for."""
+
+    method: str
+    ratio: float
+    loss: CrossEntropy
+    report: Report
+    text: str | None = None
+    speed: SpeedReport | None = None
+    seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<p><b>{self.method}</b> at r = {self.ratio:.2f}: held-out loss {self.loss.mean:.3f} ± {self.loss.stderr:.3f} nats per "
+            f"token, {self.report.ratio_params:.0%} of all parameters gone.</p>"
+            + (f"<blockquote>{html.escape(self.text)}</blockquote>" if self.text else "")
+        )
+
+
+class Lesson:
+    """A dense model, its calibration statistics, a little held-out text, and every point measured so far."""
+
+    def __init__(self, asked: TourParameters) -> None:
+        self.asked = asked
+        data.check_disjoint(asked.calibration, asked.heldout)
+        self.dense, self.tokenizer = models.load(asked.model, dtype=asked.dtype, device=asked.device)
+        count = max(1, asked.heldout_tokens // asked.context)
+        self.heldout = data.blocks(self.tokenizer, asked.heldout, length=asked.context, count=count, purpose="heldout")
+        self.statistics = self._statistics()
+        self.points: dict[tuple[str, float], Point] = {}
+
+    def _statistics(self) -> Statistics | None:
+        """What the calibration text says; None where no method of the lesson asks it."""
+        asked = self.asked
+        if not any(catalogue.needs_statistics(method) for method in asked.methods):
+            return None
+        length = min(LENGTH, asked.calibration_tokens)
+        blocks = data.blocks(self.tokenizer, asked.calibration, length=length, count=asked.calibration_tokens // length)
+        gradients = any(catalogue.needs_gradients(method) for method in asked.methods)
+        return calibrate(self.dense, blocks, gradients=gradients)
+
+    @property
+    def whole(self) -> Point:
+        """The dense model."""
+        return self.loss(catalogue.DENSE, 0.0)
+
+    def loss(self, method: str, ratio: float) -> Point:
+        """The point with its loss and sizes."""
+        method, ratio = (method, float(ratio)) if ratio else (catalogue.DENSE, 0.0)
+        if (method, ratio) not in self.points:
+            self._make(method, ratio)
+        return self.points[method, ratio]
+
+    def look(self, method: str, ratio: float, tell: Tell = lambda doing: None, write: Tell = lambda text: None) -> Point:
+        """The point with text and speed too. `tell` hears what is being done, `write` the text as it grows."""
+        method, ratio = (method, float(ratio)) if ratio else (catalogue.DENSE, 0.0)
+        point = self.points.get((method, ratio))
+        if point is None or point.text is None:
+            started = time.perf_counter()
+            tell("compressing")
+            small = self._make(method, ratio)
+            tell("writing")
+            text = self.write(small, write)
+            timed = None
+            if small is not self.dense:
+                tell("timing")
+                timed = speed.measure_speed(small, against=self.dense, **TIMED)
+            seconds = time.perf_counter() - started
+            point = replace(self.points[method, ratio], text=text, speed=timed, seconds=seconds)
+            self.points[method, ratio] = point
+        return point
+
+    def _make(self, method: str, ratio: float) -> nn.Module:
+        """The compressed model; its loss and sizes are kept."""
+        compression = Compression(model=self.asked.model, method=method, ratio=ratio, seed=self.asked.seed)
+        small, report = stages.compressed(compression, self.dense, self.statistics)
+        self.points[method, ratio] = Point(method, ratio, evaluate.cross_entropy(small, self.heldout), report)
+        return small
+
+    @torch.inference_mode()
+    def write(self, model: nn.Module, tell: Tell = lambda text: None) -> str:
+        """What a model writes after the prompt, greedily: always its likeliest next token."""
+        given = self.tokenizer(self.asked.prompt, return_tensors="pt").to(model.device)
+        ids = model.generate(
+            **given, max_new_tokens=self.asked.words, do_sample=False, streamer=_Growing(self.tokenizer, tell),
+            pad_token_id=self.tokenizer.pad_token_id or 0,
+        )  # fmt: skip
+        return self.tokenizer.decode(ids[0], skip_special_tokens=True)
+
+    def table(self) -> pd.DataFrame:
+        """Every point so far as a tidy table that `claw.laws.fit` takes."""
+        whole = self.whole.loss
+        rows = [
+            {
+                "model": self.asked.model, "method": point.method, "ratio": point.ratio, "seed": self.asked.seed,
+                "ratio_params": point.report.ratio_params, "loss": point.loss.mean, "loss_stderr": point.loss.stderr,
+                "loss0": whole.mean,
+            }
+            for point in self.points.values()
+        ]  # fmt: skip
+        return pd.DataFrame(rows).sort_values(["method", "ratio"], ignore_index=True)
+
+
+class _Growing(BaseStreamer):
+    """Hears a text as it grows."""
+
+    def __init__(self, tokenizer, tell: Tell) -> None:
+        self.tokenizer, self.tell, self.ids = tokenizer, tell, []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.ids += value.flatten().tolist()
+        self.tell(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+
+    def end(self) -> None:
+        pass

@@ -1,0 +1,189 @@
+"""The pages as people use them, in a real browser: notebooks run from JupyterLab's menu, sliders move, nothing turns red.
+
+A screenshot of each page lies in the test's folder, which `pytest --basetemp=FOLDER` names.
+"""
+
+import re
+
+import pages
+import pytest
+
+from claw import laws, records, report
+from claw.laws import simulate
+from claw.laws.simulate import Design
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(pages.chromium() is None, reason="no Chromium on this machine: install the package chromium"),
+]
+TABLE = "runs/made/table.csv"
+WAIT = 60_000  # milliseconds; a busy machine takes its time
+
+
+@pytest.fixture(scope="module")
+def table():
+    """A study of three models and two methods, made from known laws."""
+    design = Design(models=3, methods=("magnitude", "wanda-sp"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6))
+    made = simulate.table(design, simulate.TRUTHS)
+    return made.assign(speedup_decode=(1 - made["ratio_params"]) ** -0.8)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with pages.browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, table):
+    place = pages.project(tmp_path_factory.mktemp("project"))
+    (place / TABLE).parent.mkdir(parents=True)
+    records.save_csv(table, place / TABLE)
+    return place
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
+    with pages.served("lab", folder) as (address, token):
+        yield address, token
+
+
+@pytest.fixture
+def page(browser, request, tmp_path):
+    """A page whose picture is taken at the end, and whose console must have had nothing to complain about."""
+    opened = pages.page(browser, width=1100)
+    yield opened
+    picture = pages.whole(opened, tmp_path / f"{request.node.name}.png")
+    assert picture.stat().st_size > 5_000
+    assert opened.complaints == []
+    opened.context.close()
+
+
+def give(folder, name, **values):
+    """Set parameters of a notebook copy, as a person edits the parameters cell."""
+    path = folder / "notebooks" / f"{name}.ipynb"
+    text = path.read_text()
+    for key, value in values.items():
+        text, count = re.subn(rf"({key}: \w+ = )[^#]*?(  #)", lambda found, v=value: f"{found[1]}{v}{found[2]}", text)
+        assert count == 1, key
+    path.write_text(text)
+
+
+def quoted(text):
+    """A string as it stands in a notebook file."""
+    return f'\\"{text}\\"'
+
+
+def ran(page, lab, name, seconds=240):
+    pages.open_notebook(page, *lab, name)
+    pages.run_all(page, seconds)
+    assert pages.errors(page) == []
+    assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts() == []
+
+
+def slide(page, handle, keys):
+    """Move a slider with the keyboard."""
+    handle.focus()
+    for _ in range(keys):
+        page.keyboard.press("ArrowRight")
+
+
+def changed(page, locator, before, attribute=None):
+    """Wait until what a locator shows is no longer `before`."""
+    read = (lambda: locator.get_attribute(attribute)) if attribute else locator.inner_text
+    for _ in range(300):
+        if read() != before:
+            return read()
+        page.wait_for_timeout(100)
+    raise AssertionError(f"still {before[:200]!r}")
+
+
+def explored(page):
+    """Slide the explorer of the page; its sentence and its picture follow."""
+    words, image = page.locator(".widget-html-content", has_text="Removing").first, page.locator("img.widget-image").first
+    words.wait_for(timeout=WAIT)
+    said, drawn = words.inner_text(), image.get_attribute("src")
+    handle = page.locator(".widget-slider .noUi-handle").first
+    slide(page, handle, 20)
+    said, drawn = changed(page, words, said), changed(page, image, drawn, "src")
+    page.wait_for_timeout(1000)
+    assert "Removing 50%" in words.inner_text()
+    for label, choice in (("model", "model-2"), ("method", "wanda-sp"), ("interval", "all models: wild")):
+        said = words.inner_text()
+        menu = page.locator(".widget-dropdown", has=page.get_by_text(label, exact=True)).locator("select")
+        option = menu.locator("option", has_text=choice).first.inner_text()
+        menu.select_option(label=option)
+        changed(page, words, said)
+    assert "model-2 with wanda-sp" in words.inner_text()
+    return words.inner_text()
+
+
+def test_the_start_page_lists_results_and_leads_to_the_notebooks(page, lab):
+    ran(page, lab, "00_start")
+    assert "runs/made" in page.locator(".jp-OutputArea").last.inner_text()
+    page.get_by_role("link", name="51_explorer").first.click()
+    page.locator(".jp-Notebook", has_text="How far can it be compressed?").wait_for(timeout=WAIT)
+
+
+def test_the_tour_compresses_when_the_slider_is_let_go(page, lab, folder, folder_model, train_text, heldout_text):
+    give(
+        folder, "00_tour", model=quoted(folder_model), calibration=quoted(train_text), heldout=quoted(heldout_text),
+        calibration_tokens=512, heldout_tokens=512, context=64, words=6, prompt=quoted("the cat"),
+    )  # fmt: skip
+    ran(page, lab, "00_tour")
+    words, image = page.locator(".widget-html-content", has_text="it writes"), page.locator("img.widget-image").first
+    said, drawn = words.inner_text(), image.get_attribute("src")
+    slide(page, page.locator(".widget-slider .noUi-handle").first, 4)
+    assert "50% removed" in changed(page, words, said)
+    changed(page, image, drawn, "src")
+    said = words.inner_text()
+    page.locator(".widget-dropdown select").first.select_option(label="shortgpt")
+    assert "removed by shortgpt" in changed(page, words, said)
+    assert page.get_by_text("Your turn.").count() == 5
+    page.wait_for_timeout(3000)
+
+
+def test_the_laws_slide(page, lab, folder):
+    give(folder, "50_laws", table=quoted(TABLE), draws=100)
+    ran(page, lab, "50_laws")
+    assert "critical ratio" not in explored(page)  # said in words: with 10 % more loss allowed
+
+
+def test_the_guide_gives_advice(page, lab, folder):
+    give(folder, "60_guide", table=quoted(TABLE), draws=100, most_parameters="5e8")
+    ran(page, lab, "60_guide")
+    assert "probability" in page.locator(".jp-OutputArea").all_inner_texts()[3]
+
+
+@pytest.mark.parametrize("name", ["20_recover", "30_evaluate", "40_speed"])
+def test_without_checkpoints_a_notebook_says_what_to_run(page, lab, name):
+    pages.open_notebook(page, *lab, name)
+    pages.run_all(page)
+    (said,) = pages.errors(page)
+    assert "Run 10_compress first" in said and "Traceback" not in said and "File " not in said
+
+
+def test_the_report_opens_from_disk_without_network(page, table, tmp_path):
+    fitted = laws.fit(table, draws=100, compare=False)
+    path = report.write(tmp_path / "report.html", "made", fitted, table, [], [])
+    page.context.set_offline(True)
+    page.goto(path.as_uri())
+    words, curve = page.locator(".sentence"), page.locator(".claw-slider svg")
+    said, mark = words.inner_text(), curve.locator("circle").last.get_attribute("cx")
+    page.locator("input.ratio").fill("0.6")
+    assert "60 %" in changed(page, words, said)
+    assert curve.locator("circle").last.get_attribute("cx") != mark
+    said = words.inner_text()
+    page.locator("select.model").select_option("model-1")
+    assert "model-1" in changed(page, words, said)
+
+
+def test_the_page_of_the_explorer_slides_without_code(page, folder):
+    with pages.served("voila", folder, str(folder / "notebooks" / "51_explorer.ipynb")) as (address, _):
+        page.goto(address, timeout=2 * WAIT)
+        explored(page)
+        assert page.locator(".jp-InputArea:visible, .highlight:visible").count() == 0
+        assert "from claw import" not in page.locator("body").inner_text()
+        page.locator("body").click()
+        pages.whole(page, folder / "voila.png")

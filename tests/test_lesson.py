@@ -1,0 +1,112 @@
+"""The live lesson on a tiny model: points, texts, widget and the exercises' checks."""
+
+import pytest
+
+from claw import exercises, laws
+from claw.errors import InputError
+from claw.lesson import Lesson
+from claw.parameters import TourParameters
+from claw.tour import Tour
+
+METHODS = ("random", "magnitude", "wanda-sp+ridge", "slicegpt", "shortgpt")
+
+
+def asked(model, train_text, heldout_text, **changes):
+    given = dict(
+        model=model, methods=METHODS, prompt="the", words=4, calibration=train_text, calibration_tokens=256,
+        heldout=heldout_text, heldout_tokens=256, context=64, dtype="float32",
+    )  # fmt: skip
+    return TourParameters(**given | changes)
+
+
+@pytest.fixture
+def lesson(folder_model, train_text, heldout_text, own_cache):
+    return Lesson(asked(folder_model, train_text, heldout_text))
+
+
+def test_a_look_holds_loss_text_and_speed_and_comes_back_at_once(lesson):
+    heard, texts = [], []
+    point = lesson.look("magnitude", 0.5, heard.append, texts.append)
+    assert heard == ["compressing", "writing", "timing"]
+    assert texts[-1] == point.text and point.text.startswith("the") and len(texts) == 5  # the prompt, then four tokens
+    assert point.report.ratio_own == 0.5 and point.speed.of("decode", 1).speedup > 0
+    heard.clear()
+    assert lesson.look("magnitude", 0.5, heard.append) is point and not heard
+
+
+def test_nothing_removed_is_the_dense_model_whatever_the_method(lesson):
+    assert lesson.loss("magnitude", 0.0) is lesson.whole
+    assert lesson.look("random", 0.0).text == lesson.look("shortgpt", 0.0).text
+
+
+def test_the_points_are_a_table_that_laws_are_fitted_to(lesson):
+    for ratio in (0.25, 0.5, 0.75):
+        lesson.loss("magnitude", ratio)
+    table = lesson.table()
+    assert len(table) == 4 and (table["loss0"] == lesson.whole.loss.mean).all()
+    law = laws.fit(table, draws=100, compare=False).curve(lesson.asked.model, "magnitude")
+    assert law.n == 4 and "10 % more loss" in law._repr_html_()
+
+
+def test_the_widget_shows_another_text_number_and_picture_when_moved(lesson):
+    tour = Tour(lesson)
+    assert tour.method.value == "wanda-sp+ridge" and tour.ratio.value == 0.3
+    seen = (tour.image.value, tour.numbers.value, tour.after.value)
+    artists = tour.picture.map.images[0]
+    for method, ratio in zip(METHODS, (0.5, 0.5, 0.5, 0.5, 0.65), strict=True):
+        tour.method.value = method
+        tour.ratio.value = ratio
+        now = (tour.image.value, tour.numbers.value, tour.after.value)
+        assert now[0] != seen[0] and now[2] != seen[2]
+        assert f"removed by {method}" in tour.after.value
+        seen = now
+    assert list(tour.picture.map.images) == [artists]
+    tour.ratio.value = 0
+    assert "+0.000" in tour.numbers.value
+
+
+def test_model_text_is_escaped(folder_model, train_text, heldout_text, own_cache):
+    tour = Tour(Lesson(asked(folder_model, train_text, heldout_text, prompt="<b>x", methods=("magnitude",))))
+    assert "&lt;b&gt;x" in tour.before.value and "<b>x" not in tour.before.value
+
+
+def test_checks_judge_against_the_model_itself(lesson):
+    dense = lesson.whole.report.dense
+    share = 0.5 * 3 * dense.hidden * dense.width * dense.depth / dense.parameters
+    assert exercises.check(lesson, 1, share).right is True
+    assert exercises.check(lesson, 1, share + 0.1).right is False
+    losses = {method: lesson.loss(method, 0.3).loss.mean for method in METHODS}
+    assert exercises.check(lesson, 2, min(losses, key=losses.get)).right is True
+    worst = max(losses, key=losses.get)
+    assert exercises.check(lesson, 2, worst).right is (losses[worst] <= 1.01 * min(losses.values()))
+    measured = lesson.loss("wanda-sp+ridge", 0.5).loss.mean
+    assert exercises.check(lesson, 3, measured * 1.05).right is True
+    assert exercises.check(lesson, 3, measured * 1.5).right is False
+    assert exercises.check(lesson, 4, 1000.0).right is False
+    near, far = (lesson.loss("wanda-sp+ridge", ratio).loss.mean for ratio in (0.9, 0.95))
+    assert exercises.check(lesson, 5, 0.9).right is (near <= 1.1 * lesson.whole.loss.mean < far)
+
+
+def test_a_ratio_that_a_method_cannot_reach_is_explained_in_the_widget(lesson):
+    tour = Tour(lesson)
+    tour.method.value = "shortgpt"
+    tour.ratio.value = 0.5  # of three layers
+    assert "cannot be reached" in tour.numbers.value and not tour.after.value
+    tour.method.value = "magnitude"
+    assert "removed by magnitude" in tour.after.value
+
+
+def test_checks_without_or_with_an_impossible_answer_say_what_to_do(lesson):
+    for number, (question, _, kind) in exercises.EXERCISES.items():
+        open_one = exercises.check(lesson, number)
+        assert open_one.right is None and question in str(open_one) and "Your turn" in open_one._repr_html_()
+        wrong = exercises.check(lesson, number, "none of these" if kind is str else "much")
+        assert wrong.right is False and "answer should be" in wrong.words
+    assert "between 0 and 1" in exercises.check(lesson, 5, 2.0).words
+    with pytest.raises(InputError, match="1 to 5"):
+        exercises.check(lesson, 9, 1)
+
+
+def test_text_for_calibration_and_for_testing_must_differ(folder_model, train_text):
+    with pytest.raises(InputError, match="two different texts"):
+        Lesson(asked(folder_model, train_text, train_text))
