@@ -209,10 +209,16 @@ def limits(found: Laws, table: pd.DataFrame) -> list[str]:
     families = set(rows["family"]) - {DEFAULTS["family"]}
     sizes = rows.groupby("model")["parameters0"].first() if "parameters0" in rows else pd.Series(dtype=float)
     kinds = f" of {len(families)} famil{'ies' if len(families) != 1 else 'y'}" if families else ""
+    tail = ["the model is the unit of inference, not the run"]
+    if len(families) == len(models) > 1:
+        tail.append("each is of another family, so an effect of size cannot be told from one of family")
+    if len(sizes.dropna()) and sizes.max() < 7e9:
+        tail.append("nothing here speaks of 7B and above")
     words.append(
         f"**Few models.** {len(models)} model{'s' if len(models) != 1 else ''}{kinds}"
         + (f", {quantity(sizes.min())} to {quantity(sizes.max())} parameters" if len(sizes.dropna()) > 1 else "")
-        + ": an effect of size cannot be told from one of family, and nothing here speaks of 7B and above."
+        + "".join(f"; {sentence}" for sentence in tail)
+        + "."
     )
     if not found.points.one_tokenizer:
         words.append(
