@@ -13,8 +13,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from claw.errors import InputError, unknown
 from claw.prune import catalogue
+from claw.prune.plan import RATIO_OF
 from claw.specs import (
-    RATIO_OF,
     Calibration,
     Count,
     Curve,

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 
 from claw.errors import InputError, unknown
 from claw.prune import catalogue
-
-RATIO_OF = ("own", "ffn", "heads", "hidden", "layers", "params", "nonembedding", "flops")
+from claw.prune.plan import RATIO_OF
 
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from claw import strict_yaml
 from claw.errors import InputError
 from claw.prune import catalogue
+from claw.prune.plan import RATIO_OF
 from claw.specs import (
-    RATIO_OF,
     Calibration,
     Compression,
     Curve,

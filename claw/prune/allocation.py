@@ -9,7 +9,7 @@ towards E = ln V - L0, the loss of knowing nothing: what is left of the model's 
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,15 @@ SHARES = {
     "layers": (0.1, 0.25, 0.5, 0.75),
 }
 """Where each axis is measured."""
-BUDGETS = ("params", "nonembedding", "flops")
+BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
 VERSION = 2  # of the stored costs and of how they are measured
 BEYOND = 0.03  # how far past the last measured share a cut may go: costs are not extrapolated
 MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
+
+
+Removed = Callable[[Shape], float]  # fraction of a budget that a shape lacks of the dense one
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,10 @@ def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:
     return found
 
 
-def candidates(dense: Shape, axes: Iterable[str], ratio: float, budget: str) -> Iterator[Shape]:
+def candidates(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
     """For every reachable number of groups, blocks and hidden width on these axes, the feed-forward width that meets the budget.
 
-    Parameters and FLOPs are linear in that width, so it is solved for and not searched.
+    Parameters, FLOPs and milliseconds are linear in that width, so it is solved for and not searched.
     """
     step = plan.natural_multiple(dense.width)
     hidden_step = HIDDEN_STEP if dense.hidden >= 8 * HIDDEN_STEP else None
@@ -110,7 +113,9 @@ def candidates(dense: Shape, axes: Iterable[str], ratio: float, budget: str) -> 
     share = dense.heads // dense.groups
     for groups, hidden, depth in itertools.product(*others.values()):
         shape = dense.with_(groups=groups, heads=groups * share, hidden=hidden, depth=depth)
-        full, none = (plan.removed(dense, shape.with_(width=width), budget) for width in (dense.width, 0))
+        full, none = (removed(shape.with_(width=width)) for width in (dense.width, 0))
+        if none == full:  # where this part is not measurably slower, its width is of no use
+            continue
         width = dense.width * (1 - (ratio - full) / (none - full))
         for rounded in {step * math.floor(width / step), step * math.ceil(width / step)}:
             if step <= rounded <= dense.width:
@@ -128,13 +133,17 @@ def budget_of(ratio_of: str) -> str:
     return budget
 
 
-def solve(dense: Shape, costs: Costs, ratio: float, ratio_of: str) -> Shape:
-    """The shape that meets the budget with the least predicted excess loss. InputError where no shape comes near."""
+def solve(dense: Shape, costs: Costs, ratio: float, ratio_of: str, removed: Removed | None = None) -> Shape:
+    """The shape that meets the budget with the least predicted excess loss. InputError where no shape comes near.
+
+    `removed` gives the fraction of the budget that a shape lacks, where arithmetic alone does not tell it.
+    """
     budget = budget_of(ratio_of)
+    removed = removed or (lambda shape: plan.removed(dense, shape, budget))
     if ratio == 0:
         return dense
-    shapes = list(candidates(dense, costs.points, ratio, budget))
-    off = np.array([abs(plan.removed(dense, shape, budget) - ratio) for shape in shapes])
+    shapes = list(candidates(dense, costs.points, ratio, removed))
+    off = np.array([abs(removed(shape) - ratio) for shape in shapes])
     near = np.flatnonzero(off <= max(NEAR, off.min())) if len(off) else off
     if not len(near) or off.min() > 0.02:
         least = dense
@@ -143,6 +152,6 @@ def solve(dense: Shape, costs: Costs, ratio: float, ratio_of: str) -> Shape:
             least = plan.resize(least, axis, size)
         raise InputError(
             f"ratio {ratio:g} of {budget} cannot be reached: cutting {', '.join(costs.points)} as far as they go removes "
-            f"{plan.removed(dense, least, budget):.3f}, and this architecture allows no other cut. Ask for less."
+            f"{removed(least):.3f}, and this architecture allows no other cut. Ask for less."
         )
     return min((shapes[i] for i in near), key=lambda shape: costs.of(dense, shape))

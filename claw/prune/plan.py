@@ -13,7 +13,7 @@ from claw.errors import InputError, unknown
 from claw.shape import Shape
 
 AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
-RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops")
+RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops", "milliseconds")
 
 
 def check_ratio(ratio: float, ratio_of: str = "own") -> None:
@@ -22,6 +22,14 @@ def check_ratio(ratio: float, ratio_of: str = "own") -> None:
         raise InputError(f"ratio must be a number in [0, 1), the fraction removed, not {ratio!r}. For 30 % write 0.3.")
     if ratio_of not in RATIO_OF:
         raise unknown("ratio_of", ratio_of, RATIO_OF)
+
+
+def check_arithmetic(ratio_of: str) -> None:
+    """Refuse a budget that only a measurement can tell."""
+    if ratio_of == "milliseconds":
+        raise InputError(
+            "only method 'claw' spends a budget of milliseconds. Ask this method for own, params, nonembedding or flops."
+        )
 
 
 def natural_multiple(size: int) -> int:
@@ -73,6 +81,7 @@ def solve(
     happens beyond the axis's reach (an FFN cut cannot remove 90 % of a model) and never by rounding alone.
     """
     check_ratio(ratio, ratio_of)
+    check_arithmetic(ratio_of)
     target = axis if ratio_of == "own" else ratio_of
     if target in AXES and target != axis:
         raise InputError(

@@ -129,10 +129,7 @@ def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -
         final = parts.norm.weight.float() + parts.gain_offset
         state["lm_head.weight"] = ((parts.head.weight.float() * final) @ mapping.back).to(parts.dtype)
         state["model.norm.weight"] = torch.full((target.hidden,), unit, dtype=parts.dtype, device=parts.device)
-    return surgery.assemble(
-        parts, state, layers=units.layers, hidden_size=target.hidden, intermediate_size=target.width,
-        num_attention_heads=target.heads, num_key_value_heads=target.groups, head_dim=target.head_size,
-    )  # fmt: skip
+    return surgery.assemble(parts, state, layers=units.layers, **surgery.sizes_of(target))
 
 
 class _Walk:

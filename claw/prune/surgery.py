@@ -7,11 +7,13 @@ configuration; tensors that no cut touches share memory with the dense model, as
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from claw.anatomy import Anatomy, Layer
 from claw.progress import of_transformers
+from claw.shape import Shape
 
 State = dict[str, torch.Tensor]
 
@@ -128,13 +130,10 @@ def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = Non
     `layers` selects blocks by index (default all): keys are renumbered and every list in the configuration that has one
     entry per layer is cut with them.
     """
-    config = copy.deepcopy(parts.config)
-    for name, value in sizes.items():
-        setattr(config, name, value)
     keep = list(range(parts.depth)) if layers is None else list(layers)
     if len(keep) != parts.depth:
         state = renumbered(state, keep)
-        cut_layer_lists(config, keep, parts.depth)
+    config = configured(parts, keep, sizes)
     with of_transformers():
         model = type(parts.model).from_pretrained(
             None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
@@ -142,6 +141,24 @@ def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = Non
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
     return model.to(parts.device).eval()
+
+
+def configured(parts: Anatomy, layers: list[int], sizes: Mapping[str, Any]):
+    """A copy of the model's configuration with `sizes` in it and every list per block cut to `layers`."""
+    config = copy.deepcopy(parts.config)
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    if len(layers) != parts.depth:
+        cut_layer_lists(config, layers, parts.depth)
+    return config
+
+
+def sizes_of(shape: Shape) -> dict[str, Any]:
+    """What a stock configuration calls the sizes of a shape."""
+    return {
+        "hidden_size": shape.hidden, "intermediate_size": shape.width, "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.groups, "head_dim": shape.head_size,
+    }  # fmt: skip
 
 
 def renumbered(state: State, keep: list[int]) -> State:

@@ -9,16 +9,23 @@ import torch
 from torch import nn
 
 from claw.anatomy import Anatomy
-from claw.prune import allocation, depth, regression, scores, surgery, units
+from claw.prune import allocation, depth, latency, plan, regression, scores, surgery, units
 from claw.prune.statistics import Statistics
 from claw.shape import Shape
 
 NEURONS = GROUPS = "flap"  # the scores that lost least on real models, compensated
 
 
-def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> nn.Module:
-    """The model with `ratio` of `budget` ("params", "nonembedding" or "flops") removed."""
-    return build(parts, allocation.solve(parts.shape, costs(parts, statistics), ratio, budget), statistics)
+def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> tuple[nn.Module, float]:
+    """The model with `ratio` of `budget` ("params", "nonembedding", "flops" or "milliseconds") removed, and the ratio reached."""
+    dense = parts.shape
+    if budget == "milliseconds":
+        times = latency.measured(parts, statistics)
+        removed = lambda shape: times.removed(dense, shape)
+    else:
+        removed = lambda shape: plan.removed(dense, shape, budget)
+    target = allocation.solve(dense, costs(parts, statistics), ratio, budget, removed)
+    return build(parts, target, statistics), removed(target)
 
 
 @torch.no_grad()

@@ -1,0 +1,103 @@
+"""Milliseconds that a decoder of any shape takes per generated token on this machine, from a few measured shapes.
+
+A token's time is close to linear in what is read for it: a constant, one part per block, and the weights of attention,
+feed-forward part and head. Random weights of a shape take as long as trained ones, so each axis is halved alone, timed in
+turns with the dense shape, and the five coefficients are fitted by non-negative least squares on relative errors.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import nn
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM
+
+from claw import environment
+from claw.anatomy import Anatomy
+from claw.prune import plan, surgery
+from claw.prune.statistics import Statistics
+from claw.records import write_text
+from claw.shape import Shape
+from claw.specs import Speed
+from claw.speed import Runner
+
+SETTING = Speed(prompt=64, generate=16, batches=(1,), rounds=3)
+HALVED = 0.5  # share of an axis that is removed where it is measured
+VERSION = 1  # of the stored coefficients and of how they are measured
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one decoding step at batch 1 as a linear function of `features`."""
+
+    coefficients: tuple[float, ...]
+
+    def milliseconds(self, shape: Shape) -> float:
+        return float(np.dot(self.coefficients, features(shape)))
+
+    def removed(self, dense: Shape, small: Shape) -> float:
+        """Fraction of the dense model's time that the small one saves."""
+        return 1 - self.milliseconds(small) / self.milliseconds(dense)
+
+
+def features(shape: Shape) -> tuple[float, ...]:
+    """One, blocks, and millions of weights in attention, feed-forward parts and head: linear in each size alone."""
+    attention = 2 * (shape.heads + shape.groups) * shape.head_size * shape.hidden * shape.depth
+    feed_forward = 3 * shape.width * shape.hidden * shape.depth
+    return 1.0, float(shape.depth), attention / 1e6, feed_forward / 1e6, shape.vocabulary * shape.hidden / 1e6
+
+
+def fit(shapes: list[Shape], milliseconds: list[float]) -> Latency:
+    """The non-negative coefficients with the least squared relative error."""
+    wanted = np.array(milliseconds)
+    design = np.array([features(shape) for shape in shapes]) / wanted[:, None]
+    scale = np.linalg.norm(design, axis=0)
+    found, _ = nnls(design / scale, np.ones(len(shapes)))
+    return Latency(tuple(float(value) for value in found / scale))
+
+
+def measured(parts: Anatomy, statistics: Statistics) -> Latency:
+    """Latency of this architecture on this machine, or from the file beside the statistics."""
+    machine = environment.describe(parts.device, parts.dtype)
+    key = hashlib.sha256(json.dumps([machine[name] for name in ("processor", "threads", "device", "dtype")]).encode())
+    path = statistics.folder / f"latency-{VERSION}-{key.hexdigest()[:12]}.json"
+    if path.exists():
+        return Latency(tuple(json.loads(path.read_text())["coefficients"]))
+    shapes = measured_shapes(parts.shape)
+    dense = Runner(parts.model, 1, SETTING)
+    ratios, dense_times = [], []
+    for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", disable=None, leave=False):
+        small = Runner(_skeleton(parts, shape), 1, SETTING)
+        times = np.array([[runner()["decode"] for runner in (dense, small)] for _ in range(SETTING.rounds + 1)])[1:]
+        ratios.append(float(np.median(times[:, 1] / times[:, 0])))
+        dense_times.extend(times[:, 0])
+    base = 1000 * float(np.median(dense_times))
+    found = fit([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
+    write_text(path, json.dumps({"coefficients": found.coefficients, "dense_milliseconds": base}))
+    return found
+
+
+def measured_shapes(dense: Shape) -> list[Shape]:
+    """The dense shape with each axis halved alone, and with all of them halved."""
+    shapes, every = [], dense
+    for axis in plan.AXES:
+        choices = plan.reachable(dense, axis)[:-1]
+        if choices:
+            half = min(choices, key=lambda shape: abs(plan.removed(dense, shape, axis) - HALVED))
+            shapes.append(half)
+            every = plan.resize(every, axis, getattr(half, plan.AXES[axis]))
+    return [*shapes, every]
+
+
+def _skeleton(parts: Anatomy, shape: Shape) -> nn.Module:
+    """A model of this shape with random weights."""
+    config = surgery.configured(parts, list(range(shape.depth)), surgery.sizes_of(shape))
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
+        )
+    return model.to(parts.device).eval()
