@@ -52,6 +52,10 @@ def run(plan: Plan) -> int:
     """Run a plan, fit the laws and write the report; the exit status."""
     started = time.monotonic()
     check(plan.study)
+    print(
+        f"{describe(plan).splitlines()[0]}\n`claw status` tells how far it is; stopped, the same command goes on from there.",
+        flush=True,
+    )
     failures = engine.run(plan, after=lambda job: _drop_checkpoints(plan))
     finish(plan)
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
@@ -88,10 +92,13 @@ def finish(plan: Plan) -> None:
     print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
     print(f"\n{fitted.summary()}\n")
     print(f"executed notebooks  {folder / 'notebooks'}")
-    print(f"figures             {', '.join(str(path) for path in figures)} (pdf, png and csv beside them)")
+    print(f"figures             {folder / 'figures'} ({len(figures)}, each as pdf, png, svg and csv)")
     print(f"table               {folder / 'table.csv'}")
     print(f"laws                {folder / 'laws.json'}")
     print(f"report              {page}")
+    print(
+        "\nOpen the report in a browser; it needs neither network nor Python. `make lab` goes on from here, `make app` slides the laws."
+    )
 
 
 def laws_job(folder: Path) -> Job:
