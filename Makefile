@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lab app lint format clean help
+.PHONY: demo test lab app figures findings lint format clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,6 +45,13 @@ $(VENV)/.installed-app: $(VENV)/.installed
 
 app: $(VENV)/.installed-app  ## open the law explorer as a page without code
 	@$(BIN)/voila notebooks/51_explorer.ipynb --Voila.ip=127.0.0.1
+
+figures: $(VENV)/.installed  ## draw the figures and tables of results/reference.csv into figures/
+	@mkdir -p runs/paper
+	@$(BIN)/papermill --kernel python3 notebooks/70_paper_figures.ipynb runs/paper/70_paper_figures.ipynb -p table results/reference.csv -p out .
+
+findings: $(VENV)/.installed  ## write laws, verdicts and advice of results/reference.csv beside it
+	@$(BIN)/claw findings results/reference.csv --study params/reference.yaml
 
 lint: $(VENV)/.installed-test  ## check style without changing anything
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .

@@ -64,10 +64,10 @@ _FOLDERS: dict[int, str] = {}
 
 
 def _named_folder(model: nn.Module) -> str:
-    """A folder whose name contains "llama", by which that package tells architectures."""
+    """A float32 checkpoint (it factorises weights, which bfloat16 cannot) under a name with "llama", by which it tells architectures."""
     if id(model) not in _FOLDERS:
         _FOLDERS[id(model)] = str(Path(tempfile.mkdtemp()) / "llama")
-        model.save_pretrained(_FOLDERS[id(model)])
+        copy.deepcopy(model).float().save_pretrained(_FOLDERS[id(model)])
     return _FOLDERS[id(model)]
 
 

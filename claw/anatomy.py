@@ -168,12 +168,27 @@ class Anatomy:
             biases="".join(letter for letter, linear in linears if linear.bias is not None),
             block_norms=len(list(self.norms(layer))), head_norms=hasattr(layer.attention, "q_norm"),
             shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
+            whole_heads=_refuses_odd_widths(self.config),
         )  # fmt: skip
 
     def norms(self, layer: Layer) -> Iterator[nn.Module]:
         """The norms of a block that act on the hidden width."""
         optional = (layer.after_attention, layer.after_mlp)
         yield from (layer.input_norm, layer.mlp_norm, *(n for n in optional if n is not None))
+
+
+def _refuses_odd_widths(config) -> bool:
+    """Whether this kind of configuration refuses a hidden width that is no multiple of the heads, by trying one."""
+    values = config.to_dict()
+    try:
+        type(config)(**values)
+    except Exception:  # one that cannot be made anew tells nothing
+        return False
+    try:
+        type(config)(**values | {"hidden_size": 2 * config.num_attention_heads + 1, "head_dim": 2})
+    except Exception:  # each version of the library has an error of its own
+        return config.num_attention_heads > 1
+    return False
 
 
 def describe(model: nn.Module) -> Shape:

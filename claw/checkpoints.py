@@ -5,6 +5,7 @@ experiment's spec and the report. It is written beside its final name and rename
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from claw import sources
+from claw import llama_cpp, sources
 from claw.anatomy import anatomy
 from claw.errors import InputError
 from claw.progress import of_transformers
@@ -23,6 +24,8 @@ from claw.prune.slicegpt import is_plain
 from claw.specs import Experiment
 
 ABOUT = "claw.json"
+LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma", "MIT": "mit"}
+"""The hub's tag of a licence, by how its name begins in the catalogue of sources."""
 
 
 def save(
@@ -117,9 +120,14 @@ def card(model: nn.Module, report: Report | None, base_model: str | None) -> str
     """Model card with the hub's metadata: what this checkpoint is, from which model, and what was removed."""
     known = sources.models().get(base_model or "")
     upstream = known.base_model if known else base_model
-    metadata = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [pruned, claw]"]
+    method = re.sub(r"[^a-z0-9-]+", "-", report.method) if report else ""
+    tags = ["pruned", "claw", *([method] if method not in ("", "claw") else [])]
+    metadata = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{', '.join(tags)}]"]
     if upstream and "/" in upstream:
         metadata += [f"base_model: {upstream}", "base_model_relation: finetune"]
+    licence = next((tag for begins, tag in LICENCES.items() if known and known.licence.startswith(begins)), None)
+    if licence:
+        metadata.append(f"license: {licence}")
     lines = ["---", *metadata, "---", "", f"# {base_model or 'A language model'}, compressed", ""]
     if known and known.note:
         lines += [f"The dense model was {known.note}. Licence of the weights: {known.licence}.", ""]
@@ -144,4 +152,5 @@ def card(model: nn.Module, report: Report | None, base_model: str | None) -> str
         "",
         'model = AutoModelForCausalLM.from_pretrained("this folder")',
     ]
-    return "\n".join([*lines, "```", "", f"Architecture: {anatomy(model).family}. Made with claw.", ""])
+    lines += ["```", "", str(llama_cpp.check(model))]
+    return "\n".join([*lines, "", f"Architecture: {anatomy(model).family}. Made with claw.", ""])

@@ -1,7 +1,8 @@
-"""The command line: `claw run | status | table | models | fetch`. Logic lives in the modules it calls."""
+"""The command line: `claw run | status | table | findings | models | fetch`. Logic lives in the modules it calls."""
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"claw: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is quick, and a third one has nothing to stop
         print("claw: stopped. Everything recorded so far is kept; the same command continues from there.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `claw models | head`
@@ -34,16 +36,25 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a study; what is done already is not repeated")
     run.add_argument("study", type=Path, help="a YAML file, e.g. params/quickstart.yaml")
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=0, metavar="N", help="run N jobs at a time on this machine")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT")
     run.set_defaults(command=_run)
 
-    status = commands.add_parser("status", help="what is planned, done and failed")
+    status = commands.add_parser("status", help="what is planned, running, done and failed, as a heat map")
     status.add_argument("study", type=Path)
+    status.add_argument("--watch", action="store_true", help="show it again every two seconds until all is done")
     status.set_defaults(command=_status)
 
     table = commands.add_parser("table", help="write the tidy table, one row per experiment")
     table.add_argument("study", type=Path)
     table.add_argument("--out", type=Path, required=True, help="a .csv file")
     table.set_defaults(command=_table)
+
+    findings = commands.add_parser("findings", help="write what a table says: laws, verdicts, advice, what was run")
+    findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv; pages are written beside it")
+    findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
+    findings.set_defaults(command=_findings)
 
     models = commands.add_parser("models", help="list the known models")
     models.set_defaults(command=_models)
@@ -54,29 +65,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(path: Path):
+def _study(path: Path):
+    """The study in a file and the folder of its run."""
     from claw import studies
-    from claw.parameters import run_folder
-    from claw.sweep import plan
+    from claw.sweep.plan import folder_of
 
     study = studies.load(path)
-    return plan.make(study, run_folder(str(study.folder)))
+    return study, folder_of(study)
+
+
+def _plan(path: Path):
+    from claw.sweep import plan
+
+    return plan.make(*_study(path))
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from claw.sweep import study_run
 
-    plan = _plan(parsed.study)
+    if not 0 <= parsed.workers <= 1024:
+        raise InputError(f"--workers {parsed.workers} is no number of workers. Give 1 to 1024, or leave it out.")
     if parsed.dry_run:
-        print(study_run.describe(plan))
+        print(study_run.describe(_plan(parsed.study)))
         return 0
-    return study_run.run(plan)
+    return study_run.run(*_study(parsed.study), workers=parsed.workers, scheduler=parsed.scheduler)
 
 
 def _status(parsed: argparse.Namespace) -> int:
     from claw.sweep import status
 
-    print(status.text(_plan(parsed.study)))
+    plan = _plan(parsed.study)
+    if parsed.watch:
+        status.watch(plan)
+    else:
+        print(status.text(plan, colour=sys.stdout.isatty()))
     return 0
 
 
@@ -89,6 +111,14 @@ def _table(parsed: argparse.Namespace) -> int:
     frame = records.table(plan.folder, plan.study.evaluation)
     records.save_csv(frame, parsed.out)
     print(f"{len(frame)} experiments written to {parsed.out}")
+    return 0
+
+
+def _findings(parsed: argparse.Namespace) -> int:
+    from claw import findings
+
+    for path in findings.write(parsed.table, parsed.study):
+        print(path)
     return 0
 
 

@@ -15,10 +15,10 @@ PACKAGES = ("claw", "torch", "transformers", "lm_eval", "statsmodels", "numpy", 
 
 
 @functools.cache
-def code_hash() -> str:
-    """First 12 hex digits of a hash over claw's own source: two records with the same one ran the same code."""
+def code_hash(room: str = "") -> str:
+    """First 12 hex digits of a hash over claw's own source, or one room of it: two records with the same one ran the same code."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent
+    root = Path(__file__).parent / room
     for path in sorted(root.rglob("*")):
         if path.suffix in (".py", ".yaml"):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())

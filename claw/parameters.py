@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from claw import records
 from claw.errors import InputError, unknown
 from claw.prune import catalogue
 from claw.prune.plan import RATIO_OF
@@ -165,7 +166,7 @@ class OverviewParameters(Spec):
 class LawsParameters(Spec):
     """50_laws: laws of a table."""
 
-    table: Text = "runs/quickstart/table.csv"
+    table: str = Field("", max_length=400)
     out: Text = "runs/laws"
     seed: Seed = 0
     level: float = Field(0.95, ge=0.5, lt=1)
@@ -173,7 +174,9 @@ class LawsParameters(Spec):
 
     @property
     def source(self) -> Path:
-        """The table, or the folder of a run, absolute. InputError where it is not there."""
+        """The table, or the folder of a run, absolute; `claw.records.default_table` where none is named. InputError without it."""
+        if not self.table:
+            return records.default_table(project())
         path = _inside_project(self.table)
         if path.exists():
             return path
@@ -230,6 +233,14 @@ class GuideParameters(LawsParameters):
             self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds, self.bytes_per_parameter,
             tuple(self.dense_milliseconds.items()),
         )  # fmt: skip
+
+
+class PaperParameters(LawsParameters):
+    """70_paper_figures: the figures and tables that a paper prints."""
+
+    out: Text = "runs/paper"
+    ratio: Ratio = 0.5
+    threshold: float = Field(1.1, ge=1)
 
 
 class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):

@@ -15,6 +15,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,12 @@ COLUMNS = {
     "speedup_decode_high": "upper end",
     "ideal_prefill": "speed-up if time followed FLOPs",
     "ideal_decode": "speed-up if time followed bytes read",
+    "milliseconds_prefill": "time to read the prompt, batch 1",
+    "milliseconds_decode": "time per generated token, batch 1",
+    "milliseconds0_prefill": "the same of the dense model, timed in turns with this one",
+    "milliseconds0_decode": "the same of the dense model",
     "seconds": "wall time of all stages",
+    "day": "UTC day on which the first of them began",
     "device": "cpu or name of the GPU",
     "dtype": "number type of weights and arithmetic in evaluation",
     "status": "done, nan (a measured NaN is a result) or failed",
@@ -107,9 +113,10 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside itself, flush it to disk, and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
+    scratch = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
@@ -117,7 +124,8 @@ def write_text(path: Path, text: str) -> None:
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except OSError as error:
-        Path(scratch).unlink(missing_ok=True)
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)
         raise InputError(
             f"{path.name} could not be written to {path.parent}: {error}. What was recorded before is safe; free disk space or "
             "correct the permissions and run again."
@@ -151,6 +159,11 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
     return content is not None and content["status"] != "failed"
 
 
+def count(folder: Path) -> int:
+    """Number of record files of a run, readable or not."""
+    return sum(1 for _ in (Path(folder) / "records").glob("*.json"))
+
+
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
     for path in sorted((Path(folder) / "records").glob("*.json")):
@@ -170,6 +183,21 @@ def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFr
     if not (source / "records").is_dir():
         raise InputError(f"{source} holds no records. Name the folder of a run (it has a folder `records`) or a .csv table.")
     return from_records(every(source), evaluation)
+
+
+REFERENCE = Path("results") / "reference.csv"
+
+
+def default_table(project: Path) -> Path:
+    """The table that notebooks open when none is named: the reference study's, else that of the newest run."""
+    reference = project / REFERENCE
+    found = sorted((project / "runs").glob("*/table.csv"), key=lambda path: path.stat().st_mtime)
+    if reference.is_file() or found:
+        return reference if reference.is_file() else found[-1]
+    raise InputError(
+        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten minutes) or "
+        '`claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
+    )
 
 
 def from_csv(path: Path) -> pd.DataFrame:
@@ -202,6 +230,9 @@ def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | No
             rows[record["experiment"]], parents[record["experiment"]] = _identity(record)
         row = rows[record["experiment"]]
         row["seconds"] = row.get("seconds", 0.0) + record.get("seconds", 0.0)
+        if "started" in record:
+            day = datetime.fromtimestamp(record["started"], UTC).date().isoformat()
+            row["day"] = min(day, row.get("day", day))
         if record["status"] != "done":
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
@@ -273,7 +304,13 @@ def _number(value: float | None) -> float:
 
 
 def _fill_speed(row: dict, record: Mapping) -> None:
-    row.update({name: value for name, value in record["result"].items() if name.startswith(("speedup_", "ideal_"))})
+    result = record["result"]
+    row.update({name: value for name, value in result.items() if name.startswith(("speedup_", "ideal_"))})
+    timings = result.get("timings", ())
+    for one in timings:
+        if one["batch"] == min(timing["batch"] for timing in timings):
+            row[f"milliseconds_{one['phase']}"] = 1e3 * one["seconds"]
+            row[f"milliseconds0_{one['phase']}"] = 1e3 * one["seconds0"]
 
 
 _FILL = {"compress": _fill_compress, "recover": _fill_recover, "loss": _fill_loss, "tasks": _fill_tasks, "speed": _fill_speed}

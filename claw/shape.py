@@ -14,7 +14,8 @@ class Shape:
 
     `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by one letter of qkvo and gud
     (gate, up, down). `block_norms`: norms on the hidden width per block; `head_norms`: norms on q and k; `shortcuts`: extra
-    d×d matrices on the residual path of each block, which no stock architecture has.
+    d×d matrices on the residual path of each block, which no stock architecture has. `whole_heads`: its stock configuration
+    refuses a hidden width that is no multiple of the heads (Llama, Gemma 3).
     """
 
     vocabulary: int
@@ -29,10 +30,16 @@ class Shape:
     block_norms: int = 2
     head_norms: bool = False
     shortcuts: int = 0
+    whole_heads: bool = False
 
     def with_(self, **sizes) -> "Shape":
         """The same decoder with other sizes."""
         return replace(self, **sizes)
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether stock transformers loads a checkpoint of these sizes."""
+        return not self.shortcuts and not (self.whole_heads and self.hidden % self.heads)
 
     @property
     def _linears(self) -> dict[str, tuple[int, int]]:

@@ -1,5 +1,6 @@
 """A study: a grid of experiments in one YAML file, and the plan of curves and jobs that it stands for."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from claw.prune.plan import RATIO_OF
 from claw.specs import (
     Calibration,
     Compression,
+    Count,
     Curve,
     Evaluation,
     Experiment,
@@ -27,6 +29,8 @@ from claw.specs import (
 )
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+Gigabytes = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
 
 
 class Points(Spec):
@@ -51,6 +55,19 @@ class Points(Spec):
         return bool(self.choices) and all(getattr(compression, name) in values for name, values in self.choices.items())
 
 
+class Resources(Spec):
+    """What one job needs of the machine it runs on; a worker that offers less gets none."""
+
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    gpu_memory: Gigabytes | None = None
+    memory: Gigabytes | None = None
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What is asked for, by name."""
+        return {name: float(value) for name, value in self.model_dump().items() if value}
+
+
 class Study(Spec):
     """models × methods × ratios × seeds, evaluated alike. `name` names the run's folder under runs/."""
 
@@ -69,6 +86,8 @@ class Study(Spec):
     device: Text = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     keep_checkpoints: bool = False
+    time_limit: Count | None = None  # seconds after which a job is stopped
+    resources: Resources = Resources()
 
     @field_validator("methods")
     @classmethod
@@ -94,7 +113,7 @@ class Study(Spec):
         """Where the run's records, notebooks and figures go, below the project."""
         return Path("runs") / self.name
 
-    @property
+    @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One per model, method and seed that makes a difference, without excluded points."""
         return tuple(dict.fromkeys(self._curves()))
@@ -111,7 +130,7 @@ class Study(Spec):
                     if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
                         yield curve.model_copy(update={"ratios": ratios})
 
-    @property
+    @functools.cached_property
     def experiments(self) -> tuple[Experiment, ...]:
         """Every point once, then what is recovered from it; the dense model of each is always among them."""
         points = [experiment for curve in self.curves for experiment in curve.experiments]

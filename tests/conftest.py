@@ -116,6 +116,32 @@ def folder_model(tmp_path, tokenizer):
 
 
 @pytest.fixture
+def study_file(folder_model, train_text, heldout_text, tmp_path):
+    """A study of a tiny model that a run finishes in a minute."""
+    import yaml
+
+    content = {
+        "name": "tiny",
+        "models": [folder_model],
+        "methods": ["random", "wanda-sp+ridge"],
+        "ratios": [0, 0.2, 0.4, 0.6],
+        "calibration": {"corpus": train_text, "tokens": 512, "length": 64},
+        "evaluation": {"heldout": heldout_text, "tokens": 512, "context": 64},
+        "dtype": "float32",
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def study(study_file):
+    from claw import studies
+
+    return studies.load(study_file)
+
+
+@pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """A cache folder of the test's own."""
     path = tmp_path / "cache"

@@ -175,7 +175,7 @@ def test_blocks_are_contiguous(blocks, own_cache):
 
 
 def test_a_group_that_writes_nothing_goes_first(blocks, own_cache):
-    model = tiny_model("llama", num_key_value_heads=4)
+    model = tiny_model("mistral", num_key_value_heads=4)
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[:, 8:16] = 0  # query head 1 is group 1

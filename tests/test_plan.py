@@ -61,3 +61,12 @@ def test_an_axis_that_the_method_does_not_cut_is_refused():
 def test_an_unknown_axis_names_the_accepted_ones():
     with pytest.raises(InputError, match=r"unknown ratio_of 'parameters'.*params"):
         plan.check_ratio(0.3, "parameters")
+
+
+@given(st.sampled_from(["hidden", "heads"]), st.floats(0, 0.6), st.sampled_from([None, 1, 8, 32]))
+def test_sizes_are_ones_that_the_stock_configuration_accepts(axis, ratio, round_to):
+    dense = Shape(49152, 960, 32, 2560, 15, 5, 64, True, whole_heads=True)
+    for small in plan.reachable(dense, axis, round_to):
+        assert small.hidden % small.heads == 0
+    assert len(plan.reachable(dense, "hidden")) >= 12
+    assert len(plan.reachable(dense.with_(whole_heads=False), axis, round_to)) >= len(plan.reachable(dense, axis, round_to))

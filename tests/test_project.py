@@ -15,6 +15,7 @@ from packaging.version import Version
 from claw import sources, studies
 from claw.cli import main
 from claw.prune import catalogue, scores
+from claw.sweep import plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,6 +35,8 @@ def test_every_dependency_is_pinned_within_its_bounds():
     extras = PROJECT["optional-dependencies"]
     for text in [*PROJECT["dependencies"], *(name for extra in extras.values() for name in extra)]:
         requirement = Requirement(text)
+        if requirement.name == PROJECT["name"]:  # one extra takes in another
+            continue
         assert requirement.specifier, f"{text} has no lower bound"
         assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), text
     assert PINS["torch"] == "2.13.0"
@@ -136,3 +139,18 @@ def test_the_original_studys_design_has_more_than_a_thousand_experiments():
     study = studies.load(ROOT / "params" / "paper.yaml")
     assert len(study.experiments) > 1000 and len(study.models) == 8 and len(study.seeds) == 3
     assert {tokens for series in study.recovery for tokens in series.tokens} >= {1_000_000, 25_000_000}
+
+
+def test_the_gpu_study_has_more_than_a_thousand_experiments_that_its_models_can_do():
+    study = studies.load(ROOT / "params" / "gpu.yaml")
+    made = plan.make(study, Path("runs") / "gpu")
+    assert len(study.experiments) > 1000 and len(made.wanted) == 3 * len(study.experiments)
+    assert study.evaluation.limit == 500 and len(study.evaluation.tasks) == 6 and study.resources.gpus == 1
+    recovered = [e for e in study.experiments if e.recovery is not None]
+    assert len(recovered) == (len(study.experiments) - len(study.models)) / 2
+    assert {e.recovery.tokens for e in recovered} == {1_000_000}
+    cut = {(e.compression.model, e.compression.method) for e in study.experiments}
+    assert ("smollm2-135m", "slicegpt") in cut and ("gemma3-270m", "slicegpt") not in cut  # cannot be rotated
+    assert {job.notebook for job in made.jobs} == {plan.COMPRESS, plan.RECOVER, plan.EVALUATE}
+    ids = {job.id for job in made.jobs}
+    assert len(ids) == len(made.jobs) and all(set(job.needs) <= ids for job in made.jobs)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pandas as pd
 import pytest
@@ -140,3 +141,24 @@ def test_a_folder_without_records_is_explained(tmp_path):
 def test_records_are_plain_json(run):
     for path in (run / "records").glob("*.json"):
         assert json.loads(path.read_text())["schema"] == records.SCHEMA
+
+
+def test_milliseconds_are_those_of_the_smallest_batch(run):
+    timing = {"seconds": 0.01, "seconds0": 0.02}
+    timings = [timing | {"phase": "decode", "batch": 1}, timing | {"phase": "decode", "batch": 8, "seconds": 9.0}]
+    path = records.path_of(run, point().id, "speed", "way")
+    records.write(path, record(point(), "speed", {"speedup_decode": 2.0, "timings": timings}, "way"))
+    row = records.table(run).iloc[1]
+    assert (row["speedup_decode"], row["milliseconds_decode"], row["milliseconds0_decode"]) == (2.0, 10.0, 20.0)
+
+
+def test_the_reference_study_is_opened_before_the_newest_run(tmp_path):
+    with pytest.raises(InputError, match="make demo"):
+        records.default_table(tmp_path)
+    for age, name in enumerate(("new", "old")):
+        path = tmp_path / "runs" / name / "table.csv"
+        records.write_text(path, "model\n")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert records.default_table(tmp_path).parent.name == "new"
+    records.write_text(tmp_path / records.REFERENCE, "model\n")
+    assert records.default_table(tmp_path) == tmp_path / "results" / "reference.csv"

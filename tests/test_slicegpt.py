@@ -59,7 +59,7 @@ def test_a_stream_of_low_rank_survives_the_cut(family, blocks, own_cache):
 
 
 def test_the_untied_head_and_the_shortcuts_are_counted(blocks, own_cache):
-    model = tiny_model("llama")
+    model = tiny_model("mistral")
     found = calibrate(model, blocks)
     for method, tied in (("slicegpt", False), ("slicegpt-perlayer", False)):
         small, report = methods.compress(model, method, 0.25, statistics=found)
@@ -69,7 +69,7 @@ def test_the_untied_head_and_the_shortcuts_are_counted(blocks, own_cache):
 
 
 def test_a_true_ratio_is_solved_with_what_is_added(blocks, own_cache):
-    model = tiny_model("llama")
+    model = tiny_model("mistral")
     _small, report = methods.compress(model, "slicegpt", 0.3, ratio_of="params", statistics=calibrate(model, blocks))
     assert report.ratio_params == pytest.approx(0.3, abs=0.03) and report.ratio_own > 0.3
 

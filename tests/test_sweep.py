@@ -9,34 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from claw import records, studies
 from claw.errors import InputError
 from claw.sweep import engine, plan, status, study_run
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def study_file(folder_model, train_text, heldout_text, tmp_path):
-    content = {
-        "name": "tiny",
-        "models": [folder_model],
-        "methods": ["random", "wanda-sp+ridge"],
-        "ratios": [0, 0.2, 0.4, 0.6],
-        "calibration": {"corpus": train_text, "tokens": 512, "length": 64},
-        "evaluation": {"heldout": heldout_text, "tokens": 512, "context": 64},
-        "dtype": "float32",
-    }
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture
-def study(study_file):
-    return studies.load(study_file)
 
 
 def fake(folder, name, **change):
@@ -100,17 +78,22 @@ def test_a_study_is_checked_before_any_work(study, tmp_path):
         ({"evaluation": study.evaluation.model_copy(update={"tasks": ("piqua",)})}, "piqa"),
         ({"device": "cuda:99"}, "cuda:99"),
     ]:
-        made = plan.make(study.model_copy(update=change), tmp_path / "run")
         with pytest.raises(InputError, match=message):
-            study_run.run(made)
+            study_run.run(study.model_copy(update=change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+class Sleeper(engine.Fresh):
+    """A job's process that executes this code instead of a notebook."""
+
+    def __init__(self, code):
+        self._process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 
 
 def sleeping_job(folder, monkeypatch, seconds):
     """A job whose process only sleeps, beside a child that sleeps too."""
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
-    popen = subprocess.Popen
-    monkeypatch.setattr(engine.subprocess, "Popen", lambda command, **more: popen([sys.executable, "-c", code], **more))
+    monkeypatch.setattr(engine, "start", lambda request, log: Sleeper(code))
     return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
 
 

@@ -178,7 +178,8 @@ def out_of_sample(laws: Laws, response: str = "loss", width: str | float = "icml
             for i, one in frame.iterrows():
                 ink = style.COLOURS["claw"] if one["form"] in own else style.COLOURS["random"]
                 ink = style.BLACK if one["form"] == "original" else ink
-                panel.errorbar(100 * one["error"], i, xerr=100 * np.nan_to_num(one["stderr"]), fmt="o", color=ink)
+                kind = "D" if one["form"] in own else "s" if one["form"] == "original" else "o"
+                panel.errorbar(100 * one["error"], i, xerr=100 * np.nan_to_num(one["stderr"]), fmt=kind, color=ink)
             panel.set_yticks(range(len(frame)), frame["form"] + np.where(frame["chosen"], " ←", ""), fontsize=6)
             panel.set(xlabel="absolute relative error (%)", title=names[split])
             panel.set_xscale("log")

@@ -25,14 +25,27 @@ _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sea
 BLACK = "#222222"
 
 COLOURS = {
-    "dense": BLACK, "random": _GREY, "magnitude": _BROWN, "ppm": _PINK, "prunenet": _RED, "wanda-sp": _SKY, "flap": _ORANGE,
-    "taylor": _YELLOW, "minitron": _PURPLE, "slicegpt": _GREEN, "slicegpt-perlayer": "#7fc7ae", "shortgpt": "#8c6bb1",
+    "dense": BLACK, "random": _GREY, "magnitude": _BROWN, "ppm": _PINK, "prunenet": _RED, "prunenet-stochastic": "#e69070", "wanda-sp": _SKY, "flap": _ORANGE,
+    "taylor": "#b3a100", "minitron": _PURPLE, "slicegpt": _GREEN, "slicegpt-perlayer": "#7fc7ae", "shortgpt": "#8c6bb1",
     "blocks": "#c2a5cf", "claw": _BLUE,
 }  # fmt: skip
 """Colour of a method; "+ridge" keeps the colour of the method it compensates and is drawn with another line."""
 
 MARKERS = {"llama": "o", "qwen2": "s", "qwen3": "D", "gemma3": "^", "mistral": "v", "unknown": "P"}
 """Marker of a family: the architecture's name in small letters."""
+
+SYMBOLS = {
+    "dense": "o", "random": "X", "magnitude": "P", "ppm": "*", "prunenet": "v", "prunenet-stochastic": "1", "wanda-sp": "s", "flap": "D", "taylor": ">",
+    "minitron": "<", "slicegpt": "^", "slicegpt-perlayer": "d", "shortgpt": "p", "blocks": "h", "claw": "o",
+}  # fmt: skip
+"""Marker of a method, where a panel shows one model: drawn open when compensated."""
+
+DASHES = {
+    "random": (0, (1, 1.2)), "magnitude": (0, (4, 1.5)), "ppm": (0, (2, 1)), "prunenet": (0, (6, 1.2, 1, 1.2)),
+    "prunenet-stochastic": (0, (2, 1, 5, 1)), "wanda-sp": (0, (3, 1, 1, 1, 1, 1)), "flap": (0, (8, 1.5)), "taylor": (0, (5, 1, 2, 1)), "minitron": (0, (2, 2)),
+    "slicegpt": (0, (10, 1, 1, 1)), "shortgpt": (0, (1, 2)), "blocks": (0, (3, 3)),
+}  # fmt: skip
+"""Dashes of a method in print, so that curves differ in grey too; solid for ours and for unknown ones."""
 
 SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
 SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
@@ -65,6 +78,18 @@ def line(method: str) -> object:
 def marker(family: str) -> str:
     """Marker of a family; an unknown one gets a steady spare from its name."""
     return MARKERS.get(family.lower()) or SPARE[zlib.crc32(family.encode()) % len(SPARE)]
+
+
+def symbol(method: str) -> str:
+    """Marker of a method in print; an unknown one gets a steady spare from its name."""
+    return SYMBOLS.get(base(method)) or SPARE[zlib.crc32(base(method).encode()) % len(SPARE)]
+
+
+def look(method: str) -> dict[str, object]:
+    """Colour, marker, face and dashes of a method in print, for `plot` and `errorbar`: no two methods by colour alone."""
+    ink = colour(method)
+    face = "white" if "+" in method else ink
+    return {"color": ink, "marker": symbol(method), "mfc": face, "mec": ink, "ls": DASHES.get(base(method), SOLID), "mew": 0.8}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ laws.to_json("laws.json")
 
 from claw.laws.critical import Critical
 from claw.laws.curves import Curve, CurveLaw
-from claw.laws.fitting import fit, fit_each
+from claw.laws.fitting import fit, fit_each, fit_or_read, judge
 from claw.laws.points import Points, read
 from claw.laws.pooled import KINDS, PooledLaw
 from claw.laws.sample import ALL
@@ -21,5 +21,5 @@ from claw.laws.verdicts import Verdict
 
 __all__ = [
     "ALL", "KINDS", "Critical", "Curve", "CurveLaw", "Laws", "Points", "PooledLaw", "Verdict", "critical_table", "fit", "fit_each",
-    "from_json", "read",
+    "fit_or_read", "from_json", "judge", "read",
 ]  # fmt: skip

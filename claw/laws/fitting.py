@@ -1,6 +1,7 @@
 """Fit every law that a table can carry."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from claw.environment import code_hash
 from claw.errors import InputError, unknown
-from claw.laws import curves, families, outside, points, pooled, speed, verdicts, wald
+from claw.laws import curves, families, outside, points, pooled, speed, storage, verdicts, wald
 from claw.laws.curves import CurveLaw
 from claw.laws.forms import Form
 from claw.laws.points import Points
@@ -42,8 +43,35 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
         tests = wald.ask_all(found) if compare else pd.DataFrame(columns=wald.COLUMNS)
         judged = verdicts.judge(found, comparisons, tests, level) if compare else []
     unfitted = pd.DataFrame([*alone, *together, *slow], columns=UNFITTED)
-    source = {"data": found.digest, "code": code_hash()}
+    source = {"data": found.digest, "code": code_hash(), "laws": code_hash("laws")}
     return Laws(found, tuple(fitted), (*across, *fast), comparisons, tests, tuple(judged), unfitted, level, seed, draws, source)
+
+
+def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
+    """The laws of a table: those in laws.json beside `source`, if they are of exactly this table and these choices; else fitted.
+
+    Laws that another version of `claw.laws` fitted are fitted again. `source` is the table's CSV file or the folder of its run;
+    the file beside it is only read.
+    """
+    source = Path(source)
+    beside = (source if source.is_dir() else source.parent) / "laws.json"
+    if beside.is_file():
+        try:
+            stored = storage.from_json(beside)
+        except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
+            stored = None
+        asked = (points.read(table).digest, code_hash("laws"), level, seed, draws)
+        have = stored and (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
+        if have == asked and stored.verdicts:
+            return stored
+    return fit(table, level=level, seed=seed, draws=draws)
+
+
+def judge(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
+    """The verdicts that `fit` gives on a table, without its laws."""
+    found = points.read(table)
+    with threadpool_limits(1):
+        return verdicts.judge(found, outside.compare_all(found), wald.ask_all(found), level)
 
 
 def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:

@@ -42,7 +42,7 @@ def curve_table(laws: "Laws", response: str, axis: str = "ratio") -> pd.DataFram
     for law in laws.curves:
         if (law.response, law.axis, law.form) != (response, axis, curves.DEFAULT[response]):
             continue
-        row = {"curve": law.curve.title, "n": law.n, "r": f"{law.low:g}–{law.high:.2g}"}
+        row = {"curve": law.curve.title, "n": law.n, "r": f"{law.low:.2g}–{law.high:.2g}"}
         for name, value, interval in zip(families.find(law.form).parameters, law.coefficients, law.intervals, strict=True):
             row[name] = with_interval(value, interval)
         rows.append(row | {"R²": number(law.quality["r2"]), "RMSE": number(law.quality["rmse"])})
@@ -59,7 +59,7 @@ def across_table(laws: "Laws", response: str, axis: str = "ratio", method: str =
         shown = [f"{p} {with_interval(*one)}" for p, *one in zip(law.parameters, law.coefficients, found, strict=True)]
         rows.append({
             "law": law.form, "coefficients": ", ".join(shown), "n": law.n, f"{law.unit}s": len(law.models),
-            "r": f"{law.low:g}–{law.high:.2g}", "R²": number(law.quality["r2"]),
+            "r": f"{law.low:.2g}–{law.high:.2g}", "R²": number(law.quality["r2"]),
             "R² uncentred": number(law.quality["r2_uncentred"]), "|error|": f"{law.quality['relative_error']:.1%}",
             "anchor error": f"{law.quality['anchor_error']:.1%}" if math.isfinite(law.quality["anchor_error"]) else "–",
             "BIC": number(law.quality["bic"], 1),

@@ -113,6 +113,8 @@ def candidates(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed
     share = dense.heads // dense.groups
     for groups, hidden, depth in itertools.product(*others.values()):
         shape = dense.with_(groups=groups, heads=groups * share, hidden=hidden, depth=depth)
+        if not shape.is_stock:
+            continue
         full, none = (removed(shape.with_(width=width)) for width in (dense.width, 0))
         if none == full:  # where this part is not measurably slower, its width is of no use
             continue

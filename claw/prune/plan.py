@@ -6,6 +6,7 @@ comes near to is refused with the nearest ones named.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,14 @@ def natural_multiple(size: int) -> int:
     return 32 if size >= 1024 else 8 if size >= 128 else 1
 
 
+def hidden_multiple(dense: Shape, wanted: int) -> int:
+    """The multiple of the hidden width: `wanted`, or, where it must be one of the heads too, the nearest that is not too coarse."""
+    if not dense.whole_heads:
+        return wanted
+    multiples = [math.lcm(dense.heads, wanted >> halvings) for halvings in range(wanted.bit_length())]
+    return next((multiple for multiple in multiples if multiple <= max(wanted, dense.hidden // 12)), multiples[-1])
+
+
 def removed(dense: Shape, small: Shape, ratio_of: str) -> float:
     """Fraction of `ratio_of` that `small` lacks of `dense`."""
     measure: Callable[[Shape], float]
@@ -62,7 +71,10 @@ def reachable(dense: Shape, axis: str, round_to: int | None = None, also: Mappin
     """Every shape that cutting `axis` can give, the dense one included, from small to large; `also` changes come along."""
     full = getattr(dense, AXES[axis])
     step = (round_to or natural_multiple(full)) if axis in ("ffn", "hidden") else 1
-    return [resize(dense, axis, size).with_(**(also or {})) for size in range(step, full, step)] + [dense]
+    if axis == "hidden":
+        step = hidden_multiple(dense, step)
+    shapes = (resize(dense, axis, size) for size in range(step, full, step))
+    return [shape.with_(**(also or {})) for shape in shapes if shape.is_stock] + [dense]
 
 
 def solve(

@@ -1,4 +1,4 @@
-"""Execute one notebook through papermill in a process of its own: `python -m claw.sweep.execute JOB.json`.
+"""Execute one notebook through papermill in a process of its own: `python -m claw.sweep.execute JOB.json PARENT`.
 
 Notable choices:
 - The kernel talks over Unix sockets at a path of its own; TCP ports are raced for when many kernels start at once.
@@ -6,6 +6,7 @@ Notable choices:
 - A watcher ends the whole process group when the process that asked for the job is gone: no orphan keeps computing.
 """
 
+import errno
 import json
 import logging
 import os
@@ -15,9 +16,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from claw.errors import InputError
+from claw.sweep import locks
+from claw.sweep.warm import ForkedKernel
+
+INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # no other job could write either
 
 
 def notebooks() -> Path:
@@ -30,10 +37,16 @@ def notebooks() -> Path:
     raise InputError("The stage notebooks were not found. Run claw inside its project folder (the one with notebooks/).")
 
 
-def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], title: str) -> None:
-    """Execute notebooks/<notebook>.ipynb with `parameters` into `output`; raises what the notebook raised."""
+def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], kernel: ForkedKernel | None = None) -> None:
+    """Execute notebooks/<notebook>.ipynb with `parameters` into `output`, in `kernel` or one that is started for it.
+
+    Raises what the notebook raised.
+    """
     import papermill
     from traitlets.config import Config
+
+    if kernel is not None:
+        _use(kernel)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part.ipynb")
@@ -44,7 +57,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], title:
             part,
             parameters=parameters,
             kernel_name="python3",
-            progress_bar={"desc": title} if sys.stderr.isatty() else False,
+            progress_bar=False,
             log_output=False,
             start_timeout=120,
             config=Config({"KernelManager": transport}),
@@ -57,32 +70,62 @@ def _short_folder() -> str | None:
     return None if len(tempfile.gettempdir()) < 60 else "/tmp"
 
 
+def _use(kernel: ForkedKernel) -> None:
+    """Let the next notebook of this process run in a kernel that is there already."""
+    from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+    class Forked(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
+            kernel.listen(self.parent.connection_file)
+            self.process, self.pid = kernel, kernel.pid
+            return self.connection_info
+
+    factory = KernelProvisionerFactory.instance()
+    factory.provisioners["forked"] = SimpleNamespace(name="forked", value="", load=lambda: Forked)
+    factory.default_provisioner_name = "forked"
+
+
 def watch_parent(parent: int) -> None:
     """End this process group as soon as `parent` is no longer the parent process."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(0.5)
+            time.sleep(0.2)
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(arguments: list[str]) -> int:
-    """Run the job described by a JSON file: notebook, output, parameters, title, parent."""
-    job = json.loads(Path(arguments[0]).read_text())
-    if job.get("parent"):
-        watch_parent(job["parent"])
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    from papermill.exceptions import PapermillExecutionError
+def run(request: Path, parent: int | None = None, *, fork: bool = False) -> int:
+    """Run the job that a JSON file describes (id, notebook, output, parameters); the exit status.
 
+    It ends with the process `parent`. With `fork`, its kernel is a copy of this process.
+    """
+    job = json.loads(request.read_text())
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        run_notebook(job["notebook"], Path(job["output"]), job["parameters"], job["title"])
-    except PapermillExecutionError as error:
-        print(f"{error.ename}: {error.evalue}", file=sys.stderr)
-        return 2 if error.ename.endswith("InputError") else 1
+        with locks.mark(request.parents[1], job["id"], {"makes": job["makes"]}):
+            kernel = ForkedKernel() if fork else None
+            if parent:
+                watch_parent(parent)
+            from papermill.exceptions import PapermillExecutionError
+
+            try:
+                run_notebook(job["notebook"], Path(job["output"]), job["parameters"], kernel)
+            except PapermillExecutionError as error:
+                print(f"{error.ename}: {error.evalue}", file=sys.stderr)
+                return INPUT_ERROR if error.ename.endswith("InputError") else 1
+    except InputError as error:
+        print(f"InputError: {error}", file=sys.stderr)
+        return INPUT_ERROR
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        advice = "Free disk space or correct the permissions and run again; what was recorded is kept."
+        print(f"InputError: the notebook could not be written: {error}. {advice}", file=sys.stderr)
+        return INPUT_ERROR
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(Path(sys.argv[1]), parent=int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -4,6 +4,7 @@ One job is one notebook: a stage of a curve, so that the model is loaded once an
 dense model of each study model comes first, because every curve is compared with it.
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from claw import records
+from claw.errors import InputError
+from claw.parameters import run_folder
 from claw.prune import catalogue
 from claw.specs import Curve, Experiment, RecoverySeries
 from claw.studies import Study
@@ -26,13 +29,25 @@ class Job:
     title: str
     parameters: dict[str, Any] = field(hash=False)
     makes: tuple[str, ...]  # file names of records
+    needs: tuple[str, ...] = ()  # ids of jobs that must have been done before
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Readable and unique: the notebook, the title and a hash of the parameters."""
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode()).hexdigest()[:8]
         plain = "".join(c if c.isalnum() or c in ".+-" else "-" for c in self.title)
-        return f"{self.notebook}-{plain}-{digest}"
+        return f"{self.notebook}-{plain[-80:]}-{digest}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run on its machine: what is timed must not be disturbed."""
+        return self.notebook == SPEED
+
+    @property
+    def checkpoints(self) -> frozenset[str]:
+        """Ids of the experiments whose checkpoints it makes or reads."""
+        made = {name.partition(".")[0] for name in self.makes} if self.notebook in (COMPRESS, RECOVER) else set()
+        return frozenset(made | {Path(name).name for name in self.parameters.get("checkpoints", ())})
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,17 @@ class Plan:
     @property
     def missing(self) -> int:
         return len(self.wanted) - len(self.done)
+
+
+def folder_of(study: Study) -> Path:
+    """Folder of a study's run, below `runs` of the project; InputError where a link leads it elsewhere."""
+    folder = run_folder(str(study.folder))
+    if folder.resolve().parent != folder.parent.resolve():
+        raise InputError(
+            f"{folder} is a link to {folder.resolve()}, out of {folder.parent}. A run writes and deletes files there only: remove the "
+            f"link, or make all of {folder.parent} a link to a larger disk."
+        )
+    return folder
 
 
 def make(study: Study, folder: Path) -> Plan:
@@ -131,35 +157,35 @@ def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) 
         "calibration": curve.calibration.corpus, "calibration_tokens": curve.calibration.tokens,
         "calibration_length": curve.calibration.length,
     }  # fmt: skip
-    jobs = [Job(COMPRESS, title, parameters, _makes(study, open_points, "compress", "loss"))]
+    compress = Job(COMPRESS, title, parameters, _makes(study, open_points, "compress", "loss"))
     if not catalogue.find(curve.method)[0].plain:
-        return jobs
-    for series in study.recovery:
-        jobs += _recovery_job(study, folder, series, title, open_points, done)
+        return [compress]
+    recover = [_recovery_job(study, folder, series, compress, open_points, done) for series in study.recovery]
+    jobs = [compress, *(job for job in recover if job)]
     evaluated = [e for p in open_points for e in (p, *below[p]) if _open(study, e, done, "tasks")]
     if evaluated:
         parameters = {**_shared(study, folder), **_evaluation(study), "checkpoints": _folders(folder, evaluated)}
-        jobs.append(Job(EVALUATE, title, parameters, _makes(study, evaluated, "tasks")))
+        jobs.append(Job(EVALUATE, title, parameters, _makes(study, evaluated, "tasks"), tuple(job.id for job in jobs)))
     timed = [e for e in open_points if _open(study, e, done, "speed")]
     if timed:
         places = {"run": str(folder), "device": study.device, "dtype": study.dtype, "checkpoints": _folders(folder, timed)}
         parameters = {**places, **study.speed.model_dump(mode="json")}
-        jobs.append(Job(SPEED, title, parameters, _makes(study, timed, "speed")))
+        jobs.append(Job(SPEED, title, parameters, _makes(study, timed, "speed"), (compress.id,)))
     return jobs
 
 
-def _recovery_job(study, folder, series: RecoverySeries, title: str, points: list[Experiment], done) -> list[Job]:
-    """The job that recovers the points which lack a record of this series."""
+def _recovery_job(study, folder, series: RecoverySeries, compress: Job, points: list[Experiment], done) -> Job | None:
+    """The job that recovers the points which lack a record of this series, if any do."""
     made = {p: [e for e in study.recovered(p) if e.recovery in series.recoveries] for p in points}
     found = [p for p in points if any(_open(study, e, done) for e in made[p])]
     if not found:
-        return []
+        return None
     parameters = {
         **_shared(study, folder), "checkpoints": _folders(folder, found),
         **series.model_dump(mode="json", exclude_none=True),
     }  # fmt: skip
     makes = _makes(study, [e for p in found for e in made[p]], "recover", "loss")
-    return [Job(RECOVER, f"{title} {series.recipe}", parameters, makes)]
+    return Job(RECOVER, f"{compress.title} {series.recipe}", parameters, makes, (compress.id,))
 
 
 def _open(study: Study, experiment: Experiment, done: frozenset[str], *stages: str) -> bool:

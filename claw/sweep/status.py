@@ -1,32 +1,119 @@
-"""What is planned, done and failed, from the records on disk alone."""
+"""What is planned, running, done and failed, from the disk alone: it works beside every engine, and afterwards."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
 
 import pandas as pd
 
 from claw import records
+from claw.sweep import locks
 from claw.sweep.plan import Plan, records_of
+
+STATES = ("done", "nan", "failed", "running", "planned")
+CLEAR = "\x1b[H\x1b[2J"
+RED, YELLOW, GREY, GREENS = 160, 178, 236, (22, 28, 34)  # of a terminal's 256 colours; greens from few to all done
+
+
+class Watcher:
+    """Statuses of a study's records; those that are final are read from disk once."""
+
+    def __init__(self, plan: Plan):
+        self.plan, self._final = plan, {}
+        self._rows = [
+            (e.compression.model, e.compression.method, e.compression.ratio, e.compression.seed,
+             e.recovery.tokens if e.recovery else 0, stage, name)
+            for e in plan.study.experiments
+            for stage, name in records_of(plan.study, e).items()
+        ]  # fmt: skip
+
+    def frame(self) -> pd.DataFrame:
+        """One row per record: model, method, ratio, seed, recovery tokens, stage, status (one of STATES)."""
+        running = {name for about in locks.marks(self.plan.folder).values() for name in about.get("makes", ())}
+        rows = [(*row[:-1], self._status(row[-1], running)) for row in self._rows]
+        return pd.DataFrame(rows, columns=["model", "method", "ratio", "seed", "recovery_tokens", "stage", "status"])
+
+    def _status(self, name: str, running: set[str]) -> str:
+        if name in self._final:
+            return self._final[name]
+        content = records.read(self.plan.folder / "records" / name)
+        if content and content["status"] in ("done", "nan"):
+            self._final[name] = content["status"]
+            return content["status"]
+        return "running" if name in running else content["status"] if content else "planned"
 
 
 def frame(plan: Plan) -> pd.DataFrame:
-    """One row per experiment and stage: model, method, ratio, seed, recovery tokens, stage, status (planned, done, nan or failed)."""
-    rows = []
-    for experiment in plan.study.experiments:
-        compression = experiment.compression
-        tokens = experiment.recovery.tokens if experiment.recovery else 0
-        for stage, name in records_of(plan.study, experiment).items():
-            content = records.read(plan.folder / "records" / name)
-            status = content["status"] if content else "planned"
-            rows.append((compression.model, compression.method, compression.ratio, compression.seed, tokens, stage, status))
-    return pd.DataFrame(rows, columns=["model", "method", "ratio", "seed", "recovery_tokens", "stage", "status"])
+    """One row per record: model, method, ratio, seed, recovery tokens, stage, status (one of STATES)."""
+    return Watcher(plan).frame()
 
 
-def text(plan: Plan) -> str:
-    """A table for a terminal: per model and method, how many records are done at each ratio."""
-    found = frame(plan)
-    found["finished"] = found["status"].isin(["done", "nan"])
-    counts = found.groupby(["model", "method", "ratio"])["finished"].agg(["sum", "count"]).reset_index()
-    counts["cell"] = counts["sum"].astype(str) + "/" + counts["count"].astype(str)
-    grid = counts.pivot(index=["model", "method"], columns="ratio", values="cell").fillna("")
-    grid.columns = [f"r={ratio:g}" for ratio in grid.columns]
+def cells(found: pd.DataFrame) -> pd.DataFrame:
+    """One row per model, method and ratio of a status frame: number of records, and how many are finished, running, failed."""
+    flags = found.assign(
+        records=1, finished=found["status"].isin(["done", "nan"]),
+        running=found["status"] == "running", failed=found["status"] == "failed",
+    )  # fmt: skip
+    counts = flags.groupby(["model", "method", "ratio"], sort=False)[["records", "finished", "running", "failed"]].sum()
+    return counts.reset_index()
+
+
+def heat_map(plan: Plan):
+    """A figure of the study's progress, as a notebook shows it."""
+    from claw.figures import sweep_status
+
+    return sweep_status(cells(frame(plan)))
+
+
+def text(plan: Plan, found: pd.DataFrame | None = None, *, colour: bool = False) -> str:
+    """A heat map for a terminal: per model, method and ratio how many records are there; `!` failed, `*` running."""
+    found = frame(plan) if found is None else found
     totals = found["status"].value_counts()
-    summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in ("done", "nan", "failed", "planned"))
-    return f"{plan.study.name}: {len(found)} records: {summary}\n\n{grid.to_string()}"
+    summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name != "running")
+    counted = cells(found)
+    ratios = sorted(counted["ratio"].unique())
+    wide = max(len(f"{row.finished}/{row.records}") for row in counted.itertuples()) + 3
+    names = {key: f"{key[0]}  {key[1]}" for key in dict.fromkeys(zip(counted["model"], counted["method"], strict=True))}
+    label = max(map(len, names.values()))
+    at = {(row.model, row.method, row.ratio): row for row in counted.itertuples()}
+    lines = [f"{plan.study.name}: {len(found)} records: {summary}", ""]
+    lines.append(" " * label + "".join(f"{f'r={ratio:g}':>{wide}}" for ratio in ratios))
+    for key, name in names.items():
+        shown = (_cell(at.get((*key, ratio)), wide, colour) for ratio in ratios)
+        lines.append(f"{name:<{label}}" + "".join(shown))
+    return "\n".join(lines)
+
+
+def _cell(row, wide: int, colour: bool) -> str:
+    if row is None:
+        return " " * wide
+    sign = "!" if row.failed else "*" if row.running else " "
+    words = f"{f'{row.finished}/{row.records}{sign}':>{wide - 1}}"
+    return f" \x1b[97;48;5;{_background(row)}m{words}\x1b[0m" if colour else f" {words}"
+
+
+def _background(row) -> int:
+    if row.failed:
+        return RED
+    if row.running:
+        return YELLOW
+    if not row.finished:
+        return GREY
+    return GREENS[min(2, 3 * row.finished // row.records - (row.finished == row.records))]
+
+
+def watch(plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys.stdout.write) -> None:
+    """Show the status again and again until every record is there or somebody interrupts."""
+    watcher = Watcher(plan)
+    while True:
+        found = watcher.frame()
+        lines = text(plan, found, colour=True).splitlines()
+        height = shutil.get_terminal_size().lines - 2
+        if len(lines) > height:
+            lines = [*lines[:height], f"… {len(lines) - height} more rows; `claw status` without --watch shows all"]
+        write(CLEAR + "\n".join(lines) + "\n")
+        sys.stdout.flush()
+        if found["status"].isin(["done", "nan"]).all():
+            return
+        time.sleep(seconds)

@@ -2,14 +2,17 @@
 
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
+
+import pandas as pd
 
 from claw import data, models, records, report, tasks
 from claw.prune import catalogue
 from claw.recovery import schedule
 from claw.studies import Study
-from claw.sweep import engine
-from claw.sweep.plan import LAWS, Job, Plan, make
+from claw.sweep import engine, estimate, locks, machine, origin
+from claw.sweep.plan import LAWS, Job, Plan, make, records_of
 
 COLUMNS = [
     "model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr",
@@ -33,46 +36,107 @@ def check(study: Study) -> None:
     models.pick_device(study.device)
 
 
+SHORT = 40  # jobs that a dry run lists one by one
+
+
 def describe(plan: Plan) -> str:
-    """The plan in words: jobs, experiments, what is done."""
+    """The plan as a table: experiments, records and jobs of each model and method, what is done, what it will cost."""
     study = plan.study
-    lines = [
+    head = (
         f"{study.name}: {len(study.experiments)} experiments in {len(study.curves)} curves, {len(plan.wanted)} records, "
-        f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}",
-        "",
-        *(
-            f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)"
-            for number, job in enumerate(plan.jobs, 1)
-        ),
-    ]
-    return "\n".join(lines)
-
-
-def run(plan: Plan) -> int:
-    """Run a plan, fit the laws and write the report; the exit status."""
-    started = time.monotonic()
-    check(plan.study)
-    print(
-        f"{describe(plan).splitlines()[0]}\n`claw status` tells how far it is; stopped, the same command goes on from there.",
-        flush=True,
+        f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}"
     )
-    failures = engine.run(plan, after=lambda job: _drop_checkpoints(plan))
-    finish(plan)
+    jobs = [
+        f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)" for number, job in enumerate(plan.jobs, 1)
+    ]
+    listed = jobs if len(jobs) <= SHORT else []
+    return "\n".join(
+        [head, "", grid(plan).to_string(index=False), "", *listed, *([""] if listed else []), str(estimate.of(plan))]
+    )
+
+
+def grid(plan: Plan) -> pd.DataFrame:
+    """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
+    rows: dict[tuple[str, str], Counter] = {}
+    for curve in plan.study.curves:
+        rows.setdefault((curve.model, curve.method), Counter())["curves"] += 1
+    for experiment in plan.study.experiments:
+        found = records_of(plan.study, experiment).values()
+        row = rows.setdefault((experiment.compression.model, experiment.compression.method), Counter())
+        row.update(experiments=1, records=len(found), done=sum(name in plan.done for name in found))
+    owner = {
+        name: (e.compression.model, e.compression.method)
+        for e in plan.study.experiments
+        for name in records_of(plan.study, e).values()
+    }
+    for job in plan.jobs:
+        rows[owner[job.makes[-1]]]["jobs"] += 1
+    names = ("curves", "experiments", "records", "done", "jobs")
+    return pd.DataFrame([{"model": m, "method": n} | {name: row[name] for name in names} for (m, n), row in rows.items()])
+
+
+def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
+    """Run what a study lacks in `folder`, fit the laws and write the report; the exit status.
+
+    Jobs run one after the other, on `workers` of this machine, or on the Dask cluster at the address `scheduler`.
+    """
+    started = time.monotonic()
+    check(study)
+    if not (workers or scheduler):
+        machine.check(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
+    with locks.whole_run(folder, _Patience(study.name)):
+        for sentence in origin.check(study, folder):
+            print(sentence)
+        plan = make(study, folder)
+        print(describe(plan).partition("\n")[0] + ". Stopped, the same command goes on from there.", flush=True)
+        drop = Unneeded(plan).drop
+        if workers or scheduler:
+            from claw.sweep import cluster
+
+            failures = cluster.run(plan, drop, workers=workers, scheduler=scheduler) if plan.jobs else []
+        else:
+            failures = engine.run(plan, drop)
+        finish(plan)
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
 
 
-def _drop_checkpoints(plan: Plan) -> None:
-    """Delete checkpoints that no later stage of the study needs, unless the study keeps them."""
-    if plan.study.keep_checkpoints:
-        return
-    left = make(plan.study, plan.folder).jobs
-    needed = {Path(name) for later in left for name in later.parameters.get("checkpoints", ())}
-    for folder in (plan.folder / "checkpoints").glob("*"):
-        if folder not in needed:
-            shutil.rmtree(folder, ignore_errors=True)
+class _Patience:
+    """Says once that another run of the study has to end first."""
+
+    def __init__(self, name: str):
+        self.name, self.said = name, False
+
+    def __call__(self, who: str) -> None:
+        if not self.said:
+            print(f"Another claw run works on {self.name} ({who}). Waiting until it ends; then this one does what is left.")
+        self.said = True
+
+
+class Unneeded:
+    """Deletes each checkpoint after the last job that makes or reads it, unless the study keeps them.
+
+    The checkpoints of a job that failed stay for the next attempt.
+    """
+
+    def __init__(self, plan: Plan):
+        self.folder, self.keep = plan.folder / "checkpoints", plan.study.keep_checkpoints
+        self.users = Counter(name for job in plan.jobs for name in job.checkpoints)
+        for name in {path.name for path in self.folder.glob("*")} - set(self.users):  # of a run that was killed
+            self._delete(name)
+
+    def drop(self, job: Job) -> None:
+        """Take note that a job was done."""
+        for name in job.checkpoints:
+            self.users[name] -= 1
+            if not self.users[name]:
+                self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        if not self.keep and (self.folder / name).is_dir():
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 def finish(plan: Plan) -> None:

@@ -1,0 +1,204 @@
+"""What running a study costs beside the work in it: `python benchmarks/sweep.py [throughput] [overhead] [empty]`.
+
+- throughput: experiments per minute of the engines, and of a shell loop with one process per experiment that does the same
+  work (load, calibrate, compress, save, held-out loss, record). Rounds are interleaved; each side has a cache of its own.
+- overhead: the share of a study's time on a real model that is not spent in the cells of its notebooks.
+- empty: ten thousand experiments that do nothing: time for each and memory, over the course of the study.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import tiny
+
+from claw import records, studies
+from claw.sweep import cluster, engine, plan, status, study_run
+
+ONE = """
+import json, sys
+from claw import models, stages
+from claw.parameters import CompressParameters
+asked = CompressParameters.model_validate_json(sys.argv[1])
+model, tokenizer = models.load(asked.model, dtype=asked.dtype)
+stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
+"""
+METHODS = ("random", "magnitude", "wanda-sp+ridge", "flap+ridge")
+COMPUTE = ("claw.load(", "statistics_for_curve", "stages.compress(", "recover_checkpoints(", "evaluate_checkpoints(")
+
+
+def made(project: Path, name: str, **changes) -> plan.Plan:
+    """The plan of a study whose run begins anew."""
+    study = studies.load(tiny.study(project, name, **changes))
+    shutil.rmtree(project / "runs" / name, ignore_errors=True)
+    return plan.make(study, project / "runs" / name)
+
+
+def loop(jobs: tuple[plan.Job, ...], cache: Path) -> None:
+    """One process per experiment, one after the other."""
+    for job in jobs:
+        for ratio in job.parameters.get("ratios", ()):
+            given = job.parameters | {"ratios": [ratio], "run": f"{job.parameters['run']}-loop"}
+            subprocess.run([sys.executable, "-c", ONE, json.dumps(given)], check=True, stderr=subprocess.DEVNULL,
+                           env=os.environ | {"CLAW_CACHE": str(cache)})  # fmt: skip
+
+
+def throughput(project: Path, asked: argparse.Namespace) -> None:
+    """Print experiments per minute of each way, and ratios to the shell loop."""
+    ratios = list(np.linspace(0.1, 0.8, asked.ratios).round(3).tolist())
+    real = {
+        "models": ["smollm2-135m"],
+        "calibration": {"tokens": 2048, "length": 256},
+        "evaluation": {"tokens": 2048, "context": 256},
+    }
+    rows = []
+    for number, method in enumerate(METHODS[: asked.rounds]):
+        changes = {"methods": [method], "ratios": ratios} | (real if asked.real else {})
+        made_plan = made(project, f"throughput-{method.replace('+', '-')}", **changes)
+        made_plan = plan.Plan(
+            made_plan.study, made_plan.folder, tuple(j for j in made_plan.jobs if j.notebook == plan.COMPRESS), (), frozenset()
+        )
+        for way in ("claw run", "shell loop", *(["--workers 2"] if asked.workers else [])):
+            began = time.perf_counter()
+            if way == "shell loop":
+                loop(made_plan.jobs, project / "loop-cache")
+            else:
+                shutil.rmtree(made_plan.folder, ignore_errors=True)
+                run = engine.run if way == "claw run" else lambda p: cluster.run(p, workers=2)
+                failures = run(made_plan)
+                assert not failures, failures
+            rows.append((number, method, way, len(ratios), time.perf_counter() - began))
+            print("round {} {:16} {:12} {:3d} experiments {:8.1f} s".format(*rows[-1]), flush=True)
+    found = pd.DataFrame(rows, columns=["round", "method", "way", "experiments", "seconds"])
+    total = found.groupby("way", sort=False)[["experiments", "seconds"]].sum()
+    later = found[found["round"] > 0].groupby("way")["seconds"].sum() if asked.rounds > 1 else total["seconds"]
+    total["per minute"] = 60 * total["experiments"] / total["seconds"]
+    total["times the loop"] = total["per minute"] / total.loc["shell loop", "per minute"]
+    total["without the first round"] = later["shell loop"] / later
+    print(total.round(2).to_string())
+
+
+def overhead(project: Path, asked: argparse.Namespace) -> None:
+    """Print where the time of a study on SmolLM2-135M goes, over all its jobs."""
+    made_plan = made(
+        project, "overhead", models=["smollm2-135m"], methods=["magnitude", "wanda-sp+ridge"], dtype="auto",
+        ratios=list(np.linspace(0.1, 0.9, 9).round(2).tolist()), calibration={"tokens": 16384, "length": 512},
+        evaluation={"tokens": asked.tokens, "context": 512},
+    )  # fmt: skip
+    began, times = time.perf_counter(), []
+    engine.run(made_plan, lambda job: times.append(time.perf_counter()))
+    walls = np.diff([began, *times])
+    rows = []
+    for job, wall in zip(made_plan.jobs, walls, strict=True):
+        cells = json.loads((made_plan.folder / "notebooks" / f"{job.id}.ipynb").read_text())["cells"]
+        timed = [
+            ("".join(c["source"]), c["metadata"]["papermill"]["duration"] or 0.0) for c in cells if c["cell_type"] == "code"
+        ]
+        compute = sum(seconds for source, seconds in timed if any(name in source for name in COMPUTE))
+        shown = sum(seconds for _, seconds in timed) - compute
+        rows.append((job.notebook, job.title, len(job.makes) // 2, wall, compute, shown, wall - compute - shown))
+    found = pd.DataFrame(
+        rows, columns=["notebook", "title", "experiments", "wall", "compute", "figures and tables", "overhead"]
+    )
+    print(found.round(2).to_string(index=False))
+    for name, part in (("all jobs", found), ("all but the first, which starts the warm process", found.iloc[1:])):
+        share = 100 * part[["compute", "figures and tables", "overhead"]].sum() / part["wall"].sum()
+        each = part["overhead"].sum() / part["experiments"].sum()
+        print(
+            f"{name}: "
+            + ", ".join(f"{key} {value:.2f} %" for key, value in share.items())
+            + f"; {each:.2f} s overhead per experiment"
+        )
+
+
+def empty(project: Path, asked: argparse.Namespace) -> None:
+    """Print time per job and memory over the course of a study whose jobs do nothing."""
+    began = time.perf_counter()
+    study = studies.load(tiny.study(project, "empty", methods=["random"], ratios=[0.5], seeds=list(range(asked.experiments))))
+    folder = project / "runs" / "empty"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "records").mkdir(parents=True)
+    made_plan = plan.make(study, folder)
+    print(f"plan of {len(study.experiments):,} experiments, {len(made_plan.jobs):,} jobs: {time.perf_counter() - began:.1f} s")
+    specs = {e.id: e.model_dump(mode="json") for e in study.experiments}
+
+    def write(job: plan.Job, *_, **__) -> None:
+        for name in job.makes:
+            identity, _, stage = name.removesuffix(".json").partition(".")
+            content = {
+                "experiment": identity,
+                "stage": stage.partition("-")[0],
+                "status": "done",
+                "spec": specs[identity],
+                "result": {},
+            }
+            (folder / "records" / name).write_text(json.dumps(content | {"checksum": records.checksum(content)}))
+
+    engine.run_job = write
+    process, at = psutil.Process(), []
+    drop = study_run.Unneeded(made_plan).drop
+
+    def after(job: plan.Job) -> None:
+        drop(job)
+        at.append((time.perf_counter(), process.memory_info().rss))
+
+    for name, run in (("one after the other", engine.run), ("2 workers", _threads)):
+        at.clear()
+        shutil.rmtree(folder / "records")
+        (folder / "records").mkdir()
+        at.append((time.perf_counter(), process.memory_info().rss))
+        run(made_plan, after)
+        clock, memory = np.array(at).T
+        tenths = [1000 * np.diff(part).mean() for part in np.array_split(clock, 10)]
+        print(f"{name}: ms per job by tenth of the study: " + " ".join(f"{t:.2f}" for t in tenths)
+              + f"; memory {memory[0] / 1e6:.0f} to {memory[-1] / 1e6:.0f} MB")  # fmt: skip
+    began = time.perf_counter()
+    again = plan.make(study, folder)
+    print(f"plan again, {len(again.done):,} records done: {time.perf_counter() - began:.1f} s; ", end="")
+    began = time.perf_counter()
+    watcher = status.Watcher(again)
+    watcher.frame()
+    first, began = time.perf_counter() - began, time.perf_counter()
+    watcher.frame()
+    print(f"status: {first:.1f} s, again {time.perf_counter() - began:.2f} s")
+
+
+def _threads(made_plan: plan.Plan, after) -> list[str]:
+    """Two Dask workers that are threads here, so that the jobs that do nothing can be replaced here."""
+    import distributed
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
+                                  dashboard_address="127.0.0.1:0") as made_cluster:  # fmt: skip
+        return cluster.run(made_plan, after, scheduler=made_cluster.scheduler_address)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "what", nargs="*", choices=["throughput", "overhead", "empty", []], default=["throughput", "overhead", "empty"]
+    )
+    parser.add_argument("--ratios", type=int, default=8, help="experiments of each round of throughput")
+    parser.add_argument("--rounds", type=int, default=3, help="methods, one a round")
+    parser.add_argument("--workers", action="store_true", help="throughput of --workers 2 too")
+    parser.add_argument("--real", action="store_true", help="throughput on SmolLM2-135M")
+    parser.add_argument("--tokens", type=int, default=32768, help="held-out tokens of each experiment of overhead")
+    parser.add_argument("--experiments", type=int, default=10_000, help="of empty")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "sweep-benchmark")
+    asked = parser.parse_args()
+    project = tiny.project(asked.out.resolve())
+    os.chdir(project)
+    os.environ["PYTHONPATH"] = str(tiny.ROOT)
+    for name in asked.what:
+        {"throughput": throughput, "overhead": overhead, "empty": empty}[name](project, asked)
+
+
+if __name__ == "__main__":
+    main()

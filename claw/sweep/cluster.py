@@ -1,0 +1,164 @@
+"""Run jobs on Dask workers: on this machine (`--workers N`), or on a cluster that runs already (`--scheduler ADDRESS`).
+
+Notable choices:
+- Dask only says where and when. A worker executes a job as `claw.sweep.engine` does everywhere: a process group of its own,
+  a log, a time limit. What is done is what has a record, so scheduler and workers may die and be started again.
+- Futures depend on each other as jobs do, and curves are finished one after the other. Speed is timed last, and alone on a
+  machine, because each job asks for room on its machine (`claw.sweep.locks.room`).
+- What jobs ask of a machine is compared with what workers offer before anything is submitted: Dask would wait for ever.
+- Workers see on disk whether the `claw run` that wants a job still lives, and stop the job when it does not.
+"""
+
+import contextlib
+import functools
+import logging
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from claw.errors import InputError
+from claw.sweep import engine, locks, machine
+from claw.sweep.engine import Failure, Outcome
+from claw.sweep.plan import Job, Plan
+
+INSTALL = (
+    "Workers need the package distributed, which is not installed: `pip install 'claw[dask]'`. Without --workers and "
+    "--scheduler jobs run one after the other and need nothing more."
+)
+LOST = "The Dask scheduler was lost, and its jobs with it. Start it and run again; what was recorded is kept."
+ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:[0-9]+")
+
+
+def run(
+    plan: Plan, after: Callable[[Job], None] = lambda job: None, *, workers: int = 0, scheduler: str | None = None
+) -> list[str]:
+    """Run all jobs on workers; failures are collected and returned as sentences, as `engine.run` does."""
+    with _client(plan, workers, scheduler) as client, locks.hold(_wanted(plan.folder)):
+        futures: list[Any] = []
+        try:
+            return _run(plan, client, futures, after, workers)
+        finally:
+            with contextlib.suppress(Exception):  # of a scheduler that is gone
+                client.cancel(futures)
+
+
+def _wanted(folder: Path) -> Path:
+    """The lock that is held as long as somebody waits for the jobs of a run."""
+    return folder / ".wanted"
+
+
+@contextlib.contextmanager
+def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
+    """A client of the running cluster at the address `scheduler`, or of a new one with `workers` on this machine."""
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise InputError(INSTALL) from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a user must know comes as one sentence
+    asked = plan.study.resources.asked
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            stack.enter_context(dask.config.set({"temporary-directory": str(plan.folder / ".dask")}))
+            machine.check(plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine")
+            scheduler = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    memory_limit=0,
+                    silence_logs=logging.CRITICAL,
+                    resources=machine.offer(workers, asked),
+                )
+            )
+        elif not ADDRESS.fullmatch(scheduler):
+            raise InputError(f"--scheduler {scheduler} is no address. Write it as the scheduler prints it: tcp://HOST:PORT.")
+        try:
+            client = stack.enter_context(distributed.Client(scheduler, timeout=10, name="claw"))
+        except (OSError, TimeoutError) as error:
+            raise InputError(
+                f"No Dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler --host 127.0.0.1`, and workers "
+                "with `dask worker ADDRESS --nthreads 1`."
+            ) from error
+        yield client
+
+
+def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], workers: int) -> list[str]:
+    """Hand all jobs to the scheduler and take them as they end."""
+    from distributed import as_completed
+
+    shares = _shares(plan, client)
+    asked = {machine.NAMES[name]: amount for name, amount in plan.study.resources.asked.items()}
+    suffix = uuid.uuid4().hex[:8]  # a scheduler that outlives a run must not answer with its results
+    of: dict[str, Any] = {}
+    for number, job in enumerate(plan.jobs):
+        of[job.id] = client.submit(
+            work, job, plan.folder, plan.study.time_limit, shares, workers, *(of[name] for name in job.needs if name in of),
+            key=f"{job.id}-{suffix}", priority=-number - (len(plan.jobs) if job.alone else 0), resources=asked or None,
+        )  # fmt: skip
+        futures.append(of[job.id])
+    jobs = {of[job.id].key: job for job in plan.jobs}
+    failures: list[str] = []
+    with engine.Progress(plan) as progress:
+        progress.say(f"{sum(shares.values())} workers. Dashboard: {client.dashboard_link}")
+        ended = as_completed(futures)
+        looked = time.monotonic()
+        while not ended.is_empty():
+            for future in ended.next_batch(block=False):
+                job = jobs.pop(future.key)
+                engine.settle(_outcome(future, job), job, progress, failures, after)
+            if time.monotonic() - looked > 1:
+                running = locks.marks(plan.folder)
+                progress.show((job for job in jobs.values() if job.id in running), f"{len(running)} jobs running")
+                looked = time.monotonic()
+            time.sleep(0.05)
+    return failures
+
+
+def _shares(plan: Plan, client) -> Mapping[tuple, int]:
+    """How many workers share the same cores of a machine; InputError when no worker can run a job."""
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not found:
+        with contextlib.suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=30)
+        found = client.scheduler_info(n_workers=-1)["workers"].values()
+    machine.check(plan.study.resources, [one.get("resources", {}) for one in found], "no worker of the cluster")
+    if any(one["nthreads"] != 1 for one in found):
+        raise InputError("Each worker must run one job at a time. Start workers with `dask worker ADDRESS --nthreads 1`.")
+    return Counter(client.run(machine.identity).values())
+
+
+def work(job: Job, folder: Path, limit: float | None, shares: Mapping[tuple, int], workers: int, *before: Outcome) -> tuple:
+    """Run a job on this worker; how it ended, as a small tuple. `workers` counts those of a cluster made for this run."""
+    from distributed import get_worker
+
+    share = shares.get(machine.identity(), 1)
+    gpu = machine.gpus_of(int(get_worker().name), workers) if workers else None
+    stop = functools.partial(_stop_unwanted, job, folder)
+    outcome = engine.attempt(
+        job, folder, [Outcome(*one) for one in before],
+        limit=limit, waiting=stop, threads=max(1, len(machine.cores()) // share), gpu=gpu,
+    )  # fmt: skip
+    return tuple(outcome)
+
+
+def _stop_unwanted(job: Job, folder: Path) -> None:
+    if locks.is_free(_wanted(folder)):
+        raise Failure(f"{job.title}: {job.notebook} was stopped, because the claw run that wanted it ended.")
+
+
+def _outcome(future, job: Job) -> Outcome:
+    """How a job ended; a job whose workers died under it again and again has failed."""
+    if future.status == "finished":
+        try:
+            return Outcome(*future.result(timeout=30))
+        except (OSError, TimeoutError) as error:
+            raise InputError(LOST) from error
+    if future.cancelled():
+        raise InputError(LOST)
+    return Outcome("failed", f"{job.title}: {job.notebook} failed on its worker: {future.exception()}")

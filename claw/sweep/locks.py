@@ -1,0 +1,131 @@
+"""Locks of the operating system on files: they end with the process that holds them, however it ends, and need no clock.
+
+- a run's folder belongs to one `claw run` (`whole_run`);
+- a job's mark in `running/` is held by the process that executes it, so a mark that is free is stale (`mark`, `marks`);
+- speed is timed alone on a machine: `room` lets any number of other jobs in together, or one timing job alone.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from claw.errors import InputError
+
+UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
+
+
+def _try(file: BinaryIO, how: int) -> bool:
+    """Whether the lock was got; without waiting. A file system without locks gives every lock."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return True
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+b")
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written to: {error}. A run writes its records there: correct the permissions, free disk "
+            "space, or run where you may write."
+        ) from error
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, shared: bool = False, waiting: Callable[[str], None] = lambda who: None) -> Iterator[BinaryIO]:
+    """Hold the lock `path`, waiting for it as long as it takes; `waiting` is called while it waits, with who has it."""
+    with _open(path) as file:
+        while not _try(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            waiting(_said(path))
+            time.sleep(0.2)
+        yield file
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock `path`, although it was there to be held."""
+    try:
+        with path.open("rb") as file:
+            return _try(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def _said(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace").strip()
+    return ""
+
+
+def _sign(file: BinaryIO, text: str) -> None:
+    """Write into a held lock who holds it."""
+    file.truncate(0)
+    file.write(text.encode())
+    file.flush()
+
+
+def of_run(folder: Path) -> Path:
+    """The lock of a run's folder."""
+    return folder / ".lock"
+
+
+@contextlib.contextmanager
+def whole_run(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Be the only `claw run` in `folder`; a second one waits for the first to end."""
+    with hold(of_run(folder), waiting=waiting) as file:
+        _sign(file, f"process {os.getpid()} on {platform.node()}")
+        yield
+
+
+@contextlib.contextmanager
+def mark(folder: Path, job: str, about: dict[str, Any], patience: float = 30.0) -> Iterator[None]:
+    """Mark a job as running; InputError when another process still runs it after `patience` seconds."""
+    path, ends = folder / "running" / f"{job}.json", time.monotonic() + patience
+
+    def waiting(who: str) -> None:
+        if time.monotonic() > ends:
+            raise InputError(f"{job} is being run by another process ({who}). Wait until that ended, or end it.")
+
+    with hold(path, waiting=waiting) as file:
+        _sign(file, json.dumps({"host": platform.node(), "process": os.getpid(), "started": time.time(), **about}))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def marks(folder: Path) -> dict[str, dict[str, Any]]:
+    """What is running in a run's folder now: job id to what its mark says. Marks that nobody holds are left out."""
+    found = {}
+    for path in sorted((folder / "running").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            if not is_free(path):
+                found[path.stem] = json.loads(path.read_text())
+    return found
+
+
+@contextlib.contextmanager
+def room(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Share this machine with other jobs, or have it `alone`; `folder` holds the locks of all machines.
+
+    Who wants to be alone closes the gate first, so that those inside leave and nobody new enters.
+    """
+    gate, inside = folder / f"{platform.node()}.gate", folder / f"{platform.node()}.inside"
+    with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as entering:
+            (stack if alone else entering).enter_context(hold(gate, shared=not alone))
+            stack.enter_context(hold(inside, shared=not alone))
+        yield

@@ -1,0 +1,69 @@
+"""What machines offer and jobs ask for: processor cores, GPUs, memory in gigabytes."""
+
+import functools
+import os
+import platform
+from collections.abc import Iterable, Mapping
+
+import psutil
+
+from claw.errors import InputError
+from claw.studies import Resources
+
+NAMES = {"gpus": "GPU", "gpu_memory": "GPU_MEMORY", "memory": "MEMORY"}
+"""What a study calls a resource, and what Dask's workers call it."""
+
+
+def cores() -> frozenset[int]:
+    """Processor cores that this process may use, by number."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset(range(os.cpu_count() or 1))
+
+
+def identity() -> tuple[str, frozenset[int]]:
+    """What workers that share processor cores have in common."""
+    return platform.node(), cores()
+
+
+@functools.cache
+def gpus() -> tuple[str, ...]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return tuple(named or map(str, range(torch.cuda.device_count())))
+
+
+def gpus_of(worker: int, workers: int) -> str | None:
+    """The GPUs of one of several workers on this machine: its own if there are enough, else one that it shares."""
+    found = gpus()
+    each = max(1, len(found) // workers)
+    return ",".join(found[(worker * each + i) % len(found)] for i in range(each)) if found else None
+
+
+def offer(workers: int, asked: Mapping[str, float]) -> dict[str, float]:
+    """What each of `workers` on this machine offers of what is asked, by Dask's names."""
+    found = {"MEMORY": psutil.virtual_memory().total / 1e9 / workers}
+    if {"gpus", "gpu_memory"} & set(asked):
+        count = len(gpus())
+        found["GPU"] = float(max(1, count // workers)) if count else 0.0
+        found["GPU_MEMORY"] = _gpu_memory() / max(1.0, workers / count) if count else 0.0
+    return {NAMES[name]: found[NAMES[name]] for name in asked}
+
+
+def _gpu_memory() -> float:
+    import torch
+
+    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())) / 1e9
+
+
+def check(resources: Resources, offers: Iterable[Mapping[str, float]], whose: str) -> None:
+    """Raise InputError unless one of these workers offers all that a job asks for."""
+    offers, asked = list(offers), resources.asked
+    if all(any(one.get(NAMES[name], 0.0) < amount for name, amount in asked.items()) for one in offers):
+        wanted = ", ".join(f"{name}: {amount:g}" for name, amount in asked.items()) or "a worker"
+        found = sorted({", ".join(f"{name}: {one.get(NAMES[name], 0.0):.3g}" for name in asked) for one in offers})
+        raise InputError(
+            f"The study's resources ask for {wanted} for each job, but {whose} offers {'; or '.join(found) or 'no worker'}. Ask "
+            "for less in the study's `resources`, use fewer workers, or start workers that offer more "
+            f'(dask worker --resources "{",".join(f"{NAMES[name]}={amount:g}" for name, amount in asked.items())}").'
+        )

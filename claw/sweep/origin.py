@@ -1,0 +1,88 @@
+"""What a run was begun with: texts and weights by hash, and claw's own code. Later runs of the study are compared with it.
+
+Records of one run must belong together. Other texts or weights under the same name are refused; other code is said, and the
+table's column `code` keeps the rows apart.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from claw import environment, records, sources
+from claw.errors import InputError
+from claw.prune import catalogue
+from claw.studies import Study
+
+NAME = "origin.json"
+WHOLE = 1 << 24  # bytes: larger files are known by their size, beginning and end
+
+
+def check(study: Study, folder: Path) -> list[str]:
+    """Sentences on what changed since the run in `folder` was begun; InputError if its records would no longer belong together."""
+    code, before = environment.code_hash(), _read(folder)
+    if not before and records.count(folder):
+        before = {"code": [], "data": {}}
+    now = {name: fingerprint(name) for name in _inputs(study)}
+    changed = sorted(name for name, found in now.items() if before and before["data"].get(name, found) != found)
+    if changed:
+        raise InputError(
+            f"{' and '.join(changed)} changed since the records in {folder} were made, so new results would not belong with the old "
+            "ones. Put the old data back, give the study another name, or delete that folder to measure everything again."
+        )
+    known = before["code"] if before else []
+    records.write_text(
+        folder / NAME,
+        json.dumps(
+            {"code": [*(c for c in known if c != code), code], "data": (before or {"data": {}})["data"] | now}, indent=1
+        ),
+    )
+    if not known or known[-1] == code:
+        return []
+    return [
+        f"claw's code changed since this run was begun (was {known[-1]}, is {code}). Records that are there are kept; the column "
+        f"`code` of the table says which code made which. To measure all with one code, delete {folder} or rename the study."
+    ]
+
+
+def _read(folder: Path) -> dict | None:
+    try:
+        found = json.loads((folder / NAME).read_text())
+        return found if {"code", "data"} <= set(found) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _inputs(study: Study) -> list[str]:
+    """Names of the models and texts that a study reads."""
+    names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
+    if any(catalogue.needs_statistics(method) for method in study.methods):
+        names.append(study.calibration.corpus)
+    return list(dict.fromkeys(names))
+
+
+def fingerprint(name: str) -> str:
+    """What a model or text is: the pinned hash of a known name, the hash of a file or of a folder's files, else the name."""
+    if name in sources.corpora():
+        return sources.corpora()[name].archive.sha256
+    if name in sources.models():
+        source = sources.models()[name]
+        return source.gguf_sha256 or f"hub {source.hub}"
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _hash(path)
+    if path.is_dir():
+        found = {p.name: _hash(p) for p in sorted(path.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt")}
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    return f"hub {name}"
+
+
+def _hash(path: Path) -> str:
+    """Hash of a file; of a large one, of its size, its beginning and its end."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            return hashlib.sha256(file.read()).hexdigest()
+        digest = hashlib.sha256(str(size).encode() + file.read(WHOLE // 2))
+        file.seek(-WHOLE // 2, 2)
+        digest.update(file.read())
+        return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""Findings are generated: every verdict, law, piece of advice and limit follows from the table, and the same table gives the same page."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import study_table
+
+from claw import datasheet, findings, laws, records, studies
+from claw.cli import main
+from claw.errors import InputError
+
+SHOWN = ("wanda-sp+ridge", "slicegpt")
+STUDY = """name: made-up
+models: [model-s, model-l]
+methods: [random, wanda-sp+ridge, slicegpt]
+ratios: [0, 0.1, 0.5]
+evaluation: {tokens: 4096, context: 512}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A table, its laws, published numbers and a study, and the pages made of them."""
+    path = tmp_path_factory.mktemp("results")
+    table = study_table(methods=SHOWN, speed=False)
+    table.loc[3, ["loss", "status"]] = np.nan, "failed"
+    table.to_csv(path / "reference.csv", index=False)
+    laws.fit(records.table(path / "reference.csv")).to_json(path / "laws.json")
+    row = {"model": "model-s", "task": "piqa", "metric": "acc_norm", "value": 0.7, "shots": 0, "source": "a | card"}
+    pd.DataFrame([row, row | {"task": "lambada"}]).to_csv(path / "published_dense.csv", index=False)
+    (path / "study.yaml").write_text(STUDY)
+    assert main(["findings", str(path / "reference.csv")]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return records.table(folder / "reference.csv")
+
+
+@pytest.fixture(scope="module")
+def fitted(folder):
+    return laws.from_json(folder / "laws.json")
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return (folder / "findings.md").read_text()
+
+
+def test_every_claim_has_its_verdict_on_both_axes(text, fitted):
+    section = text.partition("## Claims of the original paper")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    claims = [verdict for verdict in fitted.verdicts if "of ours" not in verdict.claim]
+    assert len(lines) == len(claims)
+    for verdict in claims:
+        (line,) = (line for line in lines if line.startswith(f"| {verdict.claim} |"))
+        cells = line.split(" | ")
+        assert cells[1].startswith(f"**{findings.WORDS[verdict.verdict]}**") and cells[2].startswith(("**", "–"))
+    assert "**not reproduced**" in section
+
+
+def test_numbers_of_the_verdicts_are_those_of_the_laws(text, fitted):
+    for verdict in fitted.verdicts:
+        numbers = verdict.sentence.partition(f" is {verdict.verdict}: ")[2]
+        assert numbers and numbers in text
+
+
+def test_tables_are_rectangular(text, folder):
+    for page in (text, (folder / "README.md").read_text()):
+        for block in re.findall(r"(?:^\|.*\n)+", page, re.M):
+            widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(widths) == 1, block
+
+
+def test_the_same_table_gives_the_same_pages(folder, text):
+    before = (folder / "README.md").read_text()
+    findings.write(folder / "reference.csv")
+    assert (folder / "findings.md").read_text() == text and (folder / "README.md").read_text() == before
+
+
+def test_a_true_ratio_reorders_methods_that_count_differently(fitted):
+    """slicegpt removes more of the model per unit of its ratio, so at equal shares it moves up."""
+    found = findings.orders(fitted)
+    moved = found[found["at an equal share of parameters"] != "the same"]
+    assert len(moved)
+    one = moved.iloc[-1]
+    before, after = (
+        one[f"at an equal {kind}"].split(" < ").index("slicegpt") for kind in ("nominal ratio", "share of parameters")
+    )
+    assert after < before and float(one["Kendall's τ"]) < 1
+
+
+def test_advice_never_goes_beyond_what_was_measured(fitted, table):
+    found = findings.advice(fitted)
+    assert list(found["remove"].unique()) == ["10%", "30%", "50%", "70%", "90%"]
+    most = table.groupby("model")["ratio_params"].max()
+    for _, row in found.iterrows():
+        possible = float(row["remove"].rstrip("%")) / 100 <= most[row["model"]] + 0.01
+        assert ("nothing that was measured" in row["do"]) == (not possible)
+
+
+def test_what_the_data_cannot_say_follows_them(fitted, table):
+    words = " ".join(findings.limits(fitted, table))
+    assert "3 models of 3 families" in words and "**No speed**" in words and "400k tokens" in words
+    alone = study_table(("model-s",), SHOWN, recovery=False, tasks=False, speed=False)
+    words = " ".join(findings.limits(laws.fit(alone, draws=100, compare=False), alone))
+    assert "1 model of 1 family" in words and "**No recovery**" in words and "Accuracy" not in words
+
+
+def test_published_numbers_stand_beside_ours(text, table):
+    line = next(line for line in text.splitlines() if "a \\| card" in line)
+    dense = table[(table["method"] == "dense") & (table["model"] == "model-s")].iloc[0]
+    assert f"{dense['piqa_acc_norm']:.3f} ± 0.030" in line
+    assert f"{(dense['piqa_acc_norm'] - 0.7) / 0.03:+.1f}" in line
+    assert "lambada" not in text
+
+
+def test_counts_add_up(folder, table):
+    said = (folder / "README.md").read_text()
+    assert f"{len(table)} experiments" in said and "the experiment failed" in said
+    counts = datasheet.counts(table).set_index("method")
+    assert sum(int(n) for n in counts.loc["all"]) == len(table)
+    assert counts.loc["wanda-sp+ridge", "model-m"] == "6 (+4)"
+
+
+def test_completeness_compares_with_the_plan(folder, table, fitted):
+    plan = datasheet.planned(folder / "study.yaml")
+    assert len(plan) == len(studies.load(folder / "study.yaml").experiments) == 14
+    some = table.assign(experiment=[*list(plan)[:5], *(f"other-{i}" for i in range(len(table) - 5))], loss=1.0)
+    frame = datasheet.completeness(some, plan)
+    assert frame["planned"].sum() == 14 and frame["run"].sum() == 5 and frame["with loss"].sum() == 5
+    said = datasheet.page(some, fitted, "t.csv", folder / "study.yaml", plan)
+    assert "5 of 14 planned" in said and f"{len(table) - 5} rows are of experiments that the study does not plan" in said
+
+
+def test_a_wrong_study_stops_before_the_fit(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(laws, "fit_or_read", lambda *a, **k: pytest.fail("fitted"))
+    assert main(["findings", str(folder / "reference.csv"), "--study", str(tmp_path / "none.yaml")]) == 2
+    with pytest.raises(InputError, match="no table"):
+        findings.write(tmp_path / "none.csv")

@@ -1,0 +1,73 @@
+"""The sceptic's check finds an honest run honest and a doctored one doctored."""
+
+import json
+import sys
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from claw import models, records, stages
+from claw.parameters import CompressParameters, RecoverParameters
+from claw.recovery import stage
+
+
+@pytest.fixture(scope="module")
+def recheck():
+    path = Path(__file__).parents[1] / "benchmarks" / "recheck.py"
+    spec = util.spec_from_file_location("recheck", path)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(folder_model, train_text, heldout_text, tmp_path, own_cache):
+    """A run of one curve of a tiny model, one of its points recovered."""
+    shared = dict(run=str(tmp_path / "run"), heldout=heldout_text, heldout_tokens=512, context=64, dtype="float32")
+    calibration = dict(calibration=train_text, calibration_tokens=512, calibration_length=64)
+    asked = CompressParameters(**shared, **calibration, model=folder_model, method="wanda-sp", ratios=(0, 0.25, 0.5), seed=3)
+    model, tokenizer = models.load(folder_model, dtype="float32")
+    stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
+    place = stages.checkpoint_folder(tmp_path / "run", asked.curve.experiments[-1])
+    stage.recover_checkpoints(
+        RecoverParameters(**shared, checkpoints=(str(place),), tokens=(256,), corpus=train_text, length=32, batch=2)
+    )
+    return tmp_path / "run"
+
+
+def check(recheck, run, monkeypatch, capsys, *more):
+    monkeypatch.setattr(sys, "argv", ["recheck.py", str(run), *more])
+    monkeypatch.setenv("CLAW_CACHE", str(run.parent / "cache"))
+    return recheck.main(), capsys.readouterr().out
+
+
+def test_an_honest_run_comes_out_the_same_by_claw_and_by_hand(recheck, run, monkeypatch, capsys):
+    code, said = check(recheck, run, monkeypatch, capsys, "--count", "9")
+    assert code == 0, said
+    assert "3 of 3 experiments" in said and "lora 256 tokens" in said and said.count("same text, same code") == 3
+    gap = float(said.partition("by hand")[2].partition(" standard errors")[0].rpartition("(")[2])
+    assert abs(gap) < 0.01
+
+
+def test_a_doctored_loss_is_found(recheck, run, monkeypatch, capsys):
+    for path in (run / "records").glob("*.loss-*.json"):
+        content = json.loads(path.read_text())
+        content["result"]["mean"] -= 0.5
+        records.write(path, {name: value for name, value in content.items() if name != "checksum"})
+    code, said = check(recheck, run, monkeypatch, capsys, "--count", "1", "--unrecovered")
+    assert code == 1 and "1 of 1 differ" in said
+
+
+def test_the_same_seed_draws_the_same_experiments(recheck, run, monkeypatch, capsys):
+    monkeypatch.setattr(recheck, "remake", lambda record, folder: record)
+    monkeypatch.setattr(recheck, "by_hand", lambda *parts: None)
+    first, again = (
+        check(recheck, run, monkeypatch, capsys, "--count", "1", "--seed", "5")[1].splitlines()[:3] for _ in range(2)
+    )
+    assert first == again
+
+
+def test_a_model_that_is_not_there_is_said(recheck, run, monkeypatch, capsys):
+    code, said = check(recheck, run, monkeypatch, capsys, "--model", "gpt-5")
+    assert code == 1 and "no such experiment" in said

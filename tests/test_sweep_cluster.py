@@ -1,0 +1,160 @@
+"""Jobs on Dask workers: in order, alone where they must be, refused where nobody can do them, and gone with their run."""
+
+import builtins
+import time
+from pathlib import Path
+
+import pytest
+
+from claw.cli import main
+from claw.errors import InputError
+from claw.sweep import cluster, engine, locks, machine, plan, study_run
+
+distributed = pytest.importorskip("distributed")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """A cluster in this process, of two workers with one thread each: what it runs can be watched."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0",
+        resources={"GPU": 1, "MEMORY": 8},
+    ) as made:  # fmt: skip
+        yield made.scheduler_address
+
+
+@pytest.fixture
+def full_plan(study, tmp_path):
+    """All four stages of two curves."""
+    from claw.specs import Speed
+
+    evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
+    return plan.make(study.model_copy(update={"evaluation": evaluation, "speed": Speed()}), tmp_path)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """(job, began, ended) of each job, which does nothing but take a while."""
+    found = []
+
+    def run_job(job, folder, *, waiting, **how):
+        began = time.monotonic()
+        while time.monotonic() < began + 0.2:
+            waiting()
+            time.sleep(0.02)
+        found.append((job, began, time.monotonic()))
+
+    monkeypatch.setattr(engine, "run_job", run_job)
+    return found
+
+
+def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, scheduler):
+    done = []
+    assert cluster.run(full_plan, done.append, scheduler=scheduler) == []
+    assert {job.id for job in done} == {job.id for job in full_plan.jobs} == {job.id for job, *_ in ran}
+    ended = {job.id: end for job, _, end in ran}
+    for job, began, _ in ran:
+        assert all(ended[need] <= began for need in job.needs)
+    assert any(a is not b and b[1] < a[1] < b[2] for a in ran for b in ran)
+    assert [job.alone for job, *_ in sorted(ran, key=lambda one: one[1])][-2:] == [True, True]  # timed last
+
+
+def test_failures_are_collected_and_stop_nothing_but_what_needs_them(full_plan, ran, scheduler, monkeypatch):
+    quiet = engine.run_job
+
+    def breaking(job, folder, **how):
+        if job.title.endswith("random seed0") and job.notebook == plan.COMPRESS:
+            raise engine.Failure("it broke")
+        quiet(job, folder, **how)
+
+    monkeypatch.setattr(engine, "run_job", breaking)
+    failures = cluster.run(full_plan, scheduler=scheduler)
+    assert sum("it broke" in words for words in failures) == 1 and sum("not run" in words for words in failures) == 2
+    assert len(ran) == len(full_plan.jobs) - 3
+
+    def unusable(job, folder, **how):
+        raise InputError("ratio 0.9 cannot be reached")
+
+    monkeypatch.setattr(engine, "run_job", unusable)
+    failures = cluster.run(full_plan, scheduler=scheduler)
+    assert len(failures) == len(full_plan.jobs) and any("cannot be reached" in words for words in failures)
+
+
+def test_what_no_worker_offers_is_refused_before_anything_is_submitted(full_plan, ran, scheduler):
+    study = full_plan.study
+    for asked, said in [({"gpus": 2}, "gpus: 2.*offers gpus: 1"), ({"gpus": 1, "memory": 16.0}, "offers gpus: 1, memory: 8")]:
+        wanted = study.model_copy(update={"resources": study.resources.model_copy(update=asked)})
+        with pytest.raises(InputError, match=said):
+            cluster.run(plan.make(wanted, full_plan.folder), scheduler=scheduler)
+    with pytest.raises(InputError, match="each of 2 workers on this machine offers memory"):
+        wanted = study.model_copy(update={"resources": study.resources.model_copy(update={"memory": 1e5})})
+        cluster.run(plan.make(wanted, full_plan.folder), workers=2)
+    assert not ran
+    wanted = study.model_copy(update={"resources": study.resources.model_copy(update={"gpus": 1, "memory": 8.0})})
+    assert cluster.run(plan.make(wanted, full_plan.folder), scheduler=scheduler) == [] and ran
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "http://127.0.0.1:9", "tcp://", "file:///etc/passwd"])
+def test_a_scheduler_that_is_not_there_is_one_sentence(full_plan, address, monkeypatch):
+    client = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout, name: client(address, timeout=1, name=name))
+    with pytest.raises(InputError, match=r"dask scheduler|tcp://HOST:PORT"):
+        cluster.run(full_plan, scheduler=address)
+
+
+def test_workers_with_several_threads_are_refused(full_plan):
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0") as made,
+        pytest.raises(InputError, match="--nthreads 1"),
+    ):  # fmt: skip
+        cluster.run(full_plan, scheduler=made.scheduler_address)
+
+
+def test_without_dask_serial_runs_and_workers_say_what_to_install(full_plan, ran, monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *more, **named):
+        if name.partition(".")[0] in ("dask", "distributed"):
+            raise ImportError(name)
+        return real(name, *more, **named)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(InputError, match=r"pip install 'claw\[dask\]'"):
+        cluster.run(full_plan, workers=2)
+    monkeypatch.setattr(engine, "run_job", lambda job, folder, **how: None)
+    assert engine.run(full_plan) == []
+
+
+def test_a_job_ends_when_nobody_wants_it_any_more(full_plan, tmp_path):
+    wanted = cluster._wanted(tmp_path)
+    with locks.hold(wanted):
+        cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
+    with pytest.raises(engine.Failure, match="claw run that wanted it ended"):
+        cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
+
+
+def test_gpus_are_given_out_and_shared(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: ("0", "1", "2", "3"))
+    assert [machine.gpus_of(worker, 4) for worker in range(4)] == ["0", "1", "2", "3"]
+    assert [machine.gpus_of(worker, 8) for worker in range(8)] == ["0", "1", "2", "3"] * 2
+    assert [machine.gpus_of(worker, 2) for worker in range(2)] == ["0,1", "2,3"]
+    monkeypatch.setattr(machine, "gpus", lambda: ())
+    assert machine.gpus_of(0, 2) is None
+
+
+def test_a_study_runs_on_two_workers_of_this_machine(study_file, tmp_path, monkeypatch, capsys):
+    from claw import records, studies
+
+    (tmp_path / "params").mkdir()
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(study_run, "finish", lambda plan: None)
+    assert main(["run", str(study_file), "--workers", "2"]) == 0
+    assert "2 workers. Dashboard: http://127.0.0.1:" in capsys.readouterr().out
+    folder = tmp_path / "runs" / "tiny"
+    assert plan.make(studies.load(study_file), folder).jobs == ()
+    found = records.table(folder)
+    assert len(found) == 7 and (found["status"] == "done").all()
+    assert main(["run", str(study_file), "--workers", "-1"]) == 2 and "1 to 1024" in capsys.readouterr().err

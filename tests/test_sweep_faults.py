@@ -1,0 +1,315 @@
+"""Faults that a study survives: full and read-only disks, changed data and code, clocks that jump, two runs at once, Ctrl-C."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from test_sweep import ROOT, asleep, claw_run, sleeping_job
+
+from claw import environment, records
+from claw.errors import InputError
+from claw.sweep import engine, execute, locks, machine, origin, plan, study_run
+
+
+@pytest.fixture
+def run(study, tmp_path):
+    return study, tmp_path / "runs" / "tiny"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("where", ["fsync", "mkstemp", "replace"])
+def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_path, monkeypatch, number, where):
+    path = tmp_path / "records" / "a.json"
+    records.write(path, {"status": "done", "result": {"x": 1}})
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    owner = {"fsync": records.os, "replace": records.os, "mkstemp": records.tempfile}[where]
+    monkeypatch.setattr(owner, where, full)
+    with pytest.raises(InputError, match=rf"a\.json could not be written.*{os.strerror(number)}.*safe"):
+        records.write(path, {"status": "done", "result": {"x": 2}})
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_run_folder_that_cannot_be_made_is_said_before_work(run, monkeypatch):
+    tiny, folder = run
+    folder.parent.mkdir()
+    folder.parent.joinpath("tiny").write_text("a file where the folder belongs")
+    monkeypatch.setattr(study_run, "check", lambda study: None)
+    with pytest.raises(InputError, match="cannot be written to"):
+        study_run.run(tiny, folder)
+
+
+def test_a_read_only_run_folder_is_said_before_work(run, monkeypatch):
+    tiny, folder = run
+    opened = Path.open
+
+    def read_only(path, mode="r", *more, **named):
+        if folder in path.parents and mode != "r" and mode != "rb":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    monkeypatch.setattr(study_run, "check", lambda study: None)
+    with pytest.raises(InputError, match=r"Read-only file system.*permissions"):
+        study_run.run(tiny, folder)
+
+
+def test_a_full_disk_under_a_notebook_stops_the_run_with_one_sentence(tmp_path, monkeypatch, capsys):
+    request = tmp_path / "jobs" / "j.json"
+    job = {"id": "j", "notebook": "50_laws", "output": str(tmp_path / "o.ipynb"), "parameters": {}, "makes": []}
+    records.write_text(request, json.dumps(job))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(execute, "run_notebook", full)
+    assert execute.run(request) == execute.INPUT_ERROR
+    said = capsys.readouterr().err
+    assert "No space left" in said and said.count("\n") == 1
+    assert not locks.marks(tmp_path) and not list((tmp_path / "running").iterdir())
+
+
+def test_other_texts_or_weights_under_the_same_name_are_refused(run, heldout_text):
+    tiny, folder = run
+    text = Path(heldout_text)
+    before = text.read_text()
+    assert origin.check(tiny, folder) == [] == origin.check(tiny, folder)
+    try:
+        text.write_text(before + "\n\nOne more paragraph.")
+        with pytest.raises(InputError, match=r"heldout\.txt changed since .*another name"):
+            origin.check(tiny, folder)
+    finally:
+        text.write_text(before)
+    config = Path(tiny.models[0]) / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(InputError, match="tiny-llama changed"):
+        origin.check(tiny, folder)
+
+
+def test_large_files_are_known_by_their_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(origin, "WHOLE", 100)
+    path = tmp_path / "weights.safetensors"
+    seen = set()
+    for content in (b"a" * 500, b"a" * 499 + b"b", b"b" + b"a" * 499, b"a" * 501):
+        path.write_bytes(content)
+        seen.add(origin.fingerprint(str(path)))
+    assert len(seen) == 4
+
+
+def test_other_code_is_said_and_kept_apart(run, monkeypatch):
+    tiny, folder = run
+    origin.check(tiny, folder)
+    monkeypatch.setattr(environment, "code_hash", lambda: "newer")
+    (sentence,) = origin.check(tiny, folder)
+    assert "is newer" in sentence and "`code`" in sentence
+    assert origin.check(tiny, folder) == []  # said once
+
+
+def test_a_clock_that_jumps_ends_no_job_and_saves_none(tmp_path, monkeypatch):
+    jumps = iter(range(10**9, -(10**9), -3600))
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    job = sleeping_job(tmp_path, monkeypatch, 1)
+    with pytest.raises(engine.Failure, match="without a word"):  # its own end, not the limit
+        engine.run_job(job, tmp_path, limit=60)
+    job = sleeping_job(tmp_path, monkeypatch, 62)
+    with pytest.raises(engine.Failure, match="time limit"):
+        engine.run_job(job, tmp_path, limit=1)
+
+
+def test_a_second_run_of_a_study_waits_for_the_first(tmp_path):
+    said, order = [], []
+    entered, leave = threading.Event(), threading.Event()
+
+    def first():
+        with locks.whole_run(tmp_path, said.append):
+            entered.set()
+            leave.wait()
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait()
+    threading.Timer(0.5, leave.set).start()
+    with locks.whole_run(tmp_path, said.append):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"] and f"process {os.getpid()}" in said[0]
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = f"import time; from pathlib import Path; from claw.sweep import locks\nwith locks.mark(Path({str(tmp_path)!r}), 'j', {{'makes': []}}): print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process.stdout.readline()
+    assert locks.marks(tmp_path)["j"]["process"] == process.pid
+    with pytest.raises(InputError, match="run by another process"), locks.mark(tmp_path, "j", {}, patience=0.3):
+        pass
+    process.kill()
+    process.wait()
+    assert (tmp_path / "running" / "j.json").exists() and not locks.marks(tmp_path)  # stale, and known to be
+    with locks.mark(tmp_path, "j", {"makes": ["x"]}, patience=0):
+        assert locks.marks(tmp_path)["j"]["makes"] == ["x"]
+    assert not locks.marks(tmp_path)
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with locks.whole_run(tmp_path, print):
+        pass
+
+
+def test_who_is_timed_is_alone_and_the_others_share(tmp_path):
+    inside, most, alone = set(), [], []
+
+    def enter(name, single):
+        with locks.room(tmp_path, alone=single):
+            inside.add(name)
+            (alone if single else most).append(len(inside))
+            time.sleep(0.3)
+            inside.discard(name)
+
+    threads = [threading.Thread(target=enter, args=(n, n in (2, 3))) for n in range(6)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert alone == [1, 1] and max(most) >= 2
+
+
+def test_what_needs_a_failed_job_is_left_out_and_the_rest_is_run(study, tmp_path, monkeypatch):
+    evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
+    made = plan.make(study.model_copy(update={"evaluation": evaluation}), tmp_path)
+    ran = []
+
+    def run_job(job, folder, **_):
+        ran.append(job.notebook)
+        if job.title.endswith("random seed0"):
+            raise engine.Failure("broke")
+
+    monkeypatch.setattr(engine, "run_job", run_job)
+    failures = engine.run(made)
+    assert ran == ["30_evaluate", "10_compress", "10_compress", "30_evaluate"]
+    assert len(failures) == 2 and "not run" in failures[1]
+
+
+def test_a_checkpoint_goes_after_its_last_job_and_leftovers_at_once(study, tmp_path):
+    evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
+    made = plan.make(study.model_copy(update={"evaluation": evaluation}), tmp_path)
+    _, compress, evaluate, *_ = made.jobs
+    for name in [*compress.checkpoints, "leftover"]:
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    unneeded = study_run.Unneeded(made)
+
+    def there():
+        return {path.name for path in (tmp_path / "checkpoints").iterdir()}
+
+    assert there() == compress.checkpoints == evaluate.checkpoints
+    unneeded.drop(compress)
+    assert there() == compress.checkpoints
+    unneeded.drop(evaluate)
+    assert not there()
+
+
+def test_a_notebook_killed_alone_or_with_its_server_is_a_failure_and_the_next_one_runs(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "notebooks").mkdir(parents=True)
+    (project / "params").mkdir()
+    cell = {
+        "cell_type": "code",
+        "metadata": {"tags": ["parameters"]},
+        "source": "seconds: int = 0",
+        "outputs": [],
+        "execution_count": None,
+    }
+    cells = [cell, cell | {"metadata": {}, "source": "import time\ntime.sleep(seconds)\nprint(seconds)"}]
+    kernel = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    book = {"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": [c | {"id": f"c{i}"} for i, c in enumerate(cells)]}
+    for name in ("10_compress", "50_laws"):
+        (project / "notebooks" / f"{name}.ipynb").write_text(json.dumps(book))
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(engine.warm, "MODULES", ("papermill",))
+    monkeypatch.setenv("CLAW_CACHE", str(tmp_path / "cache"))
+    folder = project / "runs" / "x"
+
+    def tree():
+        """The job's process, its kernel and its server, when all are there."""
+        found = locks.marks(folder)
+        if not found:
+            return None
+        job = psutil.Process(next(iter(found.values()))["process"])
+        return [job.parent(), job, *job.children()] if job.children() else None
+
+    for victim in ("papermill", "kernel", "server") if sys.platform == "linux" else ():
+        processes = []
+
+        def kill(victim=victim, processes=processes):
+            if not processes and (found := tree()):
+                processes += found
+                time.sleep(0.5)
+                processes[("server", "papermill", "kernel").index(victim)].kill()
+
+        with pytest.raises(engine.Failure, match="failed"):
+            engine.run_job(plan.Job("50_laws", victim, {"seconds": 600}, ()), folder, waiting=kill)
+        assert len(processes) == 3
+        assert not psutil.wait_procs(processes[1:], timeout=5)[1], victim
+        assert not locks.marks(folder)
+    engine.run_job(plan.Job("50_laws", "last", {"seconds": 0}, ()), folder)
+    (output,) = (folder / "notebooks").glob("50_laws-last*.ipynb")
+    assert '"0\\n"' in output.read_text()
+    engine._server.cache_clear()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_cleanly_and_twice_too(study_file, tmp_path, times):
+    project = tmp_path / "project"
+    (project / "params").mkdir(parents=True)
+    (project / "notebooks").symlink_to(ROOT / "notebooks")
+    folder = project / "runs" / "tiny"
+    process = claw_run(study_file, project)
+    deadline = time.monotonic() + 120
+    while not locks.marks(folder):
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.1)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "Traceback" not in said and said.count("continues from there") == 1
+    deadline = time.monotonic() + 15
+    while asleep(str(folder)) or locks.marks(folder):
+        assert time.monotonic() < deadline, "something of the stopped run is still there"
+        time.sleep(0.2)
+
+
+def test_jobs_beside_each_other_share_the_cores_and_do_not_spin(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert engine.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in engine.environment()
+    assert engine.environment(3, "1")["OMP_NUM_THREADS"] == "3" and engine.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert engine.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_more_than_a_machine_offers_is_refused(study):
+    asked = study.resources.model_copy(update={"memory": 1e5})
+    with pytest.raises(InputError, match=r"ask for memory: 100000 .*this machine offers memory: .*Ask for less"):
+        machine.check(asked, [machine.offer(1, asked.asked)], "this machine")
+    machine.check(study.resources, [{}], "this machine")
