@@ -27,7 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="claw", description="Compression laws of large language models.")
+    parser = argparse.ArgumentParser(
+        prog="claw", description="Compression laws of large language models.",
+        epilog="Begin with `claw run params/quickstart.yaml --dry-run`, or with `make lab` for the notebooks.",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a study; what is done already is not repeated")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from claw.errors import InputError
-from claw.lesson import Lesson
-from claw.specs import Speed
+from claw.lesson import TIMED, Lesson
 from claw.speed import ideal_ratio
 
 ALLOWED = 1.1  # times the dense loss
@@ -95,7 +94,7 @@ def _ideal(lesson: Lesson, answer: float) -> Feedback:
     dense = lesson.whole.report.dense
     small = dense.with_(width=round(dense.width * HALF))
     element = lesson.dense.dtype.itemsize
-    truth = ideal_ratio("decode", dense, small, batch=1, speed=Speed(prompt=16, generate=4), element=element)
+    truth = ideal_ratio("decode", dense, small, batch=1, speed=TIMED, element=element)
     if abs(answer / truth - 1) <= NEAR:
         return Feedback(
             True, f"Writing a token reads every weight once, so {truth:.2f} times is all that bytes allow. The table above says "

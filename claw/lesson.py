@@ -20,10 +20,10 @@ from claw.parameters import TourParameters
 from claw.prune import catalogue
 from claw.prune.report import Report
 from claw.prune.statistics import Statistics, calibrate
-from claw.specs import Compression
-from claw.speed import SpeedReport
+from claw.specs import Compression, Speed
+from claw.speed import Timing
 
-TIMED = {"prompt": 16, "generate": 4, "batches": [1], "rounds": 3}  # a taste of speed in a few seconds; 40_speed measures it
+TIMED = Speed(prompt=16, generate=4, batches=(1,), rounds=3)  # a taste of speed in a few seconds; 40_speed measures it
 LENGTH = 256  # tokens per calibration block
 
 Tell = Callable[[str], None]
@@ -38,7 +38,7 @@ class Point:
     loss: CrossEntropy
     report: Report
     text: str | None = None
-    speed: SpeedReport | None = None
+    decode: Timing | None = None
     seconds: float = 0.0
 
     def _repr_html_(self) -> str:
@@ -96,9 +96,9 @@ class Lesson:
             timed = None
             if small is not self.dense:
                 tell("timing")
-                timed = speed.measure_speed(small, against=self.dense, **TIMED)
+                timed = speed.timings(small, self.dense, TIMED)[-1]
             seconds = time.perf_counter() - started
-            point = replace(self.points[method, ratio], text=text, speed=timed, seconds=seconds)
+            point = replace(self.points[method, ratio], text=text, decode=timed, seconds=seconds)
             self.points[method, ratio] = point
         return point
 

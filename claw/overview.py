@@ -86,7 +86,7 @@ class Overview:
             f"<b>{html.escape(self._name(one.path))}</b>", many(one.models), many(one.methods), one.experiments,
             ", ".join(one.measured) or "nothing yet", f"{one.changed:%Y-%m-%d %H:%M}", ", ".join(links) or "–",
         )  # fmt: skip
-        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<td style='text-align: left'>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def look(places: Sequence[str] = PLACES) -> Overview:

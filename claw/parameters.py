@@ -4,8 +4,9 @@ papermill passes any name and any type: an unknown parameter is only a warning t
 after the parameters therefore calls `from_notebook`, which refuses what is not right before anything is computed.
 """
 
+import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -269,17 +270,49 @@ class SpeedParameters(Checkpoints, Speed):
 def from_notebook(cls: type[Spec], variables: Mapping[str, Any]) -> Spec:
     """`cls` from a notebook's variables (`globals()`), refusing names that `cls` does not have.
 
-    Called right after the parameters cell, when the notebook's variables are its parameters and imported modules.
+    Called right after the parameters cell. A notebook that is run again holds what its later cells made, too: a name is
+    refused only if the cells of parameters just before this one gave it.
     """
+    asked = _just_given(variables.get("In", ()))
     given = {
         name: value
         for name, value in variables.items()
         if not name.startswith("_") and name not in JUPYTER and not hasattr(value, "__spec__") and not callable(value)
     }
-    for name in given:
+    for name in given if asked is None else asked:
         if name not in cls.model_fields:
             raise unknown("parameter", name, cls.model_fields, "Check the spelling after -p or -y.")
-    return build(cls, given)
+    return build(cls, {name: value for name, value in given.items() if name in cls.model_fields})
+
+
+def _just_given(cells: Sequence[str]) -> set[str] | None:
+    """Names given plain values by the cells run just before the last, the notebook's and papermill's; None without cells."""
+    names: set[str] = set()
+    for cell in reversed(cells[:-1]):
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:
+            break
+        if not (statements and all(map(_gives_a_value, statements))):
+            break
+        names.update(target.id for s in statements for target in getattr(s, "targets", None) or [s.target])
+    return names if cells else None
+
+
+PLAIN = (
+    ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.unaryop, ast.expr_context, ast.Call, ast.Name,
+)  # fmt: skip
+"""Nodes of a plain value; a call only as float('nan'), as papermill writes NaN."""
+
+
+def _gives_a_value(statement: ast.stmt) -> bool:
+    """Whether a statement gives a name a plain value."""
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
+        return False
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    nodes = list(ast.walk(statement.value))
+    called = all(node.id == "float" for node in nodes if isinstance(node, ast.Name))
+    return all(isinstance(t, ast.Name) for t in targets) and called and all(isinstance(node, PLAIN) for node in nodes)
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

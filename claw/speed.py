@@ -123,30 +123,33 @@ def measure_speed(small: nn.Module, *, against: nn.Module, **choices) -> SpeedRe
     """
     speed = build(Speed, choices)
     check(small, against, speed)
-    models = (against.eval(), small.eval())
-    shapes = tuple(describe(model) for model in models)
-    element = small.dtype.itemsize
-    timings = []
+    found = timings(small, against, speed)
     with torch.inference_mode():
-        for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):
-            runners = [Runner(model, batch, speed) for model in models]
-            seconds = _interleaved(runners, speed.rounds)
-            for phase in PHASES:
-                dense, compressed = (np.array(times[phase]) for times in seconds)
-                ratio, low, high = interval(dense, compressed)
-                ideal = ideal_ratio(phase, *shapes, batch=batch, speed=speed, element=element)
-                timings.append(
-                    Timing(phase, batch, float(np.median(compressed)), float(np.median(dense)), ratio, low, high, ideal)
-                )
         largest = max(speed.batches)
-        memory0, memory = (peak_memory(Runner(model, largest, speed)) for model in models)
+        memory0, memory = (peak_memory(Runner(model, largest, speed)) for model in (against, small))
     device = next(small.parameters()).device
     return SpeedReport(
-        timings=tuple(timings), memory=memory, memory0=memory0, prompt=speed.prompt, generate=speed.generate,
+        timings=found, memory=memory, memory0=memory0, prompt=speed.prompt, generate=speed.generate,
         rounds=speed.rounds, compiled=speed.compiled,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         dtype=str(small.dtype).removeprefix("torch."), threads=torch.get_num_threads(),
     )  # fmt: skip
+
+
+@torch.inference_mode()
+def timings(small: nn.Module, dense: nn.Module, speed: Speed) -> tuple[Timing, ...]:
+    """Both phases at each batch size, dense and compressed in turns."""
+    models = (dense.eval(), small.eval())
+    shapes = tuple(describe(model) for model in models)
+    found = []
+    for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):
+        seconds = _interleaved([Runner(model, batch, speed) for model in models], speed.rounds)
+        for phase in PHASES:
+            times0, times = (np.array(each[phase]) for each in seconds)
+            ratio, low, high = interval(times0, times)
+            ideal = ideal_ratio(phase, *shapes, batch=batch, speed=speed, element=small.dtype.itemsize)
+            found.append(Timing(phase, batch, float(np.median(times)), float(np.median(times0)), ratio, low, high, ideal))
+    return tuple(found)
 
 
 def check(small: nn.Module, dense: nn.Module, speed: Speed) -> None:

@@ -45,7 +45,7 @@ class Tour:
         self.doing = ipywidgets.Label("")
         self.before, self.after, self.numbers = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self.image = ipywidgets.Image(format="png")
-        self.picture = _Picture(len(lesson.asked.methods))
+        self.picture = _Picture()
         for control in (self.method, self.ratio):
             control.observe(lambda *_: self.show(), "value")
         half = ipywidgets.Layout(width="48%")
@@ -86,14 +86,13 @@ class Tour:
 def numbers(point: Point, whole: Point) -> str:
     """A point beside the dense model as an HTML table, and what it says in words."""
     report, loss = point.report, point.loss.mean
-    decode = point.speed.of("decode", 1) if point.speed else None
     rows = [
         ("held-out loss, nats per token", f"{whole.loss.mean:.3f}", f"{loss:.3f}", f"{loss - whole.loss.mean:+.3f}"),
         ("the model hesitates between", *(f"{_among(one.loss.mean)} tokens" for one in (whole, point)), ""),
         ("parameters, millions", f"{report.dense.parameters / 1e6:.1f}", f"{report.small.parameters / 1e6:.1f}",
          f"−{report.ratio_params:.1%}"),
     ]  # fmt: skip
-    if decode:
+    if (decode := point.decode) is not None:
         rows.append((
             "milliseconds per token written", f"{1e3 * decode.seconds0:.0f}", f"{1e3 * decode.seconds:.0f}",
             f"{decode.speedup:.2f} times as fast; bytes read allow {decode.ideal:.2f}",
@@ -112,9 +111,9 @@ def _among(loss: float) -> str:
 class _Picture:
     """What was kept where, and the points so far. The artists are made once and moved."""
 
-    def __init__(self, methods: int) -> None:
+    def __init__(self) -> None:
         with style.paper():
-            self.figure: Figure = style.figure(8.2, 2.6)
+            self.figure: Figure = style.figure(9, 2.6)
             self.canvas = FigureCanvasAgg(self.figure)
             self.map, self.points = self.figure.subplots(1, 2, width_ratios=(1, 1.25))
             self.kept = self.map.imshow(
@@ -147,7 +146,7 @@ class _Picture:
             if method not in self.lines:
                 ink, dashes = style.colour(method), style.line(method)
                 self.lines[method] = self.points.plot([], [], "o", ls=dashes, color=ink, label=method)[0]
-                self.points.legend(loc="upper left")
+                self.points.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
             self.lines[method].set_data([0, *rows["ratio"]], [dense, *rows["loss"]])
         self.mark.set_data([point.ratio], [point.loss.mean])
         losses = table["loss"].to_numpy()

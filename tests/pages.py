@@ -119,7 +119,7 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float = 180) -> None:
     """Wait until something answers at an address; any answer will do."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -146,8 +146,8 @@ def open_notebook(opened, address: str, token: str, name: str) -> None:
     """Open a notebook in JupyterLab, alone on the page, and wait for its kernel."""
     opened.request.get(f"{address}/lab?token={token}")  # the cookie: a token in the page's address makes it load twice
     opened.goto(f"{address}/doc/tree/notebooks/{name}.ipynb")
-    opened.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-    opened.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+    opened.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
+    opened.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=180_000)
 
 
 def run_all(opened, seconds: float = 120) -> None:
@@ -155,9 +155,11 @@ def run_all(opened, seconds: float = 120) -> None:
 
     JupyterLab may start two kernels for a page and drop the one that was asked first; it is asked again then.
     """
-    end = time.monotonic() + seconds
+    end, resting = time.monotonic() + seconds, 0
     while not (opened.evaluate(DONE) or errors(opened)):
-        if not opened.evaluate(BUSY):
+        resting = 0 if opened.evaluate(BUSY) else resting + 1
+        if resting in (1, 60):  # at once, and again if for half a minute nothing has begun
+            resting = 1
             opened.get_by_role("menuitem", name="Run", exact=True).click()
             opened.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         if time.monotonic() > end:

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(pages.chromium() is None, reason="no Chromium on this machine: install the package chromium"),
 ]
 TABLE = "runs/made/table.csv"
-WAIT = 60_000  # milliseconds; a busy machine takes its time
+WAIT = 180_000  # milliseconds; a busy machine takes its time
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def quoted(text):
     return f'\\"{text}\\"'
 
 
-def ran(page, lab, name, seconds=240):
+def ran(page, lab, name, seconds=400):
     pages.open_notebook(page, *lab, name)
     pages.run_all(page, seconds)
     assert pages.errors(page) == []
@@ -92,7 +92,7 @@ def slide(page, handle, keys):
 def changed(page, locator, before, attribute=None):
     """Wait until what a locator shows is no longer `before`."""
     read = (lambda: locator.get_attribute(attribute)) if attribute else locator.inner_text
-    for _ in range(300):
+    for _ in range(WAIT // 100):
         if read() != before:
             return read()
         page.wait_for_timeout(100)

@@ -29,7 +29,7 @@ def test_a_look_holds_loss_text_and_speed_and_comes_back_at_once(lesson):
     point = lesson.look("magnitude", 0.5, heard.append, texts.append)
     assert heard == ["compressing", "writing", "timing"]
     assert texts[-1] == point.text and point.text.startswith("the") and len(texts) == 5  # the prompt, then four tokens
-    assert point.report.ratio_own == 0.5 and point.speed.of("decode", 1).speedup > 0
+    assert point.report.ratio_own == 0.5 and point.decode.speedup > 0
     heard.clear()
     assert lesson.look("magnitude", 0.5, heard.append) is point and not heard
 

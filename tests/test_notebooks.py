@@ -1,6 +1,7 @@
 """Notebooks are thin, clean in git, documented, and each runs through papermill alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import nbformat
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
+
+from claw.laws import simulate
+from claw.laws.simulate import Design
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -97,6 +101,56 @@ def test_compress_runs_from_papermills_command_line(folder_model, train_text, he
     pictures = [o for cell in code(nbformat.read(out, 4)) for o in cell.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 2
     assert len(list((tmp_path / "run" / "checkpoints").glob("*/model.safetensors"))) == 2
+
+
+def shown(notebook):
+    """Everything that the cells of an executed notebook show, as text."""
+    data = [output.get("data", {}) for cell in code(notebook) for output in cell.outputs]
+    return "\n".join(str(one.get("text/html", one.get("text/plain", ""))) for one in data)
+
+
+def test_the_start_page_runs_with_and_without_results(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "params").mkdir()
+    assert "make demo" in shown(run("00_start", tmp_path))
+    (tmp_path / "runs").mkdir()
+    simulate.table(Design(models=1), simulate.TRUTHS).to_csv(tmp_path / "runs" / "made.csv", index=False)
+    assert "runs/made.csv" in shown(run("00_start", tmp_path))
+
+
+def test_the_start_page_leads_to_every_notebook():
+    text = "\n".join(cell.source for cell in nbformat.read(FOLDER / "00_start.ipynb", 4).cells)
+    for path in NOTEBOOKS:
+        assert path.stem == "00_start" or f"[{path.stem}]({path.name})" in text, path.stem
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    for cell in notebook.cells:
+        for target in re.findall(r"\]\(([^)#:]+\.ipynb)\)", cell.source):
+            assert (FOLDER / target).is_file(), target
+
+
+def test_the_tour_runs_without_a_browser(folder_model, train_text, heldout_text, tmp_path):
+    out = run(
+        "00_tour", tmp_path, model=folder_model, calibration=train_text, heldout=heldout_text, calibration_tokens=256,
+        heldout_tokens=256, context=64, words=3, methods=["random", "wanda-sp+ridge"],
+    )  # fmt: skip
+    assert shown(out).count("Your turn") == 5 and "L(r)" not in shown(out) and "10 % more loss" in shown(out)
+
+
+@pytest.mark.parametrize("table", ["newest", "runs/none.csv"])
+def test_the_explorers_page_without_a_table_says_what_to_run(table, tmp_path):
+    out = run("51_explorer", tmp_path, table=table)
+    assert "widget-view" in str(code(out)[-1].outputs)
+    assert "make demo" in str(out.metadata.widgets)
+
+
+@pytest.mark.parametrize("name", ["50_laws", "60_guide"])
+def test_without_a_table_a_notebook_says_what_to_run(name, tmp_path):
+    with pytest.raises(PapermillExecutionError, match="make demo"):
+        run(name, tmp_path, table="runs/none.csv")
+    (said,) = [o for cell in code(nbformat.read(tmp_path / "out.ipynb", 4)) for o in cell.outputs if o.output_type == "error"]
+    assert "Traceback" not in "".join(said.traceback) and "line " not in "".join(said.traceback)
 
 
 def test_help_reads_like_a_man_page():

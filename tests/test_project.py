@@ -1,6 +1,8 @@
 """README, environment.yml, constraints and the shipped studies say what is true."""
 
+import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from packaging.version import Version
 
 from claw import sources, studies
 from claw.cli import main
-from claw.prune import catalogue
+from claw.prune import catalogue, scores
 from claw.sweep import plan
 
 ROOT = Path(__file__).parents[1]
@@ -120,6 +122,34 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     exec(compile(code, "README.md", "exec"), {})
     said = capsys.readouterr().out
     assert "piqa" in said and (tmp_path / "runs" / "readme" / "small" / "model.safetensors").is_file()
+
+
+def test_the_readmes_own_model_data_task_and_method_run(
+    folder_model, train_text, heldout_text, tmp_path, monkeypatch, capsys, own_cache
+):
+    """The worked examples of "Bring your own", on a model, texts and a task made here."""
+    section = README[README.index("## Bring your own") : README.index("## Methods")]
+    monkeypatch.chdir(tmp_path)
+    Path(folder_model).rename("my-model")
+    shutil.copy(train_text, "my-domain.txt")
+    documents = Path(heldout_text).read_text().split("\n\n")
+    Path("my-test.jsonl").write_text(
+        "\n".join(json.dumps({"text": " ".join(documents[i : i + 20])}) for i in range(0, 200, 20))
+    )
+    Path("my-tasks").mkdir()
+    (task,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    Path("my-tasks/capitals.yaml").write_text(task)
+    question = {"country": "France", "choices": ["Rome", "Paris"], "answer": 1}
+    Path("my-tasks/capitals.jsonl").write_text("\n".join(json.dumps(question) for _ in range(4)))
+    examples = re.findall(r"```python\n(.*?)```", section, re.S)
+    names = {}
+    monkeypatch.setattr(scores, "NEURONS", dict(scores.NEURONS))
+    monkeypatch.setattr(catalogue, "METHODS", dict(catalogue.METHODS))
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
+    assert len(examples) == 4 and Path("my-model-30/model.safetensors").is_file()
+    assert capsys.readouterr().out.count("acc_norm,none") == 2
+    assert names["report"].method == "written+ridge" and names["report"].ratio_own > 0.2
 
 
 def test_the_original_studys_design_has_more_than_a_thousand_experiments():

@@ -88,6 +88,7 @@ def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None =
         for sentence in origin.check(study, folder):
             print(sentence)
         plan = make(study, folder)
+        print(describe(plan).partition("\n")[0] + ". Stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if workers or scheduler:
             from claw.sweep import cluster
@@ -155,10 +156,13 @@ def finish(plan: Plan) -> None:
     print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
     print(f"\n{fitted.summary()}\n")
     print(f"executed notebooks  {folder / 'notebooks'}")
-    print(f"figures             {', '.join(str(path) for path in figures)} (pdf, png and csv beside them)")
+    print(f"figures             {folder / 'figures'} ({len(figures)}, each as pdf, png, svg and csv)")
     print(f"table               {folder / 'table.csv'}")
     print(f"laws                {folder / 'laws.json'}")
     print(f"report              {page}")
+    print(
+        "\nOpen the report in a browser; it needs neither network nor Python. `make lab` goes on from here, `make app` slides the laws."
+    )
 
 
 def laws_job(folder: Path) -> Job:
