@@ -147,13 +147,13 @@ def test_the_tour_compresses_when_the_slider_is_let_go(page, lab, folder, folder
 def test_the_laws_slide(page, lab, folder):
     give(folder, "50_laws", table=quoted(TABLE), draws=100)
     ran(page, lab, "50_laws")
-    assert "critical ratio" not in explored(page)  # said in words: with 10 % more loss allowed
+    assert "more loss allowed" in explored(page)
 
 
 def test_the_guide_gives_advice(page, lab, folder):
     give(folder, "60_guide", table=quoted(TABLE), draws=100, most_parameters="5e8")
     ran(page, lab, "60_guide")
-    assert "probability" in page.locator(".jp-OutputArea").all_inner_texts()[3]
+    assert any("probability" in text for text in page.locator(".jp-OutputArea").all_inner_texts())
 
 
 @pytest.mark.parametrize("name", ["20_recover", "30_evaluate", "40_speed"])
