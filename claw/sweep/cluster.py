@@ -117,7 +117,7 @@ def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], worker
                 running = locks.marks(plan.folder)
                 progress.show((job for job in jobs.values() if job.id in running), f"{len(running)} jobs running")
                 looked = time.monotonic()
-            time.sleep(0.1)
+            time.sleep(0.2)
     return failures
 
 
