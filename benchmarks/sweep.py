@@ -93,6 +93,8 @@ def throughput(project: Path, asked: argparse.Namespace) -> None:
         ("all rounds", found),
         ("without the first, which starts claw's warm process", found[found["round"] > 0]),
     ):
+        if part.empty:
+            continue
         total = part.groupby("way", sort=False)[["experiments", "seconds", "processor"]].sum()
         total["per minute"] = 60 * total["experiments"] / total["seconds"]
         for name in ("seconds", "processor"):
