@@ -222,7 +222,7 @@ def live(chaos: Chaos, kill: bool) -> int:
     mode = ("workers", "scheduler", "serial")[lives % 3] if kill else "workers"
     draw = random.Random(lives)
     driver = chaos.start(mode)
-    hits = draw.randint(4, 9) if kill else -1
+    hits = draw.randint(6, 14) if kill else -1
     while driver.poll() is None:
         wakes = time.monotonic() + draw.uniform(0.2, 4.0)
         while driver.poll() is None and time.monotonic() < wakes:

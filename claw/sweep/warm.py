@@ -36,7 +36,7 @@ class Server:
         """Fork a job; raises OSError when the server could not be started."""
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "claw.sweep.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                [sys.executable, "-m", "claw.sweep.warm", *MODULES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True, env=self.environment, cwd=self.folder, bufsize=0,
             )  # fmt: skip
         message = json.dumps({"request": str(request), "log": log.name}).encode() + b"\n"
@@ -209,12 +209,12 @@ class ForkedKernel:
 
 
 def main() -> None:
-    """Import everything, then serve. While it imports it looks whether somebody still waits for it."""
+    """Import the named modules, then serve. While it imports it looks whether somebody still waits for it."""
     parent = os.getppid()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does before its imports
     replies = os.dup(1)
     os.dup2(2, 1)  # what imports print must not be taken for an answer
-    for name in MODULES:
+    for name in sys.argv[1:]:
         import_module(name)
         if os.getppid() != parent:
             return
