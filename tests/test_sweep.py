@@ -134,7 +134,7 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     folder = project / "runs" / "tiny"
 
     first = claw_run(study_file, project)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(folder.glob("records/*.json")):
         assert first.poll() is None and time.monotonic() < deadline, first.stdout.read()
         time.sleep(0.1)

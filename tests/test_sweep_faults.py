@@ -303,7 +303,7 @@ def test_ctrl_c_stops_cleanly_and_twice_too(study_file, tmp_path, times):
     (project / "notebooks").symlink_to(ROOT / "notebooks")
     folder = project / "runs" / "tiny"
     process = claw_run(study_file, project)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not locks.marks(folder):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
         time.sleep(0.1)
