@@ -222,7 +222,7 @@ def live(chaos: Chaos, kill: bool) -> int:
     mode = ("workers", "scheduler", "serial")[lives % 3] if kill else "workers"
     draw = random.Random(lives)
     driver = chaos.start(mode)
-    hits = draw.randint(4, 9) if kill else -1
+    hits = draw.randint(6, 14) if kill else -1
     while driver.poll() is None:
         wakes = time.monotonic() + draw.uniform(0.2, 4.0)
         while driver.poll() is None and time.monotonic() < wakes:
@@ -231,7 +231,7 @@ def live(chaos: Chaos, kill: bool) -> int:
         working = [role for role in found if role not in ("driver", "scheduler")]
         if driver.poll() is not None or hits < 0 or not found:
             continue
-        if "kernel" not in found and draw.random() < 0.85:
+        if "kernel" not in found and draw.random() < 0.98:
             continue  # still importing: mostly, wait until there is work to disturb
         role = draw.choice(working if hits and working else [role for role in found if role not in working])
         try:

@@ -60,15 +60,16 @@ def efficient_pruners(model: nn.Module, target: float, ids: torch.Tensor, seed: 
     return small.eval()
 
 
-_FOLDERS: dict[int, str] = {}
+_FOLDERS: dict[str, str] = {}
 
 
 def _named_folder(model: nn.Module) -> str:
     """A float32 checkpoint (it factorises weights, which bfloat16 cannot) under a name with "llama", by which it tells architectures."""
-    if id(model) not in _FOLDERS:
-        _FOLDERS[id(model)] = str(Path(tempfile.mkdtemp()) / "llama")
-        copy.deepcopy(model).float().save_pretrained(_FOLDERS[id(model)])
-    return _FOLDERS[id(model)]
+    name = f"{model.config.name_or_path} {model.num_parameters()}"  # every ratio gets a copy of the same model
+    if name not in _FOLDERS:
+        _FOLDERS[name] = str(Path(tempfile.mkdtemp()) / "llama")
+        copy.deepcopy(model).float().save_pretrained(_FOLDERS[name])
+    return _FOLDERS[name]
 
 
 def torch_pruning(importance: str) -> Peer:

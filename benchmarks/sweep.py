@@ -42,18 +42,27 @@ def made(project: Path, name: str, **changes) -> plan.Plan:
     return plan.make(study, project / "runs" / name)
 
 
-def loop(jobs: tuple[plan.Job, ...], cache: Path) -> None:
+def loop(jobs: tuple[plan.Job, ...], ratios: list[float], cache: Path) -> None:
     """One process per experiment, one after the other."""
     for job in jobs:
-        for ratio in job.parameters.get("ratios", ()):
+        for ratio in ratios:
             given = job.parameters | {"ratios": [ratio], "run": f"{job.parameters['run']}-loop"}
             subprocess.run([sys.executable, "-c", ONE, json.dumps(given)], check=True, stderr=subprocess.DEVNULL,
                            env=os.environ | {"CLAW_CACHE": str(cache)})  # fmt: skip
 
 
+def processor() -> float:
+    """Processor seconds of this process, of those that ended, and of those that still work for it."""
+    mine, total = psutil.Process(), sum(os.times()[:4])
+    for process in mine.children(recursive=True):
+        times = process.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 def throughput(project: Path, asked: argparse.Namespace) -> None:
     """Print experiments per minute of each way, and ratios to the shell loop."""
-    ratios = list(np.linspace(0.1, 0.8, asked.ratios).round(3).tolist())
+    ratios = np.linspace(0.1, 0.8, asked.ratios).round(3).tolist()
     real = {
         "models": ["smollm2-135m"],
         "calibration": {"tokens": 2048, "length": 256},
@@ -61,29 +70,37 @@ def throughput(project: Path, asked: argparse.Namespace) -> None:
     }
     rows = []
     for number, method in enumerate(METHODS[: asked.rounds]):
-        changes = {"methods": [method], "ratios": ratios} | (real if asked.real else {})
-        made_plan = made(project, f"throughput-{method.replace('+', '-')}", **changes)
-        made_plan = plan.Plan(
-            made_plan.study, made_plan.folder, tuple(j for j in made_plan.jobs if j.notebook == plan.COMPRESS), (), frozenset()
+        whole = made(
+            project,
+            f"throughput-{method.replace('+', '-')}",
+            **{"methods": [method], "ratios": ratios} | (real if asked.real else {}),
         )
+        curves = tuple(job for job in whole.jobs if job.notebook == plan.COMPRESS)
+        few = plan.Plan(whole.study, whole.folder, curves, tuple(name for job in curves for name in job.makes), frozenset())
         for way in ("claw run", "shell loop", *(["--workers 2"] if asked.workers else [])):
-            began = time.perf_counter()
+            shutil.rmtree(whole.folder, ignore_errors=True)
+            wall, cpu = time.perf_counter(), processor()
             if way == "shell loop":
-                loop(made_plan.jobs, project / "loop-cache")
+                loop(curves, ratios[: asked.loop], project / "loop-cache")
             else:
-                shutil.rmtree(made_plan.folder, ignore_errors=True)
-                run = engine.run if way == "claw run" else lambda p: cluster.run(p, workers=2)
-                failures = run(made_plan)
+                failures = engine.run(few) if way == "claw run" else cluster.run(few, workers=2)
                 assert not failures, failures
-            rows.append((number, method, way, len(ratios), time.perf_counter() - began))
-            print("round {} {:16} {:12} {:3d} experiments {:8.1f} s".format(*rows[-1]), flush=True)
-    found = pd.DataFrame(rows, columns=["round", "method", "way", "experiments", "seconds"])
-    total = found.groupby("way", sort=False)[["experiments", "seconds"]].sum()
-    later = found[found["round"] > 0].groupby("way")["seconds"].sum() if asked.rounds > 1 else total["seconds"]
-    total["per minute"] = 60 * total["experiments"] / total["seconds"]
-    total["times the loop"] = total["per minute"] / total.loc["shell loop", "per minute"]
-    total["without the first round"] = later["shell loop"] / later
-    print(total.round(2).to_string())
+            count = asked.loop if way == "shell loop" else len(ratios)
+            rows.append((number, method, way, count, time.perf_counter() - wall, processor() - cpu))
+            print("round {} {:16} {:12} {:3d} experiments {:8.1f} s, processor {:8.1f} s".format(*rows[-1]), flush=True)
+    found = pd.DataFrame(rows, columns=["round", "method", "way", "experiments", "seconds", "processor"])
+    for words, part in (
+        ("all rounds", found),
+        ("without the first, which starts claw's warm process", found[found["round"] > 0]),
+    ):
+        if part.empty:
+            continue
+        total = part.groupby("way", sort=False)[["experiments", "seconds", "processor"]].sum()
+        total["per minute"] = 60 * total["experiments"] / total["seconds"]
+        for name in ("seconds", "processor"):
+            each = total[name] / total["experiments"]
+            total[f"times the loop, {name}"] = each["shell loop"] / each
+        print(f"{words}\n{total.round(2).to_string()}")
 
 
 def overhead(project: Path, asked: argparse.Namespace) -> None:
@@ -186,6 +203,7 @@ def main() -> None:
         "what", nargs="*", choices=["throughput", "overhead", "empty", []], default=["throughput", "overhead", "empty"]
     )
     parser.add_argument("--ratios", type=int, default=8, help="experiments of each round of throughput")
+    parser.add_argument("--loop", type=int, default=8, help="of these, experiments that the shell loop does")
     parser.add_argument("--rounds", type=int, default=3, help="methods, one a round")
     parser.add_argument("--workers", action="store_true", help="throughput of --workers 2 too")
     parser.add_argument("--real", action="store_true", help="throughput on SmolLM2-135M")

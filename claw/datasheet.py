@@ -82,11 +82,11 @@ def page(table: pd.DataFrame, found: Laws, name: str, study: Path | None, plan: 
     cut, models = table[~is_dense(table)], table["model"].nunique()
     parts = [
         f"# What was run\n\n{len(table)} experiments in `{Path(name).name}`: {len(cut)} compressed models and {len(table) - len(cut)} dense "
-        f"ones, {models} model{'s' if models != 1 else ''}, {cut['method'].nunique()} methods, "
+        f"ones, {models} model{'s' if models != 1 else ''}, {cut['method'].nunique()} method{'s' if cut['method'].nunique() != 1 else ''}, "
         f"{int((cut['recovery_tokens'] > 0).sum())} of them recovered. "
         + (f"Planned by `{study.as_posix()}`, run by `claw run {study.as_posix()}`. " if study else "")
         + f"This page is written by `claw findings {name}`; so is [findings.md](findings.md), what it means.",
-        "## How it was measured\n\n" + "\n".join(measured(table)),
+        "## How it was measured\n\n" + ("\n".join(measured(table)) or "The table does not say."),
         "## Experiments by method and model\n\nIn brackets, recovered ones.\n\n" + markdown(counts(table)),
     ]
     if plan is not None and "experiment" in table:

@@ -22,7 +22,7 @@ from claw.errors import InputError
 from claw.figures.paper_curves import by_size
 from claw.guide import Budget, advise, quantity
 from claw.laws import Laws, text
-from claw.laws.points import is_dense
+from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
 
 WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
@@ -78,8 +78,21 @@ def exponents(found: Laws) -> pd.DataFrame:
 
 
 def critical(found: Laws, threshold: float) -> pd.DataFrame:
-    """How far each curve can go for `threshold` × the dense loss: nominal ratio, and share of parameters."""
+    """How far for `threshold` × the dense loss, as nominal ratio and as share of parameters: by the law across models, by curve."""
     rows = []
+    models, budgets = sorted(set(found.points.rows["model"])), sorted(set(found.points.rows["recovery_tokens"]))
+    for tokens in dict.fromkeys((0.0, budgets[-1])):  # the anchored law is the same for every model
+        after = f", {laws.curves.tokens_text(tokens)} of recovery" if tokens else ""
+        row = {"curve": f"law across all{after}"}
+        for axis, name in (("ratio", "nominal ratio"), (TRUE, "share of parameters")):
+            row[name] = "–"
+            if axis not in found.points.axes:
+                continue
+            try:
+                row[name] = str(found.critical_ratio(threshold, models[0], laws.ALL, tokens, axis=axis, law="anchored"))
+            except InputError:
+                continue
+        rows.append(row)
     for law in found.curves_of("loss"):
         if not math.isfinite(law.dense):
             continue
@@ -193,13 +206,19 @@ def limits(found: Laws, table: pd.DataFrame) -> list[str]:
             f"**Quantised once.** {listed}. Their numbers are a little below those published for the original weights, and how much of a "
             "compressed model's loss comes from the first quantisation is not in these data."
         )
-    families = rows.groupby("model")["family"].first()
+    families = set(rows["family"]) - {DEFAULTS["family"]}
     sizes = rows.groupby("model")["parameters0"].first() if "parameters0" in rows else pd.Series(dtype=float)
+    kinds = f" of {len(families)} famil{'ies' if len(families) != 1 else 'y'}" if families else ""
+    tail = ["the model is the unit of inference, not the run"]
+    if len(families) == len(models) > 1:
+        tail.append("each is of another family, so an effect of size cannot be told from one of family")
+    if len(sizes.dropna()) and sizes.max() < 7e9:
+        tail.append("nothing here speaks of 7B and above")
     words.append(
-        f"**Few models.** {len(models)} model{'s' if len(models) != 1 else ''} of {families.nunique()} "
-        f"famil{'ies' if families.nunique() != 1 else 'y'}"
+        f"**Few models.** {len(models)} model{'s' if len(models) != 1 else ''}{kinds}"
         + (f", {quantity(sizes.min())} to {quantity(sizes.max())} parameters" if len(sizes.dropna()) > 1 else "")
-        + ": an effect of size cannot be told from one of family, and nothing here speaks of 7B and above."
+        + "".join(f"; {sentence}" for sentence in tail)
+        + "."
     )
     if not found.points.one_tokenizer:
         words.append(
@@ -225,10 +244,12 @@ def limits(found: Laws, table: pd.DataFrame) -> list[str]:
     else:
         words.append("**No recovery** was measured, so nothing is said about it.")
     if "accuracy" in found.points.responses:
-        error = rows["accuracy_stderr"].median()
+        error = rows["accuracy_stderr"].median() if "accuracy_stderr" in rows else math.nan
         limited = f" (limit: {table['limit'].dropna().iloc[0]})" if "limit" in table and table["limit"].notna().any() else ""
         words.append(
-            f"**Accuracy is noisy.** The standard error of a mean accuracy is {error:.3f}{limited}; smaller differences are not seen."
+            "**Accuracy without its noise.** The table has no standard errors of accuracy."
+            if math.isnan(error)
+            else f"**Accuracy is noisy.** The standard error of a mean accuracy is {error:.3f}{limited}; smaller differences are not seen."
         )
     if not laws.speed.responses(found.points):
         words.append("**No speed** was measured in this table.")
@@ -332,6 +353,7 @@ def write(source: Path, study: Path | None = None) -> list[Path]:
     folder = source if source.is_dir() else source.parent
     plan = datasheet.planned(study) if study else None  # before the fit: a wrong study costs no minute
     found = laws.fit_or_read(table, source)
+    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
     found.to_json(folder / "laws.json")
     elsewhere = folder / "published_dense.csv"
     published = pd.read_csv(elsewhere) if elsewhere.is_file() else None

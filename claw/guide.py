@@ -204,10 +204,16 @@ def _curve_options(laws: Laws, law: curves.CurveLaw) -> pd.DataFrame:
     ratios = ratios[ratios >= law.low]
     band = law.predict(ratios)
     half = (band["run_high"] - band["run_low"]) / 2
+    value, low, high = (band[name].to_numpy(float) for name in ("mean", "run_low", "run_high"))
+    if law.curve.tokens == 0 and math.isfinite(
+        law.dense
+    ):  # a parabola may dip below what it starts from; a cut alone betters nothing
+        value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
+        low, high = np.minimum(low, value), np.maximum(high, value)
     recovery = f" and {curves.tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""
     frame = pd.DataFrame({
         "model": law.curve.model, "method": law.curve.method, "tokens": float(law.curve.tokens), "ratio": ratios,
-        "value": band["mean"], "low": band["run_low"], "high": band["run_high"], "scale": half / law.quantile, "df": law.df,
+        "value": value, "low": low, "high": high, "scale": half / law.quantile, "df": law.df,
     })  # fmt: skip
     return frame.assign(option=f"{law.curve.model} with {law.curve.method}{recovery}")
 

@@ -288,19 +288,26 @@ def _fill_tasks(row: dict, record: Mapping) -> None:
     for one in rows:
         by_task.setdefault(one["task"], {})[one["metric"]] = one
         row[f"{one['task']}_{one['metric']}"] = one["value"]
-        row[f"{one['task']}_{one['metric']}_stderr"] = one["stderr"]
+        row[f"{one['task']}_{one['metric']}_stderr"] = _stderr(one)
         row[f"{one['task']}_n"], row[f"{one['task']}_chance"] = one["n"], one["chance"]
     primary = [next((metrics[m] for m in PRIMARY if m in metrics), None) for metrics in by_task.values()]
     if primary and all(primary):
         n = len(primary)
         row["accuracy"] = sum(p["value"] for p in primary) / n
-        row["accuracy_stderr"] = math.sqrt(sum(_number(p["stderr"]) ** 2 for p in primary)) / n
+        row["accuracy_stderr"] = math.sqrt(sum(_stderr(p) ** 2 for p in primary)) / n
         row["chance"] = sum(p["chance"] for p in primary) / n
         row["tasks"] = "+".join(by_task)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _stderr(one: Mapping[str, Any]) -> float:
+    """Standard error of an accuracy: as measured, else binomial over its documents; NaN for fewer than two.
+
+    lm-eval has none for a group with one document per subject (mmlu with limit 1), though the group has many.
+    """
+    measured = math.nan if one["stderr"] is None else one["stderr"]
+    if math.isnan(measured) and one["n"] > 1:
+        return math.sqrt(one["value"] * (1 - one["value"]) / (one["n"] - 1))
+    return measured
 
 
 def _fill_speed(row: dict, record: Mapping) -> None:

@@ -13,6 +13,8 @@ from synthetic import METHODS, study_table
 from claw import latex, laws, records
 from claw.errors import InputError
 from claw.figures import paper_costs, paper_curves, paper_laws, style
+from claw.laws import simulate
+from claw.laws.simulate import Design
 from claw.prune import catalogue
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "70_paper_figures.ipynb"
@@ -84,6 +86,14 @@ def test_loss_shows_every_point_on_both_axes(fitted, table):
         shown = numbers[(numbers["axis"] == axis) & (numbers["kind"] == "measured")]
         assert sorted(shown["mean"]) == pytest.approx(sorted(cut["loss"]))
         assert sorted(shown["ratio"]) == pytest.approx(sorted(cut[axis]))
+
+
+def test_many_models_go_below_each_other():
+    design = Design(models=6, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7), tokens=(0, 1e6))
+    many = laws.fit(simulate.table(design, {"loss": simulate.TRUTHS["loss"]}), draws=100, compare=False)
+    shown = [panel for panel in paper_curves.loss(many).figure.axes if panel.get_visible()]
+    assert len(shown) == 12 and len({panel.get_title() for panel in shown} - {""}) == 6
+    assert len([panel for panel in paper_curves.recovery(many).figure.axes if panel.get_visible()]) == 6
 
 
 def test_predictions_never_saw_their_model(fitted):

@@ -141,3 +141,17 @@ def test_a_wrong_study_stops_before_the_fit(folder, tmp_path, monkeypatch, capsy
     assert main(["findings", str(folder / "reference.csv"), "--study", str(tmp_path / "none.yaml")]) == 2
     with pytest.raises(InputError, match="no table"):
         findings.write(tmp_path / "none.csv")
+
+
+def test_anybodys_table_will_do(tmp_path):
+    """Four columns are enough for pages that say what they rest on."""
+    r = np.array([0, 0.1, 0.3, 0.5, 0.7])
+    rows = [
+        pd.DataFrame({"model": m, "method": "cut", "ratio": r, "loss": 3 + k * r**2 + 0.01 * np.cos(20 * r)})
+        for m, k in (("a", 2), ("b", 3))
+    ]
+    pd.concat(rows).assign(accuracy=0.5 - 0.2 * np.tile(r, 2)).to_csv(tmp_path / "mine.csv", index=False)
+    findings.write(tmp_path / "mine.csv")
+    said = (tmp_path / "findings.md").read_text()
+    assert "**reproduced**" in said or "**cannot be said**" in said
+    assert "no standard errors of accuracy" in said and "10 experiments" in (tmp_path / "README.md").read_text()

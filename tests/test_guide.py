@@ -87,6 +87,16 @@ def test_no_option_goes_beyond_the_measured_ratios(shallow):
     assert guide.advise(shallow, Budget()).options["ratio"].max() <= 0.8 + 1e-9
 
 
+def test_no_cut_is_promised_to_better_its_own_model():
+    steep = model("steep", 2e9, 2.5, 0.0)
+    steep["loss"] = 2.5 + np.array([0.0, 0.0, 1.0, 4.0, 8.0])  # a parabola through this dips below 2.5 at small ratios
+    found = fitted(steep)
+    (law,) = found.curves_of("loss")
+    assert law.predict([0.1])["mean"].iloc[0] < 2.5
+    options = guide.advise(found, Budget()).options
+    assert (options["value"] >= 2.5).all() and (options["low"] <= options["value"]).all()
+
+
 def test_accuracy_counts_upwards():
     parts = [model(n, s, 3.0, 1.0).assign(accuracy=a - 0.1 * RATIOS) for n, s, a in (("large", 2e9, 0.7), ("small", 1e9, 0.5))]
     advice = guide.advise(fitted(*parts), Budget(parameters=1.5e9), "accuracy")

@@ -90,6 +90,23 @@ def test_the_readme_lists_every_method_and_its_links_exist():
         assert (ROOT / target).exists(), target
 
 
+def test_the_cluster_file_makes_workers_of_one_thread_with_the_resources_that_claw_knows(monkeypatch):
+    dask = pytest.importorskip("dask")
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    from claw.sweep import machine
+
+    own = yaml.safe_load((ROOT / "cluster" / "jobqueue.yaml").read_text())
+    own["jobqueue"]["slurm"]["scheduler-options"] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    with dask.config.set(dask.config.merge(dask.config.config, own)), jobqueue.SLURMCluster() as cluster:
+        script = cluster.job_script()
+    *_, options = script.partition("dask_worker")
+    words = options.split()
+    assert words[len(words) - words[::-1].index("--nthreads")] == "1"  # the last one counts
+    offered = dict(pair.split("=") for pair in words[words.index("--resources") + 1].split(","))
+    assert set(offered) == set(machine.NAMES.values())
+    assert "--gres=gpu:1" in script
+
+
 @pytest.mark.real
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

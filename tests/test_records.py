@@ -162,3 +162,18 @@ def test_the_reference_study_is_opened_before_the_newest_run(tmp_path):
     assert records.default_table(tmp_path).parent.name == "new"
     records.write_text(tmp_path / records.REFERENCE, "model\n")
     assert records.default_table(tmp_path) == tmp_path / "results" / "reference.csv"
+
+
+def test_a_group_without_a_standard_error_gets_the_binomial_one(run):
+    rows = [
+        task("mmlu", "acc", 0.25) | {"stderr": math.nan, "n": 57},
+        task("piqa", "acc", 0.6),
+        task("odd", "acc", 1.0) | {"stderr": None, "n": 1},
+    ]
+    path = records.path_of(run, point().id, "tasks", EVALUATION.accuracy.digest)
+    records.write(path, record(point(), "tasks", {"rows": rows[:2], "num_fewshot": 0, "limit": 1}, EVALUATION.accuracy.digest))
+    row = records.table(run).set_index("method").loc["magnitude"]
+    own = math.sqrt(0.25 * 0.75 / 56)
+    assert row["mmlu_acc_stderr"] == pytest.approx(own)
+    assert row["accuracy_stderr"] == pytest.approx(math.hypot(own, 0.1) / 2)
+    assert math.isnan(records._stderr(rows[2]))

@@ -70,3 +70,10 @@ def test_specs_import_no_torch():
 
     code = "import sys, claw.specs, claw.studies, claw.sweep.plan, claw.records; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_changed_copy_forgets_what_was_worked_out_from_the_old_values():
+    seed = specs.Loss(heldout="a", tokens=1, context=2)
+    before = seed.digest
+    changed = seed.model_copy(update={"tokens": 2})
+    assert changed.digest != before == seed.digest and changed.digest == specs.Loss(heldout="a", tokens=2, context=2).digest

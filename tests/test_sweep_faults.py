@@ -163,6 +163,25 @@ def test_a_lock_ends_with_its_process(tmp_path):
     assert not locks.marks(tmp_path)
 
 
+def test_a_lock_that_was_deleted_while_waited_for_is_taken_anew(tmp_path):
+    inside, most = [], []
+
+    def enter():
+        with locks.mark(tmp_path, "j", {}):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.25)
+            inside.pop()
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.03)
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+
+
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "no locks")

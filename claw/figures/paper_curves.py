@@ -4,6 +4,8 @@ Everything comes from the laws of a table and its points. A figure whose data ar
 sentence what to run. A method has a colour, a marker and dashes of its own, so that print in grey can be read.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -18,9 +20,10 @@ from claw.laws.points import is_dense
 from claw.laws.verdicts import gains
 
 LABELS = {"loss": "loss (nats/token)", "accuracy": "accuracy"}
-AXES = {"ratio": "nominal ratio r", "ratio_params": "share of parameters removed"}
+AXES = {"ratio": "nominal ratio r", "ratio_params": "true share removed"}
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
+COLUMNS = 4  # models beside each other; more go below
 
 
 def loss(laws: Laws) -> Drawing:
@@ -47,20 +50,24 @@ def _against_ratio(laws: Laws, response: str) -> Drawing:
         )
     methods = sorted({curve.method for curve, _ in found["ratio"]})
     numbers = []
+    columns, blocks = min(COLUMNS, len(models)), math.ceil(len(models) / COLUMNS)
     with style.paper():
-        figure = style.figure("icml-wide", 0.75 + 1.75 * len(axes))
-        panels = figure.subplots(len(axes), len(models), squeeze=False, sharey="col" if response == "loss" else True)
-        for column, model in zip(panels.T, models, strict=True):
-            column[0].set_title(model)
-            for panel, axis in zip(column, axes, strict=True):
+        figure = style.figure("icml-wide", 0.75 + 1.75 * len(axes) * blocks)
+        panels = figure.subplots(len(axes) * blocks, columns, squeeze=False)
+        for number, model in enumerate(models):
+            block, column = divmod(number, COLUMNS)
+            for row, axis in enumerate(axes):
+                panel = panels[block * len(axes) + row, column]
                 shown = [one for one in found[axis] if one[0].model == model]
                 numbers += [_curve(panel, laws, curve, rows, response, axis) for curve, rows in shown]
                 panel.axhline(dense_row(laws, model)[f"{response}0"], color=style.BLACK, lw=0.7, ls=":", zorder=1)
-                panel.set(xlim=(-0.02, 1), xlabel=AXES[axis])
-                everywhere = found[axis] if response == "accuracy" else shown  # accuracy shares its scale
+                panel.set(xlim=(-0.02, 1), xlabel=AXES[axis], title="" if row else model)
+                everywhere = found[axis] if response == "accuracy" else shown  # accuracy has one scale, for comparison
                 _limit(panel, response, pd.concat([rows[response] for _, rows in everywhere]))
-        for panel in panels[:, 0]:
-            panel.set_ylabel(LABELS[response])
+                if column == 0:
+                    panel.set_ylabel(LABELS[response])
+        for panel in panels[-len(axes) :, len(models) - (blocks - 1) * COLUMNS :].flat:
+            panel.set_visible(False)
         _legend(figure, methods, laws.level)
     return Drawing(f"paper_{response}", figure, pd.concat(numbers, ignore_index=True))
 
@@ -140,16 +147,19 @@ def recovery(laws: Laws) -> Drawing:
     models = by_size(laws, set(found["model"]))
     found = found.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
     with style.paper():
-        width = "icml-wide" if len(models) > 1 else "icml"
-        figure = style.figure(width, 2.6)
-        panels = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
-        for panel, model in zip(panels, models, strict=True):
+        columns, blocks = min(COLUMNS, len(models)), math.ceil(len(models) / COLUMNS)
+        figure = style.figure("icml-wide" if columns > 1 else "icml", 0.6 + 2.0 * blocks)
+        panels = figure.subplots(blocks, columns, squeeze=False, sharey=True)
+        for panel in list(panels.flat)[len(models) :]:
+            panel.set_visible(False)
+        for panel, model in zip(panels.flat, models, strict=False):
             _gains(panel, found[found["model"] == model])
-            panel.set(title=model, xlabel="tokens of recovery D (millions)", xlim=(0, 1.22e-6 * found["recovery_tokens"].max()))
+            panel.set(title=model, xlabel="recovery D (million tokens)", xlim=(0, 1.22e-6 * found["recovery_tokens"].max()))
             panel.axhline(0, color=style.BLACK, lw=0.6)
-        panels[0].set_ylabel("loss won back (%)")
+        for panel in panels[:, 0]:
+            panel.set_ylabel("loss won back (%)")
         handles = method_handles(sorted(set(found["method"])))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(models) * 2, handlelength=3.2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
     return Drawing("paper_recovery", figure, found)
 
 

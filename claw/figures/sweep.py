@@ -1,5 +1,7 @@
 """Figure of a study's progress: how much of each model × method × ratio is there."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from claw.figures import style
@@ -12,8 +14,9 @@ def sweep_status(cells: pd.DataFrame) -> Drawing:
     """Heat map of `claw.sweep.status.cells`: the share of records that are there, with counts; failed and running cells framed."""
     rows = list(dict.fromkeys(zip(cells["model"], cells["method"], strict=True)))
     ratios = sorted(cells["ratio"].unique())
+    labels = [f"{Path(model).name} · {method}" for model, method in rows]
     with style.paper():
-        figure = style.figure(max(3.25, 1.6 + 0.42 * len(ratios)), 0.6 + 0.22 * len(rows))
+        figure = style.figure(max(3.25, 0.3 + 0.065 * max(map(len, labels)) + 0.42 * len(ratios)), 0.7 + 0.22 * len(rows))
         panel = figure.subplots()
         for one in cells.itertuples():
             x, y = ratios.index(one.ratio), rows.index((one.model, one.method))
@@ -29,7 +32,7 @@ def sweep_status(cells: pd.DataFrame) -> Drawing:
         panel.set_xlim(-0.5, len(ratios) - 0.5)
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
-        panel.set_yticks(range(len(rows)), [f"{model} · {method}" for model, method in rows])
+        panel.set_yticks(range(len(rows)), labels)
         panel.set_xlabel("ratio r")
         panel.set_title("records there / planned   (… running, ! failed)", loc="left")
         panel.grid(False)

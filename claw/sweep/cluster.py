@@ -41,6 +41,8 @@ def run(
         futures: list[Any] = []
         try:
             return _run(plan, client, futures, after, workers)
+        except (OSError, TimeoutError) as error:  # of the connection: jobs answer with an Outcome, files with an InputError
+            raise InputError(LOST) from error
         finally:
             with contextlib.suppress(Exception):  # of a scheduler that is gone
                 client.cancel(futures)
@@ -63,7 +65,8 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
     asked = plan.study.resources.asked
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            stack.enter_context(dask.config.set({"temporary-directory": str(plan.folder / ".dask")}))
+            quiet = {"temporary-directory": str(plan.folder / ".dask"), "distributed.worker.profile.enabled": False}
+            stack.enter_context(dask.config.set(quiet))
             machine.check(plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine")
             scheduler = stack.enter_context(
                 distributed.LocalCluster(
@@ -107,7 +110,7 @@ def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], worker
     with engine.Progress(plan) as progress:
         progress.say(f"{sum(shares.values())} workers. Dashboard: {client.dashboard_link}")
         ended = as_completed(futures)
-        looked = time.monotonic()
+        looked, alone = time.monotonic(), False
         while not ended.is_empty():
             for future in ended.next_batch(block=False):
                 job = jobs.pop(future.key)
@@ -115,8 +118,13 @@ def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], worker
             if time.monotonic() - looked > 1:
                 running = locks.marks(plan.folder)
                 progress.show((job for job in jobs.values() if job.id in running), f"{len(running)} jobs running")
+                if not running and not alone and not client.nthreads():
+                    progress.say(
+                        "No worker is left. Waiting for one: `dask worker ADDRESS --nthreads 1`, or stop and run again."
+                    )
+                    alone = True
                 looked = time.monotonic()
-            time.sleep(0.05)
+            time.sleep(0.2)
     return failures
 
 

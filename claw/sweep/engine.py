@@ -120,7 +120,7 @@ def run_job(
         process = start(request, out, **machine)
         started = time.monotonic()
         try:
-            while process.wait(0.3) is None:
+            while process.wait(1.0 if limit is None else min(1.0, limit)) is None:
                 waiting()
                 if limit and time.monotonic() - started > limit:
                     raise Failure(f"{job.title}: {job.notebook} was stopped after its time limit of {limit:.0f} s. Log: {log}")

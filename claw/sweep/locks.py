@@ -48,11 +48,22 @@ def _open(path: Path) -> BinaryIO:
 @contextlib.contextmanager
 def hold(path: Path, *, shared: bool = False, waiting: Callable[[str], None] = lambda who: None) -> Iterator[BinaryIO]:
     """Hold the lock `path`, waiting for it as long as it takes; `waiting` is called while it waits, with who has it."""
-    with _open(path) as file:
-        while not _try(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-            waiting(_said(path))
-            time.sleep(0.2)
-        yield file
+    while True:
+        with _open(path) as file:
+            while not _try(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+                waiting(_said(path))
+                time.sleep(0.2)
+            if _is_at(file, path):
+                yield file
+                return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether `path` still names this file: who held it before may have deleted it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_free(path: Path) -> bool:

@@ -36,7 +36,7 @@ class Server:
         """Fork a job; raises OSError when the server could not be started."""
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "claw.sweep.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                [sys.executable, "-m", "claw.sweep.warm", *MODULES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True, env=self.environment, cwd=self.folder, bufsize=0,
             )  # fmt: skip
         message = json.dumps({"request": str(request), "log": log.name}).encode() + b"\n"
@@ -101,8 +101,15 @@ def kill_group(leader: int) -> None:
 def serve(requests: int, replies: int) -> None:
     """Fork the job of each line until the input ends."""
     waiting, child = b"", 0
+    ended, wake = os.pipe()  # readable when a child ended
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        if select.select([requests], [], [], 0.02 if child else None)[0]:
+        ready = select.select([requests, ended], [], [])[0]
+        if ended in ready:
+            os.read(ended, 4096)
+        if requests in ready:
             said = os.read(requests, 65536)
             if not said:
                 if child:
@@ -111,11 +118,11 @@ def serve(requests: int, replies: int) -> None:
             waiting += said
         if not child and b"\n" in waiting:
             line, _, waiting = waiting.partition(b"\n")
-            child = _fork_job(**json.loads(line), close=(requests, replies))
+            child = _fork_job(**json.loads(line), close=(requests, replies, ended, wake))
             os.write(replies, b"started %d\n" % child)
         if child:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
+            gone, status = os.waitpid(child, os.WNOHANG)
+            if gone:
                 kill_group(child)  # its kernel, when the job was killed alone
                 child = 0
                 os.write(replies, b"ended %d\n" % os.waitstatus_to_exitcode(status))
@@ -131,6 +138,8 @@ def _fork_job(request: str, log: str, close: tuple[int, ...]) -> int:
         return child
     status = 1
     try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         for descriptor in close:
             os.close(descriptor)
@@ -200,12 +209,15 @@ class ForkedKernel:
 
 
 def main() -> None:
-    """Import everything, then serve."""
+    """Import the named modules, then serve. While it imports it looks whether somebody still waits for it."""
+    parent = os.getppid()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does before its imports
     replies = os.dup(1)
     os.dup2(2, 1)  # what imports print must not be taken for an answer
-    for name in MODULES:
+    for name in sys.argv[1:]:
         import_module(name)
+        if os.getppid() != parent:
+            return
     from claw import environment
 
     environment.code_hash()  # of the code as it was imported

@@ -1,0 +1,133 @@
+"""Status and dry run: read from disk alone, right in every cell, and honest where nothing is known."""
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+from test_sweep import fake
+
+from claw import studies
+from claw.cli import main
+from claw.sweep import estimate, locks, plan, status, study_run
+
+
+@pytest.fixture
+def half_done(study, tmp_path):
+    """A plan with two records of one curve done, one failed, one job running, and a stale mark of another."""
+    made = plan.make(study, tmp_path)
+    _, first, second = made.jobs
+    fake(tmp_path, first.makes[0], seconds=2.0, spec=specs(study)[first.makes[0].partition(".")[0]])
+    fake(tmp_path, first.makes[1], status="nan")
+    fake(tmp_path, first.makes[2], status="failed", error="it broke")
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / f"{first.id}.json").write_text(json.dumps({"makes": first.makes[3:4]}))  # nobody holds it
+    with locks.mark(tmp_path, second.id, {"makes": second.makes}):
+        yield plan.make(study, tmp_path)
+
+
+def specs(study):
+    return {e.id: e.model_dump(mode="json") for e in study.experiments}
+
+
+def test_every_record_has_the_state_that_the_disk_shows(half_done):
+    found = status.frame(half_done)
+    assert found["status"].value_counts().to_dict() == {"running": 6, "planned": 5, "done": 1, "nan": 1, "failed": 1}
+    assert set(found.loc[found["status"] == "running", "method"]) == {"wanda-sp+ridge"}
+    cells = status.cells(found).set_index(["method", "ratio"])
+    assert cells.loc[("random", 0.2), ["records", "finished", "failed"]].tolist() == [2, 2, 0]
+    assert cells.loc[("random", 0.4), ["records", "finished", "failed"]].tolist() == [2, 0, 1]
+
+
+def test_the_terminal_shows_counts_signs_and_colours_only_where_asked(half_done):
+    plain = status.text(half_done)
+    assert "1 done, 1 nan, 1 failed, 6 running, 5 planned" in plain and "\x1b" not in plain
+    assert re.search(r"random +2/2 +0/2! +0/2", plain) and re.search(r"wanda-sp\+ridge +0/2\* +0/2\* +0/2\*", plain)
+    assert len({len(line) for line in plain.splitlines()[2:]}) == 1  # columns are aligned
+    coloured = status.text(half_done, colour=True)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+    for shade in (status.RED, status.YELLOW, status.GREENS[-1], status.GREY):
+        assert f"48;5;{shade}m" in coloured
+
+
+def test_watching_shows_again_until_all_is_done(study, tmp_path, monkeypatch):
+    made, screens = plan.make(study, tmp_path), []
+
+    def finish(_):
+        for name in made.wanted:
+            fake(tmp_path, name)
+
+    monkeypatch.setattr(status.time, "sleep", finish)
+    status.watch(made, write=screens.append)
+    assert len(screens) == 2 and "14 planned" in screens[0] and "14 done" in screens[1]
+    assert all(screen.startswith(status.CLEAR) for screen in screens)
+
+
+def test_what_is_final_is_read_once(half_done, monkeypatch):
+    watcher, read = status.Watcher(half_done), []
+    real = status.records.read
+    monkeypatch.setattr(status.records, "read", lambda path: read.append(path) or real(path))
+    watcher.frame()
+    assert len(read) == 14
+    watcher.frame()
+    assert len(read) == 14 + 12
+
+
+def test_the_heat_map_shows_the_same_numbers(half_done, tmp_path):
+    drawing = status.heat_map(half_done)
+    words = [text.get_text() for text in drawing.figure.axes[0].texts]
+    assert words.count("0/2…") == 3 and "2/2" in words and "0/2!" in words
+    assert drawing.numbers["records"].sum() == 14
+    assert all(path.stat().st_size for path in drawing.save(tmp_path / "figures"))
+    plt.close("all")
+
+
+def test_status_of_a_study_that_never_ran(study_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["status", str(study_file)]) == 0
+    assert "0 done, 0 nan, 0 failed, 14 planned" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+
+
+def test_time_is_estimated_from_records_of_the_same_kind_and_not_guessed(study, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    made = plan.make(study, folder)
+    assert (estimate.of(made).known, estimate.of(made).unknown) == (0, 14) and "nothing is known" in str(estimate.of(made))
+    first = made.jobs[1]
+    for name, seconds in zip(first.makes[::2], (2.0, 4.0), strict=False):  # two compress records
+        assert name.endswith(".compress.json")
+        fake(folder, name, seconds=seconds, spec=specs(study)[name.partition(".")[0]])
+    found = estimate.of(plan.make(study, folder))
+    assert (found.known, found.unknown) == (5, 7) and found.seconds == pytest.approx(5 * 3.0)
+    assert "15 seconds for 5 records" in str(found) and "7 records of kinds" in str(found)
+    beside = estimate.of(plan.make(study, tmp_path / "runs" / "other"))  # a run beside it knows it too
+    assert beside.known == 7 and beside.seconds == pytest.approx(7 * 3.0)
+
+
+def test_recovery_takes_time_by_its_tokens_and_models_by_their_size(tmp_path):
+    text = "name: s\nmodels: [smollm2-135m, gemma3-270m]\nmethods: [random]\nratios: [0.5]\nrecovery: [{tokens: [1000, 4000]}]"
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    study = studies.load(path)
+    folder = tmp_path / "runs" / "s"
+    small = next(e for e in study.experiments if e.recovery and e.recovery.tokens == 1000)
+    name = plan.records_of(study, small)["recover"]
+    fake(folder, name, seconds=10.0, spec=small.model_dump(mode="json"))
+    found = estimate.of(plan.make(study, folder))
+    assert found.known == 3 and found.seconds == pytest.approx(40 + 50 * 268098176 / 134515008)
+
+
+def test_disk_and_memory_follow_from_the_models(study, tmp_path):
+    made = plan.make(study, tmp_path)
+    size = estimate.weights(study.models[0], study.dtype)
+    found = estimate.of(made)
+    assert (found.disk, found.disk_all, found.memory) == (3 * size, 6 * size, 2 * size) and size > 10_000
+    unknown = study.model_copy(update={"models": ("some/model",)})
+    assert estimate.weights("some/model", "auto") is None
+    assert estimate.of(made.__class__(unknown, tmp_path, (), (), frozenset())).disk is None
+
+
+def test_the_dry_run_of_a_large_study_is_a_table(study, tmp_path):
+    large = study.model_copy(update={"seeds": tuple(range(60)), "methods": ("random",)})
+    said = study_run.describe(plan.make(large, tmp_path))
+    assert re.search(r"random +60 +180 +360 +0 +60", said) and "10_compress" not in said and "disk" in said
+    assert "10_compress" in study_run.describe(plan.make(study, tmp_path))
