@@ -40,7 +40,7 @@ def frame_html(table: pd.DataFrame) -> str:
     """A table as HTML with the columns a reader wants first, rounded for reading."""
     shown = table[[name for name in SHOWN if name in table]].copy()
     if "recovery_tokens" in shown:
-        shown["recovery_tokens"] = shown["recovery_tokens"].map("{:,.0f}".format)
+        shown["recovery_tokens"] = shown["recovery_tokens"].map(lambda tokens: "" if pd.isna(tokens) else f"{tokens:,.0f}")
     for name in shown.select_dtypes("float"):
         shown[name] = shown[name].map(lambda value: "" if pd.isna(value) else f"{value:.4g}")
     return shown.to_html(index=False, border=0, escape=True)

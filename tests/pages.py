@@ -34,7 +34,7 @@ PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map((e
 DONE = PROMPTS + r".every((text) => /\[\d+\]/.test(text))"
 BUSY = PROMPTS + ".some((text) => text.includes('*'))"
 SCROLLED = "document.querySelector('.jp-WindowedPanel-outer') || document.documentElement"
-HARMLESS = ("favicon", "Failed to load resource: net::ERR_INTERNET_DISCONNECTED")
+HARMLESS = ("favicon", "cdn.jsdelivr.net", "net::ERR_INTERNET_DISCONNECTED")  # Voilà takes icons from there; it works without
 
 
 def chromium() -> str | None:
