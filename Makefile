@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lab app figures findings lint format clean help
+.PHONY: demo test browser-test lab app figures findings lint format clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,6 +35,9 @@ test: $(VENV)/.installed-test  ## run all tests
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m pytest
+
+browser-test: $(VENV)/.installed-test  ## open the notebooks and pages in Chromium, click and look (needs Chromium; minutes)
+	@$(BIN)/python -m pytest -m browser
 
 lab: $(VENV)/.installed  ## open JupyterLab on the start page
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
