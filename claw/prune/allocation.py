@@ -31,7 +31,7 @@ SHARES = {
 """Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
 VERSION = 2  # of the stored costs and of how they are measured
-BEYOND = 0.03  # how far past the last measured share a cut may go: costs are not extrapolated
+BEYOND = 0.005  # how far past the last measured share a cut may go: costs are not extrapolated
 MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
@@ -102,26 +102,29 @@ def candidates(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed
     """
     step = plan.natural_multiple(dense.width)
     hidden_step = HIDDEN_STEP if dense.hidden >= 8 * HIDDEN_STEP else None
-    others = {
-        axis: [
-            getattr(shape, plan.AXES[axis]) for shape in plan.reachable(dense, axis, hidden_step if axis == "hidden" else None)
-        ]
-        if axis in axes
-        else [getattr(dense, plan.AXES[axis])]
-        for axis in ("heads", "hidden", "layers")
-    }
-    share = dense.heads // dense.groups
-    for groups, hidden, depth in itertools.product(*others.values()):
-        shape = dense.with_(groups=groups, heads=groups * share, hidden=hidden, depth=depth)
-        if not shape.is_stock:
-            continue
-        full, none = (removed(shape.with_(width=width)) for width in (dense.width, 0))
-        if none == full:  # where this part is not measurably slower, its width is of no use
-            continue
-        width = dense.width * (1 - (ratio - full) / (none - full))
-        for rounded in {step * math.floor(width / step), step * math.ceil(width / step)}:
-            if step <= rounded <= dense.width:
-                yield shape.with_(width=rounded)
+
+    def sizes(of: Shape, axis: str, multiple: int | None = None) -> list[int]:
+        shapes = plan.reachable(of, axis, multiple) if axis in axes else [of]
+        return [getattr(shape, plan.AXES[axis]) for shape in shapes]
+
+    fewer = [plan.resize(dense, "heads", groups) for groups in sizes(dense, "heads")]
+    for some in fewer:  # which hidden widths a stock configuration accepts may depend on the heads
+        widths = {*sizes(some, "hidden", hidden_step), *sizes(dense, "hidden", hidden_step)}
+        for hidden, depth in itertools.product(sorted(widths), sizes(some, "layers")):
+            shape = some.with_(hidden=hidden, depth=depth)
+            if shape.is_stock:
+                yield from _widths(dense, shape, ratio, removed, step)
+
+
+def _widths(dense: Shape, shape: Shape, ratio: float, removed: Removed, step: int) -> Iterator[Shape]:
+    """`shape` with the feed-forward widths on either side of the one that meets the budget."""
+    full, none = (removed(shape.with_(width=width)) for width in (dense.width, 0))
+    if none == full:  # where this part takes no measurable time, its width is of no use
+        return
+    width = dense.width * (1 - (ratio - full) / (none - full))
+    for rounded in {step * math.floor(width / step), step * math.ceil(width / step)}:
+        if step <= rounded <= dense.width:
+            yield shape.with_(width=rounded)
 
 
 def budget_of(ratio_of: str) -> str:
