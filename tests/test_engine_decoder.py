@@ -96,6 +96,13 @@ def test_known_obstacles_are_named(changes, reason):
     assert decoder is None and reason in why
 
 
+def test_a_padding_token_at_the_end_of_the_vocabulary_is_not_an_obstacle(family):
+    model = tiny_model(family, pad_token_id=258)
+    decoder, reason = build(model)
+    assert decoder is not None, reason
+    assert model.get_input_embeddings().padding_idx == 258
+
+
 def test_a_nan_model_is_not_an_obstacle(model):
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))

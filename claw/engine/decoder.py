@@ -203,6 +203,7 @@ def _few_layers(parts: Anatomy) -> nn.Module:
         memo[id(weight)] = nn.Parameter(weight.detach()[rows], requires_grad=False)
     few = copy.deepcopy(parts.model, memo).float()
     few.config.num_hidden_layers = few.model.config.num_hidden_layers = count
+    few.get_input_embeddings().padding_idx = None  # a row that may not be among these; it changes gradients only
     return few.eval()
 
 
