@@ -172,7 +172,8 @@ def test_each_field_refuses_a_wrong_type_with_its_line(place):
     owner = VALID
     for key in place:
         owner = owner[key]
-    wrong = ["neither", "this"] if isinstance(owner, dict) else {"what": ["ever"]}
+    may_map = isinstance(owner, dict) or place[-1] == "limit"
+    wrong = ["neither", "this"] if may_map else {"what": ["ever"]}
     values, lines = strict_yaml.loads(yaml.safe_dump(changed(place, wrong), sort_keys=False), "s.yaml")
     with pytest.raises(InputError) as found:
         studies.parse(values, lines, "s.yaml")
