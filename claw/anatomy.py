@@ -9,7 +9,7 @@ Symbols: hidden d, feed-forward width m, query heads H, key-value groups G, head
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import nn
@@ -168,7 +168,7 @@ class Anatomy:
             biases="".join(letter for letter, linear in linears if linear.bias is not None),
             block_norms=len(list(self.norms(layer))), head_norms=hasattr(layer.attention, "q_norm"),
             shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
-            whole_heads=_refuses_odd_widths(self.config),
+            whole_heads=_refuses_odd_widths(type(self.config)),
         )  # fmt: skip
 
     def norms(self, layer: Layer) -> Iterator[nn.Module]:
@@ -177,18 +177,18 @@ class Anatomy:
         yield from (layer.input_norm, layer.mlp_norm, *(n for n in optional if n is not None))
 
 
-def _refuses_odd_widths(config) -> bool:
+@cache
+def _refuses_odd_widths(kind: type) -> bool:
     """Whether this kind of configuration refuses a hidden width that is no multiple of the heads, by trying one."""
-    values = config.to_dict()
-    try:
-        type(config)(**values)
-    except Exception:  # one that cannot be made anew tells nothing
-        return False
-    try:
-        type(config)(**values | {"hidden_size": 2 * config.num_attention_heads + 1, "head_dim": 2})
-    except Exception:  # each version of the library has an error of its own
-        return config.num_attention_heads > 1
-    return False
+
+    def accepts(hidden: int) -> bool:
+        try:
+            kind(hidden_size=hidden, num_attention_heads=2, num_key_value_heads=2, head_dim=2)
+        except Exception:  # each version of the library has an error of its own
+            return False
+        return True
+
+    return accepts(4) and not accepts(5)  # a kind that takes neither tells nothing
 
 
 def describe(model: nn.Module) -> Shape:

@@ -205,9 +205,8 @@ def _curve_options(laws: Laws, law: curves.CurveLaw) -> pd.DataFrame:
     band = law.predict(ratios)
     half = (band["run_high"] - band["run_low"]) / 2
     value, low, high = (band[name].to_numpy(float) for name in ("mean", "run_low", "run_high"))
-    if law.curve.tokens == 0 and math.isfinite(
-        law.dense
-    ):  # a parabola may dip below what it starts from; a cut alone betters nothing
+    # a parabola may dip below what it starts from, but a cut alone betters nothing
+    if law.curve.tokens == 0 and math.isfinite(law.dense):
         value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
         low, high = np.minimum(low, value), np.maximum(high, value)
     recovery = f" and {curves.tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""

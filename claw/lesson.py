@@ -19,8 +19,8 @@ from claw.evaluate import CrossEntropy
 from claw.parameters import TourParameters
 from claw.prune import catalogue
 from claw.prune.report import Report
-from claw.prune.statistics import Statistics, calibrate
-from claw.specs import Compression, Speed
+from claw.prune.statistics import Statistics
+from claw.specs import Calibration, Compression, Evaluation, Speed, build
 from claw.speed import Timing
 
 TIMED = Speed(prompt=16, generate=4, batches=(1,), rounds=3)  # a taste of speed in a few seconds; 40_speed measures it
@@ -56,8 +56,8 @@ class Lesson:
         self.asked = asked
         data.check_disjoint(asked.calibration, asked.heldout)
         self.dense, self.tokenizer = models.load(asked.model, dtype=asked.dtype, device=asked.device)
-        count = max(1, asked.heldout_tokens // asked.context)
-        self.heldout = data.blocks(self.tokenizer, asked.heldout, length=asked.context, count=count, purpose="heldout")
+        evaluation = build(Evaluation, {"heldout": asked.heldout, "tokens": asked.heldout_tokens, "context": asked.context})
+        self.heldout = stages.heldout_blocks(evaluation, self.tokenizer)
         self.statistics = self._statistics()
         self.points: dict[tuple[str, float], Point] = {}
 
@@ -66,10 +66,10 @@ class Lesson:
         asked = self.asked
         if not any(catalogue.needs_statistics(method) for method in asked.methods):
             return None
-        length = min(LENGTH, asked.calibration_tokens)
-        blocks = data.blocks(self.tokenizer, asked.calibration, length=length, count=asked.calibration_tokens // length)
+        tokens = asked.calibration_tokens
+        calibration = build(Calibration, {"corpus": asked.calibration, "tokens": tokens, "length": min(LENGTH, tokens)})
         gradients = any(catalogue.needs_gradients(method) for method in asked.methods)
-        return calibrate(self.dense, blocks, gradients=gradients)
+        return stages.statistics_for(calibration, 0, self.dense, self.tokenizer, gradients=gradients)
 
     @property
     def whole(self) -> Point:

@@ -10,7 +10,7 @@ Notable choices:
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -184,6 +184,13 @@ class Speed(Spec):
     compiled: bool = False  # torch.compile with a static cache; CUDA graphs on a GPU
 
 
+def check_limits(named: Iterable[str], tasks: Iterable[str]) -> None:
+    """InputError for a limit of a task that is not among `tasks`."""
+    strange = sorted(set(named) - set(tasks))
+    if strange:
+        raise InputError(f"limit names {', '.join(strange)}, which is not among the tasks: {', '.join(tasks)}.")
+
+
 class Evaluation(Spec):
     """Held-out text and tasks, measured alike for every model."""
 
@@ -197,9 +204,8 @@ class Evaluation(Spec):
 
     @model_validator(mode="after")
     def _limits_have_tasks(self) -> "Evaluation":
-        unknown_tasks = sorted(set(self.limit) - set(self.tasks)) if isinstance(self.limit, dict) else []
-        if unknown_tasks:
-            raise InputError(f"limit names {', '.join(unknown_tasks)}, which is not among the tasks: {', '.join(self.tasks)}.")
+        if isinstance(self.limit, dict):
+            check_limits(self.limit, self.tasks)
         return self
 
     @property

@@ -143,7 +143,7 @@ def timings(small: nn.Module, dense: nn.Module, speed: Speed) -> tuple[Timing, .
     shapes = tuple(describe(model) for model in models)
     found = []
     for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):
-        seconds = _interleaved([Runner(model, batch, speed) for model in models], speed.rounds)
+        seconds = interleaved([Runner(model, batch, speed) for model in models], speed.rounds)
         for phase in PHASES:
             times0, times = (np.array(each[phase]) for each in seconds)
             ratio, low, high = interval(times0, times)
@@ -226,7 +226,7 @@ def _compiled(model: nn.Module) -> Callable:
     return torch.compile(model.forward, mode="reduce-overhead", fullgraph=False)
 
 
-def _interleaved(runners: list[Runner], rounds: int) -> list[dict[str, list[float]]]:
+def interleaved(runners: list[Runner], rounds: int) -> list[dict[str, list[float]]]:
     """Seconds by phase of each runner, in turns, after warming up."""
     for runner in runners:
         runner()

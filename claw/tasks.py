@@ -16,6 +16,7 @@ import pandas as pd
 
 from claw import offline_tasks
 from claw.errors import InputError, unknown
+from claw.specs import check_limits
 
 COLUMNS = ("task", "metric", "value", "stderr", "n", "chance", "num_fewshot", "version", "source")
 CORRECT = ("acc", "acc_norm")  # metrics that say of one document whether it was answered rightly
@@ -120,8 +121,9 @@ def score_tasks(
     """One row per task and metric: value, standard error, number of documents, chance level.
 
     `limit` takes the first so many documents of each task (of each subject for mmlu): one number for all tasks, or one by
-    task, where tasks that are not named are taken whole. Groups such as mmlu give one row for the group. Chance is the mean of 1/choices over the documents. With `samples` there is a second frame, one row per
-    document and choice, with its log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
+    task, where tasks that are not named are taken whole. Groups such as mmlu give one row for the group. Chance is the mean of
+    1/choices over the documents. With `samples` there is a second frame, one row per document and choice, with its
+    log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
     """
     check_tasks(tasks, hub=hub)
     limits = limits_of(tasks, limit)
@@ -145,9 +147,7 @@ def score_tasks(
 def limits_of(tasks: Sequence[str], limit: int | Mapping[str, int] | None) -> dict[str, int | None]:
     """The limit of each task; InputError for one below 1 and for a limit of a task that is not among them."""
     named = limit if isinstance(limit, Mapping) else dict.fromkeys(tasks, limit)
-    unknown = sorted(set(named) - set(tasks))
-    if unknown:
-        raise InputError(f"limit names {', '.join(unknown)}, which is not among the tasks: {', '.join(tasks)}.")
+    check_limits(named, tasks)
     for value in named.values():
         if value is not None and value < 1:
             raise InputError(f"limit must be at least 1 document per task, or None for all, not {value!r}.")

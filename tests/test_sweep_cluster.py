@@ -34,16 +34,17 @@ def full_plan(study, tmp_path):
 
 
 @pytest.fixture
-def ran(monkeypatch):
-    """(job, began, ended) of each job, which does nothing but take a while."""
+def ran(monkeypatch, tmp_path):
+    """(job, began, ended) of each job, which does nothing but take a while in its room on the machine."""
     found = []
 
     def run_job(job, folder, *, waiting, **how):
-        began = time.monotonic()
-        while time.monotonic() < began + 0.2:
-            waiting()
-            time.sleep(0.02)
-        found.append((job, began, time.monotonic()))
+        with locks.room(tmp_path / "machines", alone=job.alone):
+            began = time.monotonic()
+            while time.monotonic() < began + 0.2:
+                waiting()
+                time.sleep(0.02)
+            found.append((job, began, time.monotonic()))
 
     monkeypatch.setattr(engine, "run_job", run_job)
     return found
@@ -57,7 +58,9 @@ def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, sch
     for job, began, _ in ran:
         assert all(ended[need] <= began for need in job.needs)
     assert any(a is not b and b[1] < a[1] < b[2] for a in ran for b in ran)
-    assert [job.alone for job, *_ in sorted(ran, key=lambda one: one[1])][-2:] == [True, True]  # timed last
+    timed = [one for one in ran if one[0].alone]
+    assert len(timed) == 2 and not any(a is not b and a[1] < b[2] and b[1] < a[2] for a in timed for b in ran)
+    assert max(ran, key=lambda one: one[1])[0].alone
 
 
 def test_failures_are_collected_and_stop_nothing_but_what_needs_them(full_plan, ran, scheduler, monkeypatch):

@@ -30,7 +30,7 @@ SHARES = {
 }
 """Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
-VERSION = 2  # of the stored costs and of how they are measured
+VERSION = 3  # of the stored costs and of how they are measured
 BEYOND = 0.005  # how far past the last measured share a cut may go: costs are not extrapolated
 MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like

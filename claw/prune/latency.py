@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import nn
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 from claw import environment
 from claw.anatomy import Anatomy
+from claw.progress import tqdm
 from claw.prune import plan, surgery
 from claw.prune.statistics import Statistics
 from claw.records import write_text
 from claw.shape import Shape
 from claw.specs import Speed
-from claw.speed import Runner
+from claw.speed import Runner, interleaved
 
 SETTING = Speed(prompt=64, generate=16, batches=(1,), rounds=3)
 HALVED = 0.5  # share of an axis that is removed where it is measured
@@ -72,9 +72,9 @@ def measured(parts: Anatomy, statistics: Statistics) -> Latency:
     ratios, dense_times = [], []
     for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", disable=None, leave=False):
         small = Runner(_skeleton(parts, shape), 1, SETTING)
-        times = np.array([[runner()["decode"] for runner in (dense, small)] for _ in range(SETTING.rounds + 1)])[1:]
-        ratios.append(float(np.median(times[:, 1] / times[:, 0])))
-        dense_times.extend(times[:, 0])
+        times0, times = (np.array(found["decode"]) for found in interleaved([dense, small], SETTING.rounds))
+        ratios.append(float(np.median(times / times0)))
+        dense_times.extend(times0)
     base = 1000 * float(np.median(dense_times))
     found = fit([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
     write_text(path, json.dumps({"coefficients": found.coefficients, "dense_milliseconds": base}))

@@ -31,8 +31,9 @@ def compress(
     """A smaller stock model with `ratio` removed, and the report of what was done. `model` itself is not changed.
 
     `ratio_of` says what `ratio` counts: the method's "own" axis, or ffn, heads, hidden, layers, params, nonembedding, flops, or
-    (method "claw" alone) milliseconds per generated token as measured on this machine; it is met as nearly as the rounding multiple `round_to` of widths allows. `statistics` come from
-    `claw.calibrate`. Ratio 0 returns the model's own weights. Bad arguments raise InputError before any work.
+    (method "claw" alone) milliseconds per generated token as measured on this machine; it is met as nearly as the rounding
+    multiple `round_to` of widths allows. `statistics` come from `claw.calibrate`. Ratio 0 returns the model's own weights. Bad
+    arguments raise InputError before any work.
     """
     started = time.perf_counter()
     found, ridge = catalogue.find(method)
@@ -47,13 +48,15 @@ def compress(
     with torch.no_grad():
         if target is None:
             ratio_of = allocation.budget_of(ratio_of)
-            (small, reached), kept = whole.compressed(parts, ratio, ratio_of, statistics), ()
+            small, reached = whole.compressed(parts, ratio, ratio_of, statistics)
+            kept, shape = (), anatomy(small).shape
         else:
             small, kept = _cut(parts, target, found.name, axis, statistics, seed, ridge)
-            reached = plan.removed(parts.shape, anatomy(small).shape, axis)
+            shape = anatomy(small).shape
+            reached = plan.removed(parts.shape, shape, axis)
     report = Report.of(
         parts.shape,
-        anatomy(small).shape,
+        shape,
         method=method,
         ratio=float(ratio),
         ratio_of=axis if ratio_of == "own" else ratio_of,

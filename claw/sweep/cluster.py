@@ -3,8 +3,8 @@
 Notable choices:
 - Dask only says where and when. A worker executes a job as `claw.sweep.engine` does everywhere: a process group of its own,
   a log, a time limit. What is done is what has a record, so scheduler and workers may die and be started again.
-- Futures depend on each other as jobs do, and curves are finished one after the other. Speed is timed last, and alone on a
-  machine, because each job asks for room on its machine (`claw.sweep.locks.room`).
+- Futures depend on each other as jobs do, and curves are finished one after the other. Speed is timed alone on a machine, because each
+  job asks for room on its machine (`claw.sweep.locks.room`), and after what else can run by then.
 - What jobs ask of a machine is compared with what workers offer before anything is submitted: Dask would wait for ever.
 - Workers see on disk whether the `claw run` that wants a job still lives, and stop the job when it does not.
 """

@@ -24,7 +24,7 @@ from claw.sweep import locks
 from claw.sweep.warm import ForkedKernel
 
 INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # no other job could write either
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # what only the user can put right
 
 
 def notebooks() -> Path:

@@ -39,19 +39,23 @@ def check(study: Study) -> None:
 SHORT = 40  # jobs that a dry run lists one by one
 
 
-def describe(plan: Plan) -> str:
-    """The plan as a table: experiments, records and jobs of each model and method, what is done, what it will cost."""
+def headline(plan: Plan) -> str:
+    """What a plan holds and where it runs, in one line."""
     study = plan.study
-    head = (
+    return (
         f"{study.name}: {len(study.experiments)} experiments in {len(study.curves)} curves, {len(plan.wanted)} records, "
         f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}"
     )
+
+
+def describe(plan: Plan) -> str:
+    """The plan as a table: experiments, records and jobs of each model and method, what is done, what it will cost."""
     jobs = [
         f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)" for number, job in enumerate(plan.jobs, 1)
     ]
     listed = jobs if len(jobs) <= SHORT else []
     return "\n".join(
-        [head, "", grid(plan).to_string(index=False), "", *listed, *([""] if listed else []), str(estimate.of(plan))]
+        [headline(plan), "", grid(plan).to_string(index=False), "", *listed, *([""] if listed else []), str(estimate.of(plan))]
     )
 
 
@@ -88,7 +92,7 @@ def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None =
         for sentence in origin.check(study, folder):
             print(sentence)
         plan = make(study, folder)
-        print(describe(plan).partition("\n")[0] + ". Stopped, the same command goes on from there.", flush=True)
+        print(headline(plan) + ". Stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if workers or scheduler:
             from claw.sweep import cluster
