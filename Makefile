@@ -34,7 +34,7 @@ test: $(VENV)/.installed-test  ## run all tests
 	@$(BIN)/claw fetch smollm2-135m wikipedia-train wikipedia-heldout tasks
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 browser-test: $(VENV)/.installed-test  ## open the notebooks and pages in Chromium, click and look (needs Chromium; minutes)
 	@$(BIN)/python -m pytest -m browser

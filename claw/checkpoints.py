@@ -53,7 +53,7 @@ def save(
         free = shutil.disk_usage(folder.parent).free
         if need > 0.98 * free:
             raise InputError(
-                f"The checkpoint needs {need / 1e9:.2f} GB but only {free / 1e9:.2f} GB are free in {folder.parent}. Free some "
+                f"The checkpoint needs {need / 1e6:,.1f} MB but only {free / 1e6:,.1f} MB are free in {folder.parent}. Free some "
                 "space or choose another run folder; what was measured so far is kept."
             )
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))

@@ -53,11 +53,6 @@ class Overview:
     root: Path
     found: tuple[Found, ...]
 
-    @property
-    def newest(self) -> Path | None:
-        """The newest table of more than a dense model; None without one."""
-        return next((one.table for one in self.found if one.table and one.methods), None)
-
     def __str__(self) -> str:
         if not self.found:
             return "No results here yet. " + " ".join(f"To {aim}: {way}." for aim, way, _ in HOW)

@@ -197,17 +197,7 @@ class LawsParameters(Spec):
 class ExplorerParameters(LawsParameters):
     """51_explorer: the sliders of a table."""
 
-    table: Text = "newest"
     draws: int = Field(200, ge=100, le=100_000)
-
-    @property
-    def source(self) -> Path | None:
-        """The table, absolute; None where the newest is asked for and there is none."""
-        if self.table != "newest":
-            return super().source
-        from claw import overview
-
-        return overview.look().newest
 
 
 class GuideParameters(LawsParameters):

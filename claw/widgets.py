@@ -188,12 +188,11 @@ def page(asked: ExplorerParameters) -> ipywidgets.Widget:
     """The explorer of a table, or in words why there is none: a page for people who do not read tracebacks."""
     try:
         source = asked.source
-        if source is None:
-            return ipywidgets.HTML(overview.look()._repr_html_())
         points = records.table(source)
         shown = explorer(fit(points, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False))
     except InputError as error:
-        return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>")
+        links = "" if asked.table else overview.look()._repr_html_()
+        return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>{links}")
     return ipywidgets.VBox(
         [shown, ipywidgets.HTML(f"<p><small>The points are those of {html.escape(str(source))}.</small></p>")]
     )

@@ -138,7 +138,7 @@ def test_the_tour_runs_without_a_browser(folder_model, train_text, heldout_text,
     assert shown(out).count("Your turn") == 5 and "L(r)" not in shown(out) and "10 % more loss" in shown(out)
 
 
-@pytest.mark.parametrize("table", ["newest", "runs/none.csv"])
+@pytest.mark.parametrize("table", ["", "runs/none.csv"])
 def test_the_explorers_page_without_a_table_says_what_to_run(table, tmp_path):
     out = run("51_explorer", tmp_path, table=table)
     assert "widget-view" in str(code(out)[-1].outputs)
