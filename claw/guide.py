@@ -27,6 +27,7 @@ from claw.errors import InputError, unknown
 from claw.laws import Laws, conversion, curves
 from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
+from claw.prune.catalogue import is_control
 from claw.records import write_text
 
 GRID = 0.01
@@ -133,8 +134,8 @@ def advise(
 ) -> Advice:
     """What to do within a budget for the least loss or the highest accuracy.
 
-    `models` and `methods` narrow the choice (empty: all of the table); `most_recovery` is the most recovery tokens one can
-    spend. InputError: unknown names, a limit that the table cannot judge, no law to rest on.
+    `models` and `methods` narrow the choice (empty: all of the table, but controls only where there is nothing else);
+    `most_recovery` is the most recovery tokens one can spend. InputError: unknown names, a limit that the table cannot judge, no law to rest on.
     """
     if response not in laws.points.responses:
         raise unknown("response", response, laws.points.responses, "The table has no other measured response.")
@@ -146,8 +147,10 @@ def advise(
     chosen = tuple(models) or tuple(sorted(set(rows["model"])))
     unit, factors = _unit(laws, response, chosen)
     parts = [_dense_options(laws, chosen, response)]
+    measured = {law.curve.method for law in laws.curves_of(response)}
+    wanted = set(methods) or {name for name in measured if not is_control(name)} or measured
     for law in laws.curves_of(response):
-        allowed = law.curve.model in chosen and (not methods or law.curve.method in methods)
+        allowed = law.curve.model in chosen and law.curve.method in wanted
         if allowed and (most_recovery is None or law.curve.tokens <= most_recovery):
             parts.append(_curve_options(laws, law))
     options = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else pd.DataFrame()

@@ -97,6 +97,14 @@ def test_no_cut_is_promised_to_better_its_own_model():
     assert (options["value"] >= 2.5).all() and (options["low"] <= options["value"]).all()
 
 
+def test_a_control_is_recommended_only_where_there_is_nothing_else():
+    cut, control = model("large", 2e9, 2.5, 0.5), model("large", 2e9, 2.5, 0.1).replace({"method": {"cut": "random+ridge"}})
+    budget = Budget(parameters=1.5e9)
+    assert guide.advise(fitted(cut, control[1:]), budget).best["method"] == "cut"
+    assert guide.advise(fitted(control), budget).best["method"] == "random+ridge"
+    assert guide.advise(fitted(cut, control[1:]), budget, methods=("random+ridge",)).best["method"] == "random+ridge"
+
+
 def test_accuracy_counts_upwards():
     parts = [model(n, s, 3.0, 1.0).assign(accuracy=a - 0.1 * RATIOS) for n, s, a in (("large", 2e9, 0.7), ("small", 1e9, 0.5))]
     advice = guide.advise(fitted(*parts), Budget(parameters=1.5e9), "accuracy")

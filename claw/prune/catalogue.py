@@ -63,6 +63,14 @@ METHODS = {
     )
 }
 
+CONTROLS = ("random", "magnitude")
+"""What every method must beat: measured always, recommended never."""
+
+
+def is_control(name: str) -> bool:
+    """Whether this is a control, compensated or not. Any name is taken, also one that a table of others has."""
+    return name.removesuffix(RIDGE) in CONTROLS
+
 
 def names() -> list[str]:
     """Every accepted method name; "+ridge" refits by ridge regression what reads the cut units."""
