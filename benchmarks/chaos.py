@@ -56,12 +56,16 @@ class Chaos:
                         "--scheduler-file", str(place))  # fmt: skip
             while not place.exists() or not place.read_text():
                 time.sleep(0.1)
-            address = json.loads(place.read_text())["address"]
+            self.address = json.loads(place.read_text())["address"]
             for _ in range(2):
-                self._spawn("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "5",
-                            "--local-directory", str(self.project / "dask"))  # fmt: skip
-            how = ["--scheduler", address]
+                self.add_worker()
+            how = ["--scheduler", self.address]
         return self._spawn("claw", "run", str(self.study), *how)
+
+    def add_worker(self) -> None:
+        """One more worker of the own cluster, as a batch system or a person would start it."""
+        self._spawn("distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "5",
+                    "--local-directory", str(self.project / "dask"))  # fmt: skip
 
     def _spawn(self, *arguments: str) -> subprocess.Popen:
         environment = os.environ | {"CLAW_CHAOS": str(self.project), "PYTHONPATH": str(tiny.ROOT)}
@@ -231,6 +235,8 @@ def live(chaos: Chaos, kill: bool) -> int:
         working = [role for role in found if role not in ("driver", "scheduler")]
         if driver.poll() is not None or hits < 0 or not found:
             continue
+        if mode == "scheduler" and "worker" not in found:
+            chaos.add_worker()
         if "kernel" not in found and draw.random() < 0.98:
             continue  # still importing: mostly, wait until there is work to disturb
         role = draw.choice(working if hits and working else [role for role in found if role not in working])

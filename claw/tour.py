@@ -12,6 +12,7 @@ import ipywidgets
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from claw.errors import InputError
 from claw.figures import style
@@ -120,6 +121,7 @@ class _Picture:
                 np.ones((2, BINS)), cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest", origin="lower"
             )
             self.map.set(xticks=[], ylabel="layer")
+            self.map.yaxis.set_major_locator(MaxNLocator(integer=True))
             self.map.grid(False)
             self.figure.colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
             self.points.set(xlim=(0, 0.95), xlabel="fraction removed r", ylabel="held-out loss (nats/token)")

@@ -228,7 +228,8 @@ class Explorer:
     def _menus(self) -> None:
         models = sorted({model for model, _, _ in self.curves})
         self.model = ipywidgets.Dropdown(options=models, value=models[0], description="model")
-        self.method, self.tokens = ipywidgets.Dropdown(description="method"), ipywidgets.Dropdown(description="recovery")
+        self.method = ipywidgets.Dropdown(description="method")
+        self.tokens = ipywidgets.SelectionSlider(options=[("none", 0.0)], description="recovery")  # the measured budgets
         self.ratio = ipywidgets.FloatSlider(0.3, min=0, max=0.95, step=STEP, description="ratio r", readout_format=".2f")
         self.allowed = ipywidgets.FloatSlider(
             0.1, min=0.01, max=1, step=0.01, description="allowed", readout_format=".0%",
@@ -289,7 +290,7 @@ class Explorer:
             self.image.value = out.getvalue()
 
 
-def _offer(menu: ipywidgets.Dropdown, options: list[tuple[str, object]]) -> None:
+def _offer(menu: ipywidgets.Dropdown | ipywidgets.SelectionSlider, options: list[tuple[str, object]]) -> None:
     """Other options, the value kept where it still is one."""
     values, keep = [value for _, value in options], menu.value
     if list(menu.options) != options:

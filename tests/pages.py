@@ -144,6 +144,8 @@ def project(folder: Path) -> Path:
 
 def open_notebook(opened, address: str, token: str, name: str) -> None:
     """Open a notebook in JupyterLab, alone on the page, and wait for its kernel."""
+    asks = opened.locator(".jp-Dialog", has_text="Select Kernel")  # which a slow machine makes JupyterLab do
+    opened.add_locator_handler(asks, lambda dialog: dialog.locator("button.jp-mod-accept").click())
     opened.request.get(f"{address}/lab?token={token}")  # the cookie: a token in the page's address makes it load twice
     opened.goto(f"{address}/doc/tree/notebooks/{name}.ipynb")
     opened.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
@@ -169,8 +171,9 @@ def run_all(opened, seconds: float = 120) -> None:
 
 
 def errors(opened) -> list[str]:
-    """What red cells say."""
-    return opened.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+    """What red cells say: errors, which some versions of JupyterLab show as stderr, and anything written there."""
+    kinds = ("error", "stderr")
+    return opened.locator(", ".join(f'[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in kinds)).all_inner_texts()
 
 
 def whole(opened, path: Path, limit: int = 16_000) -> Path:

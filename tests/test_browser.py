@@ -79,7 +79,6 @@ def ran(page, lab, name, seconds=400):
     pages.open_notebook(page, *lab, name)
     pages.run_all(page, seconds)
     assert pages.errors(page) == []
-    assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts() == []
 
 
 def slide(page, handle, keys):
@@ -135,11 +134,11 @@ def test_the_tour_compresses_when_the_slider_is_let_go(page, lab, folder, folder
     words, image = page.locator(".widget-html-content", has_text="it writes"), page.locator("img.widget-image").first
     said, drawn = words.inner_text(), image.get_attribute("src")
     slide(page, page.locator(".widget-slider .noUi-handle").first, 4)
-    assert "50% removed" in changed(page, words, said)
+    page.locator(".widget-html-content", has_text="50% removed").wait_for(timeout=WAIT)
     changed(page, image, drawn, "src")
     said = words.inner_text()
-    page.locator(".widget-dropdown select").first.select_option(label="shortgpt")
-    assert "removed by shortgpt" in changed(page, words, said)
+    page.locator(".widget-dropdown select").first.select_option(label="random")
+    assert "removed by random" in changed(page, words, said)
     assert page.get_by_text("Your turn.").count() == 5
     page.wait_for_timeout(3000)
 
@@ -179,11 +178,16 @@ def test_the_report_opens_from_disk_without_network(page, table, tmp_path):
     assert "model-1" in changed(page, words, said)
 
 
-def test_the_page_of_the_explorer_slides_without_code(page, folder):
+@pytest.fixture
+def app(folder):
+    """Address of the explorer as a Voilà page; asked for before `page`, so that it outlives the page."""
     with pages.served("voila", folder, str(folder / "notebooks" / "51_explorer.ipynb")) as (address, _):
-        page.goto(address, timeout=2 * WAIT)
-        explored(page)
-        assert page.locator(".jp-InputArea:visible, .highlight:visible").count() == 0
-        assert "from claw import" not in page.locator("body").inner_text()
-        page.locator("body").click()
-        pages.whole(page, folder / "voila.png")
+        yield address
+
+
+def test_the_page_of_the_explorer_slides_without_code(app, page):
+    page.goto(app, timeout=2 * WAIT)
+    explored(page)
+    assert page.locator(".jp-CodeCell .jp-InputArea:visible, .highlight:visible").count() == 0
+    assert "from claw import" not in page.locator("body").inner_text()
+    page.locator("body").click()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from claw.errors import InputError
 from claw.figures import style
@@ -64,6 +65,7 @@ def kept_map(results: Sequence[Mapping[str, Any]]) -> Drawing:
             flat = {"ratio": point["ratio"], "layer": rows.ravel(), "stretch": columns.ravel(), "kept": share.ravel()}
             numbers.append(pd.DataFrame(flat))
         panels[0].set_ylabel("layer")
+        panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.supxlabel("units of the cut axis, in their order", fontsize=8)
         figure.colorbar(image, ax=list(panels), label="share kept", fraction=0.04)
     return Drawing("kept_map", figure, pd.concat(numbers))
