@@ -67,7 +67,7 @@ def measured(table: pd.DataFrame) -> list[str]:
         "Held-out loss": ("heldout", "context", "loss_tokens"), "Tasks": ("tasks", "limit", "num_fewshot"),
         "Machine": ("device", "dtype"), "Code": ("code",), "Days (UTC)": ("day",),
     }.items():  # fmt: skip
-        values = {name: sorted({str(value) for value in table[name].dropna()}) for name in names if name in table}
+        values = {name: sorted({_plain(value) for value in table[name].dropna()}) for name in names if name in table}
         said = [f"{name} {', '.join(found)}" for name, found in values.items() if found]
         if said:
             lines.append(f"- {label}: {'; '.join(said)}.")
@@ -75,6 +75,11 @@ def measured(table: pd.DataFrame) -> list[str]:
         hours = table["seconds"].sum() / 3600
         lines.append(f"- Time: {hours:.1f} hours of work in all, {table['seconds'].median():.0f} s for the median experiment.")
     return lines
+
+
+def _plain(value: object) -> str:
+    """A value as a person writes it: whole numbers, which a column with gaps holds as floats, without a point."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def page(table: pd.DataFrame, found: Laws, name: str, study: Path | None, plan: Mapping[str, Experiment] | None) -> str:

@@ -111,7 +111,7 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
         for panel in list(panels.flat)[len(models) :]:
             panel.set_visible(False)
         handles = method_handles(sorted(set(kept["method"])))
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), handlelength=3.2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(1 + columns, len(handles)), handlelength=3.2)
     return Drawing("paper_radar", figure, kept)
 
 
