@@ -62,7 +62,7 @@ def test_a_checkpoint_that_reloads_differently_is_deleted(tokenizer, tmp_path):
 def test_a_full_disk_is_named_before_writing(tokenizer, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 0))
-    with pytest.raises(InputError, match="GB are free"):
+    with pytest.raises(InputError, match=r"needs 0.1 MB but only 0.0 MB are free"):
         claw.save(tiny_model("llama"), tokenizer, tmp_path / "small")
 
 
