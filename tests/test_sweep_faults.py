@@ -302,6 +302,7 @@ def test_ctrl_c_stops_cleanly_and_twice_too(study_file, tmp_path, times):
     (project / "params").mkdir(parents=True)
     (project / "notebooks").symlink_to(ROOT / "notebooks")
     folder = project / "runs" / "tiny"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
     process = claw_run(study_file, project)
     deadline = time.monotonic() + 300
     while not locks.marks(folder):
