@@ -134,8 +134,9 @@ def advise(
 ) -> Advice:
     """What to do within a budget for the least loss or the highest accuracy.
 
-    `models` and `methods` narrow the choice (empty: all of the table, but controls only where there is nothing else);
-    `most_recovery` is the most recovery tokens one can spend. InputError: unknown names, a limit that the table cannot judge, no law to rest on.
+    `models` and `methods` narrow the choice (empty: all of the table, but a control only of a model that has nothing else);
+    `most_recovery` is the most recovery tokens one can spend. InputError: unknown names, a limit that the table cannot judge,
+    no law to rest on.
     """
     if response not in laws.points.responses:
         raise unknown("response", response, laws.points.responses, "The table has no other measured response.")
@@ -147,10 +148,10 @@ def advise(
     chosen = tuple(models) or tuple(sorted(set(rows["model"])))
     unit, factors = _unit(laws, response, chosen)
     parts = [_dense_options(laws, chosen, response)]
-    measured = {law.curve.method for law in laws.curves_of(response)}
-    wanted = set(methods) or {name for name in measured if not is_control(name)} or measured
+    served = {law.curve.model for law in laws.curves_of(response) if not is_control(law.curve.method)}
     for law in laws.curves_of(response):
-        allowed = law.curve.model in chosen and law.curve.method in wanted
+        needless = law.curve.model in served and is_control(law.curve.method)
+        allowed = law.curve.model in chosen and (law.curve.method in methods if methods else not needless)
         if allowed and (most_recovery is None or law.curve.tokens <= most_recovery):
             parts.append(_curve_options(laws, law))
     options = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else pd.DataFrame()

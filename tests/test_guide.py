@@ -103,6 +103,8 @@ def test_a_control_is_recommended_only_where_there_is_nothing_else():
     assert guide.advise(fitted(cut, control[1:]), budget).best["method"] == "cut"
     assert guide.advise(fitted(control), budget).best["method"] == "random+ridge"
     assert guide.advise(fitted(cut, control[1:]), budget, methods=("random+ridge",)).best["method"] == "random+ridge"
+    other = model("small", 1.4e9, 3.0, 0.5)
+    assert guide.advise(fitted(control, other), budget, models=("large",)).best["method"] == "random+ridge"
 
 
 def test_accuracy_counts_upwards():

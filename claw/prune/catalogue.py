@@ -64,7 +64,7 @@ METHODS = {
 }
 
 CONTROLS = ("random", "magnitude")
-"""What every method must beat: measured always, recommended never."""
+"""What every method must beat: measured always, recommended only where there is nothing else."""
 
 
 def is_control(name: str) -> bool:

@@ -3,8 +3,8 @@
 Notable choices:
 - Dask only says where and when. A worker executes a job as `claw.sweep.engine` does everywhere: a process group of its own,
   a log, a time limit. What is done is what has a record, so scheduler and workers may die and be started again.
-- Futures depend on each other as jobs do, and curves are finished one after the other. Speed is timed alone on a machine, because each
-  job asks for room on its machine (`claw.sweep.locks.room`), and after what else can run by then.
+- Futures depend on each other as jobs do, and curves are finished one after the other. Speed is timed last, when all other jobs have
+  ended, and alone on a machine, because each job asks for room on its machine (`claw.sweep.locks.room`).
 - What jobs ask of a machine is compared with what workers offer before anything is submitted: Dask would wait for ever.
 - Workers see on disk whether the `claw run` that wants a job still lives, and stop the job when it does not.
 """
@@ -92,26 +92,35 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], workers: int) -> list[str]:
-    """Hand all jobs to the scheduler and take them as they end."""
+    """Hand jobs to the scheduler and take them as they end: those that time speed when no other is left."""
     from distributed import as_completed
 
     shares = _shares(plan, client)
     asked = {machine.NAMES[name]: amount for name, amount in plan.study.resources.asked.items()}
     suffix = uuid.uuid4().hex[:8]  # a scheduler that outlives a run must not answer with its results
     of: dict[str, Any] = {}
-    for number, job in enumerate(plan.jobs):
-        of[job.id] = client.submit(
-            work, job, plan.folder, plan.study.time_limit, shares, workers, *(of[name] for name in job.needs if name in of),
-            key=f"{job.id}-{suffix}", priority=-number - (len(plan.jobs) if job.alone else 0), resources=asked or None,
-        )  # fmt: skip
-        futures.append(of[job.id])
-    jobs = {of[job.id].key: job for job in plan.jobs}
+    jobs: dict[str, Job] = {}
+
+    def submit(some: list[Job]) -> list[Any]:
+        for number, job in enumerate(some):
+            of[job.id] = client.submit(
+                work, job, plan.folder, plan.study.time_limit, shares, workers, *(of[name] for name in job.needs if name in of),
+                key=f"{job.id}-{suffix}", priority=-number, resources=asked or None,
+            )  # fmt: skip
+            futures.append(of[job.id])
+            jobs[of[job.id].key] = job
+        return [of[job.id] for job in some]
+
+    timing = [job for job in plan.jobs if job.alone]
     failures: list[str] = []
     with engine.Progress(plan) as progress:
         progress.say(f"{sum(shares.values())} workers. Dashboard: {client.dashboard_link}")
-        ended = as_completed(futures)
+        ended = as_completed(submit([job for job in plan.jobs if not job.alone]))
         looked, alone = time.monotonic(), False
-        while not ended.is_empty():
+        while timing or not ended.is_empty():
+            if ended.is_empty():
+                ended.update(submit(timing))
+                timing = []
             for future in ended.next_batch(block=False):
                 job = jobs.pop(future.key)
                 engine.settle(_outcome(future, job), job, progress, failures, after)
