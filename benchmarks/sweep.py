@@ -175,8 +175,9 @@ def empty(project: Path, asked: argparse.Namespace) -> None:
         run(made_plan, after)
         clock, memory = np.array(at).T
         tenths = [1000 * np.diff(part).mean() for part in np.array_split(clock, 10)]
-        print(f"{name}: ms per job by tenth of the study: " + " ".join(f"{t:.2f}" for t in tenths)
-              + f"; memory {memory[0] / 1e6:.0f} to {memory[-1] / 1e6:.0f} MB")  # fmt: skip
+        held = [memory[0], *(part[-1] for part in np.array_split(memory[1:], 10))]
+        print(f"{name}, by tenth of the study: ms per job " + " ".join(f"{t:.2f}" for t in tenths))
+        print(f"{name}, at the start and after each tenth: MB " + " ".join(f"{m / 1e6:.0f}" for m in held))
     began = time.perf_counter()
     again = plan.make(study, folder)
     print(f"plan again, {len(again.done):,} records done: {time.perf_counter() - began:.1f} s; ", end="")
@@ -190,10 +191,13 @@ def empty(project: Path, asked: argparse.Namespace) -> None:
 
 def _threads(made_plan: plan.Plan, after) -> list[str]:
     """Two Dask workers that are threads here, so that the jobs that do nothing can be replaced here."""
+    import dask
     import distributed
 
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
-                                  dashboard_address="127.0.0.1:0") as made_cluster:  # fmt: skip
+    with (
+        dask.config.set(cluster.SETTINGS),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0") as made_cluster,
+    ):  # fmt: skip
         return cluster.run(made_plan, after, scheduler=made_cluster.scheduler_address)
 
 

@@ -29,7 +29,7 @@ def units(parts, width=None, groups=None, layers=None):
 def test_at_full_size_the_model_is_itself(family, blocks, own_cache):
     model = tiny_model(family)
     parts = anatomy(model)
-    same = regression.regressed(parts, parts.shape, units(parts), calibrate(model, blocks))
+    same = regression.regressed(parts, parts.shape, units(parts), calibrate(model, blocks), blocks)
     ids = blocks.ids[:4]
     assert torch.allclose(same(ids).logits, model(ids).logits, atol=1e-4)
 
@@ -41,10 +41,10 @@ def test_the_result_has_the_shape_asked_for_and_is_nearer_than_projection(family
     statistics = calibrate(model, blocks)
     target = parts.shape.with_(width=40, groups=1, heads=2, hidden=24, depth=2)
     chosen = units(parts, 40, 1, (0, 2))
-    fitted = regression.regressed(parts, target, chosen, statistics)
+    fitted = regression.regressed(parts, target, chosen, statistics, blocks)
     assert anatomy(fitted).shape == target
     monkeypatch.setattr(regression, "_refit", lambda *_: None)
-    projected = regression.regressed(parts, target, chosen, statistics)
+    projected = regression.regressed(parts, target, chosen, statistics, blocks)
     ids = blocks.ids[:16]
     with torch.no_grad():
         wanted = model(ids).logits.log_softmax(-1)
@@ -63,7 +63,7 @@ def test_a_direction_that_the_stream_never_uses_costs_nothing(blocks, own_cache)
             layer.mlp.down_proj.weight[24:] = 0
     parts = anatomy(model)
     target = parts.shape.with_(hidden=24)
-    small = regression.regressed(parts, target, units(parts), calibrate(model, blocks))
+    small = regression.regressed(parts, target, units(parts), calibrate(model, blocks), blocks)
     before, after = (evaluate.cross_entropy(m, blocks).mean for m in (model, small))
     assert after == pytest.approx(before, abs=2e-3)
 

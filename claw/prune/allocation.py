@@ -11,14 +11,16 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from claw.anatomy import Anatomy
+from claw.data import Blocks
 from claw.errors import InputError
 from claw.progress import tqdm
 from claw.prune import plan, regression
-from claw.prune.statistics import Statistics
 from claw.records import write_text
 from claw.shape import Shape
 
@@ -30,9 +32,8 @@ SHARES = {
 }
 """Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
-VERSION = 3  # of the stored costs and of how they are measured
+VERSION = 4  # of the stored costs and of how they are measured
 BEYOND = 0.005  # how far past the last measured share a cut may go: costs are not extrapolated
-MEASURED_BLOCKS = 8  # calibration blocks on which an axis's excess loss is measured
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
 
@@ -62,15 +63,13 @@ class Costs:
         return self.most * (1 - math.prod(1 - excess / self.most for excess in excesses))
 
 
-def measured(parts: Anatomy, statistics: Statistics, build) -> Costs:
-    """Costs of each axis of this model, measured with `build(shape) -> model`, or from the file beside the statistics."""
+def measured(parts: Anatomy, path: Path, blocks: Blocks, build: Callable[[Shape], nn.Module]) -> Costs:
+    """Costs of each axis of this model: those in the file `path`, or measured on `blocks` with `build(shape)` and written there."""
     from claw import evaluate
 
-    path = statistics.folder / f"costs-{VERSION}.json"
     if path.exists():
         stored = json.loads(path.read_text())
         return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()}, stored["most"])
-    blocks = statistics.blocks().part(slice(-MEASURED_BLOCKS, None))
     dense = evaluate.cross_entropy(parts.model, blocks).mean
     points: dict[str, list[tuple[float, float]]] = {}
     jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from claw.anatomy import Anatomy, Layer, anatomy
+from claw.data import Blocks
 from claw.progress import tqdm
 from claw.prune import surgery
 from claw.prune.statistics import Statistics, first_inputs, run_block, token_batches
@@ -26,6 +27,7 @@ from claw.prune.surgery import Units
 from claw.shape import Shape
 
 READS, WRITES = 1e-2, 1e-1  # ridge penalties of what reads the stream and of what writes to it
+TOKENS = 8192  # what a minute is enough for
 OUTLYING = 0.5  # a gain this far from the median, as a fraction of it, gets an axis of its own
 
 
@@ -89,13 +91,12 @@ def fit(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, penalt
 
 
 @torch.no_grad()
-def regressed(parts: Anatomy, target: Shape, units: Units, statistics: Statistics, tokens: int = 8192) -> nn.Module:
-    """The stock model of shape `target` that keeps `units`, every linear refitted on `tokens` of the calibration text."""
-    blocks = statistics.blocks()
+def regressed(parts: Anatomy, target: Shape, units: Units, statistics: Statistics, blocks: Blocks) -> nn.Module:
+    """The stock model of shape `target` that keeps `units`, every linear refitted on `blocks`, at most `TOKENS` of them."""
     mapping = width_map(parts, statistics, target.hidden)
     small = _projected(parts, target, units, mapping)
     inner = anatomy(small)
-    ids = blocks.ids[: max(1, tokens // blocks.length)]
+    ids = blocks.ids[: max(1, TOKENS // blocks.length)]
     walks = [_Walk(parts, inner, mapping, chunk) for chunk in token_batches(parts, ids)]
     places = {layer: place for place, layer in enumerate(units.layers)}
     for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", disable=None, leave=False):

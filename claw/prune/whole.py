@@ -2,18 +2,21 @@
 
 The shape comes from measured costs (`allocation`). Neurons and groups are chosen by activation-aware scores, blocks by their
 influence. A model whose blocks and hidden width all stay is cut at once, with the ridge compensation of the dense moments;
-otherwise every linear is refitted block by block on what the small model itself reads (`regression`).
+otherwise every linear is refitted block by block on what the small model itself reads (`regression`). At the end the gain of the final
+norm is refitted (`final_gain`). Each of these has its own part of the calibration text (`PARTS`).
 """
 
 import torch
 from torch import nn
 
 from claw.anatomy import Anatomy
-from claw.prune import allocation, depth, latency, plan, regression, scores, surgery, units
+from claw.data import Blocks
+from claw.prune import allocation, depth, final_gain, latency, plan, regression, scores, surgery, units
 from claw.prune.statistics import Statistics
 from claw.shape import Shape
 
 NEURONS = GROUPS = "flap"  # the scores that lost least on real models, compensated
+PARTS = {"linears": (0.0, 0.5), "gain": (0.5, 0.75), "costs": (0.75, 1.0)}  # shares of the calibration blocks
 
 
 def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> tuple[nn.Module, float]:
@@ -31,14 +34,23 @@ def compressed(parts: Anatomy, ratio: float, budget: str, statistics: Statistics
 @torch.no_grad()
 def costs(parts: Anatomy, statistics: Statistics) -> allocation.Costs:
     """What each axis costs, measured the first time and kept with the statistics."""
-    return allocation.measured(parts, statistics, lambda shape: build(parts, shape, statistics, refit=True))
+    path = statistics.folder / f"costs-{allocation.VERSION}.json"
+    return allocation.measured(
+        parts, path, text(statistics, "costs"), lambda shape: build(parts, shape, statistics, refit=True)
+    )
+
+
+def text(statistics: Statistics, what: str) -> Blocks:
+    """The calibration blocks for one of `PARTS`; all of them where they are too few to share."""
+    blocks = statistics.blocks()
+    first, end = (round(share * len(blocks)) for share in PARTS[what])
+    return blocks.part(slice(first, end)) if end > first else blocks
 
 
 def build(parts: Anatomy, target: Shape, statistics: Statistics, *, refit: bool = False) -> nn.Module:
     """The best model of shape `target` that one pass over the calibration text gives.
 
-    `refit` has every model regressed block by block where the architecture allows it, on the first part of the text only, so
-    that the rest can judge it.
+    `refit` has every model regressed block by block where the architecture allows it, so that costs compare.
     """
     dense = parts.shape
     if target == dense:
@@ -50,8 +62,11 @@ def build(parts: Anatomy, target: Shape, statistics: Statistics, *, refit: bool 
         {layer.index: _best(scores.GROUPS[GROUPS], parts, layer, statistics, target.groups) for layer in parts.layers},
     )
     if regression.supports(parts) and (refit or (target.hidden, target.depth) != (dense.hidden, dense.depth)):
-        return regression.regressed(parts, target, chosen, statistics)
-    return units.cut_chosen(parts, target, chosen, statistics)
+        small = regression.regressed(parts, target, chosen, statistics, text(statistics, "linears"))
+    else:
+        small = units.cut_chosen(parts, target, chosen, statistics)
+    final_gain.refit(small, text(statistics, "gain"), each=target.hidden < dense.hidden)
+    return small
 
 
 def _best(score: scores.Score, parts: Anatomy, layer, statistics: Statistics, count: int) -> torch.Tensor:

@@ -3,8 +3,9 @@
 Notable choices:
 - Dask only says where and when. A worker executes a job as `claw.sweep.engine` does everywhere: a process group of its own,
   a log, a time limit. What is done is what has a record, so scheduler and workers may die and be started again.
-- Futures depend on each other as jobs do, and curves are finished one after the other. Speed is timed last, when all other jobs have
-  ended, and alone on a machine, because each job asks for room on its machine (`claw.sweep.locks.room`).
+- Curves are finished one after the other, and few jobs are with the scheduler at a time (`WINDOW`), so that a study of any size takes
+  the same memory. Speed is timed last, when all other jobs have ended, and alone on a machine, because each job asks for room on its
+  machine (`claw.sweep.locks.room`).
 - What jobs ask of a machine is compared with what workers offer before anything is submitted: Dask would wait for ever.
 - Workers see on disk whether the `claw run` that wants a job still lives, and stop the job when it does not.
 """
@@ -16,7 +17,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ INSTALL = (
     "--scheduler jobs run one after the other and need nothing more."
 )
 LOST = "The Dask scheduler was lost, and its jobs with it. Start it and run again; what was recorded is kept."
+WINDOW = 256  # jobs that the scheduler knows at a time, or four for each worker where that is more
+SETTINGS = {
+    "distributed.worker.profile.enabled": False,
+    # what Dask remembers of tasks that ended, which is much more than the tasks
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.scheduler.dashboard.status.task-stream-length": 100,
+    "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
+}
 ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:[0-9]+")
 
 
@@ -38,14 +47,14 @@ def run(
 ) -> list[str]:
     """Run all jobs on workers; failures are collected and returned as sentences, as `engine.run` does."""
     with _client(plan, workers, scheduler) as client, locks.hold(_wanted(plan.folder)):
-        futures: list[Any] = []
+        handed: dict[Any, Job] = {}
         try:
-            return _run(plan, client, futures, after, workers)
+            return _run(plan, client, handed, after, workers)
         except (OSError, TimeoutError) as error:  # of the connection: jobs answer with an Outcome, files with an InputError
             raise InputError(LOST) from error
         finally:
             with contextlib.suppress(Exception):  # of a scheduler that is gone
-                client.cancel(futures)
+                client.cancel(list(handed))
 
 
 def _wanted(folder: Path) -> Path:
@@ -65,8 +74,7 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
     asked = plan.study.resources.asked
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            quiet = {"temporary-directory": str(plan.folder / ".dask"), "distributed.worker.profile.enabled": False}
-            stack.enter_context(dask.config.set(quiet))
+            stack.enter_context(dask.config.set(SETTINGS | {"temporary-directory": str(plan.folder / ".dask")}))
             machine.check(plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine")
             scheduler = stack.enter_context(
                 distributed.LocalCluster(
@@ -91,50 +99,67 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
-def _run(plan: Plan, client, futures: list, after: Callable[[Job], None], workers: int) -> list[str]:
-    """Hand jobs to the scheduler and take them as they end: those that time speed when no other is left."""
+def _run(plan: Plan, client, handed: dict[Any, Job], after: Callable[[Job], None], workers: int) -> list[str]:
+    """Hand jobs to the scheduler as they get ready, and take them as they end. `handed`: future -> job of those with the scheduler."""
     from distributed import as_completed
 
     shares = _shares(plan, client)
     asked = {machine.NAMES[name]: amount for name, amount in plan.study.resources.asked.items()}
     suffix = uuid.uuid4().hex[:8]  # a scheduler that outlives a run must not answer with its results
-    of: dict[str, Any] = {}
-    jobs: dict[str, Job] = {}
-
-    def submit(some: list[Job]) -> list[Any]:
-        for number, job in enumerate(some):
-            of[job.id] = client.submit(
-                work, job, plan.folder, plan.study.time_limit, shares, workers, *(of[name] for name in job.needs if name in of),
-                key=f"{job.id}-{suffix}", priority=-number, resources=asked or None,
-            )  # fmt: skip
-            futures.append(of[job.id])
-            jobs[of[job.id].key] = job
-        return [of[job.id] for job in some]
-
-    timing = [job for job in plan.jobs if job.alone]
+    queue = _Queue(plan.jobs)
     failures: list[str] = []
     with engine.Progress(plan) as progress:
         progress.say(f"{sum(shares.values())} workers. Dashboard: {client.dashboard_link}")
-        ended = as_completed(submit([job for job in plan.jobs if not job.alone]))
-        looked, alone = time.monotonic(), False
-        while timing or not ended.is_empty():
-            if ended.is_empty():
-                ended.update(submit(timing))
-                timing = []
+        ended = as_completed()
+        looked, idle = time.monotonic(), False
+        while queue.left or handed:
+            for number, job, before in queue.ready(max(WINDOW, 4 * sum(shares.values())) - len(handed)):
+                future = client.submit(
+                    work, job, plan.folder, plan.study.time_limit, shares, workers, *map(tuple, before),
+                    key=f"{job.id}-{suffix}", priority=-number, resources=asked or None,
+                )  # fmt: skip
+                handed[future] = job
+                ended.add(future)
             for future in ended.next_batch(block=False):
-                job = jobs.pop(future.key)
-                engine.settle(_outcome(future, job), job, progress, failures, after)
+                job = handed.pop(future)
+                outcome = _outcome(future, job)
+                queue.ended[job.id] = outcome
+                engine.settle(outcome, job, progress, failures, after)
             if time.monotonic() - looked > 1:
                 running = locks.marks(plan.folder)
-                progress.show((job for job in jobs.values() if job.id in running), f"{len(running)} jobs running")
-                if not running and not alone and not client.nthreads():
+                progress.show((job for job in handed.values() if job.id in running), f"{len(running)} jobs running")
+                if not running and not idle and not client.nthreads():
                     progress.say(
                         "No worker is left. Waiting for one: `dask worker ADDRESS --nthreads 1`, or stop and run again."
                     )
-                    alone = True
+                    idle = True
                 looked = time.monotonic()
             time.sleep(0.2)
     return failures
+
+
+class _Queue:
+    """Jobs not handed over yet, in their order; one is ready when those it needs have ended, one that is timed when all others have."""
+
+    def __init__(self, jobs: Iterable[Job]):
+        self.left = {job.id: (number, job) for number, job in enumerate(jobs)}
+        self.others = {name for name, (_, job) in self.left.items() if not job.alone}
+        self.known = set(self.left)
+        self.ended: dict[str, Outcome] = {}
+
+    def ready(self, most: int) -> list[tuple[int, Job, list[Outcome]]]:
+        """Take at most `most` jobs that are ready: their place in the order, and how those they need ended."""
+        found = []
+        timing = len(self.ended) >= len(self.others) and self.others <= self.ended.keys()
+        for number, job in self.left.values():
+            if len(found) >= most:
+                break
+            needs = [name for name in job.needs if name in self.known]
+            if (timing or not job.alone) and all(name in self.ended for name in needs):
+                found.append((number, job, [self.ended[name] for name in needs]))
+        for _, job, _ in found:
+            del self.left[job.id]
+        return found
 
 
 def _shares(plan: Plan, client) -> Mapping[tuple, int]:

@@ -92,7 +92,7 @@ def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None =
         for sentence in origin.check(study, folder):
             print(sentence)
         plan = make(study, folder)
-        print(headline(plan) + ". Stopped, the same command goes on from there.", flush=True)
+        print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if workers or scheduler:
             from claw.sweep import cluster
