@@ -63,6 +63,23 @@ def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, sch
     assert [job.alone for job, *_ in sorted(ran, key=lambda one: one[1])][-2:] == [True, True]  # timed last
 
 
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_jobs_are_handed_over_a_window_at_a_time_and_none_is_forgotten(full_plan, most):
+    queue, order, with_scheduler = cluster._Queue(full_plan.jobs), [], []
+    while queue.left or with_scheduler:
+        found = queue.ready(most - len(with_scheduler))
+        for _, job, before in found:
+            assert len(before) == len(job.needs) and all(outcome.kind == "done" for outcome in before)
+            assert not job.alone or all(other.alone or other.id in queue.ended for other in full_plan.jobs)
+        with_scheduler += [job for _, job, _ in found]
+        assert 0 < len(with_scheduler) <= most
+        order.append(with_scheduler.pop(0))
+        queue.ended[order[-1].id] = engine.Outcome("done")
+    assert len(order) == len(full_plan.jobs) == len({job.id for job in order})
+    if most == 1:  # as they were planned
+        assert order == sorted(full_plan.jobs, key=lambda job: job.alone)
+
+
 def test_failures_are_collected_and_stop_nothing_but_what_needs_them(full_plan, ran, scheduler, monkeypatch):
     quiet = engine.run_job
 
