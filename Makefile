@@ -40,7 +40,8 @@ browser-test: $(VENV)/.installed-test  ## open the notebooks and pages in Chromi
 	@$(BIN)/python -m pytest -m browser
 
 lab: $(VENV)/.installed  ## open JupyterLab on the start page
-	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 $(VENV)/.installed-app: $(VENV)/.installed
 	@$(PIP) --editable '.[app]'
