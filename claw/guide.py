@@ -74,7 +74,7 @@ class Budget:
 @dataclass(frozen=True)
 class Advice:
     """What the laws advise. `options`: every option with its costs and prediction; `finalists`: the best of each curve within
-    the budget, with the probability of being best, best first; `sentences`: the advice in words.
+    the budget, with the probability of being best, the one to count on first; `sentences`: the advice in words.
     """
 
     response: str
@@ -275,7 +275,10 @@ def _speedup(laws: Laws, r: np.ndarray, model: str, method: str) -> np.ndarray:
 
 
 def _finalists(options: pd.DataFrame, budget: Budget, response: str, draws: int, seed: int) -> pd.DataFrame:
-    """The best option of each curve within the budget, with its probability of being the best of all."""
+    """The best option of each curve within the budget, with its probability of being the best of all.
+
+    First comes the one whose interval of a new run ends best, so what one can count on decides and not a lucky prediction.
+    """
     fits = np.ones(len(options), bool)
     for name, limit in budget.limits.items():
         fits &= (options[name] <= limit * (1 + 1e-12)).to_numpy()
@@ -283,7 +286,8 @@ def _finalists(options: pd.DataFrame, budget: Budget, response: str, draws: int,
     within = options[fits & ((options["method"] == AS_IS) | ~options["model"].isin(whole)).to_numpy()]
     sign = 1 if response == "loss" else -1
     best = (sign * within["value"]).groupby([within["model"], within["method"], within["tokens"]]).idxmin()
-    found = within.loc[best].sort_values("value", ascending=response == "loss", ignore_index=True)
+    counted_on = "high" if response == "loss" else "low"  # a law that hardly knows its curve promises nothing
+    found = within.loc[best].sort_values(counted_on, ascending=response == "loss", ignore_index=True)
     rng = np.random.default_rng(seed)
     drawn = np.empty((draws, len(found)))
     for i, one in found.iterrows():

@@ -107,6 +107,15 @@ def test_a_control_is_recommended_only_where_there_is_nothing_else():
     assert guide.advise(fitted(control, other), budget, models=("large",)).best["method"] == "random+ridge"
 
 
+def test_a_curve_that_its_law_hardly_knows_is_not_advised():
+    wild = model("large", 2e9, 2.5, 0.0, method=["dense"] + ["wild"] * 4)
+    wild["loss"] += [0, -2.0, 2.0, -2.0, 2.0]
+    laws = fitted(model("large", 2e9, 2.5, 1.5), wild)
+    advice = guide.advise(laws, Budget(parameters=1.5e9))
+    other = advice.finalists.set_index("method").loc["wild"]
+    assert advice.best["method"] == "cut" and other["high"] > advice.best["high"]
+
+
 def test_accuracy_counts_upwards():
     parts = [model(n, s, 3.0, 1.0).assign(accuracy=a - 0.1 * RATIOS) for n, s, a in (("large", 2e9, 0.7), ("small", 1e9, 0.5))]
     advice = guide.advise(fitted(*parts), Budget(parameters=1.5e9), "accuracy")
