@@ -292,7 +292,8 @@ def page(table: pd.DataFrame, found: Laws, name: str, published: pd.DataFrame | 
         ),
         *_optional(
             "What to do at 10, 30, 50, 70 and 90 %", advice(found),
-            "To remove this share of a model's *parameters* (not the nominal ratio) at the least loss. The interval is of a new run, and the advice is the cut whose interval ends best: a law that hardly knows its curve promises nothing. The "
+            "To remove this share of a model's *parameters* (not the nominal ratio) at the least loss. The interval is of a new run, "
+            "and the advice is the cut whose interval ends best: a law that hardly knows its curve promises nothing. The "
             "probability of being the best of the measured methods knows the noise of laws and runs, and nothing of other methods.",
         ),
     ]  # fmt: skip
