@@ -6,6 +6,7 @@ for a run of it. Among the options within the budget the best of each curve comp
 the probability that each is the best.
 
 Notable choices:
+- Advised is the option whose interval of a new run ends best, not the one with the best prediction: what one can count on decides.
 - Options beyond the measured ratios are left out: laws say little there, and advice should not rest on that.
 - A model that fits as it is does not compete compressed: a law's noise at small ratios would make compression look like a gain.
 - A run's prediction is Student's t around the law, with the variance of the law and of a run; a dense model was measured, so
@@ -329,7 +330,7 @@ def _sentences(
             f"({second['probability']:.0%})."
         )
     if best["method"] != AS_IS and best["tokens"] == 0 and not (options["tokens"] > 0).any():
-        words.append("Recovery was not measured in this table, so what fine-tuning would win back is not in this advice.")
+        words.append("No law of recovered runs is among the options, so what fine-tuning would win back is not in this advice.")
     models = laws.points.rows["model"].nunique()
     words.append(
         f"The probabilities rest on {len(laws.curves_of(response))} curve{'s' if len(laws.curves_of(response)) != 1 else ''} of "

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.anatomy import anatomy
+from claw.anatomy import Anatomy, anatomy
 from claw.data import Blocks
+from claw.prune.statistics import token_batches
 
 TOKENS = 2048  # scored
 CHUNK = 64  # tokens whose logits are held at a time: small enough that memory is used again instead of asked for anew
@@ -33,16 +34,13 @@ def refit(model: nn.Module, blocks: Blocks, *, each: bool = False) -> None:
     parts.norm.weight.data = (gain * factors - parts.gain_offset).to(parts.dtype)
 
 
-def _entering_head(parts, blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
+def _entering_head(parts: Anatomy, blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
     """What the head reads (N, d) before scored tokens, evenly spread over the text, and those tokens (N,)."""
-    states, targets = [], []
-    for ids, scored in zip(blocks.ids.split(4), blocks.scored.split(4), strict=True):
-        ids = ids.to(parts.device)
-        states.append(parts.backbone(input_ids=ids).last_hidden_state[:, :-1][scored[:, 1:]])
-        targets.append(ids[:, 1:][scored[:, 1:]])
-    found, wanted = torch.cat(states), torch.cat(targets)
-    some = torch.arange(0, len(wanted), max(1, len(wanted) // TOKENS), device=parts.device)
-    return found[some], wanted[some]
+    states = torch.cat([parts.backbone(input_ids=ids).last_hidden_state for ids in token_batches(parts, blocks.ids)])
+    scored = blocks.scored[:, 1:]
+    found, wanted = states[:, :-1][scored], blocks.ids[:, 1:][scored].to(parts.device)
+    step = max(1, len(wanted) // TOKENS)
+    return found[::step], wanted[::step]
 
 
 def _temperature(head: nn.Module, states: torch.Tensor, targets: torch.Tensor) -> float:
@@ -71,14 +69,15 @@ def _each(head: nn.Module, states: torch.Tensor, targets: torch.Tensor, start: t
 
     def closure() -> float:
         optimiser.zero_grad()
-        total = PENALTY * change.square().sum()
-        total.backward()
+        penalty = PENALTY * change.square().sum()
+        penalty.backward()
+        total = float(penalty.detach())
         for some, wanted in zip(states.split(CHUNK), targets.split(CHUNK), strict=True):
             logits = F.linear(some * (start * (1 + change)).to(some.dtype), weight, bias).float()
             loss = F.cross_entropy(logits, wanted, reduction="sum") / len(targets)
             loss.backward()
-            total = total + loss.detach()
-        return float(total.detach())
+            total += float(loss.detach())
+        return total
 
     with torch.enable_grad():
         optimiser.step(closure)

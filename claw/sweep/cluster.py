@@ -150,7 +150,7 @@ class _Queue:
     def ready(self, most: int) -> list[tuple[int, Job, list[Outcome]]]:
         """Take at most `most` jobs that are ready: their place in the order, and how those they need ended."""
         found = []
-        timing = len(self.ended) >= len(self.others) and self.others <= self.ended.keys()
+        timing = self.others <= self.ended.keys()
         for number, job in self.left.values():
             if len(found) >= most:
                 break
