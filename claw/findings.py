@@ -27,6 +27,7 @@ from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
 
 WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+ROUNDING = 0.005  # of all parameters: widths are whole numbers, so a share is met to within so much
 EQUAL = (0.1, 0.2, 0.3, 0.5)  # at which methods are ranked on either axis
 TRUE = "ratio_params"
 OURS = "of ours"
@@ -143,7 +144,7 @@ def advice(found: Laws) -> pd.DataFrame:
         for share in SHARES if size > 0 else ():
             row = {"model": model, "remove": f"{share:.0%}"}
             try:
-                options = advise(found, Budget(parameters=(1 - share) * size * 1.0001), "loss", models=(model,))
+                options = advise(found, Budget(parameters=(1 - share + ROUNDING) * size), "loss", models=(model,))
             except InputError as error:
                 rows.append(row | {"do": str(error)})
                 continue
@@ -185,7 +186,7 @@ def across(found: Laws) -> list[str]:
     sentences = []
     for share in SHARES:
         try:
-            answer = advise(found, Budget(parameters=(1 - share) * size * 1.0001), "loss")
+            answer = advise(found, Budget(parameters=(1 - share + ROUNDING) * size), "loss")
         except InputError as error:
             return [str(error)]
         duel = [s for s in answer.sentences if " against " in s]
@@ -292,9 +293,10 @@ def page(table: pd.DataFrame, found: Laws, name: str, published: pd.DataFrame | 
         ),
         *_optional(
             "What to do at 10, 30, 50, 70 and 90 %", advice(found),
-            "To remove this share of a model's *parameters* (not the nominal ratio) at the least loss. The interval is of a new run, "
-            "and the advice is the cut whose interval ends best: a law that hardly knows its curve promises nothing. The "
-            "probability of being the best of the measured methods knows the noise of laws and runs, and nothing of other methods.",
+            "To remove this share of a model's *parameters* (not the nominal ratio), to within half a point of rounding, at the least "
+            "loss. The interval is of a new run, and the advice is the cut whose interval ends best: a law that hardly knows its curve "
+            "promises nothing. The probability of being the best of the measured methods knows the noise of laws and runs, and nothing of "
+            "other methods.",
         ),
     ]  # fmt: skip
     sentences = across(found)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from matplotlib.collections import PolyCollection
 from synthetic import METHODS, study_table
 
 from claw import latex, laws, records
@@ -80,6 +81,16 @@ def test_loss_shows_every_point_on_both_axes(fitted, table):
         shown = numbers[(numbers["axis"] == axis) & (numbers["kind"] == "measured")]
         assert sorted(shown["mean"]) == pytest.approx(sorted(cut["loss"]))
         assert sorted(shown["ratio"]) == pytest.approx(sorted(cut[axis]))
+
+
+def test_a_band_wider_than_all_measurements_is_left_to_the_numbers():
+    rows = study_table(models=("model-s",), methods=SHOWN, recovery=False)
+    rows = rows[(rows["method"] != "claw") | rows["ratio"].isin([0.1, 0.5, 0.9])]  # a parabola through four points
+    rows.loc[(rows["method"] == "claw") & (rows["ratio"] == 0.5), "loss"] += 3.0
+    drawn = paper_curves.loss(laws.fit(rows, draws=100, compare=False))
+    assert {"claw", "random"} <= set(drawn.numbers.loc[drawn.numbers["kind"] == "law", "method"])
+    for panel in drawn.figure.axes[:2]:
+        assert len([one for one in panel.collections if isinstance(one, PolyCollection)]) == len(SHOWN) - 1
 
 
 def test_many_models_go_below_each_other():

@@ -59,7 +59,8 @@ def _against_ratio(laws: Laws, response: str) -> Drawing:
             for row, axis in enumerate(axes):
                 panel = panels[block * len(axes) + row, column]
                 shown = [one for one in found[axis] if one[0].model == model]
-                numbers += [_curve(panel, laws, curve, rows, response, axis) for curve, rows in shown]
+                span = np.ptp(pd.concat([rows[response] for _, rows in shown])) if shown else 0.0
+                numbers += [_curve(panel, laws, curve, rows, response, axis, span) for curve, rows in shown]
                 panel.axhline(dense_row(laws, model)[f"{response}0"], color=style.BLACK, lw=0.7, ls=":", zorder=1)
                 panel.set(xlim=(-0.02, 1), xlabel=AXES[axis], title="" if row else model)
                 everywhere = found[axis] if response == "accuracy" else shown  # accuracy has one scale, for comparison
@@ -84,8 +85,12 @@ def dense_row(laws: Laws, model: str) -> pd.Series:
     return laws.points.rows[laws.points.rows["model"] == model].iloc[0]
 
 
-def _curve(panel, laws: Laws, curve: curves.Curve, rows: pd.DataFrame, response: str, axis: str) -> pd.DataFrame:
-    """Draw one curve and its law, where there is one; the numbers drawn."""
+def _curve(panel, laws: Laws, curve: curves.Curve, rows: pd.DataFrame, response: str, axis: str, span: float) -> pd.DataFrame:
+    """Draw one curve and its law, where there is one; the numbers drawn.
+
+    A band wider than the span of all that was measured says that the law is unknown, and would only hide the other curves: it
+    is left to the numbers.
+    """
     look = style.look(curve.method)
     named = {"axis": axis, "model": curve.model, "method": curve.method}
     cut = rows[~is_dense(rows)]
@@ -100,7 +105,9 @@ def _curve(panel, laws: Laws, curve: curves.Curve, rows: pd.DataFrame, response:
     if law is None:
         return points
     band = law.predict(np.linspace(0, law.high, GRID))
-    panel.fill_between(band["ratio"], band["confidence_low"], band["confidence_high"], color=look["color"], alpha=0.15, lw=0)
+    low, high = band["confidence_low"], band["confidence_high"]
+    if (high - low).median() <= span:
+        panel.fill_between(band["ratio"], low, high, color=look["color"], alpha=0.15, lw=0)
     panel.plot(band["ratio"], band["mean"], color=look["color"], ls=look["ls"])
     return pd.concat([points, band.drop(columns=["run_low", "run_high", "extrapolated"]).assign(kind="law", **named)])
 
