@@ -32,7 +32,7 @@ from claw.recovery.schedule import Milestone
 from claw.recovery.weights import Weights, read_about
 from claw.specs import Recovery, build
 
-PART_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
+PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
 LOOKS = 8  # measurements of held-out loss along the trunk of the longest budget
 
 
