@@ -163,6 +163,27 @@ def test_without_checkpoints_a_notebook_says_what_to_run(page, lab, name):
     assert "Run 10_compress first" in said and "Traceback" not in said and "File " not in said
 
 
+def test_stages_run_one_after_the_other_on_what_the_first_made(page, lab, folder, folder_model, train_text, heldout_text):
+    """From compression to its loss and its speed, as a person goes from notebook to notebook."""
+    give(
+        folder, "10_compress", model=quoted(folder_model), ratios="[0.25]", method=quoted("magnitude"), calibration=quoted(train_text),
+        heldout=quoted(heldout_text), heldout_tokens=512, context=64, run=quoted("runs/page"),
+    )  # fmt: skip
+    give(
+        folder, "30_evaluate", tasks="[]", heldout=quoted(heldout_text), heldout_tokens=512, context=64, run=quoted("runs/page")
+    )
+    for name in ("10_compress", "30_evaluate"):
+        ran(page, lab, name)
+        assert page.locator(".jp-OutputArea img").count() > 0
+
+
+def test_paper_figures_are_drawn(page, lab, folder):
+    give(folder, "70_paper_figures", table=quoted(TABLE), out=quoted("runs/drawn"), draws=100)
+    ran(page, lab, "70_paper_figures")
+    assert page.locator(".jp-OutputArea img").count() >= 5
+    assert len(list((folder / "runs/drawn/figures").glob("*.pdf"))) >= 5
+
+
 def test_the_report_opens_from_disk_without_network(page, table, tmp_path):
     fitted = laws.fit(table, draws=100, compare=False)
     path = report.write(tmp_path / "report.html", "made", fitted, table, [], [])
