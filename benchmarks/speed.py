@@ -18,12 +18,14 @@ from claw.prune import catalogue
 from claw.specs import Calibration
 from claw.stages import statistics_for
 
+OFF = 13  # neurons beside half the width: every multiple up to 16 rounds them elsewhere
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--methods", nargs="+", default=["magnitude", "slicegpt", "shortgpt"])
-    parser.add_argument("--ratios", nargs="+", type=float, default=[0.5, 0.9])
+    parser.add_argument("--ratios", nargs="*", type=float, default=[0.5, 0.9])
     parser.add_argument("--ratio-of", default="params", help="what a ratio counts; params is the whole model")
     parser.add_argument("--rounding", nargs="*", type=int, default=[1, 8, 16, 32, 64], help="multiples of widths to compare")
     parser.add_argument("--prompt", type=int, default=256)
@@ -65,9 +67,9 @@ def show(name: str, report: speed.SpeedReport) -> None:
 def roundings(dense, asked, choices) -> None:
     """Speed of one nominal width that falls off the grid, rounded to different multiples."""
     width = anatomy(dense).width
-    print(f"\nFFN width asked for: {width * 0.5 + 3:.0f} of {width}, rounded to multiples")
+    print(f"\nFFN width asked for: {width * 0.5 + OFF:.0f} of {width}, rounded to multiples")
     for multiple in asked.rounding:
-        small, _ = claw.compress(dense, "magnitude", 0.5 - 3 / width, ratio_of="ffn", round_to=multiple)
+        small, _ = claw.compress(dense, "magnitude", 0.5 - OFF / width, ratio_of="ffn", round_to=multiple)
         show(f"multiple {multiple:4}, width {describe(small).width:5}", claw.measure_speed(small, against=dense, **choices))
 
 
