@@ -7,7 +7,7 @@ from conftest import tiny_model
 from claw import checkpoints, data
 from claw.anatomy import anatomy
 from claw.errors import InputError
-from claw.prune import catalogue, methods, scores, surgery
+from claw.prune import catalogue, gradients, methods, scores, surgery
 from claw.prune.statistics import calibrate
 
 
@@ -133,6 +133,14 @@ def test_taylor_is_the_gradient_of_shrinking_a_unit(family, blocks, own_cache):
         groups = sum(rows.sum(1).view(parts.groups, -1).sum(1) for rows in (q, k, v))
         expected = (groups + o.sum(0).view(parts.groups, -1).sum(1)).abs()
         assert torch.allclose(found.taylor(layer.index, "heads"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_taylor_terms_hold_no_graph_of_the_blocks_they_come_from(blocks, own_cache, monkeypatch):
+    """A graph would keep float32 copies of all weights until the last batch."""
+    written = []
+    monkeypatch.setattr(gradients, "save_file", lambda tensors, path: written.extend(tensors.values()))
+    calibrate(tiny_model("llama"), blocks, gradients=True)
+    assert written and not any(term.requires_grad for term in written)
 
 
 def test_taylor_without_gradients_is_asked_for(blocks, own_cache):

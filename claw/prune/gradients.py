@@ -81,6 +81,7 @@ def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, score
     return torch.cat([inner, torch.zeros_like(hidden[:, :1])], dim=1)
 
 
+@torch.no_grad()  # else the sums would keep every block's graph, and float32 copies of its weights with it
 def _add(parts: Anatomy, layer: Layer, gradients: tuple[torch.Tensor, ...], found: dict[str, torch.Tensor]) -> None:
     weights = (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)
     q, k, v, o, gate, up, down = ((w.weight.float() * g.float()) for w, g in zip(weights, gradients, strict=True))
