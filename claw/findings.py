@@ -24,6 +24,7 @@ from claw.guide import Budget, advise, quantity
 from claw.laws import Laws, text
 from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
+from claw.prune.catalogue import is_control
 
 WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -154,10 +155,12 @@ def advice(found: Laws) -> pd.DataFrame:
                 continue
             recovered = f", then {laws.curves.tokens_text(best['tokens'])} of recovery" if best["tokens"] else ""
             unit = best["value"] / float(dense["loss0"])
+            alone = is_control(best["method"])  # which the advice names only where a model has nothing else
             rows.append(row | {
-                "do": f"{best['method']} at r = {best['ratio']:.2f}{recovered}",
+                "do": f"{'only a control was measured: ' if alone else ''}{best['method']} at r = {best['ratio']:.2f}{recovered}",
                 "loss": f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}], {unit:.2f} × dense",
-                "accuracy kept": _accuracy(found, best, dense), "best with probability": f"{best['probability']:.0%}",
+                "accuracy kept": _accuracy(found, best, dense),
+                "best with probability": "–" if alone else f"{best['probability']:.0%}",
                 "next": options.finalists["method"].iloc[1] if len(options.finalists) > 1 else "–",
             })  # fmt: skip
     return pd.DataFrame(rows)

@@ -102,6 +102,12 @@ def test_advice_never_goes_beyond_what_was_measured(fitted, table):
         assert ("nothing that was measured" in row["do"]) == (not possible)
 
 
+def test_a_control_is_not_advice():
+    table = study_table(models=("model-s",), methods=("random",), recovery=False, tasks=False, speed=False)
+    found = findings.advice(laws.fit(table, draws=100, compare=False)).iloc[0]
+    assert found["do"].startswith("only a control was measured: random") and found["best with probability"] == "–"
+
+
 def test_what_the_data_cannot_say_follows_them(fitted, table):
     words = " ".join(findings.limits(fitted, table))
     assert "3 models of 3 families" in words and "**No speed**" in words and "400k tokens" in words
