@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--methods", nargs="+", default=["magnitude", "slicegpt", "shortgpt"])
-    parser.add_argument("--ratios", nargs="*", type=float, default=[0.5, 0.9])
+    parser.add_argument("--ratios", nargs="*", type=float, default=[0.5, 0.9], help="none: only the table of roundings")
     parser.add_argument("--ratio-of", default="params", help="what a ratio counts; params is the whole model")
     parser.add_argument("--rounding", nargs="*", type=int, default=[1, 8, 16, 32, 64], help="multiples of widths to compare")
     parser.add_argument("--prompt", type=int, default=256)

@@ -164,7 +164,7 @@ def test_without_checkpoints_a_notebook_says_what_to_run(page, lab, name):
 
 
 def test_stages_run_one_after_the_other_on_what_the_first_made(page, lab, folder, folder_model, train_text, heldout_text):
-    """From compression to its loss and its speed, as a person goes from notebook to notebook."""
+    """From compression to what the small model can still do, as a person goes from notebook to notebook."""
     give(
         folder, "10_compress", model=quoted(folder_model), ratios="[0.25]", method=quoted("magnitude"), calibration=quoted(train_text),
         heldout=quoted(heldout_text), heldout_tokens=512, context=64, run=quoted("runs/page"),
