@@ -16,6 +16,7 @@ from claw.shape import Shape
 SMOLLM2 = Shape(vocabulary=49152, hidden=576, depth=30, width=1536, heads=9, groups=3, head_size=64, tied=True)
 QWEN = Shape(vocabulary=151936, hidden=1536, depth=28, width=8960, heads=12, groups=2, head_size=128, tied=True, biases="qkv")
 EVEN = Costs(dict.fromkeys(plan.AXES, ((0.5, 1.0), (0.9, 4.0))))
+NARROW = Costs(EVEN.points | {"ffn": ((0.5, 0.5), (0.9, 2.0))})  # neurons are cheap
 
 
 @settings(deadline=None, max_examples=40)
@@ -43,12 +44,25 @@ def test_costs_go_through_the_measured_points_and_never_fall():
     assert costs.excess("layers", 0.1) == float("inf")
 
 
-def test_excesses_add_while_small_and_saturate():
-    small = SMOLLM2.with_(width=768, depth=15)
-    assert EVEN.of(SMOLLM2, small) == pytest.approx(2.0)
-    bounded = Costs(EVEN.points, most=8.0)
-    assert bounded.of(SMOLLM2, small) == pytest.approx(8 * (1 - (7 / 8) ** 2))
-    assert Costs(EVEN.points, most=1e6).of(SMOLLM2, small) == pytest.approx(2.0, rel=1e-5)
+def test_cuts_within_blocks_cost_less_where_fewer_blocks_are_left():
+    assert EVEN.of(SMOLLM2, SMOLLM2.with_(width=768)) == pytest.approx(1.0)
+    assert EVEN.of(SMOLLM2, SMOLLM2.with_(width=768, hidden=288)) == pytest.approx(2.0)
+    assert EVEN.of(SMOLLM2, SMOLLM2.with_(width=768, depth=15)) == pytest.approx(1 + 0.5**allocation.GROWTH)
+
+
+@pytest.mark.parametrize(("costs", "ratio", "simple"), [(EVEN, 0.6, False), (EVEN, 0.9, False), (NARROW, 0.2, True)])
+def test_of_shapes_that_cost_alike_the_simplest_or_the_shallowest_is_taken(costs, ratio, simple):
+    """One that is cut at once if there is one; else no shape that is predicted to lose hardly more has fewer blocks."""
+    small = allocation.solve(SMOLLM2, costs, ratio, "params")
+    removed = lambda shape: plan.removed(SMOLLM2, shape, "params")
+    met = [
+        s for s in allocation.candidates(SMOLLM2, costs.points, ratio, removed) if abs(removed(s) - ratio) <= allocation.NEAR
+    ]
+    least = min(costs.of(SMOLLM2, shape) for shape in met)
+    alike = [shape for shape in met if costs.of(SMOLLM2, shape) <= least * (1 + allocation.ALIKE)]
+    at_once = [shape for shape in alike if (shape.hidden, shape.depth) == (SMOLLM2.hidden, SMOLLM2.depth)]
+    assert small in (at_once or alike) and small.depth == min(shape.depth for shape in at_once or alike)
+    assert bool(at_once) == simple
 
 
 def test_ratio_zero_is_the_dense_shape():

@@ -6,7 +6,8 @@ from conftest import tiny_model
 
 from claw import data, evaluate
 from claw.anatomy import anatomy
-from claw.prune import final_gain
+from claw.prune import final_gain, whole
+from claw.prune.statistics import calibrate
 
 FAMILIES = ("llama", "qwen2", "gemma3")
 
@@ -71,3 +72,17 @@ def test_text_that_is_not_scored_does_not_count(speaker):
         final_gain.refit(model, data.replace(blocks, ids=ids, scored=masked))
         gains.append(anatomy(model).norm.weight.clone())
     assert torch.equal(*gains)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "each"), [({"width": 16}, False), ({"depth": 3}, False), ({"depth": 2}, True), ({"hidden": 24}, True)]
+)
+def test_dimensions_are_refitted_apart_where_hidden_width_or_most_blocks_are_cut(
+    sizes, each, tokenizer, train_text, own_cache, monkeypatch
+):
+    parts = anatomy(tiny_model("llama", num_hidden_layers=4))
+    statistics = calibrate(parts.model, data.blocks(tokenizer, train_text, length=32, count=64))
+    asked = []
+    monkeypatch.setattr(final_gain, "refit", lambda model, blocks, each: asked.append(each))
+    whole.build(parts, parts.shape.with_(**sizes), statistics)
+    assert asked == [each]
