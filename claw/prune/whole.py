@@ -65,7 +65,7 @@ def build(parts: Anatomy, target: Shape, statistics: Statistics, *, refit: bool 
         small = regression.regressed(parts, target, chosen, statistics, text(statistics, "linears"))
     else:
         small = units.cut_chosen(parts, target, chosen, statistics)
-    each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # below that it only fits the text
+    each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # where less is cut that only fits the text
     final_gain.refit(small, text(statistics, "gain"), each=each)
     return small
 
