@@ -82,6 +82,7 @@ class Study(Spec):
     recovery_of: tuple[Points, ...] = ()  # which points are recovered; all where none is named
     evaluation: Evaluation = Evaluation()
     speed: Speed | None = None
+    speed_of: tuple[Points, ...] = ()  # which points are timed; all where none is named
     exclude: tuple[Points, ...] = ()  # left out of the grid
     device: Text = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -99,7 +100,7 @@ class Study(Spec):
     @model_validator(mode="after")
     def _points_are_in_the_grid(self) -> "Study":
         grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
-        for field in ("exclude", "recovery_of"):
+        for field in ("exclude", "recovery_of", "speed_of"):
             for points in getattr(self, field):
                 for name, value in ((name, value) for name, values in points.choices.items() for value in values):
                     if value not in grid[name]:
@@ -139,12 +140,21 @@ class Study(Spec):
 
     def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
         """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
-        compression = point.compression
-        asked = not self.recovery_of or any(points.fits(compression) for points in self.recovery_of)
-        if not asked or not catalogue.makes_checkpoint(compression.method):
+        if not _named(self.recovery_of, point.compression) or not catalogue.makes_checkpoint(point.compression.method):
             return ()
         recoveries = (recovery for series in self.recovery for recovery in series.recoveries)
         return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in recoveries)
+
+    def is_timed(self, experiment: Experiment) -> bool:
+        """Whether its checkpoint is timed; not after recovery, which changes no shape and so no speed."""
+        compression = experiment.compression
+        timed = self.speed is not None and experiment.recovery is None and _named(self.speed_of, compression)
+        return timed and catalogue.makes_checkpoint(compression.method)
+
+
+def _named(of: tuple[Points, ...], compression: Compression) -> bool:
+    """Whether a point is among these; every point is where none is named."""
+    return not of or any(points.fits(compression) for points in of)
 
 
 def load(path: str | Path) -> Study:

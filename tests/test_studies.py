@@ -6,6 +6,7 @@ import pytest
 
 from claw import strict_yaml, studies
 from claw.errors import InputError
+from claw.sweep import plan
 
 BASE = """
 name: s
@@ -42,10 +43,28 @@ def test_recovery_may_be_of_some_points_only():
 
 
 @pytest.mark.parametrize(
+    "more, timed",
+    [
+        ("", set()),
+        ("speed: {rounds: 3}", {"random", "magnitude"}),
+        ("speed: {rounds: 3}\nspeed_of: [{method: magnitude}]\nrecovery: [{tokens: [8192]}]", {"magnitude"}),
+        ("speed_of: [{method: magnitude}]", set()),
+    ],
+)
+def test_speed_may_be_of_some_points_only(more, timed):
+    study = parse(BASE + more)
+    found = [e for e in study.experiments if study.is_timed(e)]
+    assert {e.compression.method for e in found} == timed and not any(e.recovery for e in found)
+    records = [name for e in study.experiments for name in plan.records_of(study, e).values() if ".speed-" in name]
+    assert len(records) == len(timed)
+
+
+@pytest.mark.parametrize(
     "text, words",
     [
         (BASE + "exclude: [{method: wanda-sp}]", "exclude names method wanda-sp, which is not in this study"),
         (BASE + "recovery_of: [{ratio: 0.4}]", "recovery_of names ratio 0.4"),
+        (BASE + "speed_of: [{method: ppm}]", "speed_of names method ppm"),
         (BASE.replace("random", "randm"), r"s\.yaml, line 4: methods: unknown method 'randm'"),
         (BASE.replace("0.5", "1.5"), r"line 5: ratios\.1 = 1\.5.*less than 1"),
         (BASE.replace("name: s", "name: ../s"), "line 2: name"),

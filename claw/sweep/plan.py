@@ -96,8 +96,8 @@ def records_of(study: Study, experiment: Experiment) -> dict[str, str]:
     ways["loss"] = evaluation.loss.digest
     if evaluation.tasks and _loads_again(experiment):
         ways["tasks"] = evaluation.accuracy.digest
-    if study.speed and experiment.recovery is None and catalogue.makes_checkpoint(experiment.compression.method):
-        ways["speed"] = study.speed.digest  # recovery changes no shape, so it changes no speed
+    if study.is_timed(experiment):
+        ways["speed"] = study.speed.digest
     return {stage: records.path_of(Path(), experiment.id, stage, way).name for stage, way in ways.items()}
 
 
