@@ -145,7 +145,7 @@ def advice(found: Laws) -> pd.DataFrame:
         for share in SHARES if size > 0 else ():
             row = {"model": model, "remove": f"{share:.0%}"}
             try:
-                options = advise(found, Budget(parameters=(1 - share + ROUNDING) * size), "loss", models=(model,))
+                options = advise(found, _without(share, size), "loss", models=(model,))
             except InputError as error:
                 rows.append(row | {"do": str(error)})
                 continue
@@ -164,6 +164,11 @@ def advice(found: Laws) -> pd.DataFrame:
                 "next": options.finalists["method"].iloc[1] if len(options.finalists) > 1 else "–",
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _without(share: float, size: float) -> Budget:
+    """The parameters that are left when `share` of them is removed, with room for widths that were rounded."""
+    return Budget(parameters=(1 - share + ROUNDING) * size)
 
 
 def _accuracy(found: Laws, best: pd.Series, dense: pd.Series) -> str:
@@ -189,7 +194,7 @@ def across(found: Laws) -> list[str]:
     sentences = []
     for share in SHARES:
         try:
-            answer = advise(found, Budget(parameters=(1 - share + ROUNDING) * size), "loss")
+            answer = advise(found, _without(share, size), "loss")
         except InputError as error:
             return [str(error)]
         duel = [s for s in answer.sentences if " against " in s]

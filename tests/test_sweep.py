@@ -93,7 +93,7 @@ class Sleeper(engine.Fresh):
 def sleeping_job(folder, monkeypatch, seconds):
     """A job whose process only sleeps, beside a child that sleeps too."""
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
-    monkeypatch.setattr(engine, "start", lambda request, log: Sleeper(code))
+    monkeypatch.setattr(engine, "start", lambda request, log, **machine: Sleeper(code))
     return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
 
 

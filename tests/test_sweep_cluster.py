@@ -63,6 +63,14 @@ def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, sch
     assert [job.alone for job, *_ in sorted(ran, key=lambda one: one[1])][-2:] == [True, True]  # timed last
 
 
+def test_what_is_timed_has_all_cores_and_the_others_share_them(full_plan, monkeypatch, scheduler):
+    threads = {}
+    monkeypatch.setattr(engine, "run_job", lambda job, folder, **how: threads.update({job: how["threads"]}))
+    assert cluster.run(full_plan, lambda job: None, scheduler=scheduler) == []
+    cores = len(machine.cores())
+    assert {job.alone: count for job, count in threads.items()} == {True: cores, False: max(1, cores // 2)}
+
+
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_jobs_are_handed_over_a_window_at_a_time_and_none_is_forgotten(full_plan, most):
     queue, order, with_scheduler = cluster._Queue(full_plan.jobs), [], []

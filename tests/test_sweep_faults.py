@@ -324,6 +324,8 @@ def test_jobs_beside_each_other_share_the_cores_and_do_not_spin(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert engine.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in engine.environment()
     assert engine.environment(3, "1")["OMP_NUM_THREADS"] == "3" and engine.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
+    alone = engine.environment(4, alone=True)  # what is timed has threads that may spin
+    assert "OMP_WAIT_POLICY" not in alone and alone["OMP_NUM_THREADS"] == "4"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert engine.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
 

@@ -57,11 +57,11 @@ class Costs:
         losses = np.maximum.accumulate(losses)
         return float(np.interp(share, shares, losses)) if share <= shares[-1] + BEYOND else math.inf
 
-    def of(self, dense: Shape, small: Shape) -> float:
-        """Predicted excess loss of a shape, up to a ceiling that all cuts share: e(layers) + (depth left)^GROWTH Σ e(other axes)."""
+    def of(self, dense: Shape, small: Shape, growth: float = GROWTH) -> float:
+        """Predicted excess loss of a shape: e(layers) + (depth left)^growth Σ e(other axes)."""
         removed = {axis: 1 - getattr(small, name) / getattr(dense, name) for axis, name in plan.AXES.items()}
         excess = {axis: self.excess(axis, share) for axis, share in removed.items()}
-        return excess.pop("layers") + (small.depth / dense.depth) ** GROWTH * sum(excess.values())
+        return excess.pop("layers") + (small.depth / dense.depth) ** growth * sum(excess.values())
 
 
 def measured(parts: Anatomy, path: Path, blocks: Blocks, build: Callable[[Shape], nn.Module]) -> Costs:

@@ -179,7 +179,7 @@ def work(job: Job, folder: Path, limit: float | None, shares: Mapping[tuple, int
     """Run a job on this worker; how it ended, as a small tuple. `workers` counts those of a cluster made for this run."""
     from distributed import get_worker
 
-    share = shares.get(machine.identity(), 1)
+    share = 1 if job.alone else shares.get(machine.identity(), 1)
     gpu = machine.gpus_of(int(get_worker().name), workers) if workers else None
     stop = functools.partial(_stop_unwanted, job, folder)
     outcome = engine.attempt(

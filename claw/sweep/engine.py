@@ -117,7 +117,7 @@ def run_job(
     }  # fmt: skip
     records.write_text(request, json.dumps(description, indent=1))
     with locks.room(cache() / "machines", alone=job.alone), _open(log) as out:
-        process = start(request, out, **machine)
+        process = start(request, out, alone=job.alone, **machine)
         started = time.monotonic()
         try:
             while process.wait(1.0 if limit is None else min(1.0, limit)) is None:
@@ -141,13 +141,15 @@ def _open(log: Path) -> IO[str]:
         raise InputError(f"The log {log} cannot be written: {error}. Free disk space or correct the permissions.") from error
 
 
-def environment(threads: int | None = None, gpu: str | None = None) -> dict[str, str]:
+def environment(threads: int | None = None, gpu: str | None = None, *, alone: bool = False) -> dict[str, str]:
     """Environment of a job that may use this many processor threads (all, if not said) and these GPUs.
 
-    Threads that spin while they wait take the processor from the jobs beside them, so they are told to sleep.
+    Threads that spin while they wait take the processor from the jobs beside them, so they are told to sleep; not those of a
+    job that is `alone` on its machine, because a thread that sleeps wakes up late, and that would be timed.
     """
     own = dict(os.environ)
-    own.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not alone:
+        own.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         own.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
     if gpu is not None:
@@ -160,11 +162,15 @@ def _server(environment: tuple[tuple[str, str], ...], folder: str) -> warm.Serve
     return warm.Server(dict(environment), folder)
 
 
-def start(request: Path, log: IO, threads: int | None = None, gpu: str | None = None) -> "warm.ForkedJob | Fresh":
-    """Start the process of a job: a copy of a warm one, or a fresh one where copying a process is not safe (macOS)."""
+def start(request: Path, log: IO, **machine) -> "warm.ForkedJob | Fresh":
+    """Start the process of a job: a copy of a warm one, or a fresh one where copying a process is not safe (macOS).
+
+    `machine` is passed on to `environment`.
+    """
+    own = environment(**machine)
     if sys.platform == "linux":
-        return _server(tuple(sorted(environment(threads, gpu).items())), os.getcwd()).start(request, log)
-    return Fresh(request, log, environment(threads, gpu))
+        return _server(tuple(sorted(own.items())), os.getcwd()).start(request, log)
+    return Fresh(request, log, own)
 
 
 class Fresh:
