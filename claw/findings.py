@@ -79,6 +79,26 @@ def exponents(found: Laws) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def speeds(found: Laws) -> pd.DataFrame:
+    """Speed laws of prefill and decode against the share removed that each follows, and the speed-up they give at half of it."""
+    parts = []
+    for response in laws.speed.responses(found.points):
+        axis = laws.speed.axis_of(found.points, response)
+        frame = text.across_table(found, response, axis)
+        for number, name in enumerate(frame["law"] if len(frame) else ()):
+            law = found.law(name, response, axis=axis, family="speed")
+            if "size" in laws.families.find(name, "speed").needs:  # says another speed-up for each size
+                continue
+            half = law.predict([0.5], 1.0).iloc[0]
+            frame.loc[number, "half of it removed"] = (
+                f"{half['mean']:.2f} [{half['confidence_low']:.2f}, {half['confidence_high']:.2f}]"
+            )
+        frame.insert(0, "of", response.removeprefix("speedup_").replace("_", " "))
+        frame.insert(1, "against", axis)
+        parts.append(frame.drop(columns=["R² uncentred", "BIC", "anchor error"], errors="ignore").fillna("–"))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
 def critical(found: Laws, threshold: float) -> pd.DataFrame:
     """How far for `threshold` × the dense loss, as nominal ratio and as share of parameters: by the law across models, by curve."""
     rows = []
@@ -290,6 +310,11 @@ def page(table: pd.DataFrame, found: Laws, name: str, published: pd.DataFrame | 
             "Laws across models", exponents(found),
             "Coefficients with bias-reduced clustered intervals. α, β, γ are the exponents of L = L0^α (1+r)^β (1+1/(D+1))^γ, D in "
             "millions of tokens. *anchor error*: how far the law misses the dense model at r = 0, D = 0.",
+        ),
+        *_optional(
+            "How much faster", speeds(found),
+            "Speed-up S over the dense model on the machine that measured it, against the share ρ truly removed: κ = 1 and f = 1 would be all "
+            "that FLOPs (prefill) or bytes (decode) allow, λ is the change of κ per tenfold size. Bias-reduced clustered intervals.",
         ),
         *_optional(
             "How far for 10 % more loss", critical(found, 1.1), "The largest ratio with its interval (where the law's band meets 1.1 × L0)."

@@ -116,6 +116,20 @@ def test_what_the_data_cannot_say_follows_them(fitted, table):
     assert "1 model of 1 family" in words and "**No recovery**" in words and "Accuracy" not in words
 
 
+def test_speed_laws_say_what_half_gives(text):
+    assert "## How much faster" not in text  # nothing was timed
+    found = laws.fit(study_table(methods=SHOWN, recovery=False, tasks=False))
+    shown = findings.speeds(found).set_index(["of", "law"])["half of it removed"]
+    assert len(shown) and set(shown.index.get_level_values("of")) <= {"prefill", "decode"}
+    for (of, form), words in shown.items():
+        response = f"speedup_{of}"
+        law = found.law(form, response, axis=laws.speed.axis_of(found.points, response), family="speed")
+        assert (words == "–") == (form == "speed-power")  # which differs by size
+        if form == "speed-power-one-size":
+            value, low, high = map(float, re.findall(r"[\d.]+", words))
+            assert value == pytest.approx(2 ** law.coefficients[0], abs=0.006) and low < value < high
+
+
 def test_published_numbers_stand_beside_ours(text, table):
     line = next(line for line in text.splitlines() if "a \\| card" in line)
     dense = table[(table["method"] == "dense") & (table["model"] == "model-s")].iloc[0]
