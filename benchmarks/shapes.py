@@ -1,0 +1,91 @@
+"""How well the costs of single axes predict models that are cut on several: `claw` chooses its shapes by them.
+
+python benchmarks/shapes.py                 # 24 shapes drawn at random; resumes where it stopped
+python benchmarks/shapes.py --shapes 8
+
+Budgets are drawn evenly from 10 to 90 %, and a shape evenly from all that meet them. Each is built and its held-out excess loss
+compared with what rules would have said beforehand: that of `claw`, and the plain sum of the costs. Also prints the GROWTH that
+would have fitted these shapes best.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from methods import setting
+from scipy.optimize import minimize_scalar
+from scipy.stats import spearmanr
+
+import claw
+from claw import evaluate
+from claw.anatomy import anatomy
+from claw.prune import allocation, plan, whole
+from claw.shape import Shape
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--shapes", type=int, default=24)
+    parser.add_argument("--calibration-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--heldout-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-shapes"))
+    asked = parser.parse_args()
+
+    model, calibration, heldout = setting(asked)
+    parts, statistics = anatomy(model), claw.calibrate(model, calibration)
+    dense, costs = parts.shape, whole.costs(parts, statistics)
+    path = asked.out / "rows.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    shapes = drawn(dense, costs, asked.shapes, asked.seed)
+    dense_loss = evaluate.cross_entropy(model, heldout).mean
+    print("  hidden  blocks  groups   width  removed  measured  predicted", flush=True)
+    excess = []
+    for shape in shapes:
+        found = next((row["excess"] for row in known if row["shape"] == dataclasses.asdict(shape)), None)
+        if found is None:
+            found = evaluate.cross_entropy(whole.build(parts, shape, statistics), heldout).mean - dense_loss
+            with path.open("a") as file:
+                file.write(json.dumps({"shape": dataclasses.asdict(shape), "excess": found}) + "\n")
+        excess.append(found)
+        removed = plan.removed(dense, shape, "params")
+        print(f"  {shape.hidden:6}  {shape.depth:6}  {shape.groups:6}  {shape.width:6}  {removed:7.3f}  {found:8.3f}  "
+              f"{costs.of(dense, shape):9.3f}", flush=True)  # fmt: skip
+    report(dense, costs, shapes, np.array(excess))
+
+
+def drawn(dense: Shape, costs: allocation.Costs, count: int, seed: int) -> list[Shape]:
+    """Shapes whose costs are known on every axis, at budgets drawn evenly."""
+    generator, found = np.random.default_rng(seed), []
+    while len(found) < count:
+        ratio = generator.uniform(0.1, 0.9)
+        removed = lambda shape: plan.removed(dense, shape, "params")
+        near = [
+            shape
+            for shape in allocation.candidates(dense, costs.points, ratio, removed)
+            if abs(removed(shape) - ratio) <= allocation.NEAR and np.isfinite(costs.of(dense, shape))
+        ]
+        if near:
+            found.append(near[generator.integers(len(near))])
+    return found
+
+
+def report(dense: Shape, costs: allocation.Costs, shapes: list[Shape], excess: np.ndarray) -> None:
+    """Root mean square error of each rule, and the power that fits best."""
+    off = lambda growth: float(np.sqrt(np.mean((predicted(growth) - excess) ** 2)))
+    predicted = lambda growth: np.array([costs.of(dense, shape, growth) for shape in shapes])
+    best = minimize_scalar(off, bounds=(0, 6), method="bounded")
+    print(f"rms error over {len(shapes)} shapes, nats per token")
+    print(f"  claw's rule, power {allocation.GROWTH:<4g}     {off(allocation.GROWTH):.3f}")
+    print(f"  plain sum of the costs     {off(0):.3f}")
+    print(f"  best power {best.x:<4.2f}            {best.fun:.3f}")
+    order = spearmanr(predicted(allocation.GROWTH), excess).statistic
+    print(f"rank correlation of claw's rule with what was measured: {order:.2f}")
+
+
+if __name__ == "__main__":
+    main()
