@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from methods import setting
+from methods import rows, setting
 from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
 
@@ -38,9 +38,8 @@ def main() -> None:
     model, calibration, heldout = setting(asked)
     parts, statistics = anatomy(model), claw.calibrate(model, calibration)
     dense, costs = parts.shape, whole.costs(parts, statistics)
-    path = asked.out / "rows.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    asked.out.mkdir(parents=True, exist_ok=True)
+    known = rows(asked.out)
     shapes = drawn(dense, costs, asked.shapes, asked.seed)
     dense_loss = evaluate.cross_entropy(model, heldout).mean
     print("  hidden  blocks  groups   width  removed  measured  predicted", flush=True)
@@ -49,7 +48,7 @@ def main() -> None:
         found = next((row["excess"] for row in known if row["shape"] == dataclasses.asdict(shape)), None)
         if found is None:
             found = evaluate.cross_entropy(whole.build(parts, shape, statistics), heldout).mean - dense_loss
-            with path.open("a") as file:
+            with (asked.out / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({"shape": dataclasses.asdict(shape), "excess": found}) + "\n")
         excess.append(found)
         removed = plan.removed(dense, shape, "params")

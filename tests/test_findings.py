@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import study_table
 
-from claw import datasheet, findings, laws, records, studies
+from claw import datasheet, findings, laws, recommend, records, studies
 from claw.cli import main
 from claw.errors import InputError
 
@@ -83,7 +83,7 @@ def test_the_same_table_gives_the_same_pages(folder, text):
 
 def test_a_true_ratio_reorders_methods_that_count_differently(fitted):
     """slicegpt removes more of the model per unit of its ratio, so at equal shares it moves up."""
-    found = findings.orders(fitted)
+    found = recommend.orders(fitted)
     moved = found[found["at an equal share of parameters"] != "the same"]
     assert len(moved)
     one = moved.iloc[-1]
@@ -94,7 +94,7 @@ def test_a_true_ratio_reorders_methods_that_count_differently(fitted):
 
 
 def test_advice_never_goes_beyond_what_was_measured(fitted, table):
-    found = findings.advice(fitted)
+    found = recommend.advice(fitted)
     assert list(found["remove"].unique()) == ["10%", "30%", "50%", "70%", "90%"]
     most = table.groupby("model")["ratio_params"].max()
     for _, row in found.iterrows():
@@ -104,7 +104,7 @@ def test_advice_never_goes_beyond_what_was_measured(fitted, table):
 
 def test_a_control_is_not_advice():
     table = study_table(models=("model-s",), methods=("random",), recovery=False, tasks=False, speed=False)
-    found = findings.advice(laws.fit(table, draws=100, compare=False)).iloc[0]
+    found = recommend.advice(laws.fit(table, draws=100, compare=False)).iloc[0]
     assert found["do"].startswith("only a control was measured: random") and found["best with probability"] == "–"
 
 
