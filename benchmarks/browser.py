@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from claw import laws, records, report
+from claw import laws, records
 from claw.laws import simulate
 from claw.laws.simulate import Design
+from claw.show import report
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -56,7 +57,7 @@ def main() -> None:
             page = pages.page(browser)
             page.goto(address, timeout=180_000)
             tell("explorer as a Voilà page", widgets(page, chosen.moves))
-        path = report.write(folder / "report.html", "made", laws.fit(table, draws=100, compare=False), table, [], [])
+        path = report.write_report(folder / "report.html", "made", laws.fit(table, draws=100, compare=False), table, [], [])
         page = pages.page(browser)
         page.goto(path.as_uri())
         page.evaluate(WATCH, [page.locator(".sentence").element_handle(), page.locator(".claw-slider svg").element_handle()])
@@ -66,7 +67,7 @@ def main() -> None:
 def made():
     """A study of three models and two methods with loss, accuracy and speed."""
     design = Design(models=3, methods=("magnitude", "wanda-sp"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6))
-    table = simulate.table(design, simulate.TRUTHS)
+    table = simulate.simulated_table(design, simulate.TRUTHS)
     return table.assign(speedup_decode=(1 - table["ratio_params"]) ** -0.8)
 
 

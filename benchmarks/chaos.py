@@ -151,7 +151,7 @@ class Chaos:
 
 def _result(path: Path) -> str | None:
     """The result of a record as text, without times; None for a record that is damaged."""
-    content = records.read(path)
+    content = records.read_record(path)
     if content is None:
         return None
     if content["status"] == "failed":

@@ -20,8 +20,8 @@ import pandas as pd
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from claw.laws import clusters, curves, families, forms, pooled, simulate
-from claw.laws.points import read
+from claw.laws import catalogue, clusters, curves, forms, pooled, simulate
+from claw.laws.points import read_points
 from claw.laws.sample import ALL, gather
 from claw.laws.simulate import Design, Truth
 
@@ -67,8 +67,8 @@ def prepared(response: str, truth: Truth, models: int, rng: np.random.Generator)
     budgets = {"post-training": (1e6, 5e6, 25e6)}.get(truth.family, (0, 1e6, 5e6, 25e6) if recovered else (0,))
     frame = simulate.rows(Design(models=models, tokens=budgets), rng)
     frame[response] = simulate.draw(frame, replace(truth, noise=0.0, between={}), response, rng)
-    form = families.find(truth.form, truth.family)
-    sample = gather(read(frame.assign(loss=frame.get("loss", 3.0))), form, response, recovered=recovered)
+    form = catalogue.find_form(truth.form, truth.family)
+    sample = gather(read_points(frame.assign(loss=frame.get("loss", 3.0))), form, response, recovered=recovered)
     return form, sample
 
 
@@ -89,7 +89,9 @@ def coverage(
     for _ in range(draws):
         try:
             found = simulated(sample, form, response, truth, rng)
-            law = pooled.fit(found, form, truth.family, response, "ratio", ALL, level=LEVEL, seed=0, draws=999, kinds=kinds)
+            law = pooled.fit_pooled(
+                found, form, truth.family, response, "ratio", ALL, level=LEVEL, seed=0, draws=999, kinds=kinds
+            )
         except ValueError:
             lost += 1
             continue
@@ -163,7 +165,7 @@ def bands(response: str, truth: Truth, models: int, draws: int) -> pd.DataFrame:
     for _ in range(draws):
         drawn = simulated(sample, form, response, truth, rng)
         found = replace(rest, y=drawn.y[~mask], target=drawn.target[~mask])
-        law = pooled.fit(found, form, truth.family, response, "ratio", ALL, level=LEVEL, draws=999, kinds=("mixed",))
+        law = pooled.fit_pooled(found, form, truth.family, response, "ratio", ALL, level=LEVEL, draws=999, kinds=("mixed",))
         band = law.predict(GRID, dense, 0.0, chance=simulate.CHANCE, model=first)
         fresh, again = simulate.draw(new, truth, response, rng), drawn.y[mask]
         for kind, value in (("confidence", mean), ("model", fresh), ("run", again)):
@@ -177,12 +179,12 @@ def curve_bands(draws: int) -> pd.DataFrame:
     rng, ratios = np.random.default_rng(3), np.arange(10) / 10
     rows = []
     for form, theta in (("quadratic", [3.0, 1.0, 4.0]), ("linear", [0.6, -0.3])):
-        law, response = families.find(form), "loss" if form == "quadratic" else "accuracy"
+        law, response = catalogue.find_form(form), "loss" if form == "quadratic" else "accuracy"
         truth, hits, estimates = law.design({"r": ratios}) @ theta, [], []
         frame = pd.DataFrame({"model": "m", "method": ["dense"] + ["random"] * 9, "ratio": ratios, f"{response}0": truth[0]})
         for _ in range(draws):
             y = truth + rng.normal(0, 0.05, 10)
-            found = curves.fit(frame.assign(**{response: y}), curves.Curve("m", "random"), response, form, level=LEVEL)
+            found = curves.fit_curve(frame.assign(**{response: y}), curves.CurveKey("m", "random"), response, form, level=LEVEL)
             band, fresh = found.predict(GRID), law.design({"r": GRID}) @ theta
             inside = (found.intervals[:, 0] <= theta) & (theta <= found.intervals[:, 1])
             held = (band["confidence_low"] <= fresh) & (fresh <= band["confidence_high"])

@@ -27,11 +27,13 @@ import torch
 from lm_eval import evaluate
 from lm_eval.models.huggingface import HFLM
 
-from claw import data, lm, models, tasks
-from claw.anatomy import Anatomy, anatomy
 from claw.engine.decoder import Decoder
-from claw.evaluate import cross_entropy
-from claw.lm import ClawLM
+from claw.evaluate import lm_eval_model, tasks
+from claw.evaluate.held_out import cross_entropy
+from claw.evaluate.lm_eval_model import ClawLM
+from claw.models import load
+from claw.models.anatomy import Anatomy, anatomy
+from claw.texts import token_blocks
 
 PLAN = (
     "arc_easy:0", "arc_challenge:0", "hellaswag:0", "piqa:0", "winogrande:0", "mmlu:0", "mmlu:5", "arc_challenge:5",
@@ -65,7 +67,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    model, tokenizer = models.load(asked.model, dtype=asked.dtype, device=asked.device)
+    model, tokenizer = load.load(asked.model, dtype=asked.dtype, device=asked.device)
     parts = anatomy(model)
     print(describe(asked, parts), flush=True)
     rows = []
@@ -166,8 +168,8 @@ def run(
 
 def forget() -> None:
     """Drop what claw keeps of encoded requests, so that every run starts from texts."""
-    lm._encode_pairs.cache_clear()
-    lm._forest.cache_clear()
+    lm_eval_model._encode_pairs.cache_clear()
+    lm_eval_model._forest.cache_clear()
 
 
 class hooked:
@@ -270,7 +272,7 @@ def clock(call: Callable) -> float:
 def held_out(model, tokenizer, parts: Anatomy, tokens: int = 4096, context: int = 512) -> str:
     """Rate of held-out cross-entropy, which scores every token, and its roofline fraction."""
     tokens *= 64 if parts.device.type == "cuda" else 1
-    blocks = data.blocks(tokenizer, "wikipedia-heldout", length=context, count=tokens // context, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, "wikipedia-heldout", length=context, count=tokens // context, purpose="heldout")
     fractions, rates = [], []
     for _ in range(3):
         rate = matmul_rate(parts)

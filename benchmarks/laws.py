@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000)
     chosen = parser.parse_args()
     methods = [f"method-{i}" for i in range(chosen.methods)]
-    table = simulate.table(Design(methods=methods, tokens=(0, 1e6, 1e7), seeds=chosen.seeds), simulate.TRUTHS)
+    table = simulate.simulated_table(Design(methods=methods, tokens=(0, 1e6, 1e7), seeds=chosen.seeds), simulate.TRUTHS)
     started, worked = time.perf_counter(), time.process_time()
     fitted = laws.fit(table, draws=chosen.draws)
     seconds, work = time.perf_counter() - started, time.process_time() - worked

@@ -21,13 +21,17 @@ import torch
 from peers import PEERS
 
 import claw
-from claw import checkpoints, environment, evaluate, models
-from claw.anatomy import anatomy
+from claw import provenance
 from claw.errors import InputError
-from claw.prune import catalogue, whole
+from claw.evaluate import held_out
+from claw.models import load
+from claw.models.anatomy import anatomy
+from claw.prune import whole
+from claw.specs import methods
+from claw.stages import checkpoints
 
 RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-OURS = [name for name in catalogue.names() if catalogue.makes_checkpoint(name)]
+OURS = [name for name in methods.method_names() if methods.makes_checkpoint(name)]
 
 
 def main() -> None:
@@ -67,7 +71,7 @@ def remaining(method: str, asked: argparse.Namespace) -> list[float]:
 
 def setting(asked: argparse.Namespace):
     """The model, its calibration blocks and its held-out blocks."""
-    model, tokenizer = models.load(asked.model)
+    model, tokenizer = load.load(asked.model)
     calibration = claw.blocks(tokenizer, "wikipedia-train", count=asked.calibration_blocks, seed=asked.seed)
     heldout = claw.blocks(tokenizer, "wikipedia-heldout", purpose="heldout", count=asked.heldout_blocks)
     return model, calibration, heldout
@@ -77,10 +81,10 @@ def measure(method: str, asked: argparse.Namespace) -> None:
     """All remaining ratios of one method, each written as soon as it is known."""
     model, calibration, heldout = setting(asked)
     dense = anatomy(model).shape.parameters
-    dense_loss = evaluate.cross_entropy(model, heldout).mean
+    dense_loss = held_out.cross_entropy(model, heldout).mean
     statistics = None
-    if method not in PEERS and catalogue.needs_statistics(method):
-        statistics = claw.calibrate(model, calibration, gradients=catalogue.needs_gradients(method))
+    if method not in PEERS and methods.needs_statistics(method):
+        statistics = claw.calibrate(model, calibration, gradients=methods.needs_gradients(method))
     if method == "claw":  # like calibration: once per model and text
         started = time.perf_counter()
         whole.costs(anatomy(model), statistics)
@@ -99,9 +103,9 @@ def measure(method: str, asked: argparse.Namespace) -> None:
             small, row["error"] = None, f"{type(error).__name__}: {error}"[:200]
         if small is not None:
             row["seconds"] = time.perf_counter() - started
-            row["peak_gb"] = environment.peak_memory() / 1e9
+            row["peak_gb"] = provenance.resident_peak() / 1e9
             row["true"] = 1 - anatomy(small).shape.parameters / dense
-            row["loss"] = evaluate.cross_entropy(small, heldout).mean
+            row["loss"] = held_out.cross_entropy(small, heldout).mean
             row["plain"] = reloads(small)
         asked.out.mkdir(parents=True, exist_ok=True)
         with (asked.out / "rows.jsonl").open("a") as out:
@@ -138,7 +142,7 @@ def show(asked: argparse.Namespace) -> None:
         excess = grid - frame["dense_loss"].iloc[0]
         peer = excess[excess.index.isin(PEERS)].min()
         others = [name for name in excess.index if name not in PEERS and name != "claw"]
-        plain = [name for name in others if not name.endswith(catalogue.RIDGE)]
+        plain = [name for name in others if not name.endswith(methods.RIDGE)]
         table = pd.DataFrame({"claw": excess.loc["claw"], "best peer": peer, "claw / best peer": excess.loc["claw"] / peer,
                               "best re-implementation": excess.loc[plain].min(), "best +ridge": excess.loc[others].min()})  # fmt: skip
         print("\nexcess loss over dense")
@@ -175,7 +179,7 @@ def match(asked: argparse.Namespace) -> None:
         for seed in (0, 1, 2) if "PruneNet" in peer else (0,):
             small, report = claw.compress(model, method, 0.3, seed=seed, round_to=1)
             theirs = PEERS[peer](copy.deepcopy(model), report.ratio_params, calibration.ids, seed)
-            losses = [evaluate.cross_entropy(one, heldout).mean for one in (small, theirs)]
+            losses = [held_out.cross_entropy(one, heldout).mean for one in (small, theirs)]
             sizes = [anatomy(one).width for one in (small, theirs)]
             print(
                 f"{method} seed {seed}: ours {losses[0]:.3f} (width {sizes[0]}), {peer} {losses[1]:.3f} (width {sizes[1]})",

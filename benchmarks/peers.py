@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from claw.anatomy import anatomy
-from claw.prune import plan
+from claw.models.anatomy import anatomy
+from claw.prune import targets
 
 Peer = Callable[[nn.Module, float, torch.Tensor, int], nn.Module | None]
 
@@ -22,7 +22,7 @@ Peer = Callable[[nn.Module, float, torch.Tensor, int], nn.Module | None]
 def ffn_share(model: nn.Module, target: float) -> float | None:
     """Share of feed-forward neurons to remove so that `target` of all parameters goes; None beyond reach."""
     shape = anatomy(model).shape
-    most = plan.removed(shape, shape.with_(width=1), "params")
+    most = targets.removed(shape, shape.with_(width=1), "params")
     share = target / most
     return share if share < 0.995 else None
 
@@ -83,7 +83,7 @@ def torch_pruning(importance: str) -> Peer:
         for _ in range(30):  # the one ratio of both widths that removes the target
             middle = (low + high) / 2
             small = shape.with_(width=int(shape.width * (1 - middle)), hidden=int(shape.hidden * (1 - middle)))
-            low, high = (middle, high) if plan.removed(shape, small, "params") < target else (low, middle)
+            low, high = (middle, high) if targets.removed(shape, small, "params") < target else (low, middle)
         model.config._attn_implementation = "eager"
         model.config.use_cache = False
         model = model.float()

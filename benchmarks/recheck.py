@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--tasks", action="store_true", help="score the tasks again, too")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recheck-") as folder:
-        from claw.archives import cache
+        from claw.models.archives import cache
 
         fresh = Path(folder) / "cache"
         fresh.mkdir()
@@ -86,9 +86,11 @@ def title(record: dict) -> str:
 
 def remake(record: dict, folder: Path) -> dict:
     """The loss record of the same experiment, made again in `folder`."""
-    from claw import models, records, stages
-    from claw.parameters import CompressParameters, RecoverParameters
-    from claw.recovery import stage as recovery_stage
+    from claw import records
+    from claw.models import load
+    from claw.specs.notebooks import CompressParameters, RecoverParameters
+    from claw.stages import compress
+    from claw.stages import recover as recovery_stage
 
     compression, recovery, result = record["spec"]["compression"], record["spec"]["recovery"], record["result"]
     blocks = math.ceil(result["tokens"] / (result["context"] - 1))
@@ -104,13 +106,13 @@ def remake(record: dict, folder: Path) -> dict:
     )
     same = {name: compression[name] for name in ("model", "method", "ratio_of", "seed")}
     asked = CompressParameters(**shared, **calibration, **same, ratios=(compression["ratio"],))
-    model, tokenizer = models.load(asked.model, dtype=asked.dtype)
-    found = stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
+    model, tokenizer = load.load(asked.model, dtype=asked.dtype)
+    found = compress.compress_curve(asked, model, tokenizer, compress.statistics_for_curve(asked.curve, model, tokenizer))
     if recovery:
         del model
         (point,) = asked.curve.experiments
         given = {**recovery, "tokens": (recovery["tokens"],)}
-        series = RecoverParameters(**shared, **given, checkpoints=(str(stages.checkpoint_folder(folder, point)),))
+        series = RecoverParameters(**shared, **given, checkpoints=(str(compress.checkpoint_folder(folder, point)),))
         found = recovery_stage.recover_checkpoints(series)
     again = next(r for r in found if r["stage"] == "loss" and r["experiment"] == record["experiment"])
     assert records.checksum(again) == again["checksum"]
@@ -132,11 +134,12 @@ def compare_loss(record: dict, again: dict) -> bool:
 
 def compare_tasks(record: dict, folder: Path) -> bool:
     """Score a re-made checkpoint's tasks as the record did; print both, and whether every answer is the same."""
-    from claw import models, tasks
+    from claw.evaluate import tasks
+    from claw.models import load
 
     result = record["result"]
     rows = {(row["task"], row["metric"]): row["value"] for row in result["rows"]}
-    model, tokenizer = models.load(str(folder / "checkpoints" / record["experiment"]), dtype=record["environment"]["dtype"])
+    model, tokenizer = load.load(str(folder / "checkpoints" / record["experiment"]), dtype=record["environment"]["dtype"])
     names = tuple(dict.fromkeys(task for task, _ in rows))
     hub = any(row["source"] == "hub" for row in result["rows"])
     frame, samples = tasks.score_tasks(
@@ -161,7 +164,7 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
     from torch.nn.functional import cross_entropy
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from claw import data
+    from claw.texts import token_blocks
 
     name = next((name for name in drawn if (folder / "checkpoints" / name).is_dir()), None)
     if name is None:
@@ -170,7 +173,7 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
     result, place = loss[name]["result"], folder / "checkpoints" / name
     count = math.ceil(result["tokens"] / (result["context"] - 1))
     tokenizer = AutoTokenizer.from_pretrained(place)
-    blocks = data.blocks(tokenizer, result["corpus"], length=result["context"], count=count, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, result["corpus"], length=result["context"], count=count, purpose="heldout")
     dtype = getattr(torch, loss[name]["environment"]["dtype"])
     model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, trust_remote_code=False).eval()
     total, tokens = 0.0, 0

@@ -16,11 +16,11 @@ import transformers
 from torch.nn import functional as F
 
 import claw
-from claw import models
-from claw.anatomy import anatomy
+from claw.models import load
+from claw.models.anatomy import anatomy
 from claw.recovery import recipes, schedule
 from claw.recovery.run import Run
-from claw.specs import Recovery
+from claw.specs.experiment import Recovery
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def limits(model, asked) -> dict[str, float]:
             spent += time.perf_counter() - started
         taken.append(spent)
     work = 2 * tokens * sum(linear.weight.numel() for linear in [*linears, parts.head])
-    return {"1024³ product": models.matmul_rates(model.device)[asked.dtype], "own products": work / min(taken[1:])}
+    return {"1024³ product": load.matmul_rates(model.device)[asked.dtype], "own products": work / min(taken[1:])}
 
 
 if __name__ == "__main__":

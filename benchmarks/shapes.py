@@ -19,10 +19,10 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
 
 import claw
-from claw import evaluate
-from claw.anatomy import anatomy
-from claw.prune import allocation, plan, whole
-from claw.shape import Shape
+from claw.evaluate import held_out
+from claw.models.anatomy import anatomy
+from claw.models.shape import Shape
+from claw.prune import allocation, targets, whole
 
 
 def main() -> None:
@@ -41,17 +41,17 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     known = rows(asked.out)
     shapes = drawn(dense, costs, asked.shapes, asked.seed)
-    dense_loss = evaluate.cross_entropy(model, heldout).mean
+    dense_loss = held_out.cross_entropy(model, heldout).mean
     print("  hidden  blocks  groups   width  removed  measured  predicted", flush=True)
     excess = []
     for shape in shapes:
         found = next((row["excess"] for row in known if row["shape"] == dataclasses.asdict(shape)), None)
         if found is None:
-            found = evaluate.cross_entropy(whole.build(parts, shape, statistics), heldout).mean - dense_loss
+            found = held_out.cross_entropy(whole.build_shape(parts, shape, statistics), heldout).mean - dense_loss
             with (asked.out / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({"shape": dataclasses.asdict(shape), "excess": found}) + "\n")
         excess.append(found)
-        removed = plan.removed(dense, shape, "params")
+        removed = targets.removed(dense, shape, "params")
         print(f"  {shape.hidden:6}  {shape.depth:6}  {shape.groups:6}  {shape.width:6}  {removed:7.3f}  {found:8.3f}  "
               f"{costs.of(dense, shape):9.3f}", flush=True)  # fmt: skip
     report(dense, costs, shapes, np.array(excess))
@@ -62,10 +62,10 @@ def drawn(dense: Shape, costs: allocation.Costs, count: int, seed: int) -> list[
     generator, found = np.random.default_rng(seed), []
     while len(found) < count:
         ratio = generator.uniform(0.1, 0.9)
-        removed = lambda shape: plan.removed(dense, shape, "params")
+        removed = lambda shape: targets.removed(dense, shape, "params")
         near = [
             shape
-            for shape in allocation.candidates(dense, costs.points, ratio, removed)
+            for shape in allocation.candidate_shapes(dense, costs.points, ratio, removed)
             if abs(removed(shape) - ratio) <= allocation.NEAR and np.isfinite(costs.of(dense, shape))
         ]
         if near:

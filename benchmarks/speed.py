@@ -11,12 +11,12 @@ import argparse
 import torch
 
 import claw
-from claw import speed
-from claw.anatomy import anatomy, describe
 from claw.errors import InputError
-from claw.prune import catalogue
-from claw.specs import Calibration
-from claw.stages import statistics_for
+from claw.evaluate import timing
+from claw.models.anatomy import anatomy, describe
+from claw.specs import methods
+from claw.specs.experiment import Calibration
+from claw.stages.compress import statistics_for
 
 OFF = 13  # neurons beside half the width: every multiple up to 16 rounds them elsewhere
 
@@ -42,8 +42,8 @@ def main() -> None:
     print(f"{'method':24} {'ratio':>5} {'true':>5}  phase   batch  speed-up [95 % interval]  ideal  of ideal  memory")
     for method in asked.methods:
         statistics = None
-        if catalogue.needs_statistics(method):
-            gradients = catalogue.needs_gradients(method)
+        if methods.needs_statistics(method):
+            gradients = methods.needs_gradients(method)
             statistics = statistics_for(Calibration(), 0, dense, tokenizer, gradients=gradients)
         for ratio in asked.ratios:
             try:
@@ -56,7 +56,7 @@ def main() -> None:
         roundings(dense, asked, choices)
 
 
-def show(name: str, report: speed.SpeedReport) -> None:
+def show(name: str, report: timing.SpeedReport) -> None:
     for one in report.timings:
         print(
             f"{name}  {one.phase:8}{one.batch:5}  {one.speedup:6.2f} [{one.low:.2f}, {one.high:.2f}]".ljust(len(name) + 42)

@@ -20,13 +20,14 @@ import pandas as pd
 import psutil
 import tiny
 
-from claw import records, studies
-from claw.sweep import cluster, engine, plan, status, study_run
+from claw import records
+from claw.specs import study as studies
+from claw.sweep import cluster, plan, run_jobs, status, study_run
 
 ONE = """
 import json, sys
 from claw import models, stages
-from claw.parameters import CompressParameters
+from claw.specs.notebooks import CompressParameters
 asked = CompressParameters.model_validate_json(sys.argv[1])
 model, tokenizer = models.load(asked.model, dtype=asked.dtype)
 stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
@@ -37,7 +38,7 @@ COMPUTE = ("claw.load(", "statistics_for_curve", "stages.compress(", "recover_ch
 
 def made(project: Path, name: str, **changes) -> plan.Plan:
     """The plan of a study whose run begins anew."""
-    study = studies.load(tiny.study(project, name, **changes))
+    study = studies.load_study(tiny.study(project, name, **changes))
     shutil.rmtree(project / "runs" / name, ignore_errors=True)
     return plan.make(study, project / "runs" / name)
 
@@ -83,7 +84,7 @@ def throughput(project: Path, asked: argparse.Namespace) -> None:
             if way == "shell loop":
                 loop(curves, ratios[: asked.loop], project / "loop-cache")
             else:
-                failures = engine.run(few) if way == "claw run" else cluster.run(few, workers=2)
+                failures = run_jobs.run_in_turn(few) if way == "claw run" else cluster.run_on_workers(few, workers=2)
                 assert not failures, failures
             count = asked.loop if way == "shell loop" else len(ratios)
             rows.append((number, method, way, count, time.perf_counter() - wall, processor() - cpu))
@@ -111,7 +112,7 @@ def overhead(project: Path, asked: argparse.Namespace) -> None:
         evaluation={"tokens": asked.tokens, "context": 512},
     )  # fmt: skip
     began, times = time.perf_counter(), []
-    engine.run(made_plan, lambda job: times.append(time.perf_counter()))
+    run_jobs.run_in_turn(made_plan, lambda job: times.append(time.perf_counter()))
     walls = np.diff([began, *times])
     rows = []
     for job, wall in zip(made_plan.jobs, walls, strict=True):
@@ -139,7 +140,9 @@ def overhead(project: Path, asked: argparse.Namespace) -> None:
 def empty(project: Path, asked: argparse.Namespace) -> None:
     """Print time per job and memory over the course of a study whose jobs do nothing."""
     began = time.perf_counter()
-    study = studies.load(tiny.study(project, "empty", methods=["random"], ratios=[0.5], seeds=list(range(asked.experiments))))
+    study = studies.load_study(
+        tiny.study(project, "empty", methods=["random"], ratios=[0.5], seeds=list(range(asked.experiments)))
+    )
     folder = project / "runs" / "empty"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "records").mkdir(parents=True)
@@ -159,7 +162,7 @@ def empty(project: Path, asked: argparse.Namespace) -> None:
             }
             (folder / "records" / name).write_text(json.dumps(content | {"checksum": records.checksum(content)}))
 
-    engine.run_job = write
+    run_jobs.run_job = write
     process, at = psutil.Process(), []
     drop = study_run.Unneeded(made_plan).drop
 
@@ -167,7 +170,7 @@ def empty(project: Path, asked: argparse.Namespace) -> None:
         drop(job)
         at.append((time.perf_counter(), process.memory_info().rss))
 
-    for name, run in (("one after the other", engine.run), ("2 workers", _threads)):
+    for name, run in (("one after the other", run_jobs.run_in_turn), ("2 workers", _threads)):
         at.clear()
         shutil.rmtree(folder / "records")
         (folder / "records").mkdir()
@@ -198,7 +201,7 @@ def _threads(made_plan: plan.Plan, after) -> list[str]:
         dask.config.set(cluster.SETTINGS),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0") as made_cluster,
     ):  # fmt: skip
-        return cluster.run(made_plan, after, scheduler=made_cluster.scheduler_address)
+        return cluster.run_on_workers(made_plan, after, scheduler=made_cluster.scheduler_address)
 
 
 def main() -> None:

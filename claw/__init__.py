@@ -6,16 +6,16 @@ The names below are imported when first used, so that `import claw.laws` and the
 from importlib import import_module
 
 _WHERE = {
-    "load": "claw.models",
-    "describe": "claw.anatomy",
-    "save": "claw.checkpoints",
-    "blocks": "claw.data",
+    "load": "claw.models.load",
+    "describe": "claw.models.anatomy",
+    "save": "claw.stages.checkpoints",
+    "blocks": "claw.texts.token_blocks",
     "calibrate": "claw.prune.statistics",
-    "compress": "claw.prune.methods",
+    "compress": "claw.prune.compress",
     "recover": "claw.recovery.run",
-    "measure_speed": "claw.speed",
-    "cross_entropy": "claw.evaluate",
-    "score_tasks": "claw.tasks",
+    "measure_speed": "claw.evaluate.timing",
+    "cross_entropy": "claw.evaluate.held_out",
+    "score_tasks": "claw.evaluate.tasks",
     "InputError": "claw.errors",
 }
 _MODULES = ("figures", "laws", "parameters", "records", "sources", "specs", "stages", "widgets")

@@ -67,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _study(path: Path):
     """The study in a file and the folder of its run."""
-    from claw import studies
+    from claw.specs import study as studies
     from claw.sweep.plan import folder_of
 
-    study = studies.load(path)
+    study = studies.load_study(path)
     return study, folder_of(study)
 
 
@@ -86,9 +86,9 @@ def _run(parsed: argparse.Namespace) -> int:
     if not 0 <= parsed.workers <= 1024:
         raise InputError(f"--workers {parsed.workers} is no number of workers. Give 1 to 1024, or leave it out.")
     if parsed.dry_run:
-        print(study_run.describe(_plan(parsed.study)))
+        print(study_run.describe_plan(_plan(parsed.study)))
         return 0
-    return study_run.run(*_study(parsed.study), workers=parsed.workers, scheduler=parsed.scheduler)
+    return study_run.run_study(*_study(parsed.study), workers=parsed.workers, scheduler=parsed.scheduler)
 
 
 def _status(parsed: argparse.Namespace) -> int:
@@ -98,7 +98,7 @@ def _status(parsed: argparse.Namespace) -> int:
     if parsed.watch:
         status.watch(plan)
     else:
-        print(status.text(plan, colour=sys.stdout.isatty()))
+        print(status.status_text(plan, colour=sys.stdout.isatty()))
     return 0
 
 
@@ -115,15 +115,15 @@ def _table(parsed: argparse.Namespace) -> int:
 
 
 def _findings(parsed: argparse.Namespace) -> int:
-    from claw import findings
+    from claw.advice import findings
 
-    for path in findings.write(parsed.table, parsed.study):
+    for path in findings.write_findings(parsed.table, parsed.study):
         print(path)
     return 0
 
 
 def _models(parsed: argparse.Namespace) -> int:
-    from claw import sources
+    from claw.models import sources
 
     for source in sources.models().values():
         where = source.hub or f"pinned archives, {source.gguf_bytes / 1e6:,.0f} MB"
@@ -132,8 +132,10 @@ def _models(parsed: argparse.Namespace) -> int:
 
 
 def _fetch(parsed: argparse.Namespace) -> int:
-    from claw import convert, corpora, offline_tasks, sources
     from claw.errors import unknown
+    from claw.evaluate import offline_tasks
+    from claw.models import gguf, sources
+    from claw.texts import corpora
 
     pinned = [name for name, source in sources.models().items() if not source.hub]
     accepted = [*pinned, *sources.corpora(), "tasks"]
@@ -145,7 +147,7 @@ def _fetch(parsed: argparse.Namespace) -> int:
             raise unknown("name", name, accepted, "Hub models are fetched by transformers when first loaded.")
     for name in parsed.names:
         if name in pinned:
-            place = convert.known_folder(sources.models()[name])
+            place = gguf.known_folder(sources.models()[name])
         elif name == "tasks":
             place = offline_tasks.folder()
         else:

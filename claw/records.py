@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from claw.errors import InputError
-from claw.specs import Evaluation, Experiment
+from claw.specs.experiment import Evaluation, Experiment
 
 SCHEMA = 1
 STAGES = ("compress", "recover", "loss", "tasks", "speed")
@@ -104,7 +104,7 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write one record atomically: it is there whole or not at all."""
     content = json.loads(json.dumps({"schema": SCHEMA, **content}, default=str))
     content["checksum"] = checksum(content)
@@ -132,7 +132,7 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
-def read(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> dict[str, Any] | None:
     """A record, or None if it is missing or damaged; damage is named in a warning."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -149,13 +149,13 @@ def read(path: Path) -> dict[str, Any] | None:
 
 def read_stages(folder: Path, experiment: str, ways: Mapping[str, str]) -> list[dict[str, Any]]:
     """The records of an experiment that are there, by stage and the digest of how it was measured."""
-    found = (read(path_of(folder, experiment, stage, way)) for stage, way in ways.items())
+    found = (read_record(path_of(folder, experiment, stage, way)) for stage, way in ways.items())
     return [content for content in found if content is not None]
 
 
 def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
     """Whether a usable record is there; a failed one is not usable."""
-    content = read(path_of(folder, experiment, stage, measured))
+    content = read_record(path_of(folder, experiment, stage, measured))
     return content is not None and content["status"] != "failed"
 
 
@@ -167,7 +167,7 @@ def count(folder: Path) -> int:
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
     for path in sorted((Path(folder) / "records").glob("*.json")):
-        content = read(path)
+        content = read_record(path)
         if content is not None:
             yield content
 

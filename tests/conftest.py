@@ -138,9 +138,9 @@ def study_file(folder_model, train_text, heldout_text, tmp_path):
 
 @pytest.fixture
 def study(study_file):
-    from claw import studies
+    from claw.specs import study
 
-    return studies.load(study_file)
+    return study.load_study(study_file)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 import transformers as tf
 from conftest import tiny_model
 
-from claw.anatomy import anatomy, describe
 from claw.errors import InputError
+from claw.models.anatomy import anatomy, describe
 
 
 def test_shape_counts_the_parameters_of_every_family(model):

@@ -10,8 +10,8 @@ import zipfile
 
 import pytest
 
-from claw import archives
 from claw.errors import InputError
+from claw.models import archives
 
 FILE = "demo-1.0-py3-none-any.whl"
 

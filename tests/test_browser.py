@@ -8,9 +8,10 @@ import re
 import pages
 import pytest
 
-from claw import laws, records, report
+from claw import laws, records
 from claw.laws import simulate
 from claw.laws.simulate import Design
+from claw.show import report
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
 pytestmark = [
@@ -25,7 +26,7 @@ WAIT = 180_000  # milliseconds; a busy machine takes its time
 def table():
     """A study of three models and two methods, made from known laws."""
     design = Design(models=3, methods=("magnitude", "wanda-sp"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6))
-    made = simulate.table(design, simulate.TRUTHS)
+    made = simulate.simulated_table(design, simulate.TRUTHS)
     return made.assign(speedup_decode=(1 - made["ratio_params"]) ** -0.8)
 
 
@@ -186,7 +187,7 @@ def test_paper_figures_are_drawn(page, lab, folder):
 
 def test_the_report_opens_from_disk_without_network(page, table, tmp_path):
     fitted = laws.fit(table, draws=100, compare=False)
-    path = report.write(tmp_path / "report.html", "made", fitted, table, [], [])
+    path = report.write_report(tmp_path / "report.html", "made", fitted, table, [], [])
     page.context.set_offline(True)
     page.goto(path.as_uri())
     words, curve = page.locator(".sentence"), page.locator(".claw-slider svg")

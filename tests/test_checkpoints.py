@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import claw
-from claw import checkpoints
 from claw.errors import InputError
+from claw.stages import checkpoints
 
 
 @pytest.fixture

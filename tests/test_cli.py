@@ -42,17 +42,19 @@ def test_status_before_a_run_says_planned(study, capsys):
 
 
 def test_the_command_line_table_is_what_python_gives(study, capsys, tmp_path):
-    from claw import models, records, stages
-    from claw.parameters import CompressParameters
-    from claw.studies import load
+    from claw import records
+    from claw.models import load
+    from claw.specs.notebooks import CompressParameters
+    from claw.specs.study import load_study
+    from claw.stages import compress
 
-    loaded = load(study)
+    loaded = load_study(study)
     asked = CompressParameters(
         model=loaded.models[0], method="magnitude", ratios=(0.0, 0.5), run=str(tmp_path / loaded.folder),
         heldout=loaded.evaluation.heldout, heldout_tokens=512, context=64,
     )  # fmt: skip
-    model, tokenizer = models.load(asked.model)
-    stages.compress(asked, model, tokenizer)
+    model, tokenizer = load.load(asked.model)
+    compress.compress_curve(asked, model, tokenizer)
     assert main(["table", str(study), "--out", "t.csv"]) == 0
     assert "2 experiments" in capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_csv("t.csv"), records.table(tmp_path / "t.csv"))
@@ -81,7 +83,7 @@ def test_a_table_must_be_csv_and_needs_records(study, capsys):
 
 
 def test_interrupting_says_how_to_go_on(study, capsys, monkeypatch):
-    monkeypatch.setattr("claw.studies.load", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("claw.specs.study.load_study", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["run", str(study)]) == 130
     assert "continues from there" in capsys.readouterr().err
 

@@ -8,8 +8,8 @@ from conftest import byte_tokenizer, sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw import corpora, data
 from claw.errors import InputError
+from claw.texts import corpora, token_blocks
 
 
 def test_prose_removes_markup():
@@ -43,15 +43,15 @@ def test_wikiextractor_documents():
 
 
 def test_blocks_of_a_file(tokenizer, train_text):
-    blocks = data.blocks(tokenizer, train_text, length=32, count=16)
+    blocks = token_blocks.blocks(tokenizer, train_text, length=32, count=16)
     assert blocks.ids.shape == (16, 32) and not blocks.scored[:, 0].any()
     assert blocks.tokens == int(blocks.scored.sum()) > 0
 
 
 def test_calibration_and_recovery_share_no_document(tokenizer, train_text):
     texts = corpora.documents(train_text)
-    calibration = set(data._share(texts, "calibration"))
-    recovery = set(data._share(texts, "recovery"))
+    calibration = set(token_blocks._share(texts, "calibration"))
+    recovery = set(token_blocks._share(texts, "recovery"))
     assert calibration and recovery and not calibration & recovery
     assert calibration | recovery == set(texts)
 
@@ -61,13 +61,13 @@ def test_calibration_and_recovery_share_no_document(tokenizer, train_text):
 )
 def test_roles_are_kept_apart(tokenizer, purpose, corpus):
     with pytest.raises(InputError, match="trained on must not be tested on"):
-        data.blocks(tokenizer, corpus, purpose=purpose)
+        token_blocks.blocks(tokenizer, corpus, purpose=purpose)
 
 
 def test_seeds_shuffle_training_text_and_never_held_out_text(tokenizer, train_text, heldout_text):
-    hashes = [data.blocks(tokenizer, train_text, length=32, count=8, seed=s).sha256 for s in (0, 1, 1)]
+    hashes = [token_blocks.blocks(tokenizer, train_text, length=32, count=8, seed=s).sha256 for s in (0, 1, 1)]
     assert hashes[0] != hashes[1] == hashes[2]
-    held = [data.blocks(tokenizer, heldout_text, length=32, count=8, purpose="heldout", seed=s).sha256 for s in (0, 1)]
+    held = [token_blocks.blocks(tokenizer, heldout_text, length=32, count=8, purpose="heldout", seed=s).sha256 for s in (0, 1)]
     assert held[0] == held[1]
 
 
@@ -80,7 +80,7 @@ def test_words_and_bytes_are_those_of_the_scored_text(tmp_path_factory, text, le
     if not text.strip():
         return
     tokenizer = byte_tokenizer()
-    blocks = data.blocks(tokenizer, str(path), length=length, count=2, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, str(path), length=length, count=2, purpose="heldout")
     whole = "".join(document if document.endswith("\n\n") else document + "\n\n" for document in corpora.documents(str(path)))
     raw = whole.encode()[: 2 * length]  # one token is one byte
     scored = int(blocks.scored.sum())
@@ -92,7 +92,7 @@ def test_words_and_bytes_are_those_of_the_scored_text(tmp_path_factory, text, le
 
 def test_bits_per_byte_of_a_byte_tokenizer(tokenizer, heldout_text):
     """One token is one byte here, so bytes equal targets."""
-    blocks = data.blocks(tokenizer, heldout_text, length=64, count=8, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, heldout_text, length=64, count=8, purpose="heldout")
     assert blocks.bytes == blocks.tokens
 
 
@@ -100,7 +100,7 @@ def test_a_short_text_says_how_many_blocks_it_has(tokenizer, tmp_path):
     path = tmp_path / "short.txt"
     path.write_text(sentences(0, 5))
     with pytest.raises(InputError, match=r"has only .* tokens for heldout.*at most \d+ blocks"):
-        data.blocks(tokenizer, str(path), length=64, count=1000, purpose="heldout")
+        token_blocks.blocks(tokenizer, str(path), length=64, count=1000, purpose="heldout")
 
 
 def test_a_beginning_of_text_token_starts_every_block(train_text):
@@ -108,7 +108,7 @@ def test_a_beginning_of_text_token_starts_every_block(train_text):
     from tokenizers.processors import TemplateProcessing
 
     tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    blocks = data.blocks(tokenizer, train_text, length=32, count=4)
+    blocks = token_blocks.blocks(tokenizer, train_text, length=32, count=4)
     assert (blocks.ids[:, 0] == 1).all() and not blocks.scored[:, 0].any()
     assert torch.equal(blocks.ids[0, 1:6], torch.tensor(tokenizer(corpora.documents(train_text)[0])["input_ids"][1:6]))
 
@@ -123,7 +123,7 @@ def test_a_beginning_of_text_token_starts_every_block(train_text):
 )
 def test_unknown_corpora_are_explained(name, words):
     with pytest.raises(InputError, match=words):
-        corpora.check(name)
+        corpora.check_corpus(name)
 
 
 def test_bad_files_are_explained(tmp_path):
@@ -139,7 +139,7 @@ def test_bad_files_are_explained(tmp_path):
 
 
 def test_perplexities_have_their_own_names():
-    from claw.evaluate import CrossEntropy
+    from claw.evaluate.held_out import CrossEntropy
 
     result = CrossEntropy(mean=2.0, stderr=0.1, tokens=100, words=50, bytes=400, corpus="c", context=8, data="d")
     assert result.token_perplexity == pytest.approx(math.e**2)

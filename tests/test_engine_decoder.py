@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw.anatomy import anatomy
-from claw.engine.decoder import Decoder, Trees, build
+from claw.engine.decoder import Decoder, Trees, build_decoder
+from claw.models.anatomy import anatomy
 
 
 def stock(model, tokens: torch.Tensor) -> torch.Tensor:
@@ -25,7 +25,7 @@ def tokens() -> torch.Tensor:
 
 
 def test_hidden_states_are_the_stock_ones(model, tokens):
-    decoder, reason = build(model)
+    decoder, reason = build_decoder(model)
     assert decoder is not None, reason
     found = decoder.hidden(Trees.chains(tokens), everywhere(tokens))
     torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
@@ -49,7 +49,7 @@ def test_what_comes_after_a_stem_sees_it(model, tokens):
 
 
 def test_weights_are_used_as_they_are_now(model, tokens):
-    decoder, _ = build(model)
+    decoder, _ = build_decoder(model)
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.mul_(2)
     found = decoder.hidden(Trees.chains(tokens), everywhere(tokens))
@@ -59,7 +59,7 @@ def test_weights_are_used_as_they_are_now(model, tokens):
 def test_building_changes_nothing_of_the_model(model):
     before = copy.deepcopy(model.state_dict())
     config = model.config.to_dict()
-    build(model)
+    build_decoder(model)
     assert model.config.to_dict() == config
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -70,7 +70,7 @@ def test_a_model_whose_rounding_is_coarse_is_understood(family):
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.q_proj.weight.mul_(20)
-    decoder, reason = build(model)
+    decoder, reason = build_decoder(model)
     assert decoder is not None, reason
 
 
@@ -78,7 +78,7 @@ def test_a_model_whose_rounding_is_coarse_is_understood(family):
 def test_a_block_that_computes_something_else_is_left_to_the_stock_forward(model, part):
     module = model.model.layers[1].get_submodule(part)
     module.register_forward_hook(lambda module, inputs, output: output.roll(1, dims=-1))
-    decoder, reason = build(model)
+    decoder, reason = build_decoder(model)
     if part == "self_attn.o_proj":  # called as a module, so a hook on it acts in both
         assert decoder is not None
     else:
@@ -92,13 +92,13 @@ def test_a_block_that_computes_something_else_is_left_to_the_stock_forward(model
     ],
 )
 def test_known_obstacles_are_named(changes, reason):
-    decoder, why = build(tiny_model("llama", **changes))
+    decoder, why = build_decoder(tiny_model("llama", **changes))
     assert decoder is None and reason in why
 
 
 def test_a_padding_token_at_the_end_of_the_vocabulary_is_not_an_obstacle(family):
     model = tiny_model(family, pad_token_id=258)
-    decoder, reason = build(model)
+    decoder, reason = build_decoder(model)
     assert decoder is not None, reason
     assert model.get_input_embeddings().padding_idx == 258
 
@@ -106,4 +106,4 @@ def test_a_padding_token_at_the_end_of_the_vocabulary_is_not_an_obstacle(family)
 def test_a_nan_model_is_not_an_obstacle(model):
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    assert build(model)[0] is not None
+    assert build_decoder(model)[0] is not None

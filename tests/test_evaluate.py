@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import data
-from claw.evaluate import CrossEntropy, cross_entropy
+from claw.evaluate.held_out import CrossEntropy, cross_entropy
+from claw.texts import token_blocks
 
 
 def test_equal_to_the_definition(family, tokenizer, heldout_text):
     model = tiny_model(family)
-    blocks = data.blocks(tokenizer, heldout_text, length=48, count=20, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, heldout_text, length=48, count=20, purpose="heldout")
     with torch.inference_mode():
         logprobs = model(blocks.ids).logits[:, :-1].double().log_softmax(-1)
     losses = -logprobs.gather(-1, blocks.ids[:, 1:, None])[..., 0] * blocks.scored[:, 1:]
@@ -27,7 +27,7 @@ def test_equal_to_the_definition(family, tokenizer, heldout_text):
 
 def test_strided_blocks_score_each_token_once_with_more_context(tokenizer, heldout_text):
     model = tiny_model("llama")
-    strided = data.blocks(tokenizer, heldout_text, length=48, count=20, purpose="heldout", stride=12)
+    strided = token_blocks.blocks(tokenizer, heldout_text, length=48, count=20, purpose="heldout", stride=12)
     found = cross_entropy(model, strided)
     with torch.inference_mode():
         logprobs = model(strided.ids).logits[:, :-1].double().log_softmax(-1)
@@ -39,7 +39,7 @@ def test_a_model_that_gives_nan_has_nan_loss(tokenizer, heldout_text):
     model = tiny_model("llama")
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
-    blocks = data.blocks(tokenizer, heldout_text, length=48, count=4, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, heldout_text, length=48, count=4, purpose="heldout")
     assert math.isnan(cross_entropy(model, blocks).mean)
 
 

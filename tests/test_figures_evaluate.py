@@ -6,7 +6,7 @@ import pytest
 
 from claw import figures, records
 from claw.errors import InputError
-from claw.specs import Compression, Experiment
+from claw.specs.experiment import Compression, Experiment
 
 RATIOS = (0.0, 0.2, 0.4, 0.6)
 TASKS = ("piqa", "arc_easy", "mmlu")

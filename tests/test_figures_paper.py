@@ -11,19 +11,20 @@ import pytest
 from matplotlib.collections import PolyCollection
 from synthetic import METHODS, study_table
 
-from claw import latex, laws, records
+from claw import laws, records
+from claw.advice import latex
 from claw.errors import InputError
 from claw.figures import paper_costs, paper_curves, paper_laws, style
 from claw.laws import simulate
 from claw.laws.simulate import Design
-from claw.prune import catalogue
+from claw.specs import methods
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "70_paper_figures.ipynb"
 SHOWN = ("random", "wanda-sp+ridge", "claw")
 FIGURES = {
     "loss": paper_curves.loss, "accuracy": paper_curves.accuracy, "recovery": paper_curves.recovery,
     "left_out": paper_laws.left_out, "forms": paper_laws.forms, "speed": paper_costs.speed, "radar": paper_costs.radar,
-    "pareto": paper_costs.pareto,
+    "pareto": paper_costs.loss_against_time,
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_a_band_wider_than_all_measurements_is_left_to_the_numbers():
 
 def test_many_models_go_below_each_other():
     design = Design(models=6, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7), tokens=(0, 1e6))
-    many = laws.fit(simulate.table(design, {"loss": simulate.TRUTHS["loss"]}), draws=100, compare=False)
+    many = laws.fit(simulate.simulated_table(design, {"loss": simulate.TRUTHS["loss"]}), draws=100, compare=False)
     shown = [panel for panel in paper_curves.loss(many).figure.axes if panel.get_visible()]
     assert len(shown) == 12 and len({panel.get_title() for panel in shown} - {""}) == 6
     assert len([panel for panel in paper_curves.recovery(many).figure.axes if panel.get_visible()]) == 6
@@ -111,8 +112,8 @@ def test_predictions_never_saw_their_model(fitted):
 
 def test_no_two_methods_differ_by_colour_alone():
     looks = {}
-    for name in {*catalogue.METHODS, *METHODS} - {"dense"}:
-        look = style.look(name)
+    for name in {*methods.METHODS, *METHODS} - {"dense"}:
+        look = style.style_of(name)
         looks.setdefault((look["marker"], str(look["ls"]), look["mfc"] == "white"), []).append(name)
     assert max(map(len, looks.values())) == 1, looks
 
@@ -129,7 +130,7 @@ def test_the_radar_keeps_to_tasks_that_the_dense_model_can_do(fitted, table):
 
 
 def test_the_frontier_is_what_nothing_beats(fitted):
-    numbers = paper_costs.pareto(fitted).numbers
+    numbers = paper_costs.loss_against_time(fitted).numbers
     assert set(numbers["value"]) <= set(
         np.append(fitted.points.rows["bits_per_byte"], fitted.points.rows["bits_per_byte0"])
     ) or (numbers["value"].between(0, 10).all())
@@ -146,7 +147,7 @@ def test_ideal_speed_is_one_over_what_is_left(fitted):
 
 
 def test_tables_are_booktabs_that_pdflatex_can_read(fitted, tmp_path):
-    paths = latex.write(fitted, tmp_path)
+    paths = latex.write_tables(fitted, tmp_path)
     written = [path.read_text() for path in paths if path.suffix == ".tex"]
     assert len(written) == 6
     for code in written:
@@ -154,7 +155,7 @@ def test_tables_are_booktabs_that_pdflatex_can_read(fitted, tmp_path):
         opened, closed = re.findall(r"\\begin\{(\w+)\}", code), re.findall(r"\\end\{(\w+)\}", code)
         assert sorted(opened) == sorted(closed)
         assert not re.search(r"(?<!\\)_", re.sub(r"\\label\{[^}]*\}", "", code))
-    again = [path.read_bytes() for path in latex.write(fitted, tmp_path / "b")]
+    again = [path.read_bytes() for path in latex.write_tables(fitted, tmp_path / "b")]
     assert again == [path.read_bytes() for path in paths]
 
 

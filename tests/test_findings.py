@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from synthetic import study_table
 
-from claw import datasheet, findings, laws, recommend, records, studies
+from claw import laws, records
+from claw.advice import datasheet, findings, recommend
 from claw.cli import main
 from claw.errors import InputError
+from claw.specs import study
 
 SHOWN = ("wanda-sp+ridge", "slicegpt")
 STUDY = """name: made-up
@@ -77,7 +79,7 @@ def test_tables_are_rectangular(text, folder):
 
 def test_the_same_table_gives_the_same_pages(folder, text):
     before = (folder / "README.md").read_text()
-    findings.write(folder / "reference.csv")
+    findings.write_findings(folder / "reference.csv")
     assert (folder / "findings.md").read_text() == text and (folder / "README.md").read_text() == before
 
 
@@ -148,11 +150,11 @@ def test_counts_add_up(folder, table):
 
 def test_completeness_compares_with_the_plan(folder, table, fitted):
     plan = datasheet.planned(folder / "study.yaml")
-    assert len(plan) == len(studies.load(folder / "study.yaml").experiments) == 14
+    assert len(plan) == len(study.load_study(folder / "study.yaml").experiments) == 14
     some = table.assign(experiment=[*list(plan)[:5], *(f"other-{i}" for i in range(len(table) - 5))], loss=1.0)
     frame = datasheet.completeness(some, plan)
     assert frame["planned"].sum() == 14 and frame["run"].sum() == 5 and frame["with loss"].sum() == 5
-    said = datasheet.page(some, fitted, "t.csv", folder / "study.yaml", plan)
+    said = datasheet.datasheet_page(some, fitted, "t.csv", folder / "study.yaml", plan)
     assert "5 of 14 planned" in said and f"{len(table) - 5} rows are of experiments that the study does not plan" in said
 
 
@@ -160,7 +162,7 @@ def test_a_wrong_study_stops_before_the_fit(folder, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(laws, "fit_or_read", lambda *a, **k: pytest.fail("fitted"))
     assert main(["findings", str(folder / "reference.csv"), "--study", str(tmp_path / "none.yaml")]) == 2
     with pytest.raises(InputError, match="no table"):
-        findings.write(tmp_path / "none.csv")
+        findings.write_findings(tmp_path / "none.csv")
 
 
 def test_anybodys_table_will_do(tmp_path):
@@ -171,7 +173,7 @@ def test_anybodys_table_will_do(tmp_path):
         for m, k in (("a", 2), ("b", 3))
     ]
     pd.concat(rows).assign(accuracy=0.5 - 0.2 * np.tile(r, 2)).to_csv(tmp_path / "mine.csv", index=False)
-    findings.write(tmp_path / "mine.csv")
+    findings.write_findings(tmp_path / "mine.csv")
     said = (tmp_path / "findings.md").read_text()
     assert "**reproduced**" in said or "**cannot be said**" in said
     assert "no standard errors of accuracy" in said and "10 experiments" in (tmp_path / "README.md").read_text()

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from claw import guide, laws
+from claw import laws
+from claw.advice import guide
+from claw.advice.guide import Budget
 from claw.errors import InputError
 from claw.figures import guide as figures
-from claw.guide import Budget
 
 RATIOS = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
 
@@ -149,15 +150,15 @@ def test_what_cannot_be_judged_is_refused_with_what_it_needs(shallow):
 def test_equal_seeds_give_equal_advice_and_it_is_written_whole(shallow, tmp_path):
     first, again = (guide.advise(shallow, Budget(parameters=1.5e9), seed=3) for _ in range(2))
     pd.testing.assert_frame_equal(first.finalists, again.finalists)
-    text = guide.save(first, tmp_path / "advice.json").read_text(encoding="utf-8")
+    text = guide.save_advice(first, tmp_path / "advice.json").read_text(encoding="utf-8")
     assert repr(float(first.best["value"])) in text
     assert first.sentences[0] in text
 
 
 def test_the_figure_draws_every_option_and_saves_its_numbers(shallow, tmp_path):
     advice = guide.advise(shallow, Budget(parameters=1.5e9))
-    drawing = figures.pareto(advice)
+    drawing = figures.advice_pareto(advice)
     assert (drawing.numbers["kind"] == "option").sum() == len(advice.options)
     assert {path.suffix for path in drawing.save(tmp_path)} == {".pdf", ".png", ".svg", ".csv"}
     with pytest.raises(InputError, match="cost"):
-        figures.pareto(advice, "milliseconds")
+        figures.advice_pareto(advice, "milliseconds")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import archives
 from claw.engine.tree import Request
-from claw.known_scores import KnownScores, model_hash, requests_hash
+from claw.evaluate.known_scores import KnownScores, model_hash, requests_hash
+from claw.models import archives
 
 TASKS = ["a", "a", "b/c", "a"]
 

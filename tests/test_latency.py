@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import claw
-from claw import data
-from claw.anatomy import anatomy
 from claw.errors import InputError
+from claw.models.anatomy import anatomy
+from claw.models.shape import Shape
 from claw.prune import allocation, latency, whole
 from claw.prune.statistics import calibrate
-from claw.shape import Shape
+from claw.texts import token_blocks
 
 SMOLLM2 = Shape(vocabulary=49152, hidden=576, depth=30, width=1536, heads=9, groups=3, head_size=64, tied=True)
 EVEN = allocation.Costs(dict.fromkeys(("ffn", "heads", "hidden", "layers"), ((0.5, 1.0), (0.9, 3.0))))
@@ -21,7 +21,7 @@ EVEN = allocation.Costs(dict.fromkeys(("ffn", "heads", "hidden", "layers"), ((0.
 def test_the_fit_finds_the_coefficients_that_made_the_times(coefficients):
     truth = latency.Latency(coefficients)
     shapes = [SMOLLM2, *latency.measured_shapes(SMOLLM2)]
-    found = latency.fit(shapes, [truth.milliseconds(shape) for shape in shapes])
+    found = latency.fit_latency(shapes, [truth.milliseconds(shape) for shape in shapes])
     for shape in shapes:
         assert found.milliseconds(shape) == pytest.approx(truth.milliseconds(shape), rel=1e-6)
 
@@ -30,24 +30,24 @@ def test_the_fit_finds_the_coefficients_that_made_the_times(coefficients):
 def test_a_budget_of_milliseconds_is_met(ratio):
     times = latency.Latency((1.0, 0.1, 0.2, 0.15, 0.1))
     removed = lambda shape: times.removed(SMOLLM2, shape)
-    small = allocation.solve(SMOLLM2, EVEN, ratio, "milliseconds", removed)
+    small = allocation.cheapest_shape(SMOLLM2, EVEN, ratio, "milliseconds", removed)
     assert removed(small) == pytest.approx(ratio, abs=0.02)
 
 
 def test_blocks_go_first_where_they_alone_take_time():
     times = latency.Latency((0.0, 1.0, 0.0, 1e-6, 0.0))
-    small = allocation.solve(SMOLLM2, EVEN, 0.5, "milliseconds", lambda shape: times.removed(SMOLLM2, shape))
+    small = allocation.cheapest_shape(SMOLLM2, EVEN, 0.5, "milliseconds", lambda shape: times.removed(SMOLLM2, shape))
     assert small.depth == 15
 
 
 def test_milliseconds_are_measured_once_per_machine_and_model(tokenizer, train_text, own_cache, monkeypatch):
     model = tiny_model("llama")
     parts = anatomy(model)
-    statistics = calibrate(model, data.blocks(tokenizer, train_text, length=32, count=16))
-    first = latency.measured(parts, statistics)
+    statistics = calibrate(model, token_blocks.blocks(tokenizer, train_text, length=32, count=16))
+    first = latency.measured_latency(parts, statistics)
     assert first.milliseconds(parts.shape) > 0
     monkeypatch.setattr(latency, "Runner", lambda *_: pytest.fail("measured again"))
-    assert latency.measured(parts, statistics) == first
+    assert latency.measured_latency(parts, statistics) == first
 
 
 def test_claw_reports_the_milliseconds_it_saves(tokenizer, train_text, own_cache, monkeypatch):
@@ -56,7 +56,7 @@ def test_claw_reports_the_milliseconds_it_saves(tokenizer, train_text, own_cache
     times = latency.Latency((0.0, 0.0, 1.0, 1.0, 1.0))
     monkeypatch.setattr(latency, "measured", lambda *_: times)
     monkeypatch.setattr(whole, "costs", lambda *_: EVEN)
-    statistics = calibrate(model, data.blocks(tokenizer, train_text, length=32, count=16))
+    statistics = calibrate(model, token_blocks.blocks(tokenizer, train_text, length=32, count=16))
     small, report = claw.compress(model, "claw", 0.3, ratio_of="milliseconds", statistics=statistics)
     assert report.ratio_own == pytest.approx(times.removed(parts.shape, anatomy(small).shape))
     assert report.ratio_own == pytest.approx(0.3, abs=0.02)

@@ -59,7 +59,7 @@ def test_intervals_cover_the_truth_at_their_level():
     rng, truth, hits = np.random.default_rng(0), np.array([3.0, 1.0, 4.0]), []
     for _ in range(200):
         noisy = curve(np.polyval(truth[::-1], RATIOS) + rng.normal(0, 0.1, 7), loss0=3.0)
-        law = curves.fit(noisy, curves.Curve("m", "random"), "loss", "quadratic")
+        law = curves.fit_curve(noisy, curves.CurveKey("m", "random"), "loss", "quadratic")
         hits.append((law.intervals[:, 0] <= truth) & (truth <= law.intervals[:, 1]))
     assert 0.92 <= np.mean(hits) <= 0.98
 

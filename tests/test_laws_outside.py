@@ -6,7 +6,7 @@ import pytest
 
 from claw import laws
 from claw.errors import InputError
-from claw.laws import families, outside, simulate, verdicts, wald
+from claw.laws import catalogue, outside, simulate, verdicts, wald
 from claw.laws.sample import gather
 from claw.laws.simulate import Design, Truth
 
@@ -17,7 +17,7 @@ SQUARE = {"loss": Truth("competing", "quadratic", {"b": 0.4, "c": 1.5}, {"b": 0.
 
 @pytest.fixture(scope="module")
 def convex() -> laws.Points:
-    return laws.read(simulate.table(DESIGN, CONVEX))
+    return laws.read(simulate.simulated_table(DESIGN, CONVEX))
 
 
 def test_the_true_form_wins_out_of_sample_and_halves_the_originals_error(convex):
@@ -38,7 +38,7 @@ def test_the_simplest_form_within_one_standard_error_is_chosen(convex):
 
 @pytest.mark.parametrize("split", ["model", "method", "family", "ratio", "size"])
 def test_folds_leave_out_what_they_say(convex, split):
-    found = gather(convex, families.find("unit-α", "cross"), "loss")
+    found = gather(convex, catalogue.find_form("unit-α", "cross"), "loss")
     tested = np.zeros(found.n, bool)
     for name, train, test in outside.folds(found, split):
         assert not (train & test).any()
@@ -73,7 +73,7 @@ def verdict(points: laws.Points, claim: str) -> laws.Verdict:
 
 
 def test_a_quadratic_world_supports_the_claim_and_another_contradicts_it(convex):
-    assert verdict(laws.read(simulate.table(DESIGN, SQUARE)), "quadratic").verdict == "supported"
+    assert verdict(laws.read(simulate.simulated_table(DESIGN, SQUARE)), "quadratic").verdict == "supported"
     assert verdict(convex, "quadratic").verdict != "supported"
 
 
@@ -104,7 +104,9 @@ def test_the_figure_for_accuracy_kept(kept, expected):
 
 def test_tests_are_corrected_together_and_find_what_is_there():
     truth = {"loss": Truth("cross", "unit-α×size", {"β": 1.2, "λ": -0.5, "γ": 0.3}, {"β": 0.02, "γ": 0.01}, 0.01)}
-    points = laws.read(simulate.table(Design(models=8, methods=("a",), ratios=(0.2, 0.5, 0.8), tokens=(0, 1e6)), truth))
+    points = laws.read(
+        simulate.simulated_table(Design(models=8, methods=("a",), ratios=(0.2, 0.5, 0.8), tokens=(0, 1e6)), truth)
+    )
     found = wald.ask_all(points).set_index("name")
     assert (found["p_holm"] >= found["p"] - 1e-12).all()
     assert found.loc["size", "p_holm"] < 0.05

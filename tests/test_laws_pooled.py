@@ -10,7 +10,7 @@ from scipy import stats
 
 from claw import laws
 from claw.errors import InputError
-from claw.laws import clusters, diagnostics, families, forms, pooled, simulate
+from claw.laws import catalogue, clusters, diagnostics, forms, pooled, simulate
 from claw.laws.sample import ALL, gather
 from claw.laws.simulate import Design, Truth
 
@@ -20,7 +20,7 @@ FEW = replace(SMALL, models=3, tokens=(0, 25e6))
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    return simulate.table(SMALL, simulate.TRUTHS)
+    return simulate.simulated_table(SMALL, simulate.TRUTHS)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def fitted(table) -> laws.Laws:
 
 
 def one(table, form, family="cross", response="loss", kinds=("bias-reduced", "clustered", "ordinary"), **options):
-    law = families.find(form, family)
+    law = catalogue.find_form(form, family)
     found = gather(laws.read(table), law, response, **options)
-    return pooled.fit(found, law, family, response, "ratio", ALL, kinds=kinds, draws=200)
+    return pooled.fit_pooled(found, law, family, response, "ratio", ALL, kinds=kinds, draws=200)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def one(table, form, family="cross", response="loss", kinds=("bias-reduced", "cl
 )
 def test_a_law_without_noise_is_found_exactly(response, truth):
     design = replace(SMALL, tokens=(1e6, 5e6, 25e6)) if truth.family == "post-training" else SMALL
-    exact = simulate.table(design, {response: Truth(truth.family, truth.form, truth.theta, {}, 1e-9)})
+    exact = simulate.simulated_table(design, {response: Truth(truth.family, truth.form, truth.theta, {}, 1e-9)})
     recovered = truth.family not in ("competing", "own")
     law = one(exact, truth.form, truth.family, response, ("bias-reduced",), recovered=recovered)
     np.testing.assert_allclose(law.coefficients, [truth.theta[name] for name in law.parameters], rtol=1e-4)
@@ -62,12 +62,12 @@ def test_default_intervals_cover_where_ordinary_ones_do_not():
     truth, rng = {"loss": Truth("cross", "unit-α", {"β": 1.2, "γ": 0.15}, {"β": 0.2, "γ": 0.05})}, np.random.default_rng(0)
     kinds = ("bias-reduced", "clustered", "ordinary")
     design = Design(models=6, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 5e6))
-    law = families.find("unit-α", "cross")
-    found = gather(laws.read(simulate.table(design, truth)), law, "loss")
+    law = catalogue.find_form("unit-α", "cross")
+    found = gather(laws.read(simulate.simulated_table(design, truth)), law, "loss")
     hits, estimates = {kind: [] for kind in kinds}, []
     for _ in range(250):
         y = simulate.draw(found.rows, truth["loss"], "loss", rng)
-        drawn = pooled.fit(gather_like(found, y), law, "cross", "loss", "ratio", ALL, kinds=kinds, draws=100)
+        drawn = pooled.fit_pooled(gather_like(found, y), law, "cross", "loss", "ratio", ALL, kinds=kinds, draws=100)
         estimates.append(drawn.coefficients)
         for kind in kinds:
             low, high = drawn.intervals[kind].T
@@ -87,8 +87,8 @@ def gather_like(found, y):
 def test_clustered_covariance_is_that_of_statsmodels(table):
     import statsmodels.formula.api as smf
 
-    found = gather(laws.read(table), families.find("original", "cross"), "loss")
-    design = families.find("original", "cross").design(found.covariates)
+    found = gather(laws.read(table), catalogue.find_form("original", "cross"), "loss")
+    design = catalogue.find_form("original", "cross").design(found.covariates)
     frame = pd.DataFrame(design, columns=["l", "x", "d"]).assign(y=found.target, model=found.groups)
     codes = pd.factorize(frame["model"])[0]
     reference = smf.ols("y ~ 0 + l + x + d", frame).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
@@ -119,7 +119,7 @@ def test_three_bands_are_told_apart(fitted):
 
 
 def test_the_critical_ratio_of_an_anchored_law_is_in_closed_form():
-    exact = simulate.table(FEW, {"loss": Truth("cross", "anchored", {"β": 1.2, "γ": 0.2}, {}, 1e-9)})
+    exact = simulate.simulated_table(FEW, {"loss": Truth("cross", "anchored", {"β": 1.2, "γ": 0.2}, {}, 1e-9)})
     fitted = laws.fit(exact, draws=100, compare=False)
     found = fitted.critical_ratio(1.3, "model-0", "a", law="anchored")
     assert found.ratio == pytest.approx(1.3 ** (1 / 1.2) - 1, abs=1e-4)
@@ -128,7 +128,7 @@ def test_the_critical_ratio_of_an_anchored_law_is_in_closed_form():
 
 
 def test_equal_seeds_give_equal_laws_and_json_keeps_every_digit(fitted):
-    few = simulate.table(FEW, {"loss": simulate.TRUTHS["loss"]})
+    few = simulate.simulated_table(FEW, {"loss": simulate.TRUTHS["loss"]})
     first, again, other = (laws.fit(few, seed=seed, draws=100, compare=False) for seed in (0, 0, 1))
     assert again.to_json() == first.to_json()
     assert not np.array_equal(other.law("anchored").intervals["pairs"], first.law("anchored").intervals["pairs"])
@@ -144,8 +144,8 @@ def test_equal_seeds_give_equal_laws_and_json_keeps_every_digit(fitted):
 
 
 def test_trap_1_competing_forms_share_one_response():
-    assert {form.scale for form in (*families.COMPETING, *families.OWN)} == {"relative"}
-    assert all("y/y0" in form.formula for form in (*families.COMPETING, *families.OWN))
+    assert {form.scale for form in (*catalogue.COMPETING, *catalogue.OWN)} == {"relative"}
+    assert all("y/y0" in form.formula for form in (*catalogue.COMPETING, *catalogue.OWN))
 
 
 def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
@@ -153,11 +153,13 @@ def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
     millions, tokens = found["as reported (D in millions)", "γ"], found["D in tokens", "γ"]
     assert millions == pytest.approx(one(table, "anchored").coefficients[1])
     assert abs(tokens - millions) > 0.01
-    assert families.switch({"d": 1e6}) < 1e-5 < 0.1 < families.switch({"d": 1.0})
+    assert catalogue.switch({"d": 1e6}) < 1e-5 < 0.1 < catalogue.switch({"d": 1.0})
 
 
 def test_trap_3_alpha_rests_on_as_many_numbers_as_there_are_models(table):
-    found = diagnostics.of(laws.read(table), families.find("original", "cross"), "loss").parameters.set_index("parameter")
+    found = diagnostics.diagnose(laws.read(table), catalogue.find_form("original", "cross"), "loss").parameters.set_index(
+        "parameter"
+    )
     assert found.loc["α", "rests on"] == "5 models, one value each"
     assert found.loc["α", "values"] == 5
     two = table[table["model"].isin(["model-0"])]
@@ -179,7 +181,7 @@ def test_trap_5_both_r2_are_reported_and_the_uncentred_flatters(fitted):
 def test_trap_6_mean_and_median_and_the_jacobian(table, fitted):
     median, mean = (fitted.predict([0.9], "model-0", "a", law="anchored", statistic=s)["mean"][0] for s in ("median", "mean"))
     assert mean > median
-    law, sample = families.find("unit-α", "cross"), None
+    law, sample = catalogue.find_form("unit-α", "cross"), None
     sample = gather(laws.read(table), law, "loss")
     fit = one(table, "unit-α")
     sigma = math.sqrt(np.mean((sample.target - law.eta(sample.covariates, fit.coefficients)) ** 2))
@@ -258,7 +260,7 @@ def test_unknown_laws_and_intervals_are_answered_with_names(fitted):
 
 
 def test_speed_follows_the_share_truly_removed():
-    rows = simulate.table(FEW, {"loss": simulate.TRUTHS["loss"]})
+    rows = simulate.simulated_table(FEW, {"loss": simulate.TRUTHS["loss"]})
     rows["speedup_decode"] = (1 - rows["ratio_params"]) ** -0.8
     found = laws.fit(rows, draws=100, compare=False)
     assert found.law("speed-power-one-size", "speedup_decode", axis="ratio_params").coefficients[0] == pytest.approx(0.8)
@@ -270,7 +272,7 @@ def test_speed_follows_the_share_truly_removed():
 
 
 def test_robust_fits_resist_a_wild_run():
-    clean = simulate.table(SMALL, {"loss": Truth("competing", "power-of-r", {"a": 1.5, "b": 1.5}, {}, 0.01)})
+    clean = simulate.simulated_table(SMALL, {"loss": Truth("competing", "power-of-r", {"a": 1.5, "b": 1.5}, {}, 0.01)})
     spoiled = clean.copy()
     spoiled.loc[(clean["model"] == "model-0") & (clean["ratio"] == 0.5) & (clean["method"] == "a"), "loss"] *= 3
     found = diagnostics.robustness(laws.read(spoiled)).set_index(["form", "parameter"]).loc["power-of-r"]
@@ -283,4 +285,4 @@ def test_a_table_of_accuracy_alone_is_served(table):
     assert {law.response for law in fitted.curves} == {"accuracy"}
     assert "accuracy" in fitted.summary()
     with pytest.raises(InputError, match="no column loss"):
-        diagnostics.of(fitted.points, families.find("anchored", "cross"), "loss")
+        diagnostics.diagnose(fitted.points, catalogue.find_form("anchored", "cross"), "loss")

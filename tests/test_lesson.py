@@ -2,11 +2,12 @@
 
 import pytest
 
-from claw import exercises, laws
+from claw import laws
 from claw.errors import InputError
-from claw.lesson import Lesson
-from claw.parameters import TourParameters
-from claw.tour import Tour
+from claw.show import exercises
+from claw.show.lesson import Lesson
+from claw.show.tour import Tour
+from claw.specs.notebooks import TourParameters
 
 METHODS = ("random", "magnitude", "wanda-sp+ridge", "slicegpt", "shortgpt")
 
@@ -73,18 +74,18 @@ def test_model_text_is_escaped(folder_model, train_text, heldout_text, own_cache
 def test_checks_judge_against_the_model_itself(lesson):
     dense = lesson.whole.report.dense
     share = 0.5 * 3 * dense.hidden * dense.width * dense.depth / dense.parameters
-    assert exercises.check(lesson, 1, share).right is True
-    assert exercises.check(lesson, 1, share + 0.1).right is False
+    assert exercises.check_answer(lesson, 1, share).right is True
+    assert exercises.check_answer(lesson, 1, share + 0.1).right is False
     losses = {method: lesson.loss(method, 0.3).loss.mean for method in METHODS}
-    assert exercises.check(lesson, 2, min(losses, key=losses.get)).right is True
+    assert exercises.check_answer(lesson, 2, min(losses, key=losses.get)).right is True
     worst = max(losses, key=losses.get)
-    assert exercises.check(lesson, 2, worst).right is (losses[worst] <= 1.01 * min(losses.values()))
+    assert exercises.check_answer(lesson, 2, worst).right is (losses[worst] <= 1.01 * min(losses.values()))
     measured = lesson.loss("wanda-sp+ridge", 0.5).loss.mean
-    assert exercises.check(lesson, 3, measured * 1.05).right is True
-    assert exercises.check(lesson, 3, measured * 1.5).right is False
-    assert exercises.check(lesson, 4, 1000.0).right is False
+    assert exercises.check_answer(lesson, 3, measured * 1.05).right is True
+    assert exercises.check_answer(lesson, 3, measured * 1.5).right is False
+    assert exercises.check_answer(lesson, 4, 1000.0).right is False
     near, far = (lesson.loss("wanda-sp+ridge", ratio).loss.mean for ratio in (0.9, 0.95))
-    assert exercises.check(lesson, 5, 0.9).right is (near <= 1.1 * lesson.whole.loss.mean < far)
+    assert exercises.check_answer(lesson, 5, 0.9).right is (near <= 1.1 * lesson.whole.loss.mean < far)
 
 
 def test_a_ratio_that_a_method_cannot_reach_is_explained_in_the_widget(lesson):
@@ -98,13 +99,13 @@ def test_a_ratio_that_a_method_cannot_reach_is_explained_in_the_widget(lesson):
 
 def test_checks_without_or_with_an_impossible_answer_say_what_to_do(lesson):
     for number, (question, _, kind) in exercises.EXERCISES.items():
-        open_one = exercises.check(lesson, number)
+        open_one = exercises.check_answer(lesson, number)
         assert open_one.right is None and question in str(open_one) and "Your turn" in open_one._repr_html_()
-        wrong = exercises.check(lesson, number, "none of these" if kind is str else "much")
+        wrong = exercises.check_answer(lesson, number, "none of these" if kind is str else "much")
         assert wrong.right is False and "answer should be" in wrong.words
-    assert "between 0 and 1" in exercises.check(lesson, 5, 2.0).words
+    assert "between 0 and 1" in exercises.check_answer(lesson, 5, 2.0).words
     with pytest.raises(InputError, match="1 to 5"):
-        exercises.check(lesson, 9, 1)
+        exercises.check_answer(lesson, 9, 1)
 
 
 def test_text_for_calibration_and_for_testing_must_differ(folder_model, train_text):

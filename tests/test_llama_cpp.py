@@ -5,8 +5,8 @@ import pytest
 from conftest import FAMILIES, tiny_model
 
 import claw
-from claw import llama_cpp
-from claw.data import blocks
+from claw.models import llama_cpp
+from claw.texts.token_blocks import blocks
 
 EVERY_SIXTH = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(6)]
 
@@ -23,7 +23,7 @@ def plain(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tensor_has_a_name_of_its_own(family):
     model = plain(family)
-    found = llama_cpp.check(model)
+    found = llama_cpp.check_conversion(model)
     assert found.works, found.problems
     stored = [name for name in model.state_dict() if not (model.config.tie_word_embeddings and name == "lm_head.weight")]
     assert list(found.names) == stored and len(set(found.names.values())) == len(stored)
@@ -33,7 +33,7 @@ def test_every_tensor_has_a_name_of_its_own(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fewer_neurons_always_convert(family):
     small, _ = claw.compress(plain(family), "magnitude", 0.5)
-    found = llama_cpp.check(small)
+    found = llama_cpp.check_conversion(small)
     assert found.works and "converts with llama.cpp" in str(found)
 
 
@@ -42,7 +42,7 @@ def test_fewer_neurons_always_convert(family):
 )
 def test_fewer_groups_convert_where_queries_need_not_be_as_wide_as_the_hidden_state(family, works):
     small, _ = claw.compress(plain(family), "magnitude", 0.5, ratio_of="heads")
-    found = llama_cpp.check(small)
+    found = llama_cpp.check_conversion(small)
     assert found.works == works
     if not works:
         assert "self_attn.q_proj.weight is 16 × 32, where QWEN2 has 32 × 32" in str(found)
@@ -53,28 +53,28 @@ def test_a_narrower_hidden_state(family, works, tokenizer, train_text):
     model = plain(family)
     statistics = claw.calibrate(model, blocks(tokenizer, train_text, length=32, count=4))
     small, _ = claw.compress(model, "slicegpt", 0.25, statistics=statistics)
-    assert llama_cpp.check(small).works == works
+    assert llama_cpp.check_conversion(small).works == works
 
 
 def test_layers_may_go_but_gemma_must_keep_its_rhythm(tokenizer, train_text):
-    assert "6th place" in str(llama_cpp.check(tiny_model("gemma3")))  # the second of three layers attends globally
+    assert "6th place" in str(llama_cpp.check_conversion(tiny_model("gemma3")))  # the second of three layers attends globally
     model = plain("llama")
     statistics = claw.calibrate(model, blocks(tokenizer, train_text, length=32, count=4))
     small, _ = claw.compress(model, "shortgpt", 0.34, statistics=statistics)
-    assert small.config.num_hidden_layers == 2 and llama_cpp.check(small).works
+    assert small.config.num_hidden_layers == 2 and llama_cpp.check_conversion(small).works
 
 
 def test_an_unknown_architecture_is_named():
     import torch
 
-    found = llama_cpp.check(torch.nn.Linear(2, 2))
+    found = llama_cpp.check_conversion(torch.nn.Linear(2, 2))
     assert not found.works and "Linear is not among LlamaForCausalLM" in str(found)
 
 
 def test_a_converted_file_reads_back(tmp_path):
     """The names and shapes, written with llama.cpp's own writer, are read back by its reader."""
     small, _ = claw.compress(plain("llama"), "magnitude", 0.5)
-    found = llama_cpp.check(small)
+    found = llama_cpp.check_conversion(small)
     writer = gguf.GGUFWriter(tmp_path / "small.gguf", "llama")
     writer.add_block_count(small.config.num_hidden_layers)
     writer.add_feed_forward_length(small.config.intermediate_size)

@@ -13,9 +13,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
-from claw import lm
 from claw.errors import InputError
-from claw.lm import ClawLM
+from claw.evaluate import lm_eval_model
+from claw.evaluate.lm_eval_model import ClawLM
 
 TOLERANCE = 1e-4
 VOCABULARY = 400
@@ -169,11 +169,11 @@ def test_lm_eval_knows_it_by_name(folder_model):
 
 def test_requests_are_encoded_and_planned_once_for_models_with_equal_tokenizers():
     pairs = [("the of", " and"), ("the of", " to")]
-    lm._encode_pairs.cache_clear()
-    lm._forest.cache_clear()
+    lm_eval_model._encode_pairs.cache_clear()
+    lm_eval_model._forest.cache_clear()
     for seed in range(2):
         answers(ClawLM(tiny_model("llama", seed=seed), byte_tokenizer(), cache=False), pairs)
-    assert (lm._encode_pairs.cache_info().misses, lm._forest.cache_info().misses) == (1, 1)
+    assert (lm_eval_model._encode_pairs.cache_info().misses, lm_eval_model._forest.cache_info().misses) == (1, 1)
 
 
 def test_what_is_known_is_not_computed_again_and_an_interrupted_run_continues(own_cache, tokenizer, monkeypatch):

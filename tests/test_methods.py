@@ -4,32 +4,34 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import checkpoints, data
-from claw.anatomy import anatomy
 from claw.errors import InputError
-from claw.prune import catalogue, gradients, methods, scores, surgery
+from claw.models.anatomy import anatomy
+from claw.prune import compress, gradients, scores, surgery
 from claw.prune.statistics import calibrate
+from claw.specs import methods
+from claw.stages import checkpoints
+from claw.texts import token_blocks
 
 
 @pytest.fixture
 def blocks(tokenizer, train_text):
-    return data.blocks(tokenizer, train_text, length=32, count=64)
+    return token_blocks.blocks(tokenizer, train_text, length=32, count=64)
 
 
-PLAIN_METHODS = [name for name in catalogue.names() if catalogue.find(name)[0].plain]
+PLAIN_METHODS = [name for name in methods.method_names() if methods.find_method(name)[0].plain]
 
 
 @pytest.mark.parametrize("method", PLAIN_METHODS)
 def test_every_method_on_every_family(model, method, blocks, own_cache, tokenizer, tmp_path):
     if method == "slicegpt" and anatomy(model).family == "Gemma3":
         pytest.skip("refused, see test_slicegpt_refuses_norms_on_what_is_written")
-    found = calibrate(model, blocks, gradients=catalogue.needs_gradients(method))
-    same, report = methods.compress(model, method, 0.0, statistics=found)
+    found = calibrate(model, blocks, gradients=methods.needs_gradients(method))
+    same, report = compress.compress(model, method, 0.0, statistics=found)
     ids = blocks.ids[:2]
     assert torch.equal(same(ids).logits, model(ids).logits) and report.ratio_params == 0
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    ratio = 1 / 3 if catalogue.axis_of(method, "own") == "layers" else 0.5
-    small, report = methods.compress(model, method, ratio, statistics=found, seed=1)
+    ratio = 1 / 3 if methods.axis_of(method, "own") == "layers" else 0.5
+    small, report = compress.compress(model, method, ratio, statistics=found, seed=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     count = sum(p.numel() for p in small.parameters())
     assert count == report.small.parameters < report.dense.parameters
@@ -38,17 +40,17 @@ def test_every_method_on_every_family(model, method, blocks, own_cache, tokenize
     out = small.generate(ids[:, :4], max_new_tokens=4, do_sample=False, use_cache=True)
     slow = small.generate(ids[:, :4], max_new_tokens=4, do_sample=False, use_cache=False)
     assert torch.equal(out, slow)
-    again, _ = methods.compress(model, method, ratio, statistics=found, seed=1)
+    again, _ = compress.compress(model, method, ratio, statistics=found, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
 
 
-GROUP_METHODS = [name for name in catalogue.names() if "heads" in catalogue.find(name)[0].axes]
+GROUP_METHODS = [name for name in methods.method_names() if "heads" in methods.find_method(name)[0].axes]
 
 
 @pytest.mark.parametrize("method", GROUP_METHODS)
 def test_every_group_method_on_every_family(model, method, blocks, own_cache, tokenizer, tmp_path):
-    found = calibrate(model, blocks, gradients=catalogue.needs_gradients(method))
-    small, report = methods.compress(model, method, 0.5, ratio_of="heads", statistics=found)
+    found = calibrate(model, blocks, gradients=methods.needs_gradients(method))
+    small, report = compress.compress(model, method, 0.5, ratio_of="heads", statistics=found)
     assert (report.small.groups, report.small.heads) == (1, 2)
     assert sum(p.numel() for p in small.parameters()) == report.small.parameters
     checkpoints.save(small, tokenizer, tmp_path / "small", report)
@@ -56,7 +58,7 @@ def test_every_group_method_on_every_family(model, method, blocks, own_cache, to
 
 def test_random_depends_on_the_seed_and_on_nothing_else():
     model = tiny_model("llama")
-    kept = [methods.compress(model, "random", 0.5, seed=seed)[1].kept for seed in (0, 0, 1)]
+    kept = [compress.compress(model, "random", 0.5, seed=seed)[1].kept for seed in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]
 
 
@@ -65,7 +67,7 @@ def test_magnitude_removes_a_neuron_that_writes_nothing():
     with torch.no_grad():
         for layer in model.model.layers:
             layer.mlp.down_proj.weight[:, 7] = 0
-    small, report = methods.compress(model, "magnitude", 1 / 64, round_to=1)
+    small, report = compress.compress(model, "magnitude", 1 / 64, round_to=1)
     assert all(7 not in kept and len(kept) == 63 for kept in report.kept)
     ids = torch.arange(3, 19).view(1, -1)
     assert torch.allclose(small(ids).logits, model(ids).logits, atol=1e-5)
@@ -78,7 +80,7 @@ def test_wanda_removes_the_neuron_that_never_fires(blocks, own_cache):
             layer.mlp.up_proj.weight[11] = 0  # its product with the gate is zero whatever it reads
             layer.mlp.down_proj.weight[:, 11] *= 100  # magnitude would love it
     found = calibrate(model, blocks)
-    _, report = methods.compress(model, "wanda-sp", 1 / 64, statistics=found, round_to=1)
+    _, report = compress.compress(model, "wanda-sp", 1 / 64, statistics=found, round_to=1)
     assert all(11 not in kept for kept in report.kept)
 
 
@@ -146,7 +148,7 @@ def test_taylor_terms_hold_no_graph_of_the_blocks_they_come_from(blocks, own_cac
 def test_taylor_without_gradients_is_asked_for(blocks, own_cache):
     model = tiny_model("llama")
     with pytest.raises(InputError, match="gradients=True"):
-        methods.compress(model, "taylor", 0.5, statistics=calibrate(model, blocks))
+        compress.compress(model, "taylor", 0.5, statistics=calibrate(model, blocks))
 
 
 def silent_block(model, index):
@@ -160,7 +162,7 @@ def silent_block(model, index):
 def test_depth_removes_the_block_that_does_nothing(family, method, blocks, own_cache):
     model = tiny_model(family)
     silent_block(model, 1)
-    small, report = methods.compress(model, method, 1 / 3, statistics=calibrate(model, blocks))
+    small, report = compress.compress(model, method, 1 / 3, statistics=calibrate(model, blocks))
     assert report.kept == ((0, 2),)
     ids = blocks.ids[:2]
     assert torch.allclose(small(ids).logits, model(ids).logits, atol=1e-5)
@@ -168,7 +170,7 @@ def test_depth_removes_the_block_that_does_nothing(family, method, blocks, own_c
 
 def test_depth_brings_every_per_layer_list_along(blocks, own_cache):
     model = tiny_model("gemma3")
-    small, report = methods.compress(model, "shortgpt", 1 / 3, statistics=calibrate(model, blocks))
+    small, report = compress.compress(model, "shortgpt", 1 / 3, statistics=calibrate(model, blocks))
     kept = report.kept[0]
     kinds = model.config.layer_types
     assert small.config.layer_types == [kinds[i] for i in kept] and small.config.num_hidden_layers == 2
@@ -177,7 +179,7 @@ def test_depth_brings_every_per_layer_list_along(blocks, own_cache):
 
 def test_blocks_are_contiguous(blocks, own_cache):
     model = tiny_model("llama", num_hidden_layers=6)
-    _, report = methods.compress(model, "blocks", 0.5, statistics=calibrate(model, blocks))
+    _, report = compress.compress(model, "blocks", 0.5, statistics=calibrate(model, blocks))
     gone = sorted(set(range(6)) - set(report.kept[0]))
     assert len(gone) == 3 and gone[-1] - gone[0] == 2
 
@@ -189,7 +191,7 @@ def test_a_group_that_writes_nothing_goes_first(blocks, own_cache):
             layer.self_attn.o_proj.weight[:, 8:16] = 0  # query head 1 is group 1
     found = calibrate(model, blocks, gradients=True)
     for method in ("magnitude", "wanda-sp", "flap"):
-        small, report = methods.compress(model, method, 0.25, ratio_of="heads", statistics=found)
+        small, report = compress.compress(model, method, 0.25, ratio_of="heads", statistics=found)
         assert all(kept == (0, 2, 3) for kept in report.kept), method
         assert torch.allclose(small(blocks.ids[:1]).logits, model(blocks.ids[:1]).logits, atol=1e-5)
 
@@ -235,12 +237,12 @@ def test_compensation_restores_a_neuron_that_is_a_sum_of_others(blocks, own_cach
 def test_statistics_of_another_model_are_refused(blocks, own_cache):
     found = calibrate(tiny_model("llama", seed=0), blocks)
     with pytest.raises(InputError, match="belong to another model"):
-        methods.compress(tiny_model("llama", seed=1), "wanda-sp", 0.5, statistics=found)
+        compress.compress(tiny_model("llama", seed=1), "wanda-sp", 0.5, statistics=found)
 
 
 def test_missing_statistics_are_asked_for():
     with pytest.raises(InputError, match=r"needs calibration statistics.*claw\.calibrate"):
-        methods.compress(tiny_model("llama"), "wanda-sp", 0.5)
+        compress.compress(tiny_model("llama"), "wanda-sp", 0.5)
 
 
 def test_nan_weights_are_refused():
@@ -248,16 +250,16 @@ def test_nan_weights_are_refused():
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
-        methods.compress(model, "magnitude", 0.5)
+        compress.compress(model, "magnitude", 0.5)
 
 
 def test_an_unknown_method_names_near_ones():
     with pytest.raises(InputError, match="did you mean 'magnitude'"):
-        methods.compress(tiny_model("llama"), "magnitud", 0.5)
+        compress.compress(tiny_model("llama"), "magnitud", 0.5)
 
 
 def test_untouched_weights_are_shared_and_cut_ones_are_not():
     model = tiny_model("llama")
-    small, _ = methods.compress(model, "magnitude", 0.5)
+    small, _ = compress.compress(model, "magnitude", 0.5)
     assert small.model.embed_tokens.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     assert small.model.layers[0].mlp.up_proj.weight.data_ptr() != model.model.layers[0].mlp.up_proj.weight.data_ptr()

@@ -9,19 +9,19 @@ import torch
 from conftest import tiny_model
 
 import claw
-from claw import models, sources
 from claw.errors import InputError
+from claw.models import load, sources
 
 
 def test_a_folder_loads_as_it_was_saved(folder_model):
     model, tokenizer = claw.load(folder_model, dtype="float32")
     assert not model.training and model.dtype == torch.float32
-    assert models.weights_hash(model) == models.weights_hash(tiny_model("llama"))
+    assert load.weights_hash(model) == load.weights_hash(tiny_model("llama"))
     assert tokenizer.decode(tokenizer("the of")["input_ids"]) == "the of"
 
 
 def test_the_number_type_is_measured_or_as_asked(folder_model):
-    assert claw.load(folder_model)[0].dtype == models.fast_dtype("cpu")
+    assert claw.load(folder_model)[0].dtype == load.fast_dtype("cpu")
     assert claw.load(folder_model, dtype="bfloat16")[0].dtype == torch.bfloat16
     with pytest.raises(InputError, match=r"bf16.*bfloat16"):
         claw.load(folder_model, dtype="bf16")
@@ -30,7 +30,7 @@ def test_the_number_type_is_measured_or_as_asked(folder_model):
 @pytest.mark.parametrize("name", ["smollm2-135", "./nowhere", "a/b/c", "/x", "", "nowhere.gguf", "https://x/y"])
 def test_what_cannot_be_a_model_is_refused_without_the_network(name):
     with pytest.raises(InputError):
-        models.check_name(name)
+        load.check_name(name)
 
 
 def test_a_pickle_is_never_loaded(folder_model):

@@ -114,7 +114,7 @@ def test_the_start_page_runs_with_and_without_results(tmp_path):
     (tmp_path / "params").mkdir()
     assert "make demo" in shown(run("00_start", tmp_path))
     (tmp_path / "runs").mkdir()
-    simulate.table(Design(models=1), simulate.TRUTHS).to_csv(tmp_path / "runs" / "made.csv", index=False)
+    simulate.simulated_table(Design(models=1), simulate.TRUTHS).to_csv(tmp_path / "runs" / "made.csv", index=False)
     assert "runs/made.csv" in shown(run("00_start", tmp_path))
 
 

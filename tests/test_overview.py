@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from claw import overview, parameters
 from claw.errors import InputError
 from claw.laws import simulate
 from claw.laws.simulate import Design
+from claw.show import start
+from claw.specs import notebooks
 
 
 @pytest.fixture
@@ -20,14 +21,14 @@ def place(tmp_path, monkeypatch):
 def run(place, name, **changes):
     folder = place / "runs" / name
     folder.mkdir()
-    simulate.table(Design(models=1, methods=("a", "b")), simulate.TRUTHS).assign(**changes).to_csv(
+    simulate.simulated_table(Design(models=1, methods=("a", "b")), simulate.TRUTHS).assign(**changes).to_csv(
         folder / "table.csv", index=False
     )
     return folder
 
 
 def test_without_results_it_says_what_to_run(place):
-    seen = overview.look()
+    seen = start.find_results()
     assert not seen.found
     assert "make demo" in seen._repr_html_() and "href='00_tour.ipynb'" in seen._repr_html_() and "make demo" in str(seen)
 
@@ -35,12 +36,12 @@ def test_without_results_it_says_what_to_run(place):
 def test_a_run_is_listed_with_what_was_measured_and_links(place):
     folder = run(place, "study", speedup_decode=1.5)
     (folder / "report.html").touch()
-    (one,) = overview.look().found
+    (one,) = start.find_results().found
     assert (one.models, one.methods) == (("model-0",), ("a", "b"))
     assert {"loss", "speed"} <= set(one.measured)
-    shown = overview.look()._repr_html_()
+    shown = start.find_results()._repr_html_()
     assert '"../runs/study/table.csv"' in shown and '"../runs/study/report.html"' in shown
-    assert overview.tables() == ["runs/study/table.csv"]
+    assert start.tables() == ["runs/study/table.csv"]
 
 
 def test_records_without_a_table_are_counted(place):
@@ -48,25 +49,25 @@ def test_records_without_a_table_are_counted(place):
     records.mkdir(parents=True)
     for name in ("1.compress.json", "1.loss-0.json", "2.compress.json"):
         (records / name).touch()
-    (one,) = overview.look().found
+    (one,) = start.find_results().found
     assert one.experiments == 2 and one.measured == ("2 compress", "1 loss")
 
 
 def test_files_that_are_no_tidy_table_are_left_out(place):
     pd.DataFrame({"x": [1]}).to_csv(place / "runs" / "other.csv")
     (place / "runs" / "broken.csv").write_text('"')
-    assert not overview.look().found
+    assert not start.find_results().found
 
 
 def test_names_are_escaped(place):
     run(place, "study", model="<script>")
-    assert "<script>" not in overview.look()._repr_html_()
+    assert "<script>" not in start.find_results()._repr_html_()
 
 
 def test_the_newest_table_is_explored_and_a_missing_one_names_those_that_are_there(place):
     with pytest.raises(InputError, match="make demo"):
-        _ = parameters.ExplorerParameters().source
+        _ = notebooks.ExplorerParameters().source
     folder = run(place, "study")
-    assert parameters.ExplorerParameters().source == folder / "table.csv"
+    assert notebooks.ExplorerParameters().source == folder / "table.csv"
     with pytest.raises(InputError, match=r"make demo.*runs/study/table\.csv"):
-        _ = parameters.LawsParameters(table="runs/nothing.csv").source
+        _ = notebooks.LawsParameters(table="runs/nothing.csv").source

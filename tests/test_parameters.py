@@ -4,20 +4,20 @@ import json
 
 import pytest
 
-from claw import parameters
 from claw.errors import InputError
+from claw.specs import notebooks
 
 CHECK = "asked = parameters.from_notebook(parameters.LawsParameters, globals())"
 CELL = 'table: str = "t.csv"  # a table\ndraws: int = 100  # draws'
 
 
 def ask(variables, *cells):
-    return parameters.from_notebook(parameters.LawsParameters, variables | {"In": ["", *cells, CHECK]})
+    return notebooks.from_notebook(notebooks.LawsParameters, variables | {"In": ["", *cells, CHECK]})
 
 
 def test_an_unknown_name_is_refused_with_a_near_one():
     with pytest.raises(InputError, match=r"'drws'.*draws"):
-        parameters.from_notebook(parameters.LawsParameters, {"drws": 100})
+        notebooks.from_notebook(notebooks.LawsParameters, {"drws": 100})
     for wrong in ("drws = 100", "# Parameters\ndrws = -1", 'drws = float("nan")', "drws: list = [1, (2, {3: None})]"):
         with pytest.raises(InputError, match="drws"):
             ask({"drws": 100}, CELL, wrong)
@@ -50,12 +50,12 @@ def test_without_names_a_notebook_takes_the_checkpoints_of_its_run(tmp_path):
     better = checkpoint(tmp_path, "c", "magnitude", 0.1, {"recipe": "lora"})
     dense = checkpoint(tmp_path, "d", "dense", 0.0, {"recipe": "lora"})
     run = str(tmp_path)
-    assert parameters.RecoverParameters(run=run, tokens=[1000]).checkpoints == (early, late)
-    assert parameters.EvaluateParameters(run=run).checkpoints == ("m", dense, early, better, late)
-    assert parameters.SpeedParameters(run=run).checkpoints == (early, better, late)
-    assert parameters.SpeedParameters(run=run, checkpoints=["x"]).checkpoints == ("x",)
+    assert notebooks.RecoverParameters(run=run, tokens=[1000]).checkpoints == (early, late)
+    assert notebooks.EvaluateParameters(run=run).checkpoints == ("m", dense, early, better, late)
+    assert notebooks.SpeedParameters(run=run).checkpoints == (early, better, late)
+    assert notebooks.SpeedParameters(run=run, checkpoints=["x"]).checkpoints == ("x",)
 
 
 def test_without_checkpoints_it_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match="Run 10_compress first"):
-        parameters.from_notebook(parameters.SpeedParameters, {"run": str(tmp_path)})
+        notebooks.from_notebook(notebooks.SpeedParameters, {"run": str(tmp_path)})

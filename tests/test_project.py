@@ -12,9 +12,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from claw import sources, studies
 from claw.cli import main
-from claw.prune import catalogue, scores
+from claw.models import sources
+from claw.prune import scores
+from claw.specs import methods
+from claw.specs import study as studies
 from claw.sweep import plan
 
 ROOT = Path(__file__).parents[1]
@@ -59,14 +61,14 @@ def test_conda_installs_the_same_project():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_studies_are_valid_and_named_after_their_files(path):
-    study = studies.load(path)
+    study = studies.load_study(path)
     assert study.name == path.stem and study.experiments
     assert set(study.models) <= set(sources.models())
 
 
 def test_the_readmes_study_is_valid(tmp_path):
     (tmp_path / "study.yaml").write_text(blocks("yaml")[0])
-    assert studies.load(tmp_path / "study.yaml").name == "my-study"
+    assert studies.load_study(tmp_path / "study.yaml").name == "my-study"
 
 
 def test_the_readmes_commands_exist(capsys):
@@ -84,7 +86,7 @@ def test_the_readmes_commands_exist(capsys):
 
 
 def test_the_readme_lists_every_method_and_its_links_exist():
-    for name in catalogue.METHODS:
+    for name in methods.METHODS:
         assert f"`{name}`" in README, name
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
@@ -144,7 +146,7 @@ def test_the_readmes_own_model_data_task_and_method_run(
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
     names = {}
     monkeypatch.setattr(scores, "NEURONS", dict(scores.NEURONS))
-    monkeypatch.setattr(catalogue, "METHODS", dict(catalogue.METHODS))
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
     assert len(examples) == 4 and Path("my-model-30/model.safetensors").is_file()
@@ -153,13 +155,13 @@ def test_the_readmes_own_model_data_task_and_method_run(
 
 
 def test_the_original_studys_design_has_more_than_a_thousand_experiments():
-    study = studies.load(ROOT / "params" / "paper.yaml")
+    study = studies.load_study(ROOT / "params" / "paper.yaml")
     assert len(study.experiments) > 1000 and len(study.models) == 8 and len(study.seeds) == 3
     assert {tokens for series in study.recovery for tokens in series.tokens} >= {1_000_000, 25_000_000}
 
 
 def test_the_gpu_study_has_more_than_a_thousand_experiments_that_its_models_can_do():
-    study = studies.load(ROOT / "params" / "gpu.yaml")
+    study = studies.load_study(ROOT / "params" / "gpu.yaml")
     made = plan.make(study, Path("runs") / "gpu")
     assert len(study.experiments) > 1000 and len(made.wanted) == 3 * len(study.experiments)
     assert study.evaluation.limit == 500 and len(study.evaluation.tasks) == 6 and study.resources.gpus == 1

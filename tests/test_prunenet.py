@@ -6,9 +6,9 @@ import torch
 from conftest import tiny_model
 from scipy import stats
 
-from claw.anatomy import anatomy
 from claw.errors import InputError
-from claw.prune import methods, prunenet
+from claw.models.anatomy import anatomy
+from claw.prune import compress, prunenet
 
 
 def test_reward_from_gram_matrices_is_the_reward_from_singular_values():
@@ -65,7 +65,7 @@ def test_both_modes_are_reproducible_and_differ(own_cache):
     model = tiny_model("llama")
     kept = {}
     for method in ("prunenet", "prunenet-stochastic"):
-        runs = [methods.compress(model, method, 0.5, seed=seed)[1].kept for seed in (0, 0, 1)]
+        runs = [compress.compress(model, method, 0.5, seed=seed)[1].kept for seed in (0, 0, 1)]
         assert runs[0] == runs[1] != runs[2]
         kept[method] = runs[0]
     assert kept["prunenet"] != kept["prunenet-stochastic"]

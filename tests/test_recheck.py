@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from claw import models, records, stages
-from claw.parameters import CompressParameters, RecoverParameters
-from claw.recovery import stage
+from claw import records
+from claw.models import load
+from claw.specs.notebooks import CompressParameters, RecoverParameters
+from claw.stages import compress, recover
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,10 @@ def run(folder_model, train_text, heldout_text, tmp_path, own_cache):
     shared = dict(run=str(tmp_path / "run"), heldout=heldout_text, heldout_tokens=512, context=64, dtype="float32")
     calibration = dict(calibration=train_text, calibration_tokens=512, calibration_length=64)
     asked = CompressParameters(**shared, **calibration, model=folder_model, method="wanda-sp", ratios=(0, 0.25, 0.5), seed=3)
-    model, tokenizer = models.load(folder_model, dtype="float32")
-    stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
-    place = stages.checkpoint_folder(tmp_path / "run", asked.curve.experiments[-1])
-    stage.recover_checkpoints(
+    model, tokenizer = load.load(folder_model, dtype="float32")
+    compress.compress_curve(asked, model, tokenizer, compress.statistics_for_curve(asked.curve, model, tokenizer))
+    place = compress.checkpoint_folder(tmp_path / "run", asked.curve.experiments[-1])
+    recover.recover_checkpoints(
         RecoverParameters(**shared, checkpoints=(str(place),), tokens=(256,), corpus=train_text, length=32, batch=2)
     )
     return tmp_path / "run"
@@ -54,7 +55,7 @@ def test_a_doctored_loss_is_found(recheck, run, monkeypatch, capsys):
     for path in (run / "records").glob("*.loss-*.json"):
         content = json.loads(path.read_text())
         content["result"]["mean"] -= 0.5
-        records.write(path, {name: value for name, value in content.items() if name != "checksum"})
+        records.write_record(path, {name: value for name, value in content.items() if name != "checksum"})
     code, said = check(recheck, run, monkeypatch, capsys, "--count", "1", "--unrecovered")
     assert code == 1 and "1 of 1 differ" in said
 

@@ -9,7 +9,7 @@ import pytest
 
 from claw import records
 from claw.errors import InputError
-from claw.specs import Compression, Evaluation, Experiment
+from claw.specs.experiment import Compression, Evaluation, Experiment
 
 EVALUATION = Evaluation(tasks=("piqa", "winogrande"), limit=10)
 
@@ -44,12 +44,12 @@ def run(tmp_path):
     rows = [task("piqa", "acc", 0.6), task("piqa", "acc_norm", 0.7), task("winogrande", "acc", 0.5)]
     for experiment, mean in ((dense, 3.0), (small, 4.0)):
         result = {"family": "Llama", "parameters": 10, "parameters0": 20, "ratio_params": 0.5}
-        records.write(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", result))
+        records.write_record(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", result))
         path = records.path_of(tmp_path, experiment.id, "loss", ways["loss"])
-        records.write(path, record(experiment, "loss", loss(mean), ways["loss"]))
+        records.write_record(path, record(experiment, "loss", loss(mean), ways["loss"]))
     path = records.path_of(tmp_path, dense.id, "tasks", ways["tasks"])
     result = {"rows": rows, "num_fewshot": 0, "limit": 10}
-    records.write(path, record(dense, "tasks", result, ways["tasks"]))
+    records.write_record(path, record(dense, "tasks", result, ways["tasks"]))
     return tmp_path
 
 
@@ -78,27 +78,29 @@ def test_a_truncated_record_is_named_and_counts_as_missing(run):
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_text(whole[:cut])
         with pytest.warns(UserWarning, match=r"damaged.*measured again"):
-            assert records.read(path) is None
+            assert records.read_record(path) is None
 
 
 def test_a_changed_value_breaks_the_checksum(run):
     path = next((run / "records").glob("*.loss-*.json"))
     path.write_text(path.read_text().replace('"mean": 3.0', '"mean": 2.0').replace('"mean": 4.0', '"mean": 2.0'))
     with pytest.warns(UserWarning, match="checksum"):
-        assert records.read(path) is None
+        assert records.read_record(path) is None
 
 
 def test_nan_is_a_result(tmp_path):
     experiment = point()
     path = records.path_of(tmp_path, experiment.id, "loss", "w")
-    records.write(path, record(experiment, "loss", loss(1.0) | {"mean": math.nan}, "w", "nan"))
+    records.write_record(path, record(experiment, "loss", loss(1.0) | {"mean": math.nan}, "w", "nan"))
     row = records.table(tmp_path).iloc[0]
     assert math.isnan(row["loss"]) and row["status"] == "nan"
 
 
 def test_a_failed_record_is_not_usable(tmp_path):
     experiment = point()
-    records.write(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", {}, status="failed"))
+    records.write_record(
+        records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", {}, status="failed")
+    )
     assert not records.has(tmp_path, experiment.id, "compress")
 
 
@@ -106,7 +108,7 @@ def test_two_ways_of_measuring_are_not_mixed(run):
     other = Evaluation(tokens=99)
     experiment = point()
     path = records.path_of(run, experiment.id, "loss", other.loss.digest)
-    records.write(path, record(experiment, "loss", loss(9.0), other.loss.digest))
+    records.write_record(path, record(experiment, "loss", loss(9.0), other.loss.digest))
     with pytest.raises(InputError, match="2 different ways"):
         records.table(run)
     assert records.table(run, EVALUATION)["loss"].max() == 4.0
@@ -117,7 +119,7 @@ def test_no_part_file_is_left_and_writing_is_atomic(run, monkeypatch):
     before = path.read_text()
     monkeypatch.setattr(records.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match=r"No space left.*recorded before is safe"):
-        records.write(path, {"a": 1})
+        records.write_record(path, {"a": 1})
     assert path.read_text() == before and not list(path.parent.glob("*.part"))
 
 
@@ -147,7 +149,7 @@ def test_milliseconds_are_those_of_the_smallest_batch(run):
     timing = {"seconds": 0.01, "seconds0": 0.02}
     timings = [timing | {"phase": "decode", "batch": 1}, timing | {"phase": "decode", "batch": 8, "seconds": 9.0}]
     path = records.path_of(run, point().id, "speed", "way")
-    records.write(path, record(point(), "speed", {"speedup_decode": 2.0, "timings": timings}, "way"))
+    records.write_record(path, record(point(), "speed", {"speedup_decode": 2.0, "timings": timings}, "way"))
     row = records.table(run).iloc[1]
     assert (row["speedup_decode"], row["milliseconds_decode"], row["milliseconds0_decode"]) == (2.0, 10.0, 20.0)
 
@@ -171,7 +173,9 @@ def test_a_group_without_a_standard_error_gets_the_binomial_one(run):
         task("odd", "acc", 1.0) | {"stderr": None, "n": 1},
     ]
     path = records.path_of(run, point().id, "tasks", EVALUATION.accuracy.digest)
-    records.write(path, record(point(), "tasks", {"rows": rows[:2], "num_fewshot": 0, "limit": 1}, EVALUATION.accuracy.digest))
+    records.write_record(
+        path, record(point(), "tasks", {"rows": rows[:2], "num_fewshot": 0, "limit": 1}, EVALUATION.accuracy.digest)
+    )
     row = records.table(run).set_index("method").loc["magnitude"]
     own = math.sqrt(0.25 * 0.75 / 56)
     assert row["mmlu_acc_stderr"] == pytest.approx(own)

@@ -14,25 +14,25 @@ import torch
 from conftest import byte_tokenizer, tiny_model
 
 import claw
-from claw import data
 from claw.errors import InputError
-from claw.evaluate import cross_entropy
-from claw.models import weights_hash
+from claw.evaluate.held_out import cross_entropy
+from claw.models.load import weights_hash
 from claw.recovery import recipes, run
 from claw.recovery.recipes import Student
-from claw.specs import Recovery
+from claw.specs.experiment import Recovery
+from claw.texts import token_blocks
 
 RATES = {"lora": 1e-2, "full": 3e-3, "distill": 3e-3}
 
 
 @pytest.fixture(scope="module")
 def blocks(tokenizer, train_text):
-    return data.blocks(tokenizer, train_text, length=64, count=96, purpose="recovery", seed=1)
+    return token_blocks.blocks(tokenizer, train_text, length=64, count=96, purpose="recovery", seed=1)
 
 
 @pytest.fixture(scope="module")
 def heldout(tokenizer, heldout_text):
-    return data.blocks(tokenizer, heldout_text, length=64, count=8, purpose="heldout")
+    return token_blocks.blocks(tokenizer, heldout_text, length=64, count=8, purpose="heldout")
 
 
 def parent(recipe, blocks, family="llama"):
@@ -96,7 +96,7 @@ def test_tokens_are_those_really_seen(blocks, monkeypatch):
 
 
 def test_text_is_gone_through_again_in_another_order(blocks, monkeypatch):
-    few = data.Blocks(blocks.ids[:4], blocks.scored[:4], 0, 0, "x", "recovery")
+    few = token_blocks.Blocks(blocks.ids[:4], blocks.scored[:4], 0, 0, "x", "recovery")
     seen = []
     plain = Student.loss
     monkeypatch.setattr(Student, "loss", lambda self, ids, scored: (seen.append(ids), plain(self, ids, scored))[1])
@@ -111,8 +111,10 @@ def test_a_milestone_is_what_a_run_of_its_own_gives(blocks, heldout):
         return [Recovery(recipe="full", tokens=t, length=64, batch=4, learning_rate=3e-3) for t in tokens]
 
     model = tiny_model("llama")
-    together = [(weights_hash(m), r) for m, r in run.milestones(model, blocks, budgets(1024, 1700, 4096), heldout=heldout)]
-    apart = [(weights_hash(m), r) for t in (1024, 1700, 4096) for m, r in run.milestones(model, blocks, budgets(t))]
+    together = [
+        (weights_hash(m), r) for m, r in run.recover_milestones(model, blocks, budgets(1024, 1700, 4096), heldout=heldout)
+    ]
+    apart = [(weights_hash(m), r) for t in (1024, 1700, 4096) for m, r in run.recover_milestones(model, blocks, budgets(t))]
     assert [h for h, _ in together] == [h for h, _ in apart] and len({h for h, _ in together}) == 3
     assert {r.run for _, r in together} == {r.run for _, r in apart} and len({r.run for _, r in together}) == 1
     assert [r.tokens for _, r in together] == [1024, 26 * 64, 4096]
@@ -125,10 +127,10 @@ def test_separate_runs_have_their_own_ids_and_weights(blocks):
     found = []
     for tokens in (512, 1024):
         recovery = Recovery(recipe="full", tokens=tokens, length=64, runs="separate")
-        found += [r.run for _, r in run.milestones(model, blocks, [recovery])]
+        found += [r.run for _, r in run.recover_milestones(model, blocks, [recovery])]
     assert len(set(found)) == 2
     with pytest.raises(InputError, match="run of its own"):
-        list(run.milestones(model, blocks, [Recovery(tokens=t, length=64, runs="separate") for t in (512, 1024)]))
+        list(run.recover_milestones(model, blocks, [Recovery(tokens=t, length=64, runs="separate") for t in (512, 1024)]))
 
 
 def test_same_seed_same_bits_and_other_seed_others(blocks):
@@ -140,10 +142,10 @@ def test_same_seed_same_bits_and_other_seed_others(blocks):
 def test_accumulation_and_recomputation_change_nothing_but_rounding(blocks, monkeypatch):
     model = tiny_model("llama")
     recovery = [Recovery(recipe="full", tokens=1024, length=64, batch=4, learning_rate=1e-3)]
-    plain, _ = next(run.milestones(model, blocks, recovery))
-    few, _ = next(run.milestones(model, blocks, recovery, checkpointing=True))
+    plain, _ = next(run.recover_milestones(model, blocks, recovery))
+    few, _ = next(run.recover_milestones(model, blocks, recovery, checkpointing=True))
     monkeypatch.setitem(run.PART_TOKENS, "cpu", 64)
-    parts, _ = next(run.milestones(model, blocks, recovery))
+    parts, _ = next(run.recover_milestones(model, blocks, recovery))
     for other in (few, parts):
         for one, two in zip(plain.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
@@ -156,7 +158,7 @@ torch.set_num_threads(1)
 from conftest import byte_tokenizer, tiny_model
 from claw import data, models
 from claw.recovery import run
-from claw.specs import Recovery
+from claw.specs.experiment import Recovery
 blocks = data.blocks(byte_tokenizer(), {text!r}, length=64, count=96, purpose="recovery")
 recoveries = [Recovery(recipe="full", tokens=t, length=64, batch=2, learning_rate=3e-3) for t in (3000, 6000)]
 for model, report in run.milestones(tiny_model("llama", dtype=torch.bfloat16), blocks, recoveries, folder={folder!r}, seconds=0):
@@ -193,7 +195,9 @@ def test_a_killed_run_ends_in_the_same_weights(train_text, tmp_path):
 def test_an_interrupted_run_goes_on(recipe, after, blocks, heldout, tmp_path, monkeypatch):
     def go(folder):
         recoveries = [Recovery(recipe=recipe, tokens=t, length=64, batch=4) for t in (64 * 4 * 12, 64 * 4 * 20)]
-        series = run.milestones(tiny_model("llama"), blocks, recoveries, heldout=heldout, folder=tmp_path / folder, seconds=0)
+        series = run.recover_milestones(
+            tiny_model("llama"), blocks, recoveries, heldout=heldout, folder=tmp_path / folder, seconds=0
+        )
         return [(weights_hash(m), repr(r.moments), r.steps) for m, r in series]
 
     whole, calls, plain = go("whole"), [], Student.loss
@@ -223,7 +227,7 @@ def test_not_a_number_ends_the_run_and_names_the_step(blocks, heldout):
 
     Student.loss = breaks
     try:
-        found = list(run.milestones(model, blocks, recoveries, heldout=heldout))
+        found = list(run.recover_milestones(model, blocks, recoveries, heldout=heldout))
     finally:
         Student.loss = student
     for small, report in found:
@@ -233,7 +237,7 @@ def test_not_a_number_ends_the_run_and_names_the_step(blocks, heldout):
 
 
 def test_going_too_far_is_reported(blocks, heldout):
-    few = data.Blocks(blocks.ids[:2], blocks.scored[:2], 0, 0, "x", "recovery")
+    few = token_blocks.Blocks(blocks.ids[:2], blocks.scored[:2], 0, 0, "x", "recovery")
     _, report = claw.recover(
         tiny_model("llama"), few, tokens=64 * 400, recipe="full", heldout=heldout, learning_rate=1e-2, batch=2
     )
@@ -268,7 +272,7 @@ def test_bad_input_is_refused_before_work(changes, message, blocks, monkeypatch)
 def test_heldout_text_inside_the_training_text_is_refused(tmp_path, heldout_text, train_text, blocks, heldout):
     both = tmp_path / "both.txt"
     both.write_text(Path(train_text).read_text()[:5000] + "\n\n" + Path(heldout_text).read_text())
-    leaky = data.blocks(byte_tokenizer(), str(both), length=64, count=60, purpose="recovery")
+    leaky = token_blocks.blocks(byte_tokenizer(), str(both), length=64, count=60, purpose="recovery")
     with pytest.raises(InputError, match="% of the held-out text"):
         claw.recover(tiny_model("llama"), leaky, tokens=1024, heldout=heldout)
     _, report = claw.recover(tiny_model("llama"), blocks, tokens=1024, heldout=heldout)
@@ -278,4 +282,4 @@ def test_heldout_text_inside_the_training_text_is_refused(tmp_path, heldout_text
 def test_an_empty_corpus_is_named(tmp_path, tokenizer):
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match="is empty"):
-        data.blocks(tokenizer, str(tmp_path / "empty.txt"), length=64, count=1, purpose="recovery")
+        token_blocks.blocks(tokenizer, str(tmp_path / "empty.txt"), length=64, count=1, purpose="recovery")

@@ -38,7 +38,7 @@ def test_cross_entropy_in_chunks(positions, seed, chunk):
     kept = objective.CHUNK
     objective.CHUNK = chunk
     try:
-        found = objective.cross_entropy(hidden, weight, targets)
+        found = objective.head_cross_entropy(hidden, weight, targets)
         compare(found, F.cross_entropy(hidden @ weight.t(), targets, reduction="sum"), hidden, weight)
     finally:
         objective.CHUNK = kept
@@ -56,7 +56,7 @@ def test_divergence(positions, seed, kind, data):
 def test_a_frozen_head_gets_no_gradient():
     hidden, weight, targets = tensors(5, 0)
     weight.requires_grad_(False)
-    objective.cross_entropy(hidden, weight, targets).backward()
+    objective.head_cross_entropy(hidden, weight, targets).backward()
     assert weight.grad is None and (hidden.grad != 0).any()
 
 

@@ -9,7 +9,7 @@ from conftest import tiny_model
 from safetensors.torch import load_file
 
 import claw
-from claw import data
+from claw.texts import token_blocks
 
 
 def test_two_processes_end_in_the_weights_of_one(tokenizer, train_text, tmp_path):
@@ -24,7 +24,7 @@ def test_two_processes_end_in_the_weights_of_one(tokenizer, train_text, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "1,088 tokens" in done.stdout
-    blocks = data.blocks(tokenizer, train_text, length=64, count=17, purpose="recovery", seed=1)
+    blocks = token_blocks.blocks(tokenizer, train_text, length=64, count=17, purpose="recovery", seed=1)
     alone, _ = claw.recover(model, blocks, tokens=1100, recipe="full", batch=4, learning_rate=0.003)
     found = load_file(tmp_path / "out" / "model.safetensors")
     names = {name: p for name, p in alone.named_parameters() if name in found}

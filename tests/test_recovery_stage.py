@@ -5,10 +5,13 @@ import math
 import pytest
 from conftest import byte_tokenizer, tiny_model
 
-from claw import checkpoints, parameters, records, speed_stage, stages, studies
+from claw import records
 from claw.errors import InputError
-from claw.recovery import stage
 from claw.recovery.recipes import Student
+from claw.specs import notebooks
+from claw.specs import study as studies
+from claw.stages import checkpoints, compress, speed
+from claw.stages import recover as stage
 from claw.sweep import plan
 
 
@@ -17,19 +20,19 @@ def compressed(folder_model, heldout_text, tmp_path):
     """Folder of one compressed checkpoint of a run in tmp_path / "run"."""
     import claw
 
-    asked = parameters.CompressParameters(
+    asked = notebooks.CompressParameters(
         model=folder_model, method="magnitude", ratios=(0.5,), heldout=heldout_text, heldout_tokens=512, context=64,
         run=str(tmp_path / "run"), dtype="float32", calibration="wikipedia-train",
     )  # fmt: skip
     model, tokenizer = claw.load(folder_model, dtype="float32")
-    stages.compress(asked, model, tokenizer)
+    compress.compress_curve(asked, model, tokenizer)
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
     return str(folder)
 
 
 @pytest.fixture
 def asked(compressed, train_text, heldout_text, tmp_path):
-    return parameters.RecoverParameters(
+    return notebooks.RecoverParameters(
         checkpoints=(compressed,), recipe="full", tokens=(600, 1300), corpus=train_text, length=64, batch=4,
         learning_rate=3e-3, heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32",
     )  # fmt: skip
@@ -37,7 +40,7 @@ def asked(compressed, train_text, heldout_text, tmp_path):
 
 def test_milestones_are_recorded_and_not_repeated(asked, monkeypatch):
     found = stage.recover_checkpoints(asked)
-    table = stages.frame_of(found, asked.evaluation)
+    table = compress.frame_of(found, asked.evaluation)
     assert table["recovery_tokens"].tolist() == [0, 576, 1280]
     assert table["loss"].is_monotonic_decreasing
     assert table["ratio_params"].nunique() == 1 and table["ratio_of"].nunique() == 1
@@ -59,13 +62,15 @@ def test_a_broken_run_is_a_result(asked, monkeypatch):
     found = stage.recover_checkpoints(asked)
     broken = [r for r in found if r["stage"] == "recover"]
     assert all(r["status"] == "nan" and r["result"]["nan_step"] == 1 for r in broken)
-    table = stages.frame_of(found, asked.evaluation)
+    table = compress.frame_of(found, asked.evaluation)
     assert (table["status"] == "nan").sum() == 2 and table.loc[table["recovery"] == "full", "loss"].isna().all()
     gone = str(asked.folder / "checkpoints" / broken[0]["experiment"])
-    tasks = parameters.EvaluateParameters(
+    tasks = notebooks.EvaluateParameters(
         checkpoints=(gone, *asked.checkpoints), heldout=asked.heldout, heldout_tokens=512, context=64, run=asked.run
     )
-    assert {r["experiment"] for r in stages.evaluate_checkpoints(tasks)} == {checkpoints.experiment_of(asked.checkpoints[0]).id}
+    assert {r["experiment"] for r in compress.evaluate_checkpoints(tasks)} == {
+        checkpoints.experiment_of(asked.checkpoints[0]).id
+    }
 
 
 def test_distillation_refuses_another_tokenizer(asked, compressed):
@@ -77,26 +82,26 @@ def test_distillation_refuses_another_tokenizer(asked, compressed):
     checkpoints.save(dense, tokenizer, about.compression.model)
     with pytest.raises(InputError, match="different tokenizers"):
         stage.recover_checkpoints(asked.model_copy(update={"recipe": "distill"}))
-    timed = parameters.SpeedParameters(checkpoints=(compressed,), run=asked.run, dtype="float32")
+    timed = notebooks.SpeedParameters(checkpoints=(compressed,), run=asked.run, dtype="float32")
     with pytest.raises(InputError, match="different tokenizers"):
-        speed_stage.measure_checkpoints(timed)
+        speed.measure_checkpoints(timed)
 
 
 def test_speed_is_recorded_and_said(compressed, tmp_path, folder_model):
-    asked = parameters.SpeedParameters(
+    asked = notebooks.SpeedParameters(
         checkpoints=(compressed,), prompt=8, generate=2, batches=(1, 2), rounds=3, run=str(tmp_path / "run"), dtype="float32"
     )
-    found = speed_stage.measure_checkpoints(asked)
-    assert [r["checksum"] for r in speed_stage.measure_checkpoints(asked)] == [r["checksum"] for r in found]
-    frame = speed_stage.timing_frame(found)
+    found = speed.measure_checkpoints(asked)
+    assert [r["checksum"] for r in speed.measure_checkpoints(asked)] == [r["checksum"] for r in found]
+    frame = speed.timing_frame(found)
     assert len(frame) == 4 and (frame["ideal"] > 1).all()
-    assert speed_stage.verdicts(found).count("dense") == 4
+    assert speed.verdicts(found).count("dense") == 4
     row = records.from_records(found).iloc[0]
     assert row["speedup_decode_low"] <= row["speedup_decode"] <= row["speedup_decode_high"] and row["ideal_prefill"] > 1
     with pytest.raises(InputError, match="dense model"):
-        speed_stage.check_speed(asked.model_copy(update={"checkpoints": (folder_model,)}))
+        speed.check_speed(asked.model_copy(update={"checkpoints": (folder_model,)}))
     with pytest.raises(InputError, match="no checkpoint folder"):
-        speed_stage.check_speed(asked.model_copy(update={"checkpoints": ("nowhere",)}))
+        speed.check_speed(asked.model_copy(update={"checkpoints": ("nowhere",)}))
 
 
 def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
@@ -105,7 +110,7 @@ def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
         "recovery": [{"tokens": [1000, 2000]}, {"recipe": "distill", "tokens": [1000]}], "speed": {"rounds": 3},
         "evaluation": {"tasks": ["piqa"]},
     }  # fmt: skip
-    study = studies.parse(values, {}, "x")
+    study = studies.parse_study(values, {}, "x")
     found = plan.make(study, tmp_path)
     names = [job.notebook for job in found.jobs]
     assert names == ["30_evaluate", "10_compress", "20_recover", "20_recover", "30_evaluate", "40_speed", "10_compress"]
@@ -113,6 +118,6 @@ def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
     made = [name for job in found.jobs for name in job.makes]
     assert sorted(made) == sorted(found.wanted) and len(set(made)) == len(made)
     recover = found.jobs[2].parameters
-    asked = parameters.RecoverParameters(**recover)
+    asked = notebooks.RecoverParameters(**recover)
     assert asked.series == study.recovery[0]
-    assert parameters.SpeedParameters(**found.jobs[5].parameters).speed == study.speed
+    assert notebooks.SpeedParameters(**found.jobs[5].parameters).speed == study.speed

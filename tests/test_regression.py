@@ -4,18 +4,19 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import data, evaluate
-from claw.anatomy import anatomy
+from claw.evaluate import held_out
+from claw.models.anatomy import anatomy
 from claw.prune import regression
 from claw.prune.statistics import calibrate
 from claw.prune.surgery import Units
+from claw.texts import token_blocks
 
 WITHOUT_OUTPUT_NORMS = ("llama", "qwen2", "qwen3", "mistral")
 
 
 @pytest.fixture
 def blocks(tokenizer, train_text):
-    return data.blocks(tokenizer, train_text, length=32, count=128)
+    return token_blocks.blocks(tokenizer, train_text, length=32, count=128)
 
 
 def units(parts, width=None, groups=None, layers=None):
@@ -64,7 +65,7 @@ def test_a_direction_that_the_stream_never_uses_costs_nothing(blocks, own_cache)
     parts = anatomy(model)
     target = parts.shape.with_(hidden=24)
     small = regression.regressed(parts, target, units(parts), calibrate(model, blocks), blocks)
-    before, after = (evaluate.cross_entropy(m, blocks).mean for m in (model, small))
+    before, after = (held_out.cross_entropy(m, blocks).mean for m in (model, small))
     assert after == pytest.approx(before, abs=2e-3)
 
 
@@ -72,8 +73,8 @@ def test_the_ridge_is_pulled_towards_its_start():
     draw = torch.Generator().manual_seed(0)
     x, start = torch.randn(200, 6, generator=draw), torch.randn(3, 6, generator=draw)
     truth = torch.randn(3, 6, generator=draw)
-    assert torch.allclose(regression.fit(x, x @ truth.T, start, 1e-7), truth, atol=1e-3)
-    assert torch.allclose(regression.fit(x, x @ truth.T, start, 1e7), start, atol=1e-3)
+    assert torch.allclose(regression.ridge(x, x @ truth.T, start, 1e-7), truth, atol=1e-3)
+    assert torch.allclose(regression.ridge(x, x @ truth.T, start, 1e7), start, atol=1e-3)
 
 
 def test_architectures_that_normalise_what_they_write_are_not_supported():

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from claw import laws, report
+from claw import laws
+from claw.show import report
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def page(table, tmp_path):
     figure = tmp_path / "one.svg"
     figure.write_text('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')
     fitted = laws.fit(table)
-    path = report.write(
+    path = report.write_report(
         tmp_path / "report.html", "a <b>study</b>", fitted, table, [figure], [tmp_path / "notebooks" / "x.ipynb"]
     )
     return path.read_text()

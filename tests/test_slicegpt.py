@@ -4,18 +4,19 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import checkpoints, data
-from claw.anatomy import anatomy, describe
 from claw.errors import InputError
-from claw.prune import methods, slicegpt
+from claw.models.anatomy import anatomy, describe
+from claw.prune import compress, slicegpt
 from claw.prune.statistics import calibrate
+from claw.stages import checkpoints
+from claw.texts import token_blocks
 
 ROTATABLE = ("llama", "qwen2", "qwen3", "mistral")
 
 
 @pytest.fixture
 def blocks(tokenizer, train_text):
-    return data.blocks(tokenizer, train_text, length=32, count=16)
+    return token_blocks.blocks(tokenizer, train_text, length=32, count=16)
 
 
 def principal(parts, found):
@@ -53,7 +54,7 @@ def test_a_stream_of_low_rank_survives_the_cut(family, blocks, own_cache):
                 linear.weight.copy_(inside @ (inside.T @ linear.weight))
     found = calibrate(model, blocks)
     for method in ("slicegpt", "slicegpt-perlayer"):
-        small, report = methods.compress(model, method, 0.25, statistics=found)
+        small, report = compress.compress(model, method, 0.25, statistics=found)
         assert report.small.hidden == 24
         assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=2e-3), method
 
@@ -62,7 +63,7 @@ def test_the_untied_head_and_the_shortcuts_are_counted(blocks, own_cache):
     model = tiny_model("mistral")
     found = calibrate(model, blocks)
     for method, tied in (("slicegpt", False), ("slicegpt-perlayer", False)):
-        small, report = methods.compress(model, method, 0.25, statistics=found)
+        small, report = compress.compress(model, method, 0.25, statistics=found)
         assert report.small.tied is tied
         assert sum(p.numel() for p in small.parameters()) == report.small.parameters == describe(small).parameters
     assert report.small.shortcuts == 2
@@ -70,13 +71,13 @@ def test_the_untied_head_and_the_shortcuts_are_counted(blocks, own_cache):
 
 def test_a_true_ratio_is_solved_with_what_is_added(blocks, own_cache):
     model = tiny_model("mistral")
-    _small, report = methods.compress(model, "slicegpt", 0.3, ratio_of="params", statistics=calibrate(model, blocks))
+    _small, report = compress.compress(model, "slicegpt", 0.3, ratio_of="params", statistics=calibrate(model, blocks))
     assert report.ratio_params == pytest.approx(0.3, abs=0.03) and report.ratio_own > 0.3
 
 
 def test_the_plain_form_is_a_stock_checkpoint_with_a_cache(blocks, own_cache, tokenizer, tmp_path):
     model = tiny_model("qwen2")
-    small, report = methods.compress(model, "slicegpt", 0.25, statistics=calibrate(model, blocks))
+    small, report = compress.compress(model, "slicegpt", 0.25, statistics=calibrate(model, blocks))
     checkpoints.save(small, tokenizer, tmp_path / "small", report)
     ids = blocks.ids[:2, :5]
     out = small.generate(ids, max_new_tokens=5, do_sample=False)
@@ -85,7 +86,7 @@ def test_the_plain_form_is_a_stock_checkpoint_with_a_cache(blocks, own_cache, to
 
 def test_shortcuts_work_with_the_key_value_cache(blocks, own_cache):
     model = tiny_model("llama")
-    small, _ = methods.compress(model, "slicegpt-perlayer", 0.25, statistics=calibrate(model, blocks))
+    small, _ = compress.compress(model, "slicegpt-perlayer", 0.25, statistics=calibrate(model, blocks))
     ids = blocks.ids[:2, :5]
     out = small.generate(ids, max_new_tokens=5, do_sample=False)
     assert torch.equal(out, small.generate(ids, max_new_tokens=5, do_sample=False, use_cache=False))
@@ -93,7 +94,7 @@ def test_shortcuts_work_with_the_key_value_cache(blocks, own_cache):
 
 def test_a_model_with_shortcuts_is_not_saved(blocks, own_cache, tokenizer, tmp_path):
     model = tiny_model("llama")
-    small, report = methods.compress(model, "slicegpt-perlayer", 0.25, statistics=calibrate(model, blocks))
+    small, report = compress.compress(model, "slicegpt-perlayer", 0.25, statistics=calibrate(model, blocks))
     with pytest.raises(InputError, match="no stock architecture can hold"):
         checkpoints.save(small, tokenizer, tmp_path / "small", report)
 
@@ -103,4 +104,4 @@ def test_slicegpt_refuses_norms_on_what_is_written(blocks, own_cache):
     found = calibrate(model, blocks)
     for method in ("slicegpt", "slicegpt-perlayer"):
         with pytest.raises(InputError, match="normalise what they write"):
-            methods.compress(model, method, 0.25, statistics=found)
+            compress.compress(model, method, 0.25, statistics=found)

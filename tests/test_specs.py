@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claw import specs
 from claw.errors import InputError
+from claw.specs import experiment as specs
 
 BASE = {"model": "smollm2-135m", "method": "magnitude", "ratios": [0, 0.5]}
 
@@ -36,7 +36,7 @@ def test_any_wrong_type_is_one_readable_error(field, data):
     junk = st.one_of(st.none(), st.booleans(), st.binary(max_size=3).map(str), st.floats(), st.lists(st.booleans(), max_size=2))
     values = {**BASE, field: data.draw(junk)}
     try:
-        specs.build(specs.Curve, values, "study.yaml")
+        specs.build_spec(specs.Curve, values, "study.yaml")
     except InputError as error:
         assert field in str(error) and "Traceback" not in str(error) and "pydantic" not in str(error)
 
@@ -56,7 +56,7 @@ def test_any_wrong_type_is_one_readable_error(field, data):
 )
 def test_wrong_values_say_what_is_accepted(change, words):
     with pytest.raises(InputError, match=words):
-        specs.build(specs.Curve, {**BASE, **change})
+        specs.build_spec(specs.Curve, {**BASE, **change})
 
 
 def test_a_curve_lists_its_points_once():
@@ -68,7 +68,9 @@ def test_specs_import_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, claw.specs, claw.studies, claw.sweep.plan, claw.records; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, claw.specs.experiment, claw.specs.study, claw.sweep.plan, claw.records; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

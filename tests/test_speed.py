@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import claw
-from claw import speed
-from claw.anatomy import describe
 from claw.errors import InputError
-from claw.shape import Shape
-from claw.specs import Speed
+from claw.evaluate import timing
+from claw.models.anatomy import describe
+from claw.models.shape import Shape
+from claw.specs.experiment import Speed
 
 SMOL = Shape(vocabulary=49152, hidden=576, depth=30, width=1536, heads=9, groups=3, head_size=64, tied=True)
 FEW = dict(prompt=12, generate=3, rounds=3)
@@ -26,8 +26,8 @@ def pair():
 def test_the_two_take_turns_after_warming_up(pair, monkeypatch):
     small, dense = pair
     called = []
-    plain = speed.Runner.__call__
-    monkeypatch.setattr(speed.Runner, "__call__", lambda self: (called.append(self.model is small), plain(self))[1])
+    plain = timing.Runner.__call__
+    monkeypatch.setattr(timing.Runner, "__call__", lambda self: (called.append(self.model is small), plain(self))[1])
     report = claw.measure_speed(small, against=dense, batches=[2], **FEW)
     rounds = called[:-2]  # the last two measure memory
     assert rounds == [False, True] * (1 + FEW["rounds"])
@@ -40,7 +40,7 @@ def test_a_fast_and_a_slow_model_are_told_apart_in_words(pair, monkeypatch):
 
     def measured(factor):
         times = {False: 1.0, True: factor}
-        monkeypatch.setattr(speed.Runner, "__call__", lambda self: dict.fromkeys(speed.PHASES, times[self.model is small]))
+        monkeypatch.setattr(timing.Runner, "__call__", lambda self: dict.fromkeys(timing.PHASES, times[self.model is small]))
         return claw.measure_speed(small, against=dense, batches=[1], **FEW)
 
     fast, slow, equal = measured(0.5), measured(2.0), measured(1.0)
@@ -71,7 +71,7 @@ def test_memory_counts_weights_and_what_is_held(pair):
 
 
 def test_held_bytes_rise_and_fall():
-    with speed.Held() as held:
+    with timing.Held() as held:
         kept = torch.zeros(1000)
         more = torch.zeros(5000) + 1  # two tensors of 20 kB at once
         del more
@@ -82,20 +82,20 @@ def test_held_bytes_rise_and_fall():
 @given(st.integers(0, 29), st.integers(1, 64))
 def test_ideals_follow_from_shapes(removed, batch):
     small = SMOL.with_(depth=SMOL.depth - removed)
-    for phase in speed.PHASES:
-        ideal = speed.ideal_ratio(phase, SMOL, small, batch=batch, speed=Speed(), element=2)
+    for phase in timing.PHASES:
+        ideal = timing.ideal_ratio(phase, SMOL, small, batch=batch, speed=Speed(), element=2)
         assert ideal >= 1 and (ideal == 1) == (removed == 0)
-    prefill = speed.ideal_ratio("prefill", SMOL, small, batch=batch, speed=Speed(), element=2)
+    prefill = timing.ideal_ratio("prefill", SMOL, small, batch=batch, speed=Speed(), element=2)
     assert prefill < SMOL.depth / small.depth + 1e-9  # the head stays
 
 
 def test_ideals_on_known_shapes():
     tiny = Shape(vocabulary=10, hidden=4, depth=1, width=8, heads=2, groups=1, head_size=2, tied=True)
     block = 4 * 4 + 2 * (2 * 4) + 4 * 4 + 3 * (8 * 4)
-    assert speed.prefill_flops(tiny, 6) == 6 * 2 * (block + 4 * 6) + 2 * 10 * 4
+    assert timing.prefill_flops(tiny, 6) == 6 * 2 * (block + 4 * 6) + 2 * 10 * 4
     half = tiny.with_(width=4)
     read = [shape.parameters / 3 + 2 * 2 * (5 + 1) for shape in (tiny, half)]
-    found = speed.ideal_ratio("decode", tiny, half, batch=3, speed=Speed(prompt=5, generate=2), element=2)
+    found = timing.ideal_ratio("decode", tiny, half, batch=3, speed=Speed(prompt=5, generate=2), element=2)
     assert found == pytest.approx(read[0] / read[1])
     assert describe(tiny_model("llama", num_hidden_layers=1)).parameters < describe(tiny_model("llama")).parameters
 
@@ -103,7 +103,7 @@ def test_ideals_on_known_shapes():
 @given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
 def test_the_interval_holds_the_median_and_is_reproducible(ratios):
     dense = np.array(ratios)
-    one, two = speed.interval(dense, np.ones(len(dense))), speed.interval(dense, np.ones(len(dense)))
+    one, two = timing.interval(dense, np.ones(len(dense))), timing.interval(dense, np.ones(len(dense)))
     assert one == two and one[1] <= one[0] <= one[2] and one[0] == pytest.approx(np.median(ratios))
 
 
@@ -119,6 +119,6 @@ def test_the_interval_holds_the_median_and_is_reproducible(ratios):
     ],
 )
 def test_bad_input_is_refused_before_timing(make, choices, message, pair, monkeypatch):
-    monkeypatch.setattr(speed, "Runner", None)
+    monkeypatch.setattr(timing, "Runner", None)
     with pytest.raises(InputError, match=message):
         claw.measure_speed(make(), against=pair[1], **choices)

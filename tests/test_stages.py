@@ -6,9 +6,12 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import checkpoints, evaluate, models, records, stages
+from claw import records
 from claw.errors import InputError
-from claw.parameters import CompressParameters, EvaluateParameters
+from claw.evaluate import held_out
+from claw.models import load
+from claw.specs.notebooks import CompressParameters, EvaluateParameters
+from claw.stages import checkpoints, compress
 
 
 @pytest.fixture
@@ -20,13 +23,13 @@ def asked(folder_model, train_text, heldout_text, tmp_path, own_cache):
 
 
 def run(asked):
-    model, tokenizer = models.load(asked.model, dtype=asked.dtype)
-    statistics = stages.statistics_for_curve(asked.curve, model, tokenizer)
-    return stages.compress(asked, model, tokenizer, statistics)
+    model, tokenizer = load.load(asked.model, dtype=asked.dtype)
+    statistics = compress.statistics_for_curve(asked.curve, model, tokenizer)
+    return compress.compress_curve(asked, model, tokenizer, statistics)
 
 
 def test_a_curve_has_the_dense_model_first_and_true_ratios(asked):
-    table = stages.frame_of(run(asked))
+    table = compress.frame_of(run(asked))
     assert list(table["ratio"]) == [0.0, 0.25, 0.5] and list(table["method"]) == ["dense", *["wanda-sp+ridge"] * 2]
     assert (table["loss0"] == table["loss"].iloc[0]).all() and (table["status"] == "done").all()
     assert (table["ratio_params"].diff().dropna() > 0).all() and (table["ratio_params"] <= table["ratio"]).all()
@@ -35,25 +38,25 @@ def test_a_curve_has_the_dense_model_first_and_true_ratios(asked):
 
 def test_recorded_points_are_not_measured_again(asked, monkeypatch):
     first = run(asked)
-    monkeypatch.setattr(evaluate, "cross_entropy", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(held_out, "cross_entropy", lambda *_, **__: pytest.fail("measured again"))
     assert run(asked) == first
 
 
 def test_a_checkpoint_is_the_model_whose_loss_was_recorded(asked):
     results = run(asked)
-    table = stages.frame_of(results)
-    place = stages.checkpoint_frame(results, asked.folder).set_index("ratio")["folder"][0.5]
-    small, tokenizer = models.load(place, dtype="float32")
-    again = evaluate.cross_entropy(small, stages.heldout_blocks(asked.evaluation, tokenizer))
+    table = compress.frame_of(results)
+    place = compress.checkpoint_frame(results, asked.folder).set_index("ratio")["folder"][0.5]
+    small, tokenizer = load.load(place, dtype="float32")
+    again = held_out.cross_entropy(small, compress.heldout_blocks(asked.evaluation, tokenizer))
     assert again.mean == pytest.approx(table.set_index("ratio")["loss"][0.5], abs=1e-6)
     assert checkpoints.experiment_of(place).compression.ratio == 0.5
 
 
 def test_evaluating_checkpoints_adds_what_is_missing(asked):
     results = run(asked)
-    folders = list(stages.checkpoint_frame(results, asked.folder)["folder"])
+    folders = list(compress.checkpoint_frame(results, asked.folder)["folder"])
     shared = {name: getattr(asked, name) for name in ("heldout", "heldout_tokens", "run", "dtype")}
-    found = stages.evaluate_checkpoints(EvaluateParameters(checkpoints=(asked.model, *folders), context=32, **shared))
+    found = compress.evaluate_checkpoints(EvaluateParameters(checkpoints=(asked.model, *folders), context=32, **shared))
     assert [record["result"]["context"] for record in found if record["stage"] == "loss"] == [32] * 3
     with pytest.raises(InputError, match="different ways"):  # two contexts do not belong in one column
         records.table(asked.folder)
@@ -65,15 +68,15 @@ def test_nan_is_a_result(asked, tokenizer, tmp_path):
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     experiment = asked.curve.experiments[1]
-    blocks = stages.heldout_blocks(asked.evaluation, tokenizer)
-    stages.measure_loss(tmp_path, experiment, model, blocks, asked.evaluation)
+    blocks = compress.heldout_blocks(asked.evaluation, tokenizer)
+    compress.measure_loss(tmp_path, experiment, model, blocks, asked.evaluation)
     record = next(records.every(tmp_path))
     assert record["status"] == "nan" and records.has(tmp_path, experiment.id, "loss", asked.evaluation.loss.digest)
 
 
 def test_a_failure_is_recorded_and_asked_for_again(asked, tmp_path):
     experiment = asked.curve.experiments[1]
-    with pytest.raises(ZeroDivisionError), stages.recorded(tmp_path, experiment, "compress", tiny_model("llama")):
+    with pytest.raises(ZeroDivisionError), compress.recorded(tmp_path, experiment, "compress", tiny_model("llama")):
         1 / 0  # noqa: B018
     assert next(records.every(tmp_path))["error"].startswith("ZeroDivisionError")
     assert not records.has(tmp_path, experiment.id, "compress")
@@ -90,10 +93,10 @@ def test_a_failure_is_recorded_and_asked_for_again(asked, tmp_path):
 )
 def test_wrong_input_is_refused_before_work(asked, change, message):
     with pytest.raises(InputError, match=message):
-        stages.check_compress(asked.model_copy(update=change))
+        compress.check_compress(asked.model_copy(update=change))
     assert not asked.folder.exists()
 
 
 def test_heldout_text_must_not_be_the_calibration_text(asked):
     with pytest.raises(InputError, match=r"held-out|calibration"):
-        stages.check_compress(asked.model_copy(update={"heldout": asked.calibration}))
+        compress.check_compress(asked.model_copy(update={"heldout": asked.calibration}))

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw import strict_yaml
 from claw.errors import InputError
+from claw.specs import strict_yaml
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,13 @@ from claw.errors import InputError
     ],
 )
 def test_plain_values(text, value):
-    assert strict_yaml.loads(text)[0] == value
+    assert strict_yaml.parse_yaml(text)[0] == value
 
 
 @pytest.mark.parametrize("scalar", ["no", "Yes", "ON", "off", "007", "1e-4", "0x1F", "1_000", "12:30", ".inf", ".NaN", "TRUE"])
 def test_what_yaml_would_twist_is_refused_with_its_line(scalar):
     with pytest.raises(InputError, match=r"study, line 3: b\.1"):
-        strict_yaml.loads(f"a: 1\nb: [x,\n  {scalar}]", "study")
+        strict_yaml.parse_yaml(f"a: 1\nb: [x,\n  {scalar}]", "study")
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_what_yaml_would_twist_is_refused_with_its_line(scalar):
 )
 def test_tricks_are_refused(text, words):
     with pytest.raises(InputError, match=words):
-        strict_yaml.loads(text, "study")
+        strict_yaml.parse_yaml(text, "study")
 
 
 def test_lines_are_kept_by_path():
-    _, lines = strict_yaml.loads("a: 1\nb:\n  - c: 2\n  - 3")
+    _, lines = strict_yaml.parse_yaml("a: 1\nb:\n  - c: 2\n  - 3")
     assert lines[("a",)] == 1 and lines[("b", 0, "c")] == 3 and lines[("b", 1)] == 4
 
 
@@ -61,13 +61,13 @@ def test_a_large_file_is_refused_unread(tmp_path):
     path = tmp_path / "huge.yaml"
     path.write_text("[" * 2_000_000)
     with pytest.raises(InputError, match="bytes"):
-        strict_yaml.load(path)
+        strict_yaml.load_yaml(path)
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
     (tmp_path / "quickstart.yaml").write_text("a: 1")
     with pytest.raises(InputError, match=r"no file .*quick\.yaml.*In its folder: quickstart\.yaml"):
-        strict_yaml.load(tmp_path / "quick.yaml")
+        strict_yaml.load_yaml(tmp_path / "quick.yaml")
 
 
 values = st.recursive(
@@ -81,11 +81,11 @@ values = st.recursive(
 def test_what_pyyaml_writes_comes_back(value):
     text = yaml.safe_dump(value)
     if text.strip() not in ("null\n...", "null", ""):
-        assert strict_yaml.loads(text)[0] == value
+        assert strict_yaml.parse_yaml(text)[0] == value
 
 
 @settings(max_examples=300)
 @given(st.text(max_size=200))
 def test_no_text_gives_anything_but_a_value_or_an_input_error(text):
     with contextlib.suppress(InputError):
-        strict_yaml.loads(text)
+        strict_yaml.parse_yaml(text)

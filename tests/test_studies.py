@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from claw import strict_yaml, studies
 from claw.errors import InputError
+from claw.specs import strict_yaml
+from claw.specs import study as studies
 from claw.sweep import plan
 
 BASE = """
@@ -17,7 +18,7 @@ ratios: [0, 0.5]
 
 
 def parse(text: str) -> studies.Study:
-    return studies.parse(*strict_yaml.loads(text, "s.yaml"), "s.yaml")
+    return studies.parse_study(*strict_yaml.parse_yaml(text, "s.yaml"), "s.yaml")
 
 
 def test_the_grid_without_repeats():
@@ -82,4 +83,4 @@ def test_wrong_studies_name_the_line(text, words):
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "params").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_studies_are_valid(path):
-    assert studies.load(path).experiments
+    assert studies.load_study(path).experiments

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from claw import strict_yaml, studies
 from claw.errors import InputError
+from claw.specs import strict_yaml
+from claw.specs import study as studies
 from claw.sweep.plan import folder_of
 
 VALID = {
@@ -52,7 +53,7 @@ FUZZ = settings(max_examples=2000, deadline=None, suppress_health_check=list(Hea
 def check(text: str) -> studies.Study | None:
     """The study, or None if it was refused in words; anything else is a defect."""
     try:
-        study = studies.parse(*strict_yaml.loads(text, "s.yaml"), "s.yaml")
+        study = studies.parse_study(*strict_yaml.parse_yaml(text, "s.yaml"), "s.yaml")
     except InputError as error:
         said = str(error)
         assert said.startswith("s.yaml") and len(said) < 4000 and said.strip().count("\n") <= 3, said
@@ -133,7 +134,7 @@ def test_any_bytes_in_a_file(content):
         path = Path(folder) / "s.yaml"
         path.write_bytes(content)
         try:
-            studies.load(path)
+            studies.load_study(path)
         except InputError as error:
             assert "s.yaml" in str(error)
 
@@ -164,7 +165,7 @@ NAMES = [
 def test_a_name_that_is_no_plain_folder_is_refused_with_its_line(name):
     text = yaml.safe_dump(VALID | {"name": name}, sort_keys=False)
     with pytest.raises(InputError, match=r"s\.yaml.*(name|special characters|not YAML)"):
-        studies.parse(*strict_yaml.loads(text, "s.yaml"), "s.yaml")
+        studies.parse_study(*strict_yaml.parse_yaml(text, "s.yaml"), "s.yaml")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
@@ -174,9 +175,9 @@ def test_each_field_refuses_a_wrong_type_with_its_line(place):
         owner = owner[key]
     may_map = isinstance(owner, dict) or place[-1] == "limit"
     wrong = ["neither", "this"] if may_map else {"what": ["ever"]}
-    values, lines = strict_yaml.loads(yaml.safe_dump(changed(place, wrong), sort_keys=False), "s.yaml")
+    values, lines = strict_yaml.parse_yaml(yaml.safe_dump(changed(place, wrong), sort_keys=False), "s.yaml")
     with pytest.raises(InputError) as found:
-        studies.parse(values, lines, "s.yaml")
+        studies.parse_study(values, lines, "s.yaml")
     assert f"s.yaml, line {lines[place]}: {place[0]}" in str(found.value), found.value
 
 
@@ -185,14 +186,14 @@ def test_each_field_refuses_a_wrong_type_with_its_line(place):
 def test_nesting_is_refused_before_it_is_followed(depth, opening):
     text = "a: " + (opening * depth)[:900_000] if opening != "- " else (opening * depth)[:900_000]
     with pytest.raises(InputError):
-        strict_yaml.loads(text, "s.yaml")
+        strict_yaml.parse_yaml(text, "s.yaml")
 
 
 def test_ten_megabytes_are_refused_unread(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("a: " + "[" * 10_000_000)
     with pytest.raises(InputError, match="10,000,003 bytes"):
-        studies.load(path)
+        studies.load_study(path)
 
 
 def test_a_run_folder_that_leads_elsewhere_is_refused(tmp_path, monkeypatch):
@@ -200,7 +201,7 @@ def test_a_run_folder_that_leads_elsewhere_is_refused(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "s").symlink_to(tmp_path.parent)
-    study = studies.parse(*strict_yaml.loads(TEXT, "s.yaml"), "s.yaml")
+    study = studies.parse_study(*strict_yaml.parse_yaml(TEXT, "s.yaml"), "s.yaml")
     with pytest.raises(InputError, match=r"runs/s is a link .*out of"):
         folder_of(study)
     (tmp_path / "runs" / "s").unlink()

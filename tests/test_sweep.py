@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from claw import records, studies
+from claw import records
 from claw.errors import InputError
-from claw.sweep import engine, plan, status, study_run
+from claw.specs import study as studies
+from claw.sweep import plan, run_jobs, status, study_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +22,7 @@ def fake(folder, name, **change):
     stem, _, stage = name.removesuffix(".json").partition(".")
     stage, _, measured = stage.partition("-")
     record = {"experiment": stem, "stage": stage, "measured": measured, "status": "done", "result": {}, "spec": {}}
-    records.write(folder / "records" / name, record | change)
+    records.write_record(folder / "records" / name, record | change)
 
 
 def test_the_dense_model_comes_first_and_each_curve_is_one_job(study, tmp_path):
@@ -68,7 +69,7 @@ def test_status_counts_from_disk_alone(study, tmp_path):
     for name in made.wanted[:5]:
         fake(tmp_path, name)
     fake(tmp_path, made.wanted[5], status="failed", error="it broke")
-    assert "5 done, 0 nan, 1 failed, 8 planned" in status.text(made)
+    assert "5 done, 0 nan, 1 failed, 8 planned" in status.status_text(made)
 
 
 def test_a_study_is_checked_before_any_work(study, tmp_path):
@@ -79,11 +80,11 @@ def test_a_study_is_checked_before_any_work(study, tmp_path):
         ({"device": "cuda:99"}, "cuda:99"),
     ]:
         with pytest.raises(InputError, match=message):
-            study_run.run(study.model_copy(update=change), tmp_path / "run")
+            study_run.run_study(study.model_copy(update=change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-class Sleeper(engine.Fresh):
+class Sleeper(run_jobs.Fresh):
     """A job's process that executes this code instead of a notebook."""
 
     def __init__(self, code):
@@ -93,21 +94,21 @@ class Sleeper(engine.Fresh):
 def sleeping_job(folder, monkeypatch, seconds):
     """A job whose process only sleeps, beside a child that sleeps too."""
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
-    monkeypatch.setattr(engine, "start", lambda request, log, **machine: Sleeper(code))
+    monkeypatch.setattr(run_jobs, "start", lambda request, log, **machine: Sleeper(code))
     return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
 
 
 def test_a_job_over_its_time_limit_is_killed_with_its_children(tmp_path, monkeypatch):
     job = sleeping_job(tmp_path, monkeypatch, 61)
-    with pytest.raises(engine.Failure, match="time limit"):
-        engine.run_job(job, tmp_path, limit=1.5)
+    with pytest.raises(run_jobs.Failure, match="time limit"):
+        run_jobs.run_job(job, tmp_path, limit=1.5)
     assert not asleep("time.sleep(61)")
 
 
 def test_a_job_that_ends_without_its_records_is_a_failure_with_its_log(tmp_path, monkeypatch):
     job = sleeping_job(tmp_path, monkeypatch, 0)
-    with pytest.raises(engine.Failure, match=r"logs/.*\.log"):
-        engine.run_job(job, tmp_path)
+    with pytest.raises(run_jobs.Failure, match=r"logs/.*\.log"):
+        run_jobs.run_job(job, tmp_path)
 
 
 def asleep(words):
@@ -161,4 +162,4 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     assert not list((folder / "notebooks").glob("*.part.ipynb")) and not list((folder / "checkpoints").glob("*"))
     assert "<svg" in (folder / "report.html").read_text()
 
-    assert plan.make(studies.load(study_file), folder).jobs == ()
+    assert plan.make(studies.load_study(study_file), folder).jobs == ()

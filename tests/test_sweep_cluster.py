@@ -8,7 +8,7 @@ import pytest
 
 from claw.cli import main
 from claw.errors import InputError
-from claw.sweep import cluster, engine, locks, machine, plan, study_run
+from claw.sweep import cluster, locks, machine, plan, run_jobs, study_run
 
 distributed = pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def scheduler():
 @pytest.fixture
 def full_plan(study, tmp_path):
     """All four stages of two curves."""
-    from claw.specs import Speed
+    from claw.specs.experiment import Speed
 
     evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
     return plan.make(study.model_copy(update={"evaluation": evaluation, "speed": Speed()}), tmp_path)
@@ -46,13 +46,13 @@ def ran(monkeypatch, tmp_path):
                 time.sleep(0.02)
             found.append((job, began, time.monotonic()))
 
-    monkeypatch.setattr(engine, "run_job", run_job)
+    monkeypatch.setattr(run_jobs, "run_job", run_job)
     return found
 
 
 def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, scheduler):
     done = []
-    assert cluster.run(full_plan, done.append, scheduler=scheduler) == []
+    assert cluster.run_on_workers(full_plan, done.append, scheduler=scheduler) == []
     assert {job.id for job in done} == {job.id for job in full_plan.jobs} == {job.id for job, *_ in ran}
     ended = {job.id: end for job, _, end in ran}
     for job, began, _ in ran:
@@ -65,8 +65,8 @@ def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, sch
 
 def test_what_is_timed_has_all_cores_and_the_others_share_them(full_plan, monkeypatch, scheduler):
     threads = {}
-    monkeypatch.setattr(engine, "run_job", lambda job, folder, **how: threads.update({job: how["threads"]}))
-    assert cluster.run(full_plan, lambda job: None, scheduler=scheduler) == []
+    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **how: threads.update({job: how["threads"]}))
+    assert cluster.run_on_workers(full_plan, lambda job: None, scheduler=scheduler) == []
     cores = len(machine.cores())
     assert {job.alone: count for job, count in threads.items()} == {True: cores, False: max(1, cores // 2)}
 
@@ -82,30 +82,30 @@ def test_jobs_are_handed_over_a_window_at_a_time_and_none_is_forgotten(full_plan
         with_scheduler += [job for _, job, _ in found]
         assert 0 < len(with_scheduler) <= most
         order.append(with_scheduler.pop(0))
-        queue.ended[order[-1].id] = engine.Outcome("done")
+        queue.ended[order[-1].id] = run_jobs.Outcome("done")
     assert len(order) == len(full_plan.jobs) == len({job.id for job in order})
     if most == 1:  # as they were planned
         assert order == sorted(full_plan.jobs, key=lambda job: job.alone)
 
 
 def test_failures_are_collected_and_stop_nothing_but_what_needs_them(full_plan, ran, scheduler, monkeypatch):
-    quiet = engine.run_job
+    quiet = run_jobs.run_job
 
     def breaking(job, folder, **how):
         if job.title.endswith("random seed0") and job.notebook == plan.COMPRESS:
-            raise engine.Failure("it broke")
+            raise run_jobs.Failure("it broke")
         quiet(job, folder, **how)
 
-    monkeypatch.setattr(engine, "run_job", breaking)
-    failures = cluster.run(full_plan, scheduler=scheduler)
+    monkeypatch.setattr(run_jobs, "run_job", breaking)
+    failures = cluster.run_on_workers(full_plan, scheduler=scheduler)
     assert sum("it broke" in words for words in failures) == 1 and sum("not run" in words for words in failures) == 2
     assert len(ran) == len(full_plan.jobs) - 3
 
     def unusable(job, folder, **how):
         raise InputError("ratio 0.9 cannot be reached")
 
-    monkeypatch.setattr(engine, "run_job", unusable)
-    failures = cluster.run(full_plan, scheduler=scheduler)
+    monkeypatch.setattr(run_jobs, "run_job", unusable)
+    failures = cluster.run_on_workers(full_plan, scheduler=scheduler)
     assert len(failures) == len(full_plan.jobs) and any("cannot be reached" in words for words in failures)
 
 
@@ -114,13 +114,13 @@ def test_what_no_worker_offers_is_refused_before_anything_is_submitted(full_plan
     for asked, said in [({"gpus": 2}, "gpus: 2.*offers gpus: 1"), ({"gpus": 1, "memory": 16.0}, "offers gpus: 1, memory: 8")]:
         wanted = study.model_copy(update={"resources": study.resources.model_copy(update=asked)})
         with pytest.raises(InputError, match=said):
-            cluster.run(plan.make(wanted, full_plan.folder), scheduler=scheduler)
+            cluster.run_on_workers(plan.make(wanted, full_plan.folder), scheduler=scheduler)
     with pytest.raises(InputError, match="each of 2 workers on this machine offers memory"):
         wanted = study.model_copy(update={"resources": study.resources.model_copy(update={"memory": 1e5})})
-        cluster.run(plan.make(wanted, full_plan.folder), workers=2)
+        cluster.run_on_workers(plan.make(wanted, full_plan.folder), workers=2)
     assert not ran
     wanted = study.model_copy(update={"resources": study.resources.model_copy(update={"gpus": 1, "memory": 8.0})})
-    assert cluster.run(plan.make(wanted, full_plan.folder), scheduler=scheduler) == [] and ran
+    assert cluster.run_on_workers(plan.make(wanted, full_plan.folder), scheduler=scheduler) == [] and ran
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "http://127.0.0.1:9", "tcp://", "file:///etc/passwd"])
@@ -128,7 +128,7 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(full_plan, address, monke
     client = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout, name: client(address, timeout=1, name=name))
     with pytest.raises(InputError, match=r"dask scheduler|tcp://HOST:PORT"):
-        cluster.run(full_plan, scheduler=address)
+        cluster.run_on_workers(full_plan, scheduler=address)
 
 
 def test_workers_with_several_threads_are_refused(full_plan):
@@ -136,7 +136,7 @@ def test_workers_with_several_threads_are_refused(full_plan):
         distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0") as made,
         pytest.raises(InputError, match="--nthreads 1"),
     ):  # fmt: skip
-        cluster.run(full_plan, scheduler=made.scheduler_address)
+        cluster.run_on_workers(full_plan, scheduler=made.scheduler_address)
 
 
 def test_without_dask_serial_runs_and_workers_say_what_to_install(full_plan, ran, monkeypatch):
@@ -149,16 +149,16 @@ def test_without_dask_serial_runs_and_workers_say_what_to_install(full_plan, ran
 
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(InputError, match=r"pip install 'claw\[dask\]'"):
-        cluster.run(full_plan, workers=2)
-    monkeypatch.setattr(engine, "run_job", lambda job, folder, **how: None)
-    assert engine.run(full_plan) == []
+        cluster.run_on_workers(full_plan, workers=2)
+    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **how: None)
+    assert run_jobs.run_in_turn(full_plan) == []
 
 
 def test_a_job_ends_when_nobody_wants_it_any_more(full_plan, tmp_path):
     wanted = cluster._wanted(tmp_path)
     with locks.hold(wanted):
         cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
-    with pytest.raises(engine.Failure, match="claw run that wanted it ended"):
+    with pytest.raises(run_jobs.Failure, match="claw run that wanted it ended"):
         cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
 
 
@@ -172,7 +172,8 @@ def test_gpus_are_given_out_and_shared(monkeypatch):
 
 
 def test_a_study_runs_on_two_workers_of_this_machine(study_file, tmp_path, monkeypatch, capsys):
-    from claw import records, studies
+    from claw import records
+    from claw.specs import study as studies
 
     (tmp_path / "params").mkdir()
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
@@ -182,7 +183,7 @@ def test_a_study_runs_on_two_workers_of_this_machine(study_file, tmp_path, monke
     assert main(["run", str(study_file), "--workers", "2"]) == 0
     assert "2 workers. Dashboard: http://127.0.0.1:" in capsys.readouterr().out
     folder = tmp_path / "runs" / "tiny"
-    assert plan.make(studies.load(study_file), folder).jobs == ()
+    assert plan.make(studies.load_study(study_file), folder).jobs == ()
     found = records.table(folder)
     assert len(found) == 7 and (found["status"] == "done").all()
     assert main(["run", str(study_file), "--workers", "-1"]) == 2 and "1 to 1024" in capsys.readouterr().err

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from test_sweep import ROOT, asleep, claw_run, sleeping_job
 
-from claw import environment, records
+from claw import provenance, records
 from claw.errors import InputError
-from claw.sweep import engine, execute, locks, machine, origin, plan, study_run
+from claw.sweep import execute, locks, machine, origin, plan, run_jobs, study_run
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(study, tmp_path):
 @pytest.mark.parametrize("where", ["fsync", "mkstemp", "replace"])
 def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_path, monkeypatch, number, where):
     path = tmp_path / "records" / "a.json"
-    records.write(path, {"status": "done", "result": {"x": 1}})
+    records.write_record(path, {"status": "done", "result": {"x": 1}})
     before = path.read_bytes()
 
     def full(*_, **__):
@@ -38,7 +38,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_pat
     owner = {"fsync": records.os, "replace": records.os, "mkstemp": records.tempfile}[where]
     monkeypatch.setattr(owner, where, full)
     with pytest.raises(InputError, match=rf"a\.json could not be written.*{os.strerror(number)}.*safe"):
-        records.write(path, {"status": "done", "result": {"x": 2}})
+        records.write_record(path, {"status": "done", "result": {"x": 2}})
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
@@ -48,7 +48,7 @@ def test_a_run_folder_that_cannot_be_made_is_said_before_work(run, monkeypatch):
     folder.parent.joinpath("tiny").write_text("a file where the folder belongs")
     monkeypatch.setattr(study_run, "check", lambda study: None)
     with pytest.raises(InputError, match="cannot be written to"):
-        study_run.run(tiny, folder)
+        study_run.run_study(tiny, folder)
 
 
 def test_a_read_only_run_folder_is_said_before_work(run, monkeypatch):
@@ -63,7 +63,7 @@ def test_a_read_only_run_folder_is_said_before_work(run, monkeypatch):
     monkeypatch.setattr(Path, "open", read_only)
     monkeypatch.setattr(study_run, "check", lambda study: None)
     with pytest.raises(InputError, match=r"Read-only file system.*permissions"):
-        study_run.run(tiny, folder)
+        study_run.run_study(tiny, folder)
 
 
 def test_a_full_disk_under_a_notebook_stops_the_run_with_one_sentence(tmp_path, monkeypatch, capsys):
@@ -75,7 +75,7 @@ def test_a_full_disk_under_a_notebook_stops_the_run_with_one_sentence(tmp_path, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(execute, "run_notebook", full)
-    assert execute.run(request) == execute.INPUT_ERROR
+    assert execute.execute_job(request) == execute.INPUT_ERROR
     said = capsys.readouterr().err
     assert "No space left" in said and said.count("\n") == 1
     assert not locks.marks(tmp_path) and not list((tmp_path / "running").iterdir())
@@ -85,17 +85,17 @@ def test_other_texts_or_weights_under_the_same_name_are_refused(run, heldout_tex
     tiny, folder = run
     text = Path(heldout_text)
     before = text.read_text()
-    assert origin.check(tiny, folder) == [] == origin.check(tiny, folder)
+    assert origin.check_origin(tiny, folder) == [] == origin.check_origin(tiny, folder)
     try:
         text.write_text(before + "\n\nOne more paragraph.")
         with pytest.raises(InputError, match=r"heldout\.txt changed since .*another name"):
-            origin.check(tiny, folder)
+            origin.check_origin(tiny, folder)
     finally:
         text.write_text(before)
     config = Path(tiny.models[0]) / "config.json"
     config.write_text(config.read_text() + " ")
     with pytest.raises(InputError, match="tiny-llama changed"):
-        origin.check(tiny, folder)
+        origin.check_origin(tiny, folder)
 
 
 def test_large_files_are_known_by_their_ends(tmp_path, monkeypatch):
@@ -110,22 +110,22 @@ def test_large_files_are_known_by_their_ends(tmp_path, monkeypatch):
 
 def test_other_code_is_said_and_kept_apart(run, monkeypatch):
     tiny, folder = run
-    origin.check(tiny, folder)
-    monkeypatch.setattr(environment, "code_hash", lambda: "newer")
-    (sentence,) = origin.check(tiny, folder)
+    origin.check_origin(tiny, folder)
+    monkeypatch.setattr(provenance, "code_hash", lambda: "newer")
+    (sentence,) = origin.check_origin(tiny, folder)
     assert "is newer" in sentence and "`code`" in sentence
-    assert origin.check(tiny, folder) == []  # said once
+    assert origin.check_origin(tiny, folder) == []  # said once
 
 
 def test_a_clock_that_jumps_ends_no_job_and_saves_none(tmp_path, monkeypatch):
     jumps = iter(range(10**9, -(10**9), -3600))
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     job = sleeping_job(tmp_path, monkeypatch, 1)
-    with pytest.raises(engine.Failure, match="without a word"):  # its own end, not the limit
-        engine.run_job(job, tmp_path, limit=60)
+    with pytest.raises(run_jobs.Failure, match="without a word"):  # its own end, not the limit
+        run_jobs.run_job(job, tmp_path, limit=60)
     job = sleeping_job(tmp_path, monkeypatch, 62)
-    with pytest.raises(engine.Failure, match="time limit"):
-        engine.run_job(job, tmp_path, limit=1)
+    with pytest.raises(run_jobs.Failure, match="time limit"):
+        run_jobs.run_job(job, tmp_path, limit=1)
 
 
 def test_a_second_run_of_a_study_waits_for_the_first(tmp_path):
@@ -218,10 +218,10 @@ def test_what_needs_a_failed_job_is_left_out_and_the_rest_is_run(study, tmp_path
     def run_job(job, folder, **_):
         ran.append(job.notebook)
         if job.title.endswith("random seed0"):
-            raise engine.Failure("broke")
+            raise run_jobs.Failure("broke")
 
-    monkeypatch.setattr(engine, "run_job", run_job)
-    failures = engine.run(made)
+    monkeypatch.setattr(run_jobs, "run_job", run_job)
+    failures = run_jobs.run_in_turn(made)
     assert ran == ["30_evaluate", "10_compress", "10_compress", "30_evaluate"]
     assert len(failures) == 2 and "not run" in failures[1]
 
@@ -264,7 +264,7 @@ def test_a_notebook_killed_alone_or_with_its_server_is_a_failure_and_the_next_on
     for name in ("10_compress", "50_laws"):
         (project / "notebooks" / f"{name}.ipynb").write_text(json.dumps(book))
     monkeypatch.chdir(project)
-    monkeypatch.setattr(engine.warm, "MODULES", ("papermill",))
+    monkeypatch.setattr(run_jobs.warm, "MODULES", ("papermill",))
     monkeypatch.setenv("CLAW_CACHE", str(tmp_path / "cache"))
     folder = project / "runs" / "x"
 
@@ -285,15 +285,15 @@ def test_a_notebook_killed_alone_or_with_its_server_is_a_failure_and_the_next_on
                 time.sleep(0.5)
                 processes[("server", "papermill", "kernel").index(victim)].kill()
 
-        with pytest.raises(engine.Failure, match="failed"):
-            engine.run_job(plan.Job("50_laws", victim, {"seconds": 600}, ()), folder, waiting=kill)
+        with pytest.raises(run_jobs.Failure, match="failed"):
+            run_jobs.run_job(plan.Job("50_laws", victim, {"seconds": 600}, ()), folder, waiting=kill)
         assert len(processes) == 3
         assert not psutil.wait_procs(processes[1:], timeout=5)[1], victim
         assert not locks.marks(folder)
-    engine.run_job(plan.Job("50_laws", "last", {"seconds": 0}, ()), folder)
+    run_jobs.run_job(plan.Job("50_laws", "last", {"seconds": 0}, ()), folder)
     (output,) = (folder / "notebooks").glob("50_laws-last*.ipynb")
     assert '"0\\n"' in output.read_text()
-    engine._server.cache_clear()
+    run_jobs._server.cache_clear()
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -322,16 +322,18 @@ def test_ctrl_c_stops_cleanly_and_twice_too(study_file, tmp_path, times):
 def test_jobs_beside_each_other_share_the_cores_and_do_not_spin(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert engine.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in engine.environment()
-    assert engine.environment(3, "1")["OMP_NUM_THREADS"] == "3" and engine.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
-    alone = engine.environment(4, alone=True)  # what is timed has threads that may spin
+    assert run_jobs.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in run_jobs.environment()
+    assert (
+        run_jobs.environment(3, "1")["OMP_NUM_THREADS"] == "3" and run_jobs.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
+    )
+    alone = run_jobs.environment(4, alone=True)  # what is timed has threads that may spin
     assert "OMP_WAIT_POLICY" not in alone and alone["OMP_NUM_THREADS"] == "4"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert engine.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert run_jobs.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_more_than_a_machine_offers_is_refused(study):
     asked = study.resources.model_copy(update={"memory": 1e5})
     with pytest.raises(InputError, match=r"ask for memory: 100000 .*this machine offers memory: .*Ask for less"):
-        machine.check(asked, [machine.offer(1, asked.asked)], "this machine")
-    machine.check(study.resources, [{}], "this machine")
+        machine.check_resources(asked, [machine.offer(1, asked.asked)], "this machine")
+    machine.check_resources(study.resources, [{}], "this machine")

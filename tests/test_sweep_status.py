@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import pytest
 from test_sweep import fake
 
-from claw import studies
 from claw.cli import main
+from claw.specs import study as studies
 from claw.sweep import estimate, locks, plan, status, study_run
 
 
@@ -40,11 +40,11 @@ def test_every_record_has_the_state_that_the_disk_shows(half_done):
 
 
 def test_the_terminal_shows_counts_signs_and_colours_only_where_asked(half_done):
-    plain = status.text(half_done)
+    plain = status.status_text(half_done)
     assert "1 done, 1 nan, 1 failed, 6 running, 5 planned" in plain and "\x1b" not in plain
     assert re.search(r"random +2/2 +0/2! +0/2", plain) and re.search(r"wanda-sp\+ridge +0/2\* +0/2\* +0/2\*", plain)
     assert len({len(line) for line in plain.splitlines()[2:]}) == 1  # columns are aligned
-    coloured = status.text(half_done, colour=True)
+    coloured = status.status_text(half_done, colour=True)
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
     for shade in (status.RED, status.YELLOW, status.GREENS[-1], status.GREY):
         assert f"48;5;{shade}m" in coloured
@@ -91,15 +91,17 @@ def test_status_of_a_study_that_never_ran(study_file, tmp_path, monkeypatch, cap
 def test_time_is_estimated_from_records_of_the_same_kind_and_not_guessed(study, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     made = plan.make(study, folder)
-    assert (estimate.of(made).known, estimate.of(made).unknown) == (0, 14) and "nothing is known" in str(estimate.of(made))
+    assert (estimate.estimate_plan(made).known, estimate.estimate_plan(made).unknown) == (0, 14) and "nothing is known" in str(
+        estimate.estimate_plan(made)
+    )
     first = made.jobs[1]
     for name, seconds in zip(first.makes[::2], (2.0, 4.0), strict=False):  # two compress records
         assert name.endswith(".compress.json")
         fake(folder, name, seconds=seconds, spec=specs(study)[name.partition(".")[0]])
-    found = estimate.of(plan.make(study, folder))
+    found = estimate.estimate_plan(plan.make(study, folder))
     assert (found.known, found.unknown) == (5, 7) and found.seconds == pytest.approx(5 * 3.0)
     assert "15 seconds for 5 records" in str(found) and "7 records of kinds" in str(found)
-    beside = estimate.of(plan.make(study, tmp_path / "runs" / "other"))  # a run beside it knows it too
+    beside = estimate.estimate_plan(plan.make(study, tmp_path / "runs" / "other"))  # a run beside it knows it too
     assert beside.known == 7 and beside.seconds == pytest.approx(7 * 3.0)
 
 
@@ -107,27 +109,27 @@ def test_recovery_takes_time_by_its_tokens_and_models_by_their_size(tmp_path):
     text = "name: s\nmodels: [smollm2-135m, gemma3-270m]\nmethods: [random]\nratios: [0.5]\nrecovery: [{tokens: [1000, 4000]}]"
     path = tmp_path / "s.yaml"
     path.write_text(text)
-    study = studies.load(path)
+    study = studies.load_study(path)
     folder = tmp_path / "runs" / "s"
     small = next(e for e in study.experiments if e.recovery and e.recovery.tokens == 1000)
     name = plan.records_of(study, small)["recover"]
     fake(folder, name, seconds=10.0, spec=small.model_dump(mode="json"))
-    found = estimate.of(plan.make(study, folder))
+    found = estimate.estimate_plan(plan.make(study, folder))
     assert found.known == 3 and found.seconds == pytest.approx(40 + 50 * 268098176 / 134515008)
 
 
 def test_disk_and_memory_follow_from_the_models(study, tmp_path):
     made = plan.make(study, tmp_path)
     size = estimate.weights(study.models[0], study.dtype)
-    found = estimate.of(made)
+    found = estimate.estimate_plan(made)
     assert (found.disk, found.disk_all, found.memory) == (3 * size, 6 * size, 2 * size) and size > 10_000
     unknown = study.model_copy(update={"models": ("some/model",)})
     assert estimate.weights("some/model", "auto") is None
-    assert estimate.of(made.__class__(unknown, tmp_path, (), (), frozenset())).disk is None
+    assert estimate.estimate_plan(made.__class__(unknown, tmp_path, (), (), frozenset())).disk is None
 
 
 def test_the_dry_run_of_a_large_study_is_a_table(study, tmp_path):
     large = study.model_copy(update={"seeds": tuple(range(60)), "methods": ("random",)})
-    said = study_run.describe(plan.make(large, tmp_path))
+    said = study_run.describe_plan(plan.make(large, tmp_path))
     assert re.search(r"random +60 +180 +360 +0 +60", said) and "10_compress" not in said and "disk" in said
-    assert "10_compress" in study_run.describe(plan.make(study, tmp_path))
+    assert "10_compress" in study_run.describe_plan(plan.make(study, tmp_path))

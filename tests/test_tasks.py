@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw import archives, models, offline_tasks, sources, tasks
 from claw.errors import InputError
+from claw.evaluate import offline_tasks, tasks
+from claw.models import archives, load, sources
 
 HERE = (archives.cache() / "archives" / sources.task_archive().file).is_file()
 needs_archive = pytest.mark.skipif(not HERE, reason="the task archive is not in the cache: claw fetch tasks")
@@ -126,7 +127,7 @@ def test_nothing_is_printed_but_the_bar(tokenizer, capfd):
 @needs_archive
 @pytest.mark.real
 def test_equal_to_lm_eval_on_a_real_model():
-    model, tokenizer = models.load("smollm2-135m", dtype="float32")
+    model, tokenizer = load.load("smollm2-135m", dtype="float32")
     threads = torch.get_num_threads()
     names = ["arc_challenge", "mmlu_virology"]
     frame, samples = tasks.score_tasks(model, tokenizer, names, limit=2, num_fewshot=1, samples=True, cache=False)
@@ -141,7 +142,7 @@ def test_lm_evals_own_command_line_knows_the_class(folder_model, tmp_path):
     """A process of its own, as a user starts it; the tasks' folder makes it work offline."""
     model = f"pretrained={folder_model},dtype=float32,cache=False"
     command = [
-        sys.executable, "-c", "from claw.lm import main; main()", "--model", "claw", "--model_args", model, "--tasks", "piqa",
+        sys.executable, "-c", "from claw.evaluate.lm_eval_model import main; main()", "--model", "claw", "--model_args", model, "--tasks", "piqa",
         "--include_path", str(offline_tasks.folder()), "--limit", "2", "--device", "cpu", "--output_path", str(tmp_path / "out"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

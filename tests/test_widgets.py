@@ -4,16 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from claw import laws, widgets
+from claw import laws
 from claw.errors import InputError
 from claw.laws import simulate
 from claw.laws.simulate import Design
+from claw.show import explorer as widgets
 
 
 @pytest.fixture(scope="module")
 def fitted() -> laws.Laws:
     design = Design(models=3, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6))
-    table = simulate.table(design, simulate.TRUTHS)
+    table = simulate.simulated_table(design, simulate.TRUTHS)
     table["speedup_decode"] = (1 - table["ratio_params"]) ** -0.8
     table = table[~((table["method"] == "b") & (table["recovery_tokens"] > 0))]
     return laws.fit(table, compare=False, draws=100)

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.anatomy import Anatomy, Layer, anatomy
 from claw.engine.tree import Batch
 from claw.errors import InputError
+from claw.models.anatomy import Anatomy, Layer, anatomy
 
 KINDS = (None, "full_attention", "sliding_attention")
 TOLERANCE = 1e-3  # relative difference of hidden states in float32
@@ -151,7 +151,7 @@ class Decoder:
         return rotate(q, *rotation), rotate(k, *rotation), v
 
 
-def build(model: nn.Module) -> tuple[Decoder | None, str]:
+def build_decoder(model: nn.Module) -> tuple[Decoder | None, str]:
     """The fast decoder of a model, or None and the reason why the stock forward must be used."""
     try:
         parts = anatomy(model)

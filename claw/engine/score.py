@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from claw.engine.decoder import KeyValues, Trees, build
+from claw.engine.decoder import KeyValues, Trees, build_decoder
 from claw.engine.tree import Batch, Forest, Request, Row, Stem, padded
 from claw.errors import InputError
 
@@ -32,7 +32,7 @@ class Scorer:
 
     def __init__(self, model: nn.Module, *, batch_tokens: int | None = None):
         self.model = model
-        self.decoder, self.reason = build(model)
+        self.decoder, self.reason = build_decoder(model)
         self.device = next(model.parameters()).device
         self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
         self.step = _for(self.device, ALIGNMENT)

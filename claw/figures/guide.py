@@ -2,14 +2,14 @@
 
 import pandas as pd
 
+from claw.advice.guide import AS_IS, LIMITS, Advice, quantity
 from claw.errors import unknown
 from claw.figures import style
 from claw.figures.laws import LABELS
 from claw.figures.style import Drawing
-from claw.guide import AS_IS, LIMITS, Advice, quantity
 
 
-def pareto(advice: Advice, cost: str = "parameters", width: str | float = "icml-wide") -> Drawing:
+def advice_pareto(advice: Advice, cost: str = "parameters", width: str | float = "icml-wide") -> Drawing:
     """Worth against cost: a line per curve, models as they are, the frontier, the budget, and what is advised (a star)."""
     if cost not in LIMITS or advice.options[cost].isna().all():
         raise unknown("cost", cost, [name for name in LIMITS if advice.options[name].notna().any()])

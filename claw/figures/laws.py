@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
-from claw.laws import Laws, curves, families
+from claw.laws import Laws, catalogue, curves
 from claw.laws import diagnostics as checks
 from claw.laws.points import AXES, RESPONSES
 from claw.laws.study import POOLED
@@ -119,9 +119,9 @@ def diagnostics(laws: Laws, response: str = "loss", width: str | float = "icml-w
     The title holds p-values of heteroscedasticity (Breusch-Pagan) and normality, and the condition number.
     """
     form = next(
-        form for family in ("cross", "retention") for form in families.FAMILIES[family] if form.name == POOLED[response]
+        form for family in ("cross", "retention") for form in catalogue.FAMILIES[family] if form.name == POOLED[response]
     )
-    found = checks.of(laws.points, form, response)
+    found = checks.diagnose(laws.points, form, response)
     rows, influence = found.residuals, found.influence
     with style.paper():
         figure = style.figure(width, 2.6)
@@ -170,7 +170,7 @@ def out_of_sample(laws: Laws, response: str = "loss", width: str | float = "icml
     shown = {split: frame[frame["error"].notna()] for split, frame in shown.items() if frame is not None}
     if not shown:
         raise InputError(f"No form of {response} could be judged out of sample: that takes two models, or ratios above 0.5.")
-    own = {form.name for form in families.OWN} | {"combination"}
+    own = {form.name for form in catalogue.OWN} | {"combination"}
     with style.paper():
         figure = style.figure(width, 0.7 + 0.17 * max(map(len, shown.values())))
         for panel, (split, frame) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):

@@ -12,7 +12,7 @@ from claw.figures import style
 from claw.figures.paper_curves import by_size, dense_row, marker_handles, method_handles
 from claw.figures.style import Drawing
 from claw.laws import Laws
-from claw.laws import speed as speeds
+from claw.laws import speed_law as speeds
 from claw.laws.points import is_dense
 from claw.records import PRIMARY
 
@@ -36,13 +36,13 @@ def speed(laws: Laws) -> Drawing:
         figure = style.figure("icml-wide" if len(found) > 1 else "icml", 3.1)
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for panel, (name, label) in zip(panels, found.items(), strict=True):
-            axis = speeds.axis_of(laws.points, name)
+            axis = speeds.speed_axis(laws.points, name)
             part = rows[np.isfinite(rows[name].astype(float))]
             for method, own in part.groupby("method", sort=True):
                 own = own.sort_values(axis)
                 edges = [own.get(f"{name}{edge}", own[name]).fillna(own[name]) for edge in ("_low", "_high")]
                 error = np.maximum([own[name] - edges[0], edges[1] - own[name]], 0)
-                panel.errorbar(own[axis], own[name], error, ms=3.5, elinewidth=0.6, **style.look(method) | {"ls": ""})
+                panel.errorbar(own[axis], own[name], error, ms=3.5, elinewidth=0.6, **style.style_of(method) | {"ls": ""})
                 numbers.append(pd.DataFrame({
                     "phase": label, "axis": axis, "model": own["model"], "method": method, "share": own[axis], "speedup": own[name],
                     "low": edges[0], "high": edges[1], "ideal": own.get(name.replace("speedup", "ideal")), "kind": "measured",
@@ -95,7 +95,7 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
             angle = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
             for method, own in rows.groupby("method", sort=True):
                 values = own.set_index("task")["kept"].reindex(tasks).clip(lower=0)
-                look = style.look(method)
+                look = style.style_of(method)
                 panel.plot(np.append(angle, angle[0]), np.append(values, values.iloc[0]), ms=3, **look)
             panel.set_theta_offset(np.pi / 2)
             panel.set_xticks(angle, [TASKS.get(task, task.replace("_", "\n")) for task in tasks], fontsize=6.5)
@@ -147,7 +147,7 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
     return kept.groupby(["model", "method", "task"], as_index=False)[["ratio", "kept", "stderr"]].mean()
 
 
-def pareto(laws: Laws) -> Drawing:
+def loss_against_time(laws: Laws) -> Drawing:
     """Loss against milliseconds per generated token, dense models among them; the grey line is what nothing else beats.
 
     Bits per byte where models have different tokenizers, whose losses per token do not compare.
@@ -174,7 +174,7 @@ def pareto(laws: Laws) -> Drawing:
         panel = figure.subplots()
         for (method, _), own in cut.groupby(["method", "model"], sort=True):
             own = own.sort_values("ratio")
-            panel.plot(own["milliseconds"], own["value"], ms=3, lw=0.8, **style.look(method))
+            panel.plot(own["milliseconds"], own["value"], ms=3, lw=0.8, **style.style_of(method))
         best = every[every["frontier"]]
         panel.plot(best["milliseconds"], best["value"], color=style.BLACK, lw=4, alpha=0.2, zorder=1)
         for _, one in dense.iterrows():

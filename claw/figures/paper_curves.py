@@ -85,13 +85,15 @@ def dense_row(laws: Laws, model: str) -> pd.Series:
     return laws.points.rows[laws.points.rows["model"] == model].iloc[0]
 
 
-def _curve(panel, laws: Laws, curve: curves.Curve, rows: pd.DataFrame, response: str, axis: str, span: float) -> pd.DataFrame:
+def _curve(
+    panel, laws: Laws, curve: curves.CurveKey, rows: pd.DataFrame, response: str, axis: str, span: float
+) -> pd.DataFrame:
     """Draw one curve and its law, where there is one; the numbers drawn.
 
     A band wider than the span of all that was measured says that the law is unknown, and would only hide the other curves: it
     is left to the numbers.
     """
-    look = style.look(curve.method)
+    look = style.style_of(curve.method)
     named = {"axis": axis, "model": curve.model, "method": curve.method}
     cut = rows[~is_dense(rows)]
     points = pd.DataFrame(
@@ -128,12 +130,12 @@ def _limit(panel, response: str, measured: pd.Series) -> None:
 
 def method_handles(methods: list[str]) -> list[Line2D]:
     """Legend entries of methods."""
-    return [Line2D([], [], label=name, ms=4, **style.look(name)) for name in methods]
+    return [Line2D([], [], label=name, ms=4, **style.style_of(name)) for name in methods]
 
 
 def marker_handles(methods: list[str]) -> list[Line2D]:
     """Legend entries of methods whose points are not joined."""
-    return [Line2D([], [], label=name, ms=4, **style.look(name) | {"ls": ""}) for name in methods]
+    return [Line2D([], [], label=name, ms=4, **style.style_of(name) | {"ls": ""}) for name in methods]
 
 
 def _legend(figure, methods: list[str], level: float) -> None:
@@ -176,7 +178,7 @@ def _gains(panel, rows: pd.DataFrame) -> None:
     for (method, ratio), part in rows.sort_values("recovery_tokens").groupby(["method", "ratio"]):
         x, y = np.append(0, part["recovery_tokens"] / 1e6), np.append(0, 100 * part["gain"])
         error = np.append(0, 100 * part["stderr"].fillna(0))
-        panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **style.look(method))
+        panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **style.style_of(method))
         ends.append((y[-1], x[-1], ratio, style.colour(method)))
     step, last = max(1e-9, 100 * rows["gain"].abs().max() / 12), -np.inf
     for y, x, ratio, ink in sorted(ends):

@@ -29,7 +29,7 @@ def left_out(laws: Laws) -> Drawing:
         panels = figure.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True)[0]
         for panel, (form, frame) in zip(panels, shown.items(), strict=True):
             for method, rows in frame.groupby("method", sort=True):
-                panel.plot(rows["loss"], rows["predicted"], ms=3.5, **style.look(method) | {"ls": ""})
+                panel.plot(rows["loss"], rows["predicted"], ms=3.5, **style.style_of(method) | {"ls": ""})
             line = np.array([low, high])
             panel.plot(line, line, color=style.BLACK, lw=0.7)
             panel.fill_between(line, line * (1 - TENTH), line * (1 + TENTH), color=style.COLOURS["random"], alpha=0.2, lw=0)

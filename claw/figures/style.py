@@ -85,7 +85,7 @@ def symbol(method: str) -> str:
     return SYMBOLS.get(base(method)) or SPARE[zlib.crc32(base(method).encode()) % len(SPARE)]
 
 
-def look(method: str) -> dict[str, object]:
+def style_of(method: str) -> dict[str, object]:
     """Colour, marker, face and dashes of a method in print, for `plot` and `errorbar`: no two methods by colour alone."""
     ink = colour(method)
     face = "white" if "+" in method else ink

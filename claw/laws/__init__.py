@@ -9,14 +9,14 @@ laws.to_json("laws.json")
 """
 
 from claw.laws.critical import Critical
-from claw.laws.curves import Curve, CurveLaw
-from claw.laws.fitting import fit, fit_each, fit_or_read, judge
-from claw.laws.points import Points, read
+from claw.laws.curves import CurveKey, CurveLaw
+from claw.laws.fitting import fit, fit_each, fit_or_read, judge_table
+from claw.laws.points import Points, read_points
 from claw.laws.pooled import KINDS, PooledLaw
 from claw.laws.sample import ALL
 from claw.laws.storage import from_json
 from claw.laws.study import Laws
-from claw.laws.text import critical_table
+from claw.laws.tables import critical_table
 from claw.laws.verdicts import Verdict
 
 __all__ = [

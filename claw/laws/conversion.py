@@ -51,7 +51,7 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
     return np.clip(np.where(r <= x[-1], np.interp(r, x, y), beyond), 0, 0.999)
 
 
-def table(points: Points, axis: str = "ratio_params") -> pd.DataFrame:
+def conversion_table(points: Points, axis: str = "ratio_params") -> pd.DataFrame:
     """One row per model and method: share truly removed per nominal ratio, smallest and largest; empty without such a column."""
     if axis not in axes(points):
         return pd.DataFrame(columns=["model", "method", "points", "smallest", "mean", "largest"])

@@ -16,7 +16,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from claw.errors import InputError
-from claw.laws import critical, families
+from claw.laws import catalogue, critical
 from claw.laws.critical import Critical
 from claw.laws.points import DENSE, Points, is_dense
 
@@ -26,7 +26,7 @@ KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
 DEFAULT = {"loss": "quadratic", "accuracy": "linear"}
 
 
-class Curve(NamedTuple):
+class CurveKey(NamedTuple):
     """What a curve is: everything but its ratios and seeds."""
 
     model: str
@@ -54,7 +54,7 @@ def tokens_text(tokens: float) -> str:
 class CurveLaw:
     """A fitted law of one curve. y(r) = X(r) θ, variance of the mean X Σ Xᵀ, of a new run X Σ Xᵀ + σ²."""
 
-    curve: Curve
+    curve: CurveKey
     response: str
     axis: str
     form: str
@@ -84,7 +84,7 @@ class CurveLaw:
     def predict(self, r: Any) -> pd.DataFrame:
         """Frame over r: mean, confidence band (the law's), run band (a new run's), and whether r is beyond the fitted range."""
         r = critical.checked(r)
-        design = families.find(self.form).design({"r": r})
+        design = catalogue.find_form(self.form).design({"r": r})
         mean = design @ self.coefficients
         variance = np.einsum("ij,jk,ik->i", design, self.covariance, design)
         half, run = self.quantile * np.sqrt(variance), self.quantile * np.sqrt(variance + self.sigma2)
@@ -102,9 +102,9 @@ class CurveLaw:
         return critical.ratio(band, threshold, self.dense, self.response, self.level, self.curve.title)
 
     def _repr_html_(self) -> str:
-        from claw.laws import text
+        from claw.laws import tables
 
-        return text.curve_html(self)
+        return tables.curve_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""
@@ -116,20 +116,20 @@ class CurveLaw:
     def from_dict(cls, plain: Mapping[str, Any]) -> "CurveLaw":
         """The law that `to_dict` wrote."""
         arrays = {name: np.asarray(plain[name], float) for name in ("coefficients", "covariance")}
-        return cls(**{**plain, **arrays, "curve": Curve(**plain["curve"])})
+        return cls(**{**plain, **arrays, "curve": CurveKey(**plain["curve"])})
 
 
-def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[Curve, pd.DataFrame]]:
+def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[CurveKey, pd.DataFrame]]:
     """Each curve with its rows, the dense model among them."""
     rows = points.of(response, axis, dense=True)
     zeros = dict(tuple(rows[is_dense(rows)].groupby("model")))
     for key, found in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
         model, method, recovery, tokens, ratio_of = key
-        curve = Curve(model, method, recovery, int(tokens), ratio_of)
+        curve = CurveKey(model, method, recovery, int(tokens), ratio_of)
         yield curve, pd.concat([_zero(zeros[model], curve), found]) if model in zeros else found
 
 
-def rows_of(points: Points, curve: Curve, response: str, axis: str = "ratio") -> pd.DataFrame:
+def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio") -> pd.DataFrame:
     """The rows of one curve, the dense model among them."""
     rows = points.of(response, axis, dense=True)
     rows = rows[rows["model"] == curve.model]
@@ -139,7 +139,7 @@ def rows_of(points: Points, curve: Curve, response: str, axis: str = "ratio") ->
     return pd.concat([_zero(rows[dense], curve), rows[cut & ~dense]])
 
 
-def _zero(dense: pd.DataFrame, curve: Curve) -> pd.DataFrame:
+def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:
     """The row(s) at r = 0 that belong to a curve: its own, else the dense model's."""
     if len(dense) <= 1:
         return dense[dense["recovery_tokens"].isin((0, curve.tokens))]
@@ -149,12 +149,14 @@ def _zero(dense: pd.DataFrame, curve: Curve) -> pd.DataFrame:
     return own if len(own) else found[found["method"] == DENSE] if (found["method"] == DENSE).any() else found.head(1)
 
 
-def fit(rows: pd.DataFrame, curve: Curve, response: str, form: str, axis: str = "ratio", level: float = 0.95) -> CurveLaw:
+def fit_curve(
+    rows: pd.DataFrame, curve: CurveKey, response: str, form: str, axis: str = "ratio", level: float = 0.95
+) -> CurveLaw:
     """Least squares of one form on one curve; accuracy is weighted by 1/stderr² where every row has one.
 
     InputError: one ratio only, or not more points than parameters.
     """
-    law = families.find(form)
+    law = catalogue.find_form(form)
     r, y = rows[axis].to_numpy(float), rows[response].to_numpy(float)
     if len(np.unique(r)) <= len(law.parameters) - 1 or len(r) <= len(law.parameters):
         raise InputError(

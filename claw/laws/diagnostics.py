@@ -16,11 +16,11 @@ from scipy import stats
 from statsmodels.stats.diagnostic import het_breuschpagan, het_white
 
 from claw.errors import InputError
-from claw.laws import clusters, families, nonlinear
+from claw.laws import catalogue, clusters, nonlinear
 from claw.laws.clusters import Clusters
 from claw.laws.forms import Form
 from claw.laws.points import Points
-from claw.laws.sample import ALL, Sample, gather, kept_terms, solve
+from claw.laws.sample import ALL, Sample, gather, kept_terms, solve_form
 
 COLLAPSE = 0.7
 UNITS = {"tokens": 1.0, "thousands": 1e3, "millions": 1e6, "billions": 1e9}
@@ -41,11 +41,11 @@ class Diagnostics:
     tests: dict[str, float]
 
 
-def of(points: Points, form: Form, response: str, axis: str = "ratio", method: str = ALL) -> Diagnostics:
+def diagnose(points: Points, form: Form, response: str, axis: str = "ratio", method: str = ALL) -> Diagnostics:
     """Diagnostics of one law across models."""
     found = gather(points, form, response, axis, method)
     kept, _ = kept_terms(form, found)
-    theta, eta, design = solve(form, found, kept)
+    theta, eta, design = solve_form(form, found, kept)
     root = np.sqrt(found.weights)
     residual = root * (found.target - eta)
     sums = Clusters.of(design, found.target - eta + design @ theta, found.groups, found.weights)
@@ -132,7 +132,7 @@ def sensitivity(
     points: Points, response: str = "loss", form: str = "unit-α", axis: str = "ratio", method: str = ALL
 ) -> pd.DataFrame:
     """One law refitted under other choices: one row per choice and parameter, with bias-reduced standard errors."""
-    law = families.find(form, "cross")
+    law = catalogue.find_form(form, "cross")
     choices: list[tuple[str, dict]] = [("as reported (D in millions)", {})]
     choices += [(f"D in {name}", {"unit": unit}) for name, unit in UNITS.items() if unit != 1e6]
     choices += [(f"without r > {COLLAPSE}", {"most": COLLAPSE}), ("Huber weights", {"robust": True})]
@@ -150,13 +150,14 @@ def robustness(points: Points, response: str = "loss", axis: str = "ratio", meth
     """Forms that are not linear, by least squares and with Huber's loss: one row per form and parameter, and their change."""
     rows = []
     for family in ("competing", "own"):
-        for form in families.FAMILIES[family]:
+        for form in catalogue.FAMILIES[family]:
             if form.linear:
                 continue
             try:
                 found = gather(points, form, response, axis, method, recovered=False)
                 fits = [
-                    nonlinear.solve(form, found.covariates, found.target, found.weights, loss) for loss in ("linear", "huber")
+                    nonlinear.variable_projection(form, found.covariates, found.target, found.weights, loss)
+                    for loss in ("linear", "huber")
                 ]
             except InputError:
                 continue

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from claw.environment import code_hash
 from claw.errors import InputError, unknown
-from claw.laws import curves, families, outside, points, pooled, speed, storage, verdicts, wald
+from claw.laws import catalogue, curves, outside, points, pooled, speed_law, storage, verdicts, wald
 from claw.laws.curves import CurveLaw
 from claw.laws.forms import Form
 from claw.laws.points import Points
@@ -17,6 +16,7 @@ from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL, gather
 from claw.laws.study import Laws
 from claw.progress import tqdm
+from claw.provenance import code_hash
 
 UNFITTED = ("model", "method", "recovery", "tokens", "response", "axis", "form", "why")
 SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
@@ -27,18 +27,18 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
 
     Needed columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
     `level` is that of all intervals, `draws` the number of bootstrap draws, `seed` theirs; equal arguments give equal laws.
-    compare=False leaves out comparison, tests and verdicts. InputError: see `claw.laws.points.read`.
+    compare=False leaves out comparison, tests and verdicts. InputError: see `claw.laws.points.read_points`.
     """
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0.5 <= level < 1:
         raise InputError(f"level = {level!r} is not accepted: the share of intervals that should hold the truth, such as 0.95.")
     if isinstance(draws, bool) or not isinstance(draws, int) or not 100 <= draws <= 100_000:
         raise InputError(f"draws = {draws!r} is not accepted: a whole number of bootstrap draws from 100 to 100000.")
-    found = points.read(table)
+    found = points.read_points(table)
     options = {"level": level, "seed": seed, "draws": draws}
     with threadpool_limits(1):  # thousands of tiny matrices: threads only wait for each other
         fitted, alone = _curves(found, level)
         across, together = _pooled(found, options)
-        fast, slow = speed.fit(found, **options)
+        fast, slow = speed_law.fit_speed_laws(found, **options)
         comparisons = outside.compare_all(found) if compare else {}
         tests = wald.ask_all(found) if compare else pd.DataFrame(columns=wald.COLUMNS)
         judged = verdicts.judge(found, comparisons, tests, level) if compare else []
@@ -60,16 +60,16 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
             stored = storage.from_json(beside)
         except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
             stored = None
-        asked = (points.read(table).digest, code_hash("laws"), level, seed, draws)
+        asked = (points.read_points(table).digest, code_hash("laws"), level, seed, draws)
         have = stored and (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
         if have == asked and stored.verdicts:
             return stored
     return fit(table, level=level, seed=seed, draws=draws)
 
 
-def judge(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
+def judge_table(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
     """The verdicts that `fit` gives on a table, without its laws."""
-    found = points.read(table)
+    found = points.read_points(table)
     with threadpool_limits(1):
         return verdicts.judge(found, outside.compare_all(found), wald.ask_all(found), level)
 
@@ -86,28 +86,28 @@ def _curves(found: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
     for response in found.responses:
         for axis in found.axes:
             for curve, rows in curves.split(found, response, axis):
-                for form in families.CURVE:
+                for form in catalogue.CURVE:
                     try:
-                        fitted.append(curves.fit(rows, curve, response, form.name, axis, level))
+                        fitted.append(curves.fit_curve(rows, curve, response, form.name, axis, level))
                     except InputError as error:
                         place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
                         failed.append(curve._asdict() | place)
     return fitted, failed
 
 
-def candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
+def law_candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
     """Family, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
     kinds = tuple(pooled.KINDS)
-    for form in families.CROSS:
+    for form in catalogue.CROSS:
         yield "cross", form, True, kinds
     if response == "accuracy":
-        for form in families.RETENTION:
+        for form in catalogue.RETENTION:
             yield "retention", form, True, kinds
     if response == "loss":
-        for form in families.POST_TRAINING:
+        for form in catalogue.POST_TRAINING:
             yield "post-training", form, True, SHAPES
     for family in ("competing", "own"):
-        for form in families.FAMILIES[family]:
+        for form in catalogue.FAMILIES[family]:
             yield family, form, False, SHAPES
 
 
@@ -115,11 +115,11 @@ def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], li
     """Laws across models: each response, axis and method, and all methods together."""
     fitted, failed = [], []
     jobs = [(response, axis, method, *candidate) for response, axis, method in _groups(found)
-            for candidate in candidates(found, response)]  # fmt: skip
+            for candidate in law_candidates(found, response)]  # fmt: skip
     for response, axis, method, family, form, recovered, kinds in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
         try:
             sample = gather(found, form, response, axis, method, recovered=recovered)
-            fitted.append(pooled.fit(sample, form, family, response, axis, method, kinds=kinds, **options))
+            fitted.append(pooled.fit_pooled(sample, form, family, response, axis, method, kinds=kinds, **options))
         except InputError as error:
             failed.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return fitted, failed

@@ -100,7 +100,7 @@ class Mixed:
         return cls(**{**plain, **arrays, "random": tuple(plain["random"])})
 
 
-def fit(
+def fit_mixed(
     design: np.ndarray, response: np.ndarray, groups: np.ndarray, varying: tuple[int, ...], clusters: Clusters
 ) -> Mixed | None:
     """Mixed fit with random slopes on the columns `varying`, or the richest one below it that is regular; None if none is.

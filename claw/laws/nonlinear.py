@@ -17,7 +17,9 @@ AMPLITUDE = 1e3
 RIDGE = 1e-9
 
 
-def solve(form: Form, covariates: Covariates, target: np.ndarray, weights: np.ndarray, loss: str = "linear") -> np.ndarray:
+def variable_projection(
+    form: Form, covariates: Covariates, target: np.ndarray, weights: np.ndarray, loss: str = "linear"
+) -> np.ndarray:
     """Parameters with the least squared error within the form's limits (loss="huber": Huber's, in units of its own spread).
 
     Every start over the shape parameters has its best amplitudes in closed form; the best starts are polished by trust-region

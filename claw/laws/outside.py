@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from claw.errors import InputError, unknown
-from claw.laws import families, forms
+from claw.laws import catalogue, forms
 from claw.laws.forms import Form
 from claw.laws.points import Points
-from claw.laws.sample import ALL, Sample, gather, kept_terms, solve
+from claw.laws.sample import ALL, Sample, gather, kept_terms, solve_form
 from claw.progress import tqdm
 
 SPLITS = {
@@ -36,11 +36,11 @@ COMBINATION = ("power-of-r of y/y0", "log-kept-power")
 
 def contenders(response: str, recovered: bool) -> list[tuple[str, Form]]:
     """The forms that are compared for a response, with their family: the original ones first, ours last."""
-    found = [("cross", form) for form in families.CROSS if recovered or form.name != "anchored"]
+    found = [("cross", form) for form in catalogue.CROSS if recovered or form.name != "anchored"]
     if response == "accuracy":
-        found += [("retention", form) for form in families.RETENTION if form.scale != "logit"]  # no value at or below chance
+        found += [("retention", form) for form in catalogue.RETENTION if form.scale != "logit"]  # no value at or below chance
     if not recovered:
-        found += [("competing", form) for form in families.COMPETING] + [("own", form) for form in families.OWN]
+        found += [("competing", form) for form in catalogue.COMPETING] + [("own", form) for form in catalogue.OWN]
     return found
 
 
@@ -117,7 +117,7 @@ def _predict(found: Sample, form: Form, split: str, by: str) -> tuple[pd.Series,
                     raise InputError(f"{fitted.n} rows to fit {len(form.parameters)} parameters.")
                 kept, _ = kept_terms(form, fitted)
                 theta = np.zeros(len(form.parameters))
-                theta[list(kept)], _, _ = solve(form, fitted, kept)
+                theta[list(kept)], _, _ = solve_form(form, fitted, kept)
             except InputError as error:
                 reason = error
                 continue

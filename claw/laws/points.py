@@ -111,7 +111,7 @@ def is_dense(rows: pd.DataFrame) -> pd.Series:
     return (rows["method"] == DENSE) | (rows["ratio"] == 0)
 
 
-def read(table: pd.DataFrame) -> Points:
+def read_points(table: pd.DataFrame) -> Points:
     """Points of a tidy table. Needed columns: model, method, ratio, and loss or accuracy; all others add what they can.
 
     InputError: not a frame, a needed column missing, no usable row, losses or accuracies that were not measured alike.

@@ -22,12 +22,12 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError, unknown
-from claw.laws import clusters, critical, families, forms, mixed
+from claw.laws import catalogue, clusters, critical, forms, mixed
 from claw.laws.clusters import Clusters
 from claw.laws.critical import Critical
 from claw.laws.forms import MILLION, Covariates, Form
 from claw.laws.mixed import Mixed
-from claw.laws.sample import Sample, kept_terms, quality, solve
+from claw.laws.sample import Sample, kept_terms, quality, solve_form
 
 KINDS = {
     "bias-reduced": "clustered by model, bias-reduced (CR2), Satterthwaite degrees of freedom",
@@ -70,7 +70,7 @@ class PooledLaw:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the fitted parameters."""
-        return tuple(families.find(self.form, self.family).parameters[i] for i in self.kept)
+        return tuple(catalogue.find_form(self.form, self.family).parameters[i] for i in self.kept)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class PooledLaw:
 
     def _parts(self, c: Covariates) -> tuple[np.ndarray, np.ndarray]:
         """η and its Jacobian at covariates."""
-        form = families.find(self.form, self.family)
+        form = catalogue.find_form(self.form, self.family)
         theta = np.zeros(len(form.parameters))
         theta[list(self.kept)] = self.coefficients
         return form.eta(c, theta), form.jacobian(c, theta)[:, list(self.kept)]
@@ -148,7 +148,7 @@ class PooledLaw:
         half = self.half_width(design, interval, r)
         frame = {"mean": eta, "confidence_low": eta - half, "confidence_high": eta + half}
         frame |= self._run(eta, design, model) | self._new_model(eta, design, half)
-        scale = families.find(self.form, self.family).scale
+        scale = catalogue.find_form(self.form, self.family).scale
         factor = self.quality["smearing"] if statistic == "mean" and scale == "log" else 1.0
         found = {name: forms.from_scale(scale, values, c) * factor for name, values in frame.items()}
         if scale == "inverse":  # a larger 1/S is a smaller S
@@ -214,7 +214,7 @@ def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", design, covariance, design), 0.0))
 
 
-def fit(
+def fit_pooled(
     found: Sample, form: Form, family: str, response: str, axis: str, method: str, *, level: float = 0.95, seed: int = 0,
     draws: int = 2000, kinds: tuple[str, ...] = tuple(KINDS),
 ) -> PooledLaw:  # fmt: skip
@@ -238,14 +238,14 @@ def fit(
         )
     if "λ" in form.parameters and (found.unit != "model" or units < 3):
         raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
-    theta, eta, design = solve(form, found, kept)
+    theta, eta, design = solve_form(form, found, kept)
     residual = found.target - eta
     sums = Clusters.of(design, residual + design @ theta, found.groups, found.weights)
     varying = tuple(i for i, j in enumerate(kept) if form.parameters[j] in form.varying)
     random = None
     if "mixed" in kinds and units >= 3 and varying:
         root = np.sqrt(found.weights)
-        random = mixed.fit(root[:, None] * design, root * (residual + design @ theta), found.groups, varying, sums)
+        random = mixed.fit_mixed(root[:, None] * design, root * (residual + design @ theta), found.groups, varying, sums)
     law = PooledLaw(
         form.name, family, response, axis, method, kept, theta, sums, {}, random,
         float(np.average(residual**2, weights=found.weights) * found.n / (found.n - len(kept))), level, seed, draws, found.n,

@@ -138,14 +138,14 @@ def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np
     return weights / weights.mean()
 
 
-def solve(form: Form, found: Sample, kept: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def solve_form(form: Form, found: Sample, kept: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least-squares coefficients, η and its Jacobian at the sample, for the parameters `kept`."""
     if form.linear:
         design = form.design(found.covariates)[:, list(kept)]
         clusters.inverse((found.weights[:, None] * design).T @ design)  # refuses terms that cannot be told apart
         fitted = sm.WLS(found.target - form.offset(found.covariates), design, weights=found.weights).fit()
         return fitted.params, form.offset(found.covariates) + fitted.fittedvalues, design
-    theta = nonlinear.solve(form, found.covariates, found.target, found.weights)
+    theta = nonlinear.variable_projection(form, found.covariates, found.target, found.weights)
     return theta, form.eta(found.covariates, theta), form.jacobian(found.covariates, theta)
 
 

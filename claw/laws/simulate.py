@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from claw.laws import families, forms
+from claw.laws import catalogue, forms
 from claw.laws.sample import covariates_of
 
 SIZES = (0.5e9, 1.0e9, 1.5e9, 3.0e9, 3.0e9, 7.0e9, 8.0e9, 14.0e9)
@@ -60,7 +60,7 @@ def rows(design: Design, rng: np.random.Generator) -> pd.DataFrame:
 
 def draw(frame: pd.DataFrame, truth: Truth, response: str, rng: np.random.Generator, axis: str = "ratio") -> np.ndarray:
     """One response for every row: each model its own parameters, each row its own noise."""
-    form = families.find(truth.form, truth.family)
+    form = catalogue.find_form(truth.form, truth.family)
     covariates = covariates_of(frame.assign(recovery_tokens=frame["recovery_tokens"].astype(float)), response, axis)
     theta = np.array([truth.theta[name] for name in form.parameters])
     spread = np.array([truth.between.get(name, 0.0) for name in form.parameters])
@@ -71,7 +71,7 @@ def draw(frame: pd.DataFrame, truth: Truth, response: str, rng: np.random.Genera
     return forms.from_scale(form.scale, eta + truth.noise * rng.standard_normal(len(frame)), covariates)
 
 
-def table(design: Design, truths: Mapping[str, Truth], seed: int = 0) -> pd.DataFrame:
+def simulated_table(design: Design, truths: Mapping[str, Truth], seed: int = 0) -> pd.DataFrame:
     """A tidy table as `claw.laws.fit` takes it, dense rows included, with one drawn response per entry of `truths`."""
     rng = np.random.default_rng(seed)
     frame = rows(design, rng)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from claw.laws import curves, families
+from claw.laws import catalogue, curves
 
 if TYPE_CHECKING:
     from claw.laws.study import Laws
 
 
-def plain(laws: "Laws") -> list[dict[str, Any]]:
+def slider_data(laws: "Laws") -> list[dict[str, Any]]:
     """One mapping per curve, response and axis, of the default form."""
     from claw.laws.storage import plain_json
 
@@ -24,7 +24,7 @@ def plain(laws: "Laws") -> list[dict[str, Any]]:
     for law in laws.curves:
         if law.form != curves.DEFAULT[law.response]:
             continue
-        form, spread, measured = families.find(law.form), laws.between_models(law), laws.measured(law)
+        form, spread, measured = catalogue.find_form(law.form), laws.between_models(law), laws.measured(law)
         found.append({
             "id": "|".join(map(str, (*law.curve, law.response, law.axis))), "title": law.curve.title, **law.curve._asdict(),
             "response": law.response, "unit": curves.UNITS[law.response], "axis": law.axis, "form": law.form,

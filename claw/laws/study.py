@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError, unknown
-from claw.laws import conversion, critical, curves, families, text
+from claw.laws import catalogue, conversion, critical, curves, tables
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveLaw
 from claw.laws.points import Points
@@ -63,7 +63,7 @@ class Laws:
             raise InputError(f"{model} · {method} has no curve with {tokens:g} recovery tokens. It has: {budgets}.")
         found = [law for law in have if law.curve.tokens == tokens and law.form == form]
         if not found:
-            families.find(form)
+            catalogue.find_form(form)
             raise InputError(f"The {form} law of {response} was not fitted on {model} · {method}; laws.unfitted says why.")
         return found[0]
 
@@ -144,7 +144,7 @@ class Laws:
         frame, spread = law.predict(r), self.between_models(law)
         frame["model_low"] = frame["model_high"] = math.nan
         if spread:
-            design = families.find(law.form).design({"r": frame["ratio"].to_numpy()})
+            design = catalogue.find_form(law.form).design({"r": frame["ratio"].to_numpy()})
             middle = design @ spread["coefficients"]
             variance = np.einsum("ij,jk,ik->i", design, spread["covariance"], design) + spread["sigma2"]
             frame["model_low"], frame["model_high"] = middle - spread["t"] * variance**0.5, middle + spread["t"] * variance**0.5
@@ -186,7 +186,7 @@ class Laws:
 
     def conversion(self, axis: str = "ratio_params") -> pd.DataFrame:
         """Share truly removed per nominal ratio, by model and method."""
-        return conversion.table(self.points, axis)
+        return conversion.conversion_table(self.points, axis)
 
     def between_models(self, law: CurveLaw) -> dict[str, Any]:
         """Where a run of a model not yet measured may lie, at this curve's dense value; empty below three models.
@@ -223,14 +223,14 @@ class Laws:
         """One plain mapping per curve, enough to draw and slide it in a page without Python; see `claw.laws.sliders`."""
         from claw.laws import sliders
 
-        return sliders.plain(self)
+        return sliders.slider_data(self)
 
     def summary(self) -> str:
         """The laws as tables for a terminal."""
-        return text.summary(self)
+        return tables.summary(self)
 
     def _repr_html_(self) -> str:
-        return text.html(self)
+        return tables.html(self)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""

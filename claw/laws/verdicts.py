@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError
-from claw.laws import curves, families, nonlinear, speed
+from claw.laws import catalogue, curves, nonlinear, speed_law
 from claw.laws.forms import Form
 from claw.laws.points import Points
 
@@ -66,7 +66,7 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
         found += [_cross(comparisons), _recovery(points), _ours(comparisons)]
     if "accuracy" in points.responses:
         found += [_kept(points, False, level), _kept(points, True, level)]
-    for response in speed.responses(points):
+    for response in speed_law.responses(points):
         found += _speed(points, response, tests)
     for response in points.responses:
         found.append(_size(response, tests))
@@ -79,7 +79,7 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
     The noise is one variance for all curves: with a variance for each, five points and three parameters look perfect.
     Columns form, bic, curves, delta (to the best).
     """
-    forms = (*families.COMPETING, *families.OWN)
+    forms = (*catalogue.COMPETING, *catalogue.OWN)
     square, curves_used, n = dict.fromkeys((form.name for form in forms), 0.0), 0, 0
     every = points.of(response)
     every = every[(every["recovery_tokens"] == 0) & every[f"{response}0"].gt(0)]
@@ -106,7 +106,7 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
 def _least_squares(form: Form, c: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
     if form.linear:
         return np.linalg.lstsq(form.design(c), y - form.offset(c), rcond=None)[0]
-    return nonlinear.solve(form, c, y, np.ones(len(y)))
+    return nonlinear.variable_projection(form, c, y, np.ones(len(y)))
 
 
 def _form(
@@ -203,7 +203,7 @@ def _cross(comparisons: Mapping) -> Verdict:
 def _ours(comparisons: Mapping) -> Verdict:
     """Whether our best candidate halves the original form's error, on models left out and beyond r = 0.5, and which do not."""
     claim = "a form of ours errs half as much out of sample as the original paper's"
-    own = {form.name for form in families.OWN} | {"combination"}
+    own = {form.name for form in catalogue.OWN} | {"combination"}
     words, edges, evidence = [], [], {}
     for split, where in (("model", "on models left out"), ("ratio", "beyond r = 0.5")):
         table = _comparison(comparisons, "loss", split)
@@ -292,7 +292,7 @@ def _kept(points: Points, recovered: bool, level: float) -> Verdict:
 
 def _speed(points: Points, response: str, tests: pd.DataFrame) -> list[Verdict]:
     """Speed at 90 %: the bound for models of 7B and below, the figure for the largest, dependence on size."""
-    found, kind = speed.at_ninety(points, response), response.removeprefix("speedup_").replace("_", " ")
+    found, kind = speed_law.at_ninety(points, response), response.removeprefix("speedup_").replace("_", " ")
     small = [one for one in found if one["parameters0"] <= SEVEN_BILLION]
     large = [one for one in found if one["parameters0"] > SEVEN_BILLION]
     verdicts = []

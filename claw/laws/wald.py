@@ -14,10 +14,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from claw.errors import InputError
-from claw.laws import clusters, families, speed
+from claw.laws import catalogue, clusters, speed_law
 from claw.laws.clusters import Clusters
 from claw.laws.points import Points
-from claw.laws.sample import ALL, gather, kept_terms, solve
+from claw.laws.sample import ALL, gather, kept_terms, solve_form
 
 COLUMNS = (
     "name", "response", "law", "term", "null", "estimate", "stderr", "df", "p", "p_holm", "p_clustered", "p_clustered_holm",
@@ -60,14 +60,14 @@ SPEED = Question("speed size", "speed", "speed-power", "λ", 0, "larger models g
 
 def ask(points: Points, question: Question, response: str, axis: str = "ratio") -> dict | None:
     """One test as a plain row, or None where the table cannot answer it."""
-    form = families.find(question.form, question.family)
+    form = catalogue.find_form(question.form, question.family)
     try:
         found = gather(points, form, response, axis, ALL, recovered=question.recovered)
         kept, _ = kept_terms(form, found)
         index = [form.parameters[i] for i in kept].index(question.term)
         if found.unit != "model" or len(set(found.groups)) < 2 or found.n <= len(kept):
             return None
-        theta, eta, design = solve(form, found, kept)
+        theta, eta, design = solve_form(form, found, kept)
     except (InputError, ValueError):
         return None
     target = found.target - eta + design @ theta
@@ -91,7 +91,7 @@ def ask(points: Points, question: Question, response: str, axis: str = "ratio") 
 def ask_all(points: Points, axis: str = "ratio") -> pd.DataFrame:
     """All tests of a table, with Holm's correction over them."""
     rows = [ask(points, question, response, axis) for response in points.responses for question in QUESTIONS[response]]
-    rows += [ask(points, SPEED, response, speed.axis_of(points, response)) for response in speed.responses(points)]
+    rows += [ask(points, SPEED, response, speed_law.speed_axis(points, response)) for response in speed_law.responses(points)]
     frame = pd.DataFrame([row for row in rows if row], columns=COLUMNS)
     for name in ("p", "p_clustered"):
         usable = frame[name].notna()

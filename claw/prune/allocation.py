@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from claw.anatomy import Anatomy
-from claw.data import Blocks
 from claw.errors import InputError
+from claw.models.anatomy import Anatomy
+from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import plan, regression
+from claw.prune import regression, targets
 from claw.records import write_text
-from claw.shape import Shape
+from claw.texts.token_blocks import Blocks
 
 SHARES = {
     "ffn": (0.25, 0.5, 0.75, 0.9),
@@ -59,23 +59,23 @@ class Costs:
 
     def of(self, dense: Shape, small: Shape, growth: float = GROWTH) -> float:
         """Predicted excess loss of a shape: e(layers) + (depth left)^growth Σ e(other axes)."""
-        removed = {axis: 1 - getattr(small, name) / getattr(dense, name) for axis, name in plan.AXES.items()}
+        removed = {axis: 1 - getattr(small, name) / getattr(dense, name) for axis, name in targets.AXES.items()}
         excess = {axis: self.excess(axis, share) for axis, share in removed.items()}
         return excess.pop("layers") + (small.depth / dense.depth) ** growth * sum(excess.values())
 
 
-def measured(parts: Anatomy, path: Path, blocks: Blocks, build: Callable[[Shape], nn.Module]) -> Costs:
+def measured_costs(parts: Anatomy, path: Path, blocks: Blocks, build: Callable[[Shape], nn.Module]) -> Costs:
     """Costs of each axis of this model: those in the file `path`, or measured on `blocks` with `build(shape)` and written there."""
-    from claw import evaluate
+    from claw.evaluate import held_out
 
     if path.exists():
         stored = json.loads(path.read_text())
         return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()})
-    dense = evaluate.cross_entropy(parts.model, blocks).mean
+    dense = held_out.cross_entropy(parts.model, blocks).mean
     points: dict[str, list[tuple[float, float]]] = {}
     jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]
     for axis, share, shape in tqdm(jobs, desc="costs of each axis", unit=" cuts", disable=None, leave=False):
-        points.setdefault(axis, []).append((share, evaluate.cross_entropy(build(shape), blocks).mean - dense))
+        points.setdefault(axis, []).append((share, held_out.cross_entropy(build(shape), blocks).mean - dense))
     write_text(path, json.dumps({"points": points}))
     return Costs({axis: tuple(found) for axis, found in points.items()})
 
@@ -87,26 +87,26 @@ def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:
     for axis, shares in SHARES.items():
         if axis == "hidden" and not regression.supports(parts):
             continue
-        reached = {plan.removed(dense, shape, axis): shape for shape in plan.reachable(dense, axis)[:-1]}
+        reached = {targets.removed(dense, shape, axis): shape for shape in targets.reachable(dense, axis)[:-1]}
         if reached:
             nearest = {min(reached, key=lambda value: abs(value - share)) for share in shares}
             found[axis] = [(value, reached[value]) for value in sorted(nearest)]
     return found
 
 
-def candidates(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
+def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
     """For every reachable number of groups, blocks and hidden width on these axes, the feed-forward width that meets the budget.
 
     Parameters, FLOPs and milliseconds are linear in that width, so it is solved for and not searched.
     """
-    step = plan.natural_multiple(dense.width)
+    step = targets.natural_multiple(dense.width)
     hidden_step = HIDDEN_STEP if dense.hidden >= 8 * HIDDEN_STEP else None
 
     def sizes(of: Shape, axis: str, multiple: int | None = None) -> list[int]:
-        shapes = plan.reachable(of, axis, multiple) if axis in axes else [of]
-        return [getattr(shape, plan.AXES[axis]) for shape in shapes]
+        shapes = targets.reachable(of, axis, multiple) if axis in axes else [of]
+        return [getattr(shape, targets.AXES[axis]) for shape in shapes]
 
-    fewer = [plan.resize(dense, "heads", groups) for groups in sizes(dense, "heads")]
+    fewer = [targets.resize(dense, "heads", groups) for groups in sizes(dense, "heads")]
     for some in fewer:  # which hidden widths a stock configuration accepts may depend on the heads
         widths = {*sizes(some, "hidden", hidden_step), *sizes(dense, "hidden", hidden_step)}
         for hidden, depth in itertools.product(sorted(widths), sizes(some, "layers")):
@@ -137,7 +137,7 @@ def budget_of(ratio_of: str) -> str:
     return budget
 
 
-def solve(dense: Shape, costs: Costs, ratio: float, ratio_of: str, removed: Removed | None = None) -> Shape:
+def cheapest_shape(dense: Shape, costs: Costs, ratio: float, ratio_of: str, removed: Removed | None = None) -> Shape:
     """The shape that meets the budget with the least predicted excess loss; among those `ALIKE` one to be cut at once, or the fewest blocks.
 
     InputError where no shape comes near.
@@ -145,17 +145,17 @@ def solve(dense: Shape, costs: Costs, ratio: float, ratio_of: str, removed: Remo
     `removed` gives the fraction of the budget that a shape lacks, where arithmetic alone does not tell it.
     """
     budget = budget_of(ratio_of)
-    removed = removed or (lambda shape: plan.removed(dense, shape, budget))
+    removed = removed or (lambda shape: targets.removed(dense, shape, budget))
     if ratio == 0:
         return dense
-    shapes = list(candidates(dense, costs.points, ratio, removed))
+    shapes = list(candidate_shapes(dense, costs.points, ratio, removed))
     off = np.array([abs(removed(shape) - ratio) for shape in shapes])
     near = np.flatnonzero(off <= max(NEAR, off.min())) if len(off) else off
     if not len(near) or off.min() > 0.02:
         least = dense
         for axis in costs.points:
-            size = getattr(plan.reachable(dense, axis)[0], plan.AXES[axis])
-            least = plan.resize(least, axis, size)
+            size = getattr(targets.reachable(dense, axis)[0], targets.AXES[axis])
+            least = targets.resize(least, axis, size)
         raise InputError(
             f"ratio {ratio:g} of {budget} cannot be reached: cutting {', '.join(costs.points)} as far as they go removes "
             f"{removed(least):.3f}, and this architecture allows no other cut. Ask for less."

@@ -7,7 +7,7 @@ removes one contiguous run of n blocks, the one with the smallest angle between 
 
 import torch
 
-from claw.anatomy import Anatomy
+from claw.models.anatomy import Anatomy
 from claw.prune import surgery
 from claw.prune.statistics import Statistics
 

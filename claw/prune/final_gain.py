@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.anatomy import Anatomy, anatomy
-from claw.data import Blocks
+from claw.models.anatomy import Anatomy, anatomy
 from claw.prune.statistics import token_batches
+from claw.texts.token_blocks import Blocks
 
 TOKENS = 2048  # scored
 CHUNK = 64  # tokens whose logits are held at a time: small enough that memory is used again instead of asked for anew

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from claw.anatomy import Anatomy, Layer
-from claw.data import Blocks
+from claw.models.anatomy import Anatomy, Layer
 from claw.progress import tqdm
 from claw.prune.statistics import first_inputs, run_block
+from claw.texts.token_blocks import Blocks
 
 TOKENS = 4096  # "a few calibration batches": more changes the order of scores little
 BATCH_TOKENS = 1024

@@ -15,15 +15,15 @@ from scipy.optimize import nnls
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from claw import environment
-from claw.anatomy import Anatomy
+from claw import provenance
+from claw.evaluate.timing import Runner, interleaved
+from claw.models.anatomy import Anatomy
+from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import plan, surgery
+from claw.prune import surgery, targets
 from claw.prune.statistics import Statistics
 from claw.records import write_text
-from claw.shape import Shape
-from claw.specs import Speed
-from claw.speed import Runner, interleaved
+from claw.specs.experiment import Speed
 
 SETTING = Speed(prompt=64, generate=16, batches=(1,), rounds=3)
 HALVED = 0.5  # share of an axis that is removed where it is measured
@@ -51,7 +51,7 @@ def features(shape: Shape) -> tuple[float, ...]:
     return 1.0, float(shape.depth), attention / 1e6, feed_forward / 1e6, shape.vocabulary * shape.hidden / 1e6
 
 
-def fit(shapes: list[Shape], milliseconds: list[float]) -> Latency:
+def fit_latency(shapes: list[Shape], milliseconds: list[float]) -> Latency:
     """The non-negative coefficients with the least squared relative error."""
     wanted = np.array(milliseconds)
     design = np.array([features(shape) for shape in shapes]) / wanted[:, None]
@@ -60,9 +60,9 @@ def fit(shapes: list[Shape], milliseconds: list[float]) -> Latency:
     return Latency(tuple(float(value) for value in found / scale))
 
 
-def measured(parts: Anatomy, statistics: Statistics) -> Latency:
+def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
     """Latency of this architecture on this machine, or from the file beside the statistics."""
-    machine = environment.describe(parts.device, parts.dtype)
+    machine = provenance.made_with(parts.device, parts.dtype)
     key = hashlib.sha256(json.dumps([machine[name] for name in ("processor", "threads", "device", "dtype")]).encode())
     path = statistics.folder / f"latency-{VERSION}-{key.hexdigest()[:12]}.json"
     if path.exists():
@@ -76,7 +76,7 @@ def measured(parts: Anatomy, statistics: Statistics) -> Latency:
         ratios.append(float(np.median(times / times0)))
         dense_times.extend(times0)
     base = 1000 * float(np.median(dense_times))
-    found = fit([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
+    found = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
     write_text(path, json.dumps({"coefficients": found.coefficients, "dense_milliseconds": base}))
     return found
 
@@ -84,12 +84,12 @@ def measured(parts: Anatomy, statistics: Statistics) -> Latency:
 def measured_shapes(dense: Shape) -> list[Shape]:
     """The dense shape with each axis halved alone, and with all of them halved."""
     shapes, every = [], dense
-    for axis in plan.AXES:
-        choices = plan.reachable(dense, axis)[:-1]
+    for axis in targets.AXES:
+        choices = targets.reachable(dense, axis)[:-1]
         if choices:
-            half = min(choices, key=lambda shape: abs(plan.removed(dense, shape, axis) - HALVED))
+            half = min(choices, key=lambda shape: abs(targets.removed(dense, shape, axis) - HALVED))
             shapes.append(half)
-            every = plan.resize(every, axis, getattr(half, plan.AXES[axis]))
+            every = targets.resize(every, axis, getattr(half, targets.AXES[axis]))
     return [*shapes, every]
 
 

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from scipy import stats
 from torch import nn
 
-from claw.anatomy import Anatomy, Layer
-from claw.archives import cache
 from claw.errors import InputError
-from claw.models import weights_hash
+from claw.models.anatomy import Anatomy, Layer
+from claw.models.archives import cache
+from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.prune.statistics import Statistics
 

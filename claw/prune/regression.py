@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from claw.anatomy import Anatomy, Layer, anatomy
-from claw.data import Blocks
+from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery
 from claw.prune.statistics import Statistics, first_inputs, run_block, token_batches
 from claw.prune.surgery import Units
-from claw.shape import Shape
+from claw.texts.token_blocks import Blocks
 
 READS, WRITES = 1e-2, 1e-1  # ridge penalties of what reads the stream and of what writes to it
 TOKENS = 8192  # what a minute is enough for
@@ -75,7 +75,7 @@ def width_map(parts: Anatomy, statistics: Statistics, size: int) -> WidthMap:
     return WidthMap(down, back, torch.cat([gain[own], rest]))
 
 
-def fit(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, penalty: float) -> torch.Tensor:
+def ridge(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, penalty: float) -> torch.Tensor:
     """W (out, in) with inputs Wᵀ ≈ targets by ridge regression pulled towards `start`: W₀ + (C - W₀ G)(G + λI)⁻¹, C = Σ y xᵀ.
 
     `inputs` (N, in) and `targets` (N, out); λ is `penalty` times the mean diagonal of G. Linears that read the same are fitted
@@ -207,6 +207,6 @@ def _refit(linears: list[nn.Linear], inputs: list[torch.Tensor], targets: list[t
     y = torch.cat([part.flatten(0, -2) for part in targets])
     if linears[0].bias is not None:
         y = y - torch.cat([linear.bias for linear in linears])
-    weights = fit(x, y, torch.cat([linear.weight for linear in linears]), penalty)
+    weights = ridge(x, y, torch.cat([linear.weight for linear in linears]), penalty)
     for linear, weight in zip(linears, weights.split([linear.out_features for linear in linears]), strict=True):
         linear.weight.data = weight.to(linear.weight.dtype).contiguous()

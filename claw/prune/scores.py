@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from claw.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy, Layer
 from claw.prune.statistics import Statistics
 
 Score = Callable[[Anatomy, Layer, "Statistics | None", torch.Generator], torch.Tensor]

@@ -15,18 +15,18 @@ invariance of RMSNorm models. At full width both forms give the dense model's lo
 import torch
 from torch import nn
 
-from claw.anatomy import Anatomy, Layer, anatomy
-from claw.data import Blocks
 from claw.errors import InputError
+from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery
 from claw.prune.statistics import Statistics, first_inputs, norm_epsilon, run_block, token_batches, unit_rms
-from claw.shape import Shape
+from claw.texts.token_blocks import Blocks
 
 DAMPING = 0.01  # of the mean diagonal, added to every covariance
 
 
-def check(parts: Anatomy) -> None:
+def check_rotatable(parts: Anatomy) -> None:
     """Refuse architectures whose blocks normalise what they write: that norm's gain does not commute with a rotation."""
     if parts.layers[0].after_attention is not None:
         raise InputError(
@@ -42,9 +42,9 @@ def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigh(damped).eigenvectors.flip(1)
 
 
-def plain(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
+def sliced(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
     """The stock model of hidden width d' = target.hidden under one global rotation."""
-    check(parts)
+    check_rotatable(parts)
     covariance = sum(statistics.gram(layer.index, site) for layer in parts.layers for site in ("attention", "mlp"))
     rotation = principal_directions(covariance.to(parts.device))[:, : target.hidden]
     return rotated(parts, rotation)
@@ -74,7 +74,7 @@ def rotated(parts: Anatomy, rotation: torch.Tensor) -> nn.Module:
 
 def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     """The published form on calibration blocks: rotations per norm, found on the sliced signal, with shortcuts."""
-    check(parts)
+    check_rotatable(parts)
     size = target.hidden
     small = rotated(parts, torch.eye(parts.hidden, size, dtype=torch.float64, device=parts.device))  # the right shapes
     inner = anatomy(small)

@@ -34,12 +34,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from claw.anatomy import Anatomy, Layer, anatomy
-from claw.archives import cache
-from claw.data import Blocks
 from claw.errors import InputError
-from claw.models import weights_hash
+from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.archives import cache
+from claw.models.load import weights_hash
 from claw.progress import tqdm
+from claw.texts.token_blocks import Blocks
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 BATCH_TOKENS = 4096

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from claw.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy, Layer
+from claw.models.shape import Shape
 from claw.progress import of_transformers
-from claw.shape import Shape
 
 State = dict[str, torch.Tensor]
 

@@ -2,12 +2,12 @@
 
 import torch
 
-from claw.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy, Layer
+from claw.models.shape import Shape
 from claw.prune import surgery
 from claw.prune.scores import Score
 from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
-from claw.shape import Shape
 
 Kept = tuple[tuple[int, ...], ...]
 

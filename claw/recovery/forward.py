@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from claw.anatomy import Layer
-from claw.engine.decoder import Decoder, build, rotate, rotation
+from claw.engine.decoder import Decoder, build_decoder, rotate, rotation
+from claw.models.anatomy import Layer
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
 QUERIES = 256  # queries whose scores are made at one time; keys after the last of them are left out
@@ -24,7 +24,7 @@ class Forward:
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self.decoder: Decoder | None = build(model)[0] if next(model.parameters()).device.type == "cpu" else None
+        self.decoder: Decoder | None = build_decoder(model)[0] if next(model.parameters()).device.type == "cpu" else None
         self.recomputes = False
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,9 @@ class Forward:
     def _block(self, layer: Layer, x: torch.Tensor, batch: int, turn, masks) -> torch.Tensor:
         y = self._norm(layer.input_norm, x)
         q, k, v = (linear(y, module) for module in (layer.q, layer.k, layer.v))
-        y = attend(*self._heads(layer, q, k, turn), v, batch, self.decoder.parts.head_size, layer.attention.scaling, masks)
+        y = training_attention(
+            *self._heads(layer, q, k, turn), v, batch, self.decoder.parts.head_size, layer.attention.scaling, masks
+        )
         x = x + self._after(layer.after_attention, linear(y, layer.o))
         y = self._norm(layer.mlp_norm, x)
         gate, up = linear(y, layer.gate), linear(y, layer.up)
@@ -161,7 +163,7 @@ def _masks(length: int, window: int | None, x: torch.Tensor) -> list[torch.Tenso
     return found
 
 
-def attend(q, k, v, batch: int, size: int, scale: float, masks: list[torch.Tensor]) -> torch.Tensor:
+def training_attention(q, k, v, batch: int, size: int, scale: float, masks: list[torch.Tensor]) -> torch.Tensor:
     """Causal attention of queries (N, H, h) to keys (N, G, h) and values (N, G·h), as (N, H·h).
 
     The query heads of a group are rows of one product with the group's keys.

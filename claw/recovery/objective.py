@@ -48,7 +48,7 @@ class HeadLoss(torch.autograd.Function):
         return grad_hidden * scale, None if grad_weight is None else grad_weight.mul_(scale), None
 
 
-def cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def head_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Sum of -log p(target) over positions, in nats; hidden (N, d), head weight (V, d), targets (N,)."""
 
     def gradient(logits: torch.Tensor, where: slice):

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from claw.anatomy import ATTENTION, FEED_FORWARD
 from claw.errors import InputError
-from claw.models import check_same_vocabulary
+from claw.models.anatomy import ATTENTION, FEED_FORWARD
+from claw.models.load import check_same_vocabulary
 from claw.recovery import objective
 from claw.recovery.forward import Forward
-from claw.specs import Recovery
+from claw.specs.experiment import Recovery
 
 TARGETS = (*ATTENTION, *FEED_FORWARD)
 ALPHA = 10
@@ -47,7 +47,7 @@ class Student:
         hidden = self.forward(ids)[:, :-1].flatten(0, 1)[places]
         head = self.model.lm_head.weight
         if self.teacher is None:
-            return objective.cross_entropy(hidden, head, targets)
+            return objective.head_cross_entropy(hidden, head, targets)
         with torch.no_grad():
             taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
         way = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
@@ -112,7 +112,7 @@ def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
         )
 
 
-def check(model: nn.Module, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
+def check_recipe(model: nn.Module, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
     """InputError where the recipe cannot be carried out on this model."""
     if recovery.recipe == "lora":
         check_targets(model, targets)

@@ -20,17 +20,18 @@ import psutil
 import torch
 from torch import nn
 
-from claw import evaluate
-from claw.data import Blocks
 from claw.errors import InputError
-from claw.models import weights_hash
+from claw.evaluate import held_out
+from claw.models.load import weights_hash
 from claw.progress import tqdm
-from claw.recovery import overlap, recipes, schedule
+from claw.recovery import recipes, schedule
 from claw.recovery.recipes import TARGETS, Student
-from claw.recovery.report import Moment, Report
+from claw.recovery.recovery_report import Moment, RecoveryReport
 from claw.recovery.schedule import Milestone
-from claw.recovery.weights import Weights, read_about
-from claw.specs import Recovery, build
+from claw.recovery.weights import Weights, read_header
+from claw.specs.experiment import Recovery, build_spec
+from claw.texts import overlap
+from claw.texts.token_blocks import Blocks
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
 LOOKS = 8  # measurements of held-out loss along the trunk of the longest budget
@@ -48,7 +49,7 @@ def recover(
     seed: int = 0,
     folder: str | Path | None = None,
     **choices,
-) -> tuple[nn.Module, Report]:
+) -> tuple[nn.Module, RecoveryReport]:
     """The recovered model, a plain one of the same shape and type, and the report; `model` itself is not changed.
 
     `blocks` come from claw.blocks(..., purpose="recovery") and are taken in order, again from the first one (reshuffled by
@@ -61,11 +62,11 @@ def recover(
     the model does not have, a teacher with another vocabulary.
     """
     values = {"recipe": recipe, "tokens": tokens, "corpus": blocks.corpus, "length": blocks.length, "seed": seed, **choices}
-    recovery = build(Recovery, values)
-    return next(milestones(model, blocks, [recovery], heldout=heldout, teacher=teacher, targets=targets, folder=folder))
+    recovery = build_spec(Recovery, values)
+    return next(recover_milestones(model, blocks, [recovery], heldout=heldout, teacher=teacher, targets=targets, folder=folder))
 
 
-def milestones(
+def recover_milestones(
     model: nn.Module,
     blocks: Blocks,
     recoveries: Sequence[Recovery],
@@ -76,7 +77,7 @@ def milestones(
     folder: str | Path | None = None,
     checkpointing: bool | None = None,
     seconds: float = 300,
-) -> Iterator[tuple[nn.Module, Report]]:
+) -> Iterator[tuple[nn.Module, RecoveryReport]]:
     """The recovered model and report of each budget, ascending, all from one run; each is the same as in a run of its own.
 
     `recoveries` differ in `tokens` only. `checkpointing` recomputes activations to save memory; None decides by what is free.
@@ -87,11 +88,11 @@ def milestones(
         raise InputError(
             "The budgets of one run differ in more than tokens, or each is to have a run of its own: run them apart."
         )
-    recipes.check(model, first, teacher, targets)
+    recipes.check_recipe(model, first, teacher, targets)
     budgets = schedule.milestones([recovery.tokens for recovery in recoveries], first.length, first.batch)
     if blocks.length != first.length or not len(blocks):
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
-    share = overlap.check(blocks, heldout) if heldout is not None else math.nan
+    share = overlap.check_no_overlap(blocks, heldout) if heldout is not None else math.nan
     run = Run(model, blocks, first, budgets, heldout, teacher, targets, share, checkpointing, seconds)
     with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:
         yield from run.go(Path(folder) if folder else Path(scratch))
@@ -119,7 +120,7 @@ class Run:
             self.student.recompute()
         self.at = At()
 
-    def go(self, folder: Path) -> Iterator[tuple[nn.Module, Report]]:
+    def go(self, folder: Path) -> Iterator[tuple[nn.Module, RecoveryReport]]:
         """Train, giving the model at each budget."""
         trunk, branch = folder / "trunk.safetensors", folder / "branch.safetensors"
         first, last = self.budgets[0], self.budgets[-1]
@@ -194,7 +195,7 @@ class Run:
     def _look(self, model: nn.Module) -> None:
         """Note the losses of this moment."""
         training = model.training
-        value = evaluate.cross_entropy(model.eval(), self.heldout).mean if self.heldout is not None else math.nan
+        value = held_out.cross_entropy(model.eval(), self.heldout).mean if self.heldout is not None else math.nan
         model.train(training)
         self.at.look(value)
 
@@ -203,7 +204,7 @@ class Run:
 
     def _resume(self, path: Path, first: Milestone) -> bool:
         """Take up a state on disk, if it is of this run and on the way to its first budget."""
-        about = read_about(path)
+        about = read_header(path)
         if about is None or about["identity"] != self.identity:
             return False
         on_the_way = about["branch"] == first.blocks if about["branch"] else about["at"]["step"] <= first.leaves
@@ -212,13 +213,13 @@ class Run:
         return on_the_way
 
     def _load(self, path: Path) -> None:
-        at = read_about(path)["at"]
+        at = read_header(path)["at"]
         self.weights.load(path)
         self.at = At(**at | {"moments": [Moment(**moment) for moment in at["moments"]]})
 
-    def _report(self, budget: Milestone, failed: int | None) -> Report:
+    def _report(self, budget: Milestone, failed: int | None) -> RecoveryReport:
         recovery, at = self.recovery, self.at
-        return Report(
+        return RecoveryReport(
             recipe=recovery.recipe, run=self.identity, runs=recovery.runs, asked=budget.asked, tokens=at.tokens,
             epochs=at.tokens / (len(self.blocks) * budget.length), steps=at.step, batch=recovery.batch,
             learning_rate=recovery.learning_rate, trained=sum(p.numel() for p in self.student.trained), seconds=at.seconds,

@@ -19,14 +19,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from claw.anatomy import anatomy
-from claw.data import Blocks
 from claw.errors import InputError
+from claw.models.anatomy import anatomy
 from claw.recovery import objective, schedule
-from claw.recovery.recipes import Student, check
-from claw.recovery.report import Report
+from claw.recovery.recipes import Student, check_recipe
+from claw.recovery.recovery_report import RecoveryReport
 from claw.recovery.run import Run
-from claw.specs import Recovery
+from claw.specs.experiment import Recovery
+from claw.texts.token_blocks import Blocks
 
 
 class Objective(nn.Module):
@@ -40,7 +40,7 @@ class Objective(nn.Module):
         """Summed cross-entropy of the targets of blocks (B, T)."""
         places = scored[:, 1:].flatten().nonzero()[:, 0]
         hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
-        return objective.cross_entropy(hidden, self.model.lm_head.weight, ids[:, 1:].flatten()[places])
+        return objective.head_cross_entropy(hidden, self.model.lm_head.weight, ids[:, 1:].flatten()[places])
 
 
 class ShardedStudent(Student):
@@ -98,13 +98,13 @@ class ShardedRun(Run):
         self.at.look(math.nan)
 
 
-def recover(model: nn.Module, blocks: Blocks, recovery: Recovery, folder: Path) -> tuple[nn.Module, Report]:
+def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder: Path) -> tuple[nn.Module, RecoveryReport]:
     """The recovered model, whole and on the CPU, and the report; called alike in every process of an initialised group."""
     if recovery.recipe != "full":
         raise InputError(
             f"Sharded recovery trains all weights by recipe 'full'; {recovery.recipe!r} fits one device: use claw.recover."
         )
-    check(model, recovery, None, ())
+    check_recipe(model, recovery, None, ())
     budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
     run = ShardedRun(model, blocks, recovery, budgets, None, None, (), math.nan, False, math.inf)
     return next(run.go(folder))
@@ -115,7 +115,7 @@ def main() -> None:
     from accelerate import PartialState
 
     import claw
-    from claw import checkpoints
+    from claw.stages import checkpoints
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
@@ -135,7 +135,7 @@ def main() -> None:
     )  # fmt: skip
     count = recovery.tokens // recovery.length
     blocks = claw.blocks(tokenizer, asked.corpus, length=asked.length, count=count, purpose="recovery", seed=1)
-    small, report = recover(model, blocks, recovery, asked.out.parent)
+    small, report = recover_sharded(model, blocks, recovery, asked.out.parent)
     first = dist.get_rank() == 0
     dist.destroy_process_group()  # saving loads the checkpoint again, in this process alone
     if first:

@@ -97,7 +97,7 @@ class Weights:
         self._narrow()
 
 
-def read_about(path: Path) -> dict[str, Any] | None:
+def read_header(path: Path) -> dict[str, Any] | None:
     """The JSON beside saved weights, or None where there is no readable file."""
     from safetensors import SafetensorError, safe_open
 

@@ -1,7 +1,7 @@
 """Run jobs on Dask workers: on this machine (`--workers N`), or on a cluster that runs already (`--scheduler ADDRESS`).
 
 Notable choices:
-- Dask only says where and when. A worker executes a job as `claw.sweep.engine` does everywhere: a process group of its own,
+- Dask only says where and when. A worker executes a job as `claw.sweep.run_jobs` does everywhere: a process group of its own,
   a log, a time limit. What is done is what has a record, so scheduler and workers may die and be started again.
 - Curves are finished one after the other, and few jobs are with the scheduler at a time (`WINDOW`), so that a study of any size takes
   the same memory. Speed is timed last, when all other jobs have ended, and alone on a machine, because each job asks for room on its
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError
-from claw.sweep import engine, locks, machine
-from claw.sweep.engine import Failure, Outcome
+from claw.sweep import locks, machine, run_jobs
 from claw.sweep.plan import Job, Plan
+from claw.sweep.run_jobs import Failure, Outcome
 
 INSTALL = (
     "Workers need the package distributed, which is not installed: `pip install 'claw[dask]'`. Without --workers and "
@@ -42,7 +42,7 @@ SETTINGS = {
 ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:[0-9]+")
 
 
-def run(
+def run_on_workers(
     plan: Plan, after: Callable[[Job], None] = lambda job: None, *, workers: int = 0, scheduler: str | None = None
 ) -> list[str]:
     """Run all jobs on workers; failures are collected and returned as sentences, as `engine.run` does."""
@@ -75,7 +75,9 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             stack.enter_context(dask.config.set(SETTINGS | {"temporary-directory": str(plan.folder / ".dask")}))
-            machine.check(plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine")
+            machine.check_resources(
+                plan.study.resources, [machine.offer(workers, asked)], f"each of {workers} workers on this machine"
+            )
             scheduler = stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=workers,
@@ -108,7 +110,7 @@ def _run(plan: Plan, client, handed: dict[Any, Job], after: Callable[[Job], None
     suffix = uuid.uuid4().hex[:8]  # a scheduler that outlives a run must not answer with its results
     queue = _Queue(plan.jobs)
     failures: list[str] = []
-    with engine.Progress(plan) as progress:
+    with run_jobs.Progress(plan) as progress:
         progress.say(f"{sum(shares.values())} workers. Dashboard: {client.dashboard_link}")
         ended = as_completed()
         looked, idle = time.monotonic(), False
@@ -124,7 +126,7 @@ def _run(plan: Plan, client, handed: dict[Any, Job], after: Callable[[Job], None
                 job = handed.pop(future)
                 outcome = _outcome(future, job)
                 queue.ended[job.id] = outcome
-                engine.settle(outcome, job, progress, failures, after)
+                run_jobs.settle(outcome, job, progress, failures, after)
             if time.monotonic() - looked > 1:
                 running = locks.marks(plan.folder)
                 progress.show((job for job in handed.values() if job.id in running), f"{len(running)} jobs running")
@@ -169,7 +171,7 @@ def _shares(plan: Plan, client) -> Mapping[tuple, int]:
         with contextlib.suppress(TimeoutError):
             client.wait_for_workers(1, timeout=30)
         found = client.scheduler_info(n_workers=-1)["workers"].values()
-    machine.check(plan.study.resources, [one.get("resources", {}) for one in found], "no worker of the cluster")
+    machine.check_resources(plan.study.resources, [one.get("resources", {}) for one in found], "no worker of the cluster")
     if any(one["nthreads"] != 1 for one in found):
         raise InputError("Each worker must run one job at a time. Start workers with `dask worker ADDRESS --nthreads 1`.")
     return Counter(client.run(machine.identity).values())
@@ -182,7 +184,7 @@ def work(job: Job, folder: Path, limit: float | None, shares: Mapping[tuple, int
     share = 1 if job.alone else shares.get(machine.identity(), 1)
     gpu = machine.gpus_of(int(get_worker().name), workers) if workers else None
     stop = functools.partial(_stop_unwanted, job, folder)
-    outcome = engine.attempt(
+    outcome = run_jobs.attempt(
         job, folder, [Outcome(*one) for one in before],
         limit=limit, waiting=stop, threads=max(1, len(machine.cores()) // share), gpu=gpu,
     )  # fmt: skip

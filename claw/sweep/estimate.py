@@ -5,9 +5,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from claw import records, sources
-from claw.prune import catalogue
-from claw.specs import Curve, Experiment
+from claw import records
+from claw.models import sources
+from claw.specs import methods
+from claw.specs.experiment import Curve, Experiment
 from claw.sweep.plan import Plan, records_of
 
 WIDTH = {"float32": 4.0, "auto": 4.0}  # bytes of a number; others have two, and auto may choose four
@@ -53,7 +54,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:,.0f} seconds"
 
 
-def of(plan: Plan) -> Estimate:
+def estimate_plan(plan: Plan) -> Estimate:
     """Estimate of what is left of a plan."""
     rates = _rates(plan)
     seconds, known, unknown = 0.0, 0, 0
@@ -77,7 +78,7 @@ def of(plan: Plan) -> Estimate:
 
 def _checkpoints(plan: Plan, curve: Curve) -> int:
     """Number of checkpoints that a curve makes."""
-    points = [e for e in curve.experiments if catalogue.makes_checkpoint(e.compression.method)]
+    points = [e for e in curve.experiments if methods.makes_checkpoint(e.compression.method)]
     return sum(1 + len(plan.study.recovered(point)) for point in points)
 
 
@@ -127,7 +128,7 @@ def _measured(paths: list[Path], stage: str) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     units: dict[str, float] = defaultdict(float)
     for path in paths:
-        content = records.read(path)
+        content = records.read_record(path)
         if content and content["status"] == "done" and content.get("seconds"):
             try:
                 experiment = Experiment.model_validate_json(json.dumps(content["spec"]))

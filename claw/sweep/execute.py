@@ -29,7 +29,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG
 
 def notebooks() -> Path:
     """Folder of the stage notebooks: of the project one is in, else beside the installed package."""
-    from claw.parameters import project
+    from claw.specs.notebooks import project
 
     for root in (project(), Path(__file__).parents[2]):
         if (root / "notebooks" / "10_compress.ipynb").is_file():
@@ -96,7 +96,7 @@ def watch_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run(request: Path, parent: int | None = None, *, fork: bool = False) -> int:
+def execute_job(request: Path, parent: int | None = None, *, fork: bool = False) -> int:
     """Run the job that a JSON file describes (id, notebook, output, parameters); the exit status.
 
     It ends with the process `parent`. With `fork`, its kernel is a copy of this process.
@@ -128,4 +128,4 @@ def run(request: Path, parent: int | None = None, *, fork: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), parent=int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    sys.exit(execute_job(Path(sys.argv[1]), parent=int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import psutil
 
 from claw.errors import InputError
-from claw.studies import Resources
+from claw.specs.study import Resources
 
 NAMES = {"gpus": "GPU", "gpu_memory": "GPU_MEMORY", "memory": "MEMORY"}
 """What a study calls a resource, and what Dask's workers call it."""
@@ -56,7 +56,7 @@ def _gpu_memory() -> float:
     return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())) / 1e9
 
 
-def check(resources: Resources, offers: Iterable[Mapping[str, float]], whose: str) -> None:
+def check_resources(resources: Resources, offers: Iterable[Mapping[str, float]], whose: str) -> None:
     """Raise InputError unless one of these workers offers all that a job asks for."""
     offers, asked = list(offers), resources.asked
     if all(any(one.get(NAMES[name], 0.0) < amount for name, amount in asked.items()) for one in offers):

@@ -8,18 +8,19 @@ import hashlib
 import json
 from pathlib import Path
 
-from claw import environment, records, sources
+from claw import provenance, records
 from claw.errors import InputError
-from claw.prune import catalogue
-from claw.studies import Study
+from claw.models import sources
+from claw.specs import methods
+from claw.specs.study import Study
 
 NAME = "origin.json"
 WHOLE = 1 << 24  # bytes: larger files are known by their size, beginning and end
 
 
-def check(study: Study, folder: Path) -> list[str]:
+def check_origin(study: Study, folder: Path) -> list[str]:
     """Sentences on what changed since the run in `folder` was begun; InputError if its records would no longer belong together."""
-    code, before = environment.code_hash(), _read(folder)
+    code, before = provenance.code_hash(), _read(folder)
     if not before and records.count(folder):
         before = {"code": [], "data": {}}
     now = {name: fingerprint(name) for name in _inputs(study)}
@@ -55,7 +56,7 @@ def _read(folder: Path) -> dict | None:
 def _inputs(study: Study) -> list[str]:
     """Names of the models and texts that a study reads."""
     names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
-    if any(catalogue.needs_statistics(method) for method in study.methods):
+    if any(methods.needs_statistics(method) for method in study.methods):
         names.append(study.calibration.corpus)
     return list(dict.fromkeys(names))
 

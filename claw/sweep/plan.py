@@ -13,10 +13,10 @@ from typing import Any
 
 from claw import records
 from claw.errors import InputError
-from claw.parameters import run_folder
-from claw.prune import catalogue
-from claw.specs import Curve, Experiment, RecoverySeries
-from claw.studies import Study
+from claw.specs import methods
+from claw.specs.experiment import Curve, Experiment, RecoverySeries
+from claw.specs.notebooks import run_folder
+from claw.specs.study import Study
 
 COMPRESS, RECOVER, EVALUATE, SPEED, LAWS = "10_compress", "20_recover", "30_evaluate", "40_speed", "50_laws"
 
@@ -82,7 +82,7 @@ def make(study: Study, folder: Path) -> Plan:
     done = frozenset(name for name in wanted if _is_done(folder, name))
     jobs = []
     for experiment in study.experiments:
-        if experiment.compression.method == catalogue.DENSE:
+        if experiment.compression.method == methods.DENSE:
             jobs += _dense_job(study, folder, experiment, done)
     for curve in study.curves:
         jobs += _curve_jobs(study, folder, curve, done)
@@ -104,11 +104,11 @@ def records_of(study: Study, experiment: Experiment) -> dict[str, str]:
 def _loads_again(experiment: Experiment) -> bool:
     """Whether a later stage can load the model; one with shortcuts exists only in the memory of the stage that made it."""
     method = experiment.compression.method
-    return method == catalogue.DENSE or catalogue.makes_checkpoint(method)
+    return method == methods.DENSE or methods.makes_checkpoint(method)
 
 
 def _is_done(folder: Path, name: str) -> bool:
-    content = records.read(folder / "records" / name)
+    content = records.read_record(folder / "records" / name)
     return content is not None and content["status"] != "failed"
 
 
@@ -145,7 +145,7 @@ def _dense_job(study: Study, folder: Path, experiment: Experiment, done: frozens
 
 def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) -> list[Job]:
     """Compress, recover, evaluate and time the points of a curve that lack a record; checkpoints that are gone are made again."""
-    points = [e for e in curve.experiments if e.compression.method != catalogue.DENSE]
+    points = [e for e in curve.experiments if e.compression.method != methods.DENSE]
     below = {point: study.recovered(point) for point in points}
     open_points = [p for p in points if any(_open(study, e, done) for e in (p, *below[p]))]
     if not open_points:
@@ -158,7 +158,7 @@ def _curve_jobs(study: Study, folder: Path, curve: Curve, done: frozenset[str]) 
         "calibration_length": curve.calibration.length,
     }  # fmt: skip
     compress = Job(COMPRESS, title, parameters, _makes(study, open_points, "compress", "loss"))
-    if not catalogue.find(curve.method)[0].plain:
+    if not methods.find_method(curve.method)[0].plain:
         return [compress]
     recover = [_recovery_job(study, folder, series, compress, open_points, done) for series in study.recovery]
     jobs = [compress, *(job for job in recover if job)]

@@ -37,7 +37,7 @@ class Watcher:
     def _status(self, name: str, running: set[str]) -> str:
         if name in self._final:
             return self._final[name]
-        content = records.read(self.plan.folder / "records" / name)
+        content = records.read_record(self.plan.folder / "records" / name)
         if content and content["status"] in ("done", "nan"):
             self._final[name] = content["status"]
             return content["status"]
@@ -66,7 +66,7 @@ def heat_map(plan: Plan):
     return sweep_status(cells(frame(plan)))
 
 
-def text(plan: Plan, found: pd.DataFrame | None = None, *, colour: bool = False) -> str:
+def status_text(plan: Plan, found: pd.DataFrame | None = None, *, colour: bool = False) -> str:
     """A heat map for a terminal: per model, method and ratio how many records are there; `!` failed, `*` running."""
     found = frame(plan) if found is None else found
     totals = found["status"].value_counts()
@@ -108,7 +108,7 @@ def watch(plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys
     watcher = Watcher(plan)
     while True:
         found = watcher.frame()
-        lines = text(plan, found, colour=True).splitlines()
+        lines = status_text(plan, found, colour=True).splitlines()
         height = shutil.get_terminal_size().lines - 2
         if len(lines) > height:
             lines = [*lines[:height], f"… {len(lines) - height} more rows; `claw status` without --watch shows all"]

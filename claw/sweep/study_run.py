@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from claw import data, models, records, report, tasks
-from claw.prune import catalogue
+from claw import records
+from claw.evaluate import tasks
+from claw.models import load
 from claw.recovery import schedule
-from claw.studies import Study
-from claw.sweep import engine, estimate, locks, machine, origin
+from claw.show import report
+from claw.specs import methods
+from claw.specs.study import Study
+from claw.sweep import estimate, locks, machine, origin, run_jobs
 from claw.sweep.plan import LAWS, Job, Plan, make, records_of
+from claw.texts import token_blocks
 
 COLUMNS = [
     "model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr",
@@ -20,20 +24,20 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def check(study: Study) -> None:
+def check_study(study: Study) -> None:
     """Raise InputError for anything in a study that can be known to be wrong before work starts."""
     for model in study.models:
-        models.check_name(model)
-    data.check_purpose(study.evaluation.heldout, "heldout")
-    if any(catalogue.needs_statistics(method) for method in study.methods):
-        data.check_purpose(study.calibration.corpus, "calibration")
-        data.check_disjoint(study.calibration.corpus, study.evaluation.heldout)
+        load.check_name(model)
+    token_blocks.check_purpose(study.evaluation.heldout, "heldout")
+    if any(methods.needs_statistics(method) for method in study.methods):
+        token_blocks.check_purpose(study.calibration.corpus, "calibration")
+        token_blocks.check_disjoint(study.calibration.corpus, study.evaluation.heldout)
     for series in study.recovery:
-        data.check_purpose(series.corpus, "recovery")
-        data.check_disjoint(series.corpus, study.evaluation.heldout)
+        token_blocks.check_purpose(series.corpus, "recovery")
+        token_blocks.check_disjoint(series.corpus, study.evaluation.heldout)
         schedule.milestones(series.tokens, series.length, series.batch)
     tasks.check_tasks(study.evaluation.tasks, hub=study.evaluation.tasks_from == "hub")
-    models.pick_device(study.device)
+    load.pick_device(study.device)
 
 
 SHORT = 40  # jobs that a dry run lists one by one
@@ -48,18 +52,26 @@ def headline(plan: Plan) -> str:
     )
 
 
-def describe(plan: Plan) -> str:
+def describe_plan(plan: Plan) -> str:
     """The plan as a table: experiments, records and jobs of each model and method, what is done, what it will cost."""
     jobs = [
         f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)" for number, job in enumerate(plan.jobs, 1)
     ]
     listed = jobs if len(jobs) <= SHORT else []
     return "\n".join(
-        [headline(plan), "", grid(plan).to_string(index=False), "", *listed, *([""] if listed else []), str(estimate.of(plan))]
+        [
+            headline(plan),
+            "",
+            plan_grid(plan).to_string(index=False),
+            "",
+            *listed,
+            *([""] if listed else []),
+            str(estimate.estimate_plan(plan)),
+        ]
     )
 
 
-def grid(plan: Plan) -> pd.DataFrame:
+def plan_grid(plan: Plan) -> pd.DataFrame:
     """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
     rows: dict[tuple[str, str], Counter] = {}
     for curve in plan.study.curves:
@@ -79,17 +91,17 @@ def grid(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame([{"model": m, "method": n} | {name: row[name] for name in names} for (m, n), row in rows.items()])
 
 
-def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
+def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
     """Run what a study lacks in `folder`, fit the laws and write the report; the exit status.
 
     Jobs run one after the other, on `workers` of this machine, or on the Dask cluster at the address `scheduler`.
     """
     started = time.monotonic()
-    check(study)
+    check_study(study)
     if not (workers or scheduler):
-        machine.check(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
+        machine.check_resources(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
     with locks.whole_run(folder, _Patience(study.name)):
-        for sentence in origin.check(study, folder):
+        for sentence in origin.check_origin(study, folder):
             print(sentence)
         plan = make(study, folder)
         print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
@@ -97,9 +109,9 @@ def run(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None =
         if workers or scheduler:
             from claw.sweep import cluster
 
-            failures = cluster.run(plan, drop, workers=workers, scheduler=scheduler) if plan.jobs else []
+            failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler) if plan.jobs else []
         else:
-            failures = engine.run(plan, drop)
+            failures = run_jobs.run_in_turn(plan, drop)
         finish(plan)
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
@@ -150,13 +162,13 @@ def finish(plan: Plan) -> None:
     folder = plan.folder
     table = records.table(folder, plan.study.evaluation)
     records.save_csv(table, folder / "table.csv")
-    engine.run_job(laws_job(folder), folder)
+    run_jobs.run_job(laws_job(folder), folder)
     fitted = laws.from_json(folder / "laws.json")
     figures = sorted((folder / "figures").glob("*.svg"))
     for cut_off in (folder / "notebooks").glob("*.part.ipynb"):  # of jobs that were killed; their records count, they do not
         cut_off.unlink()
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
-    page = report.write(folder / "report.html", plan.study.name, fitted, table, figures, notebooks)
+    page = report.write_report(folder / "report.html", plan.study.name, fitted, table, figures, notebooks)
     print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
     print(f"\n{fitted.summary()}\n")
     print(f"executed notebooks  {folder / 'notebooks'}")

@@ -22,7 +22,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.recovery.stage", "claw.speed_stage", "claw.figures", "peft")
+MODULES = (
+    "papermill",
+    "ipykernel.kernelapp",
+    "claw.stages.compress",
+    "claw.stages.recover",
+    "claw.stages.speed",
+    "claw.figures",
+    "peft",
+)
 
 
 class Server:
@@ -218,9 +226,9 @@ def main() -> None:
         import_module(name)
         if os.getppid() != parent:
             return
-    from claw import environment
+    from claw import provenance
 
-    environment.code_hash()  # of the code as it was imported
+    provenance.code_hash()  # of the code as it was imported
     serve(0, replies)
 
 

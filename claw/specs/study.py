@@ -1,0 +1,173 @@
+"""A study: a grid of experiments in one YAML file, and the plan of curves and jobs that it stands for."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, field_validator, model_validator
+
+from claw.errors import InputError
+from claw.prune.targets import RATIO_OF
+from claw.specs import methods, strict_yaml
+from claw.specs.experiment import (
+    Calibration,
+    Compression,
+    Count,
+    Curve,
+    Evaluation,
+    Experiment,
+    Ratio,
+    RecoverySeries,
+    Seed,
+    Spec,
+    Speed,
+    Text,
+    explain,
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+Gigabytes = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
+
+
+class Selection(Spec):
+    """Every point that fits all the choices given here; each choice is one value or a list of values."""
+
+    model: tuple[Text, ...] | None = None
+    method: tuple[Text, ...] | None = None
+    ratio: tuple[Ratio, ...] | None = None
+    seed: tuple[Seed, ...] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, given: Any) -> Any:
+        return given if given is None or isinstance(given, tuple) else (given,)
+
+    @property
+    def choices(self) -> dict[str, tuple]:
+        """The choices that are given."""
+        return self.model_dump(exclude_none=True)
+
+    def fits(self, compression: Compression) -> bool:
+        return bool(self.choices) and all(getattr(compression, name) in values for name, values in self.choices.items())
+
+
+class Resources(Spec):
+    """What one job needs of the machine it runs on; a worker that offers less gets none."""
+
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    gpu_memory: Gigabytes | None = None
+    memory: Gigabytes | None = None
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What is asked for, by name."""
+        return {name: float(value) for name, value in self.model_dump().items() if value}
+
+
+class Study(Spec):
+    """models × methods × ratios × seeds, evaluated alike. `name` names the run's folder under runs/."""
+
+    name: Name
+    models: tuple[Text, ...] = Field(min_length=1)
+    methods: tuple[Text, ...] = Field(min_length=1)
+    ratios: tuple[Ratio, ...] = Field(min_length=1)
+    ratio_of: Literal[RATIO_OF] = "own"
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    calibration: Calibration = Calibration()
+    recovery: tuple[RecoverySeries, ...] = ()
+    recovery_of: tuple[Selection, ...] = ()  # which points are recovered; all where none is named
+    evaluation: Evaluation = Evaluation()
+    speed: Speed | None = None
+    speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
+    exclude: tuple[Selection, ...] = ()  # left out of the grid
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    keep_checkpoints: bool = False
+    time_limit: Count | None = None  # seconds after which a job is stopped
+    resources: Resources = Resources()
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for method in given:
+            methods.find_method(method)
+        return given
+
+    @model_validator(mode="after")
+    def _points_are_in_the_grid(self) -> "Study":
+        grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
+        for field in ("exclude", "recovery_of", "speed_of"):
+            for points in getattr(self, field):
+                for name, value in ((name, value) for name, values in points.choices.items() for value in values):
+                    if value not in grid[name]:
+                        raise InputError(
+                            f"{field} names {name} {value}, which is not in this study: {', '.join(map(str, grid[name]))}."
+                        )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's records, notebooks and figures go, below the project."""
+        return Path("runs") / self.name
+
+    @functools.cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        """One per model, method and seed that makes a difference, without excluded points."""
+        return tuple(dict.fromkeys(self._curves()))
+
+    def _curves(self) -> Iterator[Curve]:
+        for model in self.models:
+            for method in self.methods:
+                for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
+                    curve = Curve(
+                        model=model, method=method, ratios=self.ratios, ratio_of=self.ratio_of, seed=seed,
+                        calibration=self.calibration,
+                    )  # fmt: skip
+                    ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
+                    if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
+                        yield curve.model_copy(update={"ratios": ratios})
+
+    @functools.cached_property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """Every point once, then what is recovered from it; the dense model of each is always among them."""
+        points = [experiment for curve in self.curves for experiment in curve.experiments]
+        found = [e for point in points for e in (point, *self.recovered(point))]
+        return tuple(dict.fromkeys([*(e.dense for e in found), *found]))
+
+    def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
+        """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
+        if not _named(self.recovery_of, point.compression) or not methods.makes_checkpoint(point.compression.method):
+            return ()
+        recoveries = (recovery for series in self.recovery for recovery in series.recoveries)
+        return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in recoveries)
+
+    def is_timed(self, experiment: Experiment) -> bool:
+        """Whether its checkpoint is timed; not after recovery, which changes no shape and so no speed."""
+        compression = experiment.compression
+        timed = self.speed is not None and experiment.recovery is None and _named(self.speed_of, compression)
+        return timed and methods.makes_checkpoint(compression.method)
+
+
+def _named(of: tuple[Selection, ...], compression: Compression) -> bool:
+    """Whether a point is among these; every point is where none is named."""
+    return not of or any(points.fits(compression) for points in of)
+
+
+def load_study(path: str | Path) -> Study:
+    """The study in a YAML file, or an InputError with the line and what is accepted."""
+    path = Path(path)
+    values, lines = strict_yaml.load_yaml(path)
+    return parse_study(values, lines, str(path))
+
+
+def parse_study(values: Any, lines: strict_yaml.Lines, where: str) -> Study:
+    """The study that these values describe."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: a study is a mapping of names to values (name, models, methods, ratios, ...).")
+    try:
+        return Study.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise explain(error, Study, where, lines) from error

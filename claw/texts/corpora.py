@@ -1,0 +1,198 @@
+"""Named texts and a user's own files as lists of documents.
+
+The two Wikipedia corpora are read from their pinned archives: `wikipedia-train` (2006 dump, markup removed here) and
+`wikipedia-heldout` (later pages). They share no page id and no title. A path names a local `.txt` file (documents are
+runs of paragraphs) or `.jsonl` file (one object with a `text` per line); `hub:ORG/NAME:CONFIG:SPLIT` a hub data set.
+"""
+
+import functools
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from claw.errors import InputError, unknown
+from claw.models import sources
+from claw.models.archives import cache, fetch, open_member, sha256
+from claw.progress import tqdm
+
+SHORTEST = 200  # characters: shorter pages are stubs and redirects
+CHUNK = 4000  # characters: a plain text file is cut into documents of about this size, at blank lines
+
+
+def check_corpus(corpus: str) -> None:
+    """Raise InputError unless `corpus` names a known corpus, an existing text file or a hub data set."""
+    if corpus in sources.corpora():
+        return
+    if corpus.startswith("hub:"):
+        if len(corpus.split(":")) not in (4, 5):
+            raise InputError(f"corpus {corpus!r}: a hub data set is written hub:ORG/NAME:CONFIG:SPLIT or …:SPLIT:FIELD.")
+        return
+    path = Path(corpus).expanduser()
+    if not path.is_file():
+        raise unknown("corpus", corpus, sources.corpora(), f"Or give a .txt or .jsonl file (no file {path.absolute()}).")
+    if path.suffix not in (".txt", ".jsonl"):
+        raise InputError(f"corpus {corpus!r} must be a .txt or .jsonl file with a `text` per line, not {path.suffix!r}.")
+
+
+def role(corpus: str) -> str | None:
+    """ "train" or "heldout" for a known corpus, None for a user's own text."""
+    known = sources.corpora().get(corpus)
+    return known.role if known else None
+
+
+def digest(corpus: str) -> str:
+    """What identifies the text: the sha256 of its archive or file, or the hub's name."""
+    known = sources.corpora().get(corpus)
+    if known:
+        return known.archive.sha256
+    return corpus if corpus.startswith("hub:") else sha256(Path(corpus).expanduser())
+
+
+@functools.lru_cache(maxsize=4)
+def documents(corpus: str) -> tuple[str, ...]:
+    """All documents of a corpus in their natural order."""
+    check_corpus(corpus)
+    if corpus in sources.corpora():
+        return _known(sources.corpora()[corpus])
+    if corpus.startswith("hub:"):
+        return _from_hub(corpus)
+    path = Path(corpus).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"corpus {corpus!r} is not UTF-8 text ({error}). Convert it to UTF-8 first.") from error
+    found = _json_lines(text, corpus) if path.suffix == ".jsonl" else tuple(_paragraph_runs(text))
+    if not any(document.strip() for document in found):
+        raise InputError(f"corpus {corpus!r} is empty. Give a text file with at least a few hundred words.")
+    return found
+
+
+def _known(source: sources.CorpusSource) -> tuple[str, ...]:
+    path = cache() / "corpora" / f"{source.name}-{source.archive.sha256[:12]}.jsonl"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                _extract(source, path)
+    with path.open(encoding="utf-8") as lines:
+        return tuple(json.loads(line)["text"] for line in lines)
+
+
+def _extract(source: sources.CorpusSource, path: Path) -> None:
+    read = {"wikipedia-xml": wikipedia_xml, "wikiextractor": wikiextractor}[source.reader]
+    part = path.with_suffix(".part")
+    with open_member(fetch(source.archive), source.member) as stream, part.open("w", encoding="utf-8") as out:
+        lines = (line.decode("utf-8", errors="ignore") for line in stream)
+        for title, text in tqdm(read(lines), desc=f"reading {source.name}", unit=" documents", disable=None):
+            out.write(json.dumps({"title": title, "text": text}, ensure_ascii=False) + "\n")
+    part.replace(path)
+
+
+def _from_hub(corpus: str) -> tuple[str, ...]:
+    import datasets
+
+    _, name, config, split, *field = corpus.split(":")
+    try:
+        rows = datasets.load_dataset(name, config or None, split=split)
+        return tuple(rows[field[0] if field else "text"])
+    except Exception as error:
+        raise InputError(
+            f"corpus {corpus!r} cannot be loaded from the hub: {error}. Check name, config, split and field and the network; "
+            f"offline, use {', '.join(sources.corpora())} or a text file."
+        ) from error
+
+
+def _json_lines(text: str, corpus: str) -> tuple[str, ...]:
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found.append(str(json.loads(line)["text"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"corpus {corpus!r}, line {number}: expected a JSON object with a `text` ({error!r}).") from error
+    return tuple(found)
+
+
+def _paragraph_runs(text: str) -> Iterator[str]:
+    """Cut a text at blank lines into documents of about CHUNK characters, losing nothing."""
+    start = 0
+    for blank in re.finditer(r"\n\s*\n", text):
+        if blank.end() - start >= CHUNK:
+            yield text[start : blank.end()]
+            start = blank.end()
+    if start < len(text):
+        yield text[start:]
+
+
+def wikiextractor(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Title and text of the documents in WikiExtractor's `<doc id url title>` format."""
+    title, body = "", []
+    for line in lines:
+        if line.startswith("<doc "):
+            title, body = re.search(r'title="([^"]*)"', line).group(1), []
+        elif line.startswith("</doc>"):
+            text = html.unescape("".join(body)).strip()
+            if len(text) >= SHORTEST:
+                yield title, text
+        else:
+            body.append(line)
+
+
+def wikipedia_xml(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Title and prose of the articles in a MediaWiki XML dump."""
+    title, body, inside = "", [], False
+    for line in lines:
+        if "<title>" in line:
+            title = html.unescape(re.search(r"<title>(.*)</title>", line).group(1))
+        if "<text" in line:
+            inside, body, line = True, [], line.split(">", 1)[1]
+        if inside:
+            body.append(line.split("</text>")[0])
+        if "</text>" in line:
+            inside = False
+            article = ":" not in title and not body[0].lstrip().upper().startswith("#REDIRECT")
+            text = prose("".join(body)) if article else ""
+            if len(text) >= SHORTEST:
+                yield title, text
+
+
+_REMOVED = re.compile(
+    r"<!--.*?-->|<(?:ref|math|gallery|timeline|nowiki|pre|code|table)\b.*?</(?:ref|math|gallery|timeline|nowiki|pre|code|table)>"
+    r"|<[^<>]*>",
+    re.S | re.I,
+)
+_TABLE = re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S)
+_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
+_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
+_NO_TEXT = re.compile(r"\s*(?:image|file|media|category|wikipedia|[a-z]{2,3}(?:-[a-z]+)*)\s*:", re.I)
+_URL = re.compile(r"\[(?:https?|ftp)://[^\s\]]*\s*([^\]]*)\]")
+_LIST_LINE = re.compile(r"^[ \t]*[*#:;|!{}].*$", re.M)
+_HEADING = re.compile(r"^=+\s*(.*?)\s*=+\s*$", re.M)
+
+
+def prose(markup: str) -> str:
+    """Running text of a MediaWiki article: markup, tables, lists, templates and media removed, headings kept.
+
+    >>> prose("'''Ann''' is a [[city|town]].{{stub}}\\n* a list\\n== Past ==\\nIt &amp;amp; more.[[Image:x.jpg|a [[b]]]]")
+    'Ann is a town.\\n\\nPast\\n\\nIt & more.'
+    """
+    text = html.unescape(html.unescape(markup))
+    text = _REMOVED.sub("", text)
+    for pattern in (_TEMPLATE, _TABLE):  # innermost first
+        while (shorter := pattern.sub("", text)) != text:
+            text = shorter
+    while (shorter := _LINK.sub(_visible, text)) != text:  # innermost first: captions of images hold links
+        text = shorter
+    text = _URL.sub(r"\1", text)
+    text = _LIST_LINE.sub("", text.replace("'''", "").replace("''", ""))
+    text = _HEADING.sub(r"\n\1\n", text)
+    return re.sub(r"\s*\n\s*\n\s*", "\n\n", text).strip()
+
+
+def _visible(link: re.Match) -> str:
+    """What a reader sees of an innermost [[link]]: nothing for media, categories and other languages."""
+    target, _, label = link.group(1).partition("|")
+    return "" if _NO_TEXT.match(target) else label.rsplit("|", 1)[-1] or target

@@ -1,0 +1,189 @@
+"""Token blocks: fixed-length pieces of a corpus for calibration, recovery and held-out evaluation.
+
+Notable choices:
+- The three purposes never share a document. Held-out text comes from a corpus of its own (refused otherwise); of a
+  training corpus every 20th document is for calibration and the rest for recovery.
+- A token without its document before it is context, not target: the first token of each document is not scored, so no
+  label leaks across documents that happen to be packed together.
+- Where a tokenizer puts a beginning-of-text token before text by default (Gemma), every block begins with it.
+"""
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from claw.errors import InputError, unknown
+from claw.progress import tqdm
+from claw.texts import corpora
+
+PURPOSES = ("calibration", "recovery", "heldout")
+CALIBRATION_SHARE = 20  # one document in so many
+SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Token ids cut into equal blocks, with what is needed to name losses properly.
+
+    `ids` (N, T) int64; `scored` (N, T) bool, True where the token is a prediction target; `words` and `bytes` count the
+    scored text (bytes of UTF-8, words by white space), for word perplexity and bits per byte.
+    """
+
+    ids: torch.Tensor
+    scored: torch.Tensor
+    words: float
+    bytes: int
+    corpus: str
+    purpose: str
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """Number of prediction targets."""
+        return int(self.scored.sum())
+
+    def part(self, rows: slice) -> "Blocks":
+        """Some of the blocks; how many words and bytes they stand for is not known."""
+        return replace(self, ids=self.ids[rows], scored=self.scored[rows], words=math.nan, bytes=0)
+
+    @property
+    def sha256(self) -> str:
+        """First 16 hex digits of a hash over ids and targets: what was measured on, or calibrated with."""
+        digest = hashlib.sha256(self.ids.numpy().tobytes())
+        digest.update(self.scored.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def blocks(
+    tokenizer,
+    corpus: str,
+    *,
+    length: int = 512,
+    count: int = 64,
+    purpose: str = "calibration",
+    seed: int = 0,
+    stride: int | None = None,
+) -> Blocks:
+    """`count` blocks of `length` tokens from a named corpus or a text file.
+
+    `purpose` is "calibration", "recovery" or "heldout" and decides which documents are used. With seed 0 documents come
+    in their own order, other seeds shuffle them (never for held-out text, which is the same for everyone). With `stride`
+    held-out blocks overlap: each begins `stride` tokens after the one before, and only its last `stride` tokens are scored,
+    so that every scored token has at least length - stride tokens of context.
+    """
+    if purpose not in PURPOSES:
+        raise unknown("purpose", purpose, PURPOSES)
+    if length < 2 or count < 1:
+        raise InputError(f"blocks need length >= 2 and count >= 1, not length={length}, count={count}.")
+    if stride is not None and (purpose != "heldout" or not 1 <= stride < length):
+        raise InputError(
+            f"stride={stride} does not fit purpose {purpose!r} and length={length}. Overlapping blocks are for held-out text only, "
+            "with a stride from 1 to length - 1; leave it out for blocks side by side."
+        )
+    check_purpose(corpus, purpose)
+    texts = list(_share(corpora.documents(corpus), purpose))
+    if seed and purpose != "heldout":
+        random.Random(seed).shuffle(texts)
+    return _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed)
+
+
+def check_purpose(corpus: str, purpose: str) -> None:
+    """Refuse training on a held-out corpus and evaluating on a training one."""
+    corpora.check_corpus(corpus)
+    role = corpora.role(corpus)
+    if role is not None and (role == "heldout") != (purpose == "heldout"):
+        others = [name for name in corpora.sources.corpora() if corpora.role(name) != role]
+        raise InputError(
+            f"corpus {corpus!r} is {'for evaluation only' if role == 'heldout' else 'for calibration and recovery'} and cannot "
+            f"serve as {purpose} text, because what is trained on must not be tested on. Use {', '.join(others)} or a file."
+        )
+
+
+def check_disjoint(training: str, heldout: str) -> None:
+    """Refuse one text for training and for testing."""
+    if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
+        raise InputError(
+            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what it "
+            "was tuned on: name two different texts."
+        )
+
+
+def _share(documents: tuple[str, ...], purpose: str) -> list[str]:
+    if purpose == "heldout":
+        return list(documents)
+    if len(documents) < CALIBRATION_SHARE:  # a small file: calibrate on its first document, recover on the others
+        return list(documents[:1] if purpose == "calibration" else documents[1:])
+    return [d for i, d in enumerate(documents) if (i % CALIBRATION_SHARE == 0) == (purpose == "calibration")]
+
+
+def begins_with_bos(tokenizer) -> bool:
+    """Whether this tokenizer puts its beginning-of-text token before ordinary text."""
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+
+
+def _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed) -> Blocks:
+    bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
+    step = length - len(bos)  # tokens of text in a block
+    apart = stride or step  # from the beginning of one block to that of the next
+    room = step + apart * (count - 1)
+    ids: list[int] = []
+    targets: list[bool] = []
+    sizes: list[int] = []  # bytes of each token's text
+    words: list[float] = []  # words that begin in it
+    with tqdm(total=room, desc=f"tokens of {corpus}", unit=" tokens", disable=None, leave=False) as bar:
+        for text in texts:
+            text = text if text.endswith(SEPARATOR) else text + SEPARATOR
+            new, new_sizes, new_words = _encode(tokenizer, text)
+            ids += new
+            sizes += new_sizes
+            words += new_words
+            targets += [False] + [True] * (len(new) - 1) if new else []
+            bar.update(len(new))
+            if len(ids) >= room:
+                break
+    if len(ids) < room:
+        whole = (len(ids) - step) // apart + 1
+        raise InputError(
+            f"corpus {corpus!r} has only {len(ids):,} tokens for {purpose} with this tokenizer, but {count} blocks of {length} need "
+            f"{room:,}. Ask for at most {max(whole, 0)} blocks of this length, or use a longer text."
+        )
+    cut = lambda values: torch.tensor(values[:room]).unfold(0, step, apart).clone()
+    body, scored, size, word = cut(ids), cut(targets), cut(sizes), cut(words)
+    if stride:
+        scored[:, : step - stride] = False
+    if bos:
+        body = torch.cat([torch.full((count, 1), bos[0]), body], dim=1)
+    else:
+        scored[:, 0] = False  # nothing stands before it
+    found = float(word.double()[scored].sum()), int(size[scored].sum())
+    if bos:
+        scored = torch.cat([torch.zeros(count, 1, dtype=torch.bool), scored], dim=1)
+    return Blocks(body, scored, *found, corpus, purpose, seed)
+
+
+def _encode(tokenizer, text: str) -> tuple[list[int], list[int], list[float]]:
+    """Ids of a text without special tokens, with the UTF-8 bytes and the word beginnings that each token covers."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ends = [end for _, end in encoded["offset_mapping"]]
+    ids, sizes, words = encoded["input_ids"], [], []
+    reached = 0
+    for end, following in zip(ends, [*ends[1:], len(text) + 1], strict=True):
+        # a character spread over several byte tokens counts with the one that completes it, so sums are never too large
+        piece = text[reached:end] if following > end else ""
+        sizes.append(len(piece.encode("utf-8")))
+        before = text[reached - 1] if reached else " "
+        words.append(float(sum(not c.isspace() and p.isspace() for p, c in zip(before + piece, piece, strict=False))))
+        reached += len(piece)
+    return ids, sizes, words
