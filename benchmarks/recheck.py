@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from claw.stages import recording
+
 SHARED = ("archives", "corpora", "datasets", "models", "tasks")  # downloads; everything else is computed again
 SAME = 0.05  # of a standard error: what other threads and machines may change in bf16
 
@@ -30,7 +32,7 @@ def main() -> int:
     parser.add_argument("--tasks", action="store_true", help="score the tasks again, too")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recheck-") as folder:
-        from claw.models.archives import cache
+        from claw.project import cache
 
         fresh = Path(folder) / "cache"
         fresh.mkdir()
@@ -112,7 +114,7 @@ def remake(record: dict, folder: Path) -> dict:
         del model
         (point,) = asked.curve.experiments
         given = {**recovery, "tokens": (recovery["tokens"],)}
-        series = RecoverParameters(**shared, **given, checkpoints=(str(compress.checkpoint_folder(folder, point)),))
+        series = RecoverParameters(**shared, **given, checkpoints=(str(recording.checkpoint_folder(folder, point)),))
         found = recovery_stage.recover_checkpoints(series)
     again = next(r for r in found if r["stage"] == "loss" and r["experiment"] == record["experiment"])
     assert records.checksum(again) == again["checksum"]

@@ -18,15 +18,30 @@ _WHERE = {
     "score_tasks": "claw.evaluate.tasks",
     "InputError": "claw.errors",
 }
-_MODULES = ("figures", "laws", "parameters", "records", "sources", "specs", "stages", "widgets")
+_ROOMS = (
+    "advice",
+    "engine",
+    "evaluate",
+    "figures",
+    "laws",
+    "models",
+    "prune",
+    "records",
+    "recovery",
+    "show",
+    "specs",
+    "stages",
+    "sweep",
+    "texts",
+)
 
-__all__ = [*_WHERE, *_MODULES]
+__all__ = [*_WHERE, *_ROOMS]
 
 
 def __getattr__(name: str):
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
-    if name in _MODULES:
+    if name in _ROOMS:
         return import_module(f"claw.{name}")
     raise AttributeError(f"module 'claw' has no attribute {name!r}")
 

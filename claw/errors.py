@@ -1,12 +1,15 @@
-"""One error type for everything a user can put right.
+"""One error type for everything a user can put right, and what stands where a result cannot be.
 
 `InputError` carries a paragraph written for the user: what was wrong, what is accepted, what to do. The
 command line and notebooks show it without a traceback; scripts see an ordinary `ValueError`.
 """
 
 import difflib
+import html
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -29,3 +32,30 @@ def unknown(kind: str, name: object, accepted: Iterable[str], do: str = "") -> I
     listed = ", ".join(names[:60]) + (f" and {len(names) - 60} more" if len(names) > 60 else "")
     text = f"unknown {kind} {name!r}:{hint} Accepted: {listed}."
     return InputError(f"{text} {do}".strip())
+
+
+class NoResult:
+    """Stands where a figure, table or law would be and says why there is none; saving it writes nothing."""
+
+    def __init__(self, reason: object):
+        self.reason = f"Not with this table: {reason}"
+
+    def __str__(self) -> str:
+        return self.reason
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.reason)}</p>"
+
+    def save(self, folder: Path) -> list[Path]:
+        """No file, as there is nothing to write."""
+        return []
+
+
+def or_reason(make: Callable[..., Any], *values: Any, **options: Any) -> Any:
+    """What `make` returns, or, where a small table cannot carry it, a `NoResult` that shows the reason."""
+    try:
+        return make(*values, **options)
+    except InputError as error:
+        return NoResult(error)

@@ -11,8 +11,6 @@ they were measured, so that measuring differently adds a record and never replac
 import hashlib
 import json
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from claw.errors import InputError
+from claw.files import write_text
 from claw.specs.experiment import Evaluation, Experiment
 
 SCHEMA = 1
@@ -111,27 +110,6 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside itself, flush it to disk, and rename it into place."""
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except OSError as error:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
-        raise InputError(
-            f"{path.name} could not be written to {path.parent}: {error}. What was recorded before is safe; free disk space or "
-            "correct the permissions and run again."
-        ) from error
-
-
 def read_record(path: Path) -> dict[str, Any] | None:
     """A record, or None if it is missing or damaged; damage is named in a warning."""
     try:
@@ -183,21 +161,6 @@ def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFr
     if not (source / "records").is_dir():
         raise InputError(f"{source} holds no records. Name the folder of a run (it has a folder `records`) or a .csv table.")
     return from_records(every(source), evaluation)
-
-
-REFERENCE = Path("results") / "reference.csv"
-
-
-def default_table(project: Path) -> Path:
-    """The table that notebooks open when none is named: the reference study's, else that of the newest run."""
-    reference = project / REFERENCE
-    found = sorted((project / "runs").glob("*/table.csv"), key=lambda path: path.stat().st_mtime)
-    if reference.is_file() or found:
-        return reference if reference.is_file() else found[-1]
-    raise InputError(
-        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten minutes) or "
-        '`claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
-    )
 
 
 def from_csv(path: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import os
 import pandas as pd
 import pytest
 
-from claw import records
+from claw import files, project, records
 from claw.errors import InputError
 from claw.specs.experiment import Compression, Evaluation, Experiment
 
@@ -117,7 +117,7 @@ def test_two_ways_of_measuring_are_not_mixed(run):
 def test_no_part_file_is_left_and_writing_is_atomic(run, monkeypatch):
     path = next((run / "records").glob("*.compress.json"))
     before = path.read_text()
-    monkeypatch.setattr(records.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(files.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match=r"No space left.*recorded before is safe"):
         records.write_record(path, {"a": 1})
     assert path.read_text() == before and not list(path.parent.glob("*.part"))
@@ -156,14 +156,14 @@ def test_milliseconds_are_those_of_the_smallest_batch(run):
 
 def test_the_reference_study_is_opened_before_the_newest_run(tmp_path):
     with pytest.raises(InputError, match="make demo"):
-        records.default_table(tmp_path)
+        project.default_table(tmp_path)
     for age, name in enumerate(("new", "old")):
         path = tmp_path / "runs" / name / "table.csv"
-        records.write_text(path, "model\n")
+        files.write_text(path, "model\n")
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert records.default_table(tmp_path).parent.name == "new"
-    records.write_text(tmp_path / records.REFERENCE, "model\n")
-    assert records.default_table(tmp_path) == tmp_path / "results" / "reference.csv"
+    assert project.default_table(tmp_path).parent.name == "new"
+    files.write_text(tmp_path / project.REFERENCE, "model\n")
+    assert project.default_table(tmp_path) == tmp_path / "results" / "reference.csv"
 
 
 def test_a_group_without_a_standard_error_gets_the_binomial_one(run):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from claw.advice.findings import markdown
 from claw.laws import Laws
 from claw.laws.points import REASONS, is_dense
 from claw.records import COLUMNS
 from claw.specs.experiment import Experiment
+from claw.words import markdown
 
 
 def planned(study: Path) -> dict[str, Experiment]:

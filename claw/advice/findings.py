@@ -15,26 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from claw import laws, records
+from claw import files, laws, records
 from claw.advice import recommend
-from claw.advice.guide import quantity
 from claw.advice.recommend import TRUE
 from claw.errors import InputError
-from claw.figures.paper_curves import by_size
 from claw.laws import Laws, tables
 from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
 from claw.models import sources
+from claw.words import markdown, quantity
 
 WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
 OURS = "of ours"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table; bars in names are escaped."""
-    cells = frame.astype(object).where(frame.notna(), "–").astype(str)
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(map(str, frame.columns)), *cells.to_numpy()]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * frame.shape[1], *rows[1:]])
 
 
 def on_true_share(table: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +115,7 @@ def critical(found: Laws, threshold: float) -> pd.DataFrame:
 def limits(found: Laws, table: pd.DataFrame) -> list[str]:
     """What these data cannot say, each with the number that limits it."""
     rows = found.points.rows
-    models = by_size(found, set(rows["model"]))
+    models = found.points.by_size(set(rows["model"]))
     words = []
     known = [sources.models().get(name) for name in models]
     notes = {source.name: source.note for source in known if source and source.note}
@@ -291,6 +283,6 @@ def write_findings(source: Path, study: Path | None = None) -> list[Path]:
     found.to_json(folder / "laws.json")
     elsewhere = folder / "published_dense.csv"
     published = pd.read_csv(elsewhere) if elsewhere.is_file() else None
-    records.write_text(folder / "findings.md", findings_page(table, found, source.as_posix(), published))
-    records.write_text(folder / "README.md", datasheet.datasheet_page(table, found, source.as_posix(), study, plan))
+    files.write_text(folder / "findings.md", findings_page(table, found, source.as_posix(), published))
+    files.write_text(folder / "README.md", datasheet.datasheet_page(table, found, source.as_posix(), study, plan))
     return [folder / name for name in ("laws.json", "findings.md", "README.md")]

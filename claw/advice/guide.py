@@ -24,52 +24,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from claw import words
 from claw.errors import InputError, unknown
+from claw.files import write_text
 from claw.laws import Laws, conversion, curves
 from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
-from claw.records import write_text
+from claw.specs.budget import LIMITS, Budget
 from claw.specs.methods import is_control
+from claw.words import quantity
 
 GRID = 0.01
-LIMITS = {
-    "parameters": "parameters", "memory": "gigabytes of weights", "flops": "FLOPs per token",
-    "milliseconds": "milliseconds per token",
-}  # fmt: skip
-"""What can be limited."""
 LIKELY, CLEAR = 0.8, 0.95
 AS_IS = "as it is"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The most that is allowed; None is no limit. `bytes_per_parameter` is 2 for bfloat16.
-
-    `dense_milliseconds` holds the measured milliseconds per token of each dense model, needed for a limit on time.
-    """
-
-    parameters: float | None = None
-    memory: float | None = None
-    flops: float | None = None
-    milliseconds: float | None = None
-    bytes_per_parameter: float = 2.0
-    dense_milliseconds: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits that are set. InputError for one that is not a positive number."""
-        found = {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
-        for name, value in found.items():
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(
-                    f"A budget of {value!r} {LIMITS[name]} is not accepted: a number above 0, or None for no limit."
-                )
-        return found
-
-    def text(self) -> str:
-        """The limits in words."""
-        found = [f"{quantity(value)} {LIMITS[name]}" for name, value in self.limits.items()]
-        return "within " + " and ".join(found) if found else "without a limit"
 
 
 @dataclass(frozen=True)
@@ -101,14 +68,6 @@ class Advice:
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
         return f"<ul>{items}</ul>{shown(self.finalists).to_html(index=False, border=0)}"
-
-
-def quantity(value: float) -> str:
-    """1.5e9 as 1.5 G."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def shown(finalists: pd.DataFrame) -> pd.DataFrame:
@@ -214,7 +173,7 @@ def _curve_options(laws: Laws, law: curves.CurveLaw) -> pd.DataFrame:
     if law.curve.tokens == 0 and math.isfinite(law.dense):
         value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
         low, high = np.minimum(low, value), np.maximum(high, value)
-    recovery = f" and {curves.tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""
+    recovery = f" and {words.tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""
     frame = pd.DataFrame({
         "model": law.curve.model, "method": law.curve.method, "tokens": float(law.curve.tokens), "ratio": ratios,
         "value": value, "low": low, "high": high, "scale": half / law.quantile, "df": law.df,

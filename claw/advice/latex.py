@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from claw import words
 from claw.errors import InputError
-from claw.figures.paper_curves import by_size
+from claw.files import write_text
 from claw.laws import Laws, conversion, tables
 from claw.laws.points import is_dense
-from claw.records import write_text
 
 LONG = 40  # rows above which a table may break over pages
 SIGNS = {
@@ -39,13 +39,13 @@ def results(laws: Laws, response: str = "loss") -> pd.DataFrame:
     ratios = sorted(cut["ratio"].unique())
     shares = conversion.conversion_table(laws.points).set_index(["model", "method"])["mean"]
     found = []
-    for model in by_size(laws, set(rows["model"])):
+    for model in laws.points.by_size(set(rows["model"])):
         zero = dense.loc[dense["model"] == model, response]
         own = cut[cut["model"] == model]
         best = own.groupby(["ratio", "method"])[response].mean().groupby("ratio").agg("min" if response == "loss" else "max")
         for method, part in own.groupby("method", sort=True):
-            row = {"model": model, "method": method, "share / r": tables.number(shares.get((model, method), math.nan), 2)}
-            row["0"] = tables.number(float(zero.mean()) if len(zero) else math.nan, DIGITS[response])
+            row = {"model": model, "method": method, "share / r": words.number(shares.get((model, method), math.nan), 2)}
+            row["0"] = words.number(float(zero.mean()) if len(zero) else math.nan, DIGITS[response])
             for r in ratios:
                 row[f"{r:g}"] = _cell(part.loc[part["ratio"] == r, response], best.get(r), DIGITS[response])
             found.append(row)

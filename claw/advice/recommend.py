@@ -10,11 +10,12 @@ import pandas as pd
 from scipy import stats
 
 from claw import laws
-from claw.advice.guide import Budget, advise, quantity
+from claw.advice.guide import advise
 from claw.errors import InputError
-from claw.figures.paper_curves import by_size
 from claw.laws import Laws
+from claw.specs.budget import Budget
 from claw.specs.methods import is_control
+from claw.words import quantity
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 ROUNDING = 0.005  # of all parameters: widths are whole numbers, so a share is met to within so much
@@ -26,7 +27,7 @@ BEST = 4
 def orders(found: Laws) -> pd.DataFrame:
     """The best methods at an equal nominal ratio and at an equal share of parameters, by their laws; τ compares the whole orders."""
     rows = []
-    for model in by_size(found, {law.curve.model for law in found.curves_of("loss")}):
+    for model in found.points.by_size({law.curve.model for law in found.curves_of("loss")}):
         for r in EQUAL:
             nominal, true = (_ranked(found, model, axis, r) for axis in ("ratio", TRUE))
             common = [name for name in nominal if name in true]
@@ -57,7 +58,7 @@ def _ranked(found: Laws, model: str, axis: str, r: float) -> list[str]:
 def advice(found: Laws) -> pd.DataFrame:
     """What to do with each model to remove a share of its parameters: method, ratio, expected loss and accuracy, certainty."""
     rows = []
-    for model in by_size(found, set(found.points.rows["model"])):
+    for model in found.points.by_size(set(found.points.rows["model"])):
         dense = found.points.rows[found.points.rows["model"] == model].iloc[0]
         size = dense.get("parameters0", math.nan)
         for share in SHARES if size > 0 else ():
@@ -107,7 +108,7 @@ def across(found: Laws) -> list[str]:
     rows = found.points.rows
     if "parameters0" not in rows or rows["model"].nunique() < 2:
         return []
-    largest = by_size(found, set(rows["model"]))[-1]
+    largest = found.points.by_size(set(rows["model"]))[-1]
     size = float(rows.loc[rows["model"] == largest, "parameters0"].iloc[0])
     sentences = []
     for share in SHARES:

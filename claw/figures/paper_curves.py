@@ -43,7 +43,7 @@ def _against_ratio(laws: Laws, response: str) -> Drawing:
         raise InputError(f"No {response} was measured: put `evaluation: {{{what}}}` into the study and `claw run` it again.")
     axes = laws.points.axes
     found = {axis: [one for one in curves.split(laws.points, response, axis) if one[0].tokens == 0] for axis in axes}
-    models = by_size(laws, {curve.model for curve, _ in found["ratio"]})
+    models = laws.points.by_size({curve.model for curve, _ in found["ratio"]})
     if not models:
         raise InputError(
             f"No compressed model has a {response}: run a study with ratios above 0, such as params/quickstart.yaml."
@@ -61,7 +61,7 @@ def _against_ratio(laws: Laws, response: str) -> Drawing:
                 shown = [one for one in found[axis] if one[0].model == model]
                 span = np.ptp(pd.concat([rows[response] for _, rows in shown])) if shown else 0.0
                 numbers += [_curve(panel, laws, curve, rows, response, axis, span) for curve, rows in shown]
-                panel.axhline(dense_row(laws, model)[f"{response}0"], color=style.BLACK, lw=0.7, ls=":", zorder=1)
+                panel.axhline(laws.points.dense_row(model)[f"{response}0"], color=style.BLACK, lw=0.7, ls=":", zorder=1)
                 panel.set(xlim=(-0.02, 1), xlabel=AXES[axis], title="" if row else model)
                 everywhere = found[axis] if response == "accuracy" else shown  # accuracy has one scale, for comparison
                 _limit(panel, response, pd.concat([rows[response] for _, rows in everywhere]))
@@ -71,18 +71,6 @@ def _against_ratio(laws: Laws, response: str) -> Drawing:
             panel.set_visible(False)
         _legend(figure, methods, laws.level)
     return Drawing(f"paper_{response}", figure, pd.concat(numbers, ignore_index=True))
-
-
-def by_size(laws: Laws, models: set[str]) -> list[str]:
-    """Models from small to large, as far as sizes are known."""
-    rows = laws.points.rows
-    size = rows.groupby("model")["parameters0"].mean() if "parameters0" in rows else pd.Series(dtype=float)
-    return sorted(models, key=lambda name: (size.get(name, np.nan), name))
-
-
-def dense_row(laws: Laws, model: str) -> pd.Series:
-    """What the table says of a model as it is: its first row has the dense loss and accuracy."""
-    return laws.points.rows[laws.points.rows["model"] == model].iloc[0]
 
 
 def _curve(
@@ -153,7 +141,7 @@ def recovery(laws: Laws) -> Drawing:
             "No compressed model was recovered: `claw run params/recovery.yaml`, or put `recovery:` with its token budgets into the "
             "study."
         )
-    models = by_size(laws, set(found["model"]))
+    models = laws.points.by_size(set(found["model"]))
     found = found.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
     with style.paper():
         columns, blocks = min(COLUMNS, len(models)), math.ceil(len(models) / COLUMNS)

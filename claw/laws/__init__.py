@@ -11,15 +11,14 @@ laws.to_json("laws.json")
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveKey, CurveLaw
 from claw.laws.fitting import fit, fit_each, fit_or_read, judge_table
+from claw.laws.laws import Laws, from_json
 from claw.laws.points import Points, read_points
 from claw.laws.pooled import KINDS, PooledLaw
 from claw.laws.sample import ALL
-from claw.laws.storage import from_json
-from claw.laws.study import Laws
 from claw.laws.tables import critical_table
 from claw.laws.verdicts import Verdict
 
 __all__ = [
-    "ALL", "KINDS", "Critical", "Curve", "CurveLaw", "Laws", "Points", "PooledLaw", "Verdict", "critical_table", "fit", "fit_each",
-    "fit_or_read", "from_json", "judge", "read",
+    "ALL", "KINDS", "Critical", "CurveKey", "CurveLaw", "Laws", "Points", "PooledLaw", "Verdict", "critical_table", "fit", "fit_each",
+    "fit_or_read", "from_json", "judge_table", "read_points",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ recovered curves too, unless the dense model was itself recovered with the same 
 of a regression with independent errors: they speak of this model and this method, never of another.
 """
 
+import html
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from claw.errors import InputError
 from claw.laws import catalogue, critical
 from claw.laws.critical import Critical
 from claw.laws.points import DENSE, Points, is_dense
+from claw.words import number, tokens_text, with_interval
 
 UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
 KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
@@ -40,14 +42,6 @@ class CurveKey(NamedTuple):
         """For people: smollm2-135m · magnitude · lora 1M tokens."""
         axis = "" if self.ratio_of == "own" else f" · ratio of {self.ratio_of}"
         return f"{self.model} · {self.method}{axis}" + (f" · {self.recovery} {tokens_text(self.tokens)}" if self.tokens else "")
-
-
-def tokens_text(tokens: float) -> str:
-    """1000000 as 1M tokens."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{unit} tokens"
-    return f"{tokens:g} tokens"
 
 
 @dataclass(frozen=True)
@@ -102,9 +96,7 @@ class CurveLaw:
         return critical.ratio(band, threshold, self.dense, self.response, self.level, self.curve.title)
 
     def _repr_html_(self) -> str:
-        from claw.laws import tables
-
-        return tables.curve_html(self)
+        return curve_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""
@@ -185,3 +177,20 @@ def fit_curve(
 def _penalty(k: int, n: int) -> float:
     """Half of AICc's correction of AIC, with statsmodels' count of k - 1 parameters moved to k; infinite without room."""
     return 1 + k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf
+
+
+def curve_html(law: CurveLaw) -> str:
+    """One curve's law for a notebook: formula, coefficients with intervals, and how far it reaches."""
+    form = catalogue.find_form(law.form)
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{with_interval(value, interval)}</td></tr>"
+        for name, value, interval in zip(form.parameters, law.coefficients, law.intervals, strict=True)
+    )
+    reach = (
+        "" if math.isnan(law.dense) or law.response != "loss" else f" With 10 % more loss allowed: {law.critical_ratio(1.1)}."
+    )
+    return (
+        f"<p>{html.escape(law.curve.title)}: {law.response} = {html.escape(form.formula)}</p><table>{rows}</table><p>"
+        f"{law.level:.0%} intervals from {law.n} points between r = {law.low:g} and {law.high:g}; R² {number(law.quality['r2'])}, "
+        f"typical error {number(law.quality['rmse'])}.{html.escape(reach)}</p>"
+    )

@@ -8,13 +8,13 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from claw.errors import InputError, unknown
-from claw.laws import catalogue, curves, outside, points, pooled, speed_law, storage, verdicts, wald
+from claw.laws import catalogue, curves, outside, points, pooled, speed_law, verdicts, wald
 from claw.laws.curves import CurveLaw
 from claw.laws.forms import Form
+from claw.laws.laws import Laws, from_json
 from claw.laws.points import Points
 from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL, gather
-from claw.laws.study import Laws
 from claw.progress import tqdm
 from claw.provenance import code_hash
 
@@ -57,7 +57,7 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
     beside = (source if source.is_dir() else source.parent) / "laws.json"
     if beside.is_file():
         try:
-            stored = storage.from_json(beside)
+            stored = from_json(beside)
         except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
             stored = None
         asked = (points.read_points(table).digest, code_hash("laws"), level, seed, draws)

@@ -86,24 +86,20 @@ class Points:
         rows = self.rows[self.rows[f"use_{response}"] & self.rows[axis].notna()]
         return rows if dense else rows[~is_dense(rows)]
 
+    def by_size(self, models: Iterable[str]) -> list[str]:
+        """Models from small to large, as far as sizes are known."""
+        size = self.rows.groupby("model")["parameters0"].mean() if "parameters0" in self.rows else pd.Series(dtype=float)
+        return sorted(models, key=lambda name: (size.get(name, np.nan), name))
+
+    def dense_row(self, model: str) -> pd.Series:
+        """What the table says of a model as it is: its first row has the dense loss and accuracy."""
+        return self.rows[self.rows["model"] == model].iloc[0]
+
     def completeness(self, response: str = "loss") -> pd.DataFrame:
         """Number of usable experiments by model and method (rows) and nominal ratio (columns)."""
         rows = self.of(response)
         counts = rows.pivot_table(index=["model", "method"], columns="ratio", values=response, aggfunc="size", fill_value=0)
         return counts.astype(int)
-
-    def require(self, models: Iterable[str], methods: Iterable[str], ratios: Iterable[float], response: str = "loss") -> None:
-        """Nothing, if every model × method × ratio is there. InputError lists the cells that are empty."""
-        counts = self.completeness(response)
-        have = {(m, k, round(float(r), 9)) for (m, k), row in counts.iterrows() for r, n in row.items() if n}
-        wanted = [(m, k, round(float(r), 9)) for m in models for k in methods for r in ratios]
-        gone = [f"{m} × {k} × {r:g}" for m, k, r in wanted if (m, k, r) not in have]
-        if gone:
-            more = f" and {len(gone) - 12} more" if len(gone) > 12 else ""
-            raise InputError(
-                f"{len(gone)} of {len(wanted)} cells of the design have no usable {response}: {', '.join(gone[:12])}{more}. "
-                "Run the missing experiments (`claw status STUDY.yaml` lists them), or ask for a smaller design."
-            )
 
 
 def is_dense(rows: pd.DataFrame) -> pd.Series:

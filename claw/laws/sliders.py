@@ -6,20 +6,17 @@ a model not seen (null below three models). `points` are [r, value, stderr]; bey
 `formula` are for people.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from claw.laws import catalogue, curves
+from claw.laws.storage import plain_json
+from claw.laws.study import FittedLaws
 
-if TYPE_CHECKING:
-    from claw.laws.study import Laws
 
-
-def slider_data(laws: "Laws") -> list[dict[str, Any]]:
+def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     """One mapping per curve, response and axis, of the default form."""
-    from claw.laws.storage import plain_json
-
     found = []
     for law in laws.curves:
         if law.form != curves.DEFAULT[law.response]:

@@ -12,13 +12,13 @@ from claw.errors import InputError
 from claw.laws.curves import CurveLaw
 from claw.laws.points import Points
 from claw.laws.pooled import PooledLaw
-from claw.laws.study import Laws
+from claw.laws.study import FittedLaws
 from claw.laws.verdicts import Verdict
 
 SCHEMA = 1
 
 
-def to_json(laws: Laws, path: str | Path | None = None) -> str:
+def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
     """The laws as JSON text, written to `path` if given."""
     plain = {
         "schema": SCHEMA, "source": dict(laws.source), "level": laws.level, "seed": laws.seed, "draws": laws.draws,
@@ -37,8 +37,8 @@ def to_json(laws: Laws, path: str | Path | None = None) -> str:
     return written
 
 
-def from_json(source: str | Path) -> Laws:
-    """The laws that `to_json` wrote, from its text or its file. InputError for anything else."""
+def read_fields(source: str | Path) -> dict[str, Any]:
+    """The fields of the laws that `to_json` wrote, from its text or its file. InputError for anything else."""
     written = str(source)
     if not written.lstrip().startswith("{"):
         path = Path(source)
@@ -51,14 +51,16 @@ def from_json(source: str | Path) -> Laws:
             raise ValueError(f"schema {plain['schema']}, not {SCHEMA}")
         points = plain["points"]
         found = Points(_frame(points["rows"]), _frame(points["excluded"]), tuple(points["notes"]), points["given"])
-        return Laws(
-            found,
-            tuple(CurveLaw.from_dict(_numbers(law, ("sigma2", "df", "dense"))) for law in plain["curves"]),
-            tuple(PooledLaw.from_dict(_numbers(law, ("sigma2",))) for law in plain["pooled"]),
-            {name: _frame(table) for name, table in plain["comparisons"].items()}, _frame(plain["tests"]),
-            tuple(Verdict(**_numbers(one)) for one in plain["verdicts"]), _frame(plain["unfitted"]),
-            plain["level"], plain["seed"], plain["draws"], plain["source"],
-        )  # fmt: skip
+        return {
+            "points": found,
+            "curves": tuple(CurveLaw.from_dict(_numbers(law, ("sigma2", "df", "dense"))) for law in plain["curves"]),
+            "pooled": tuple(PooledLaw.from_dict(_numbers(law, ("sigma2",))) for law in plain["pooled"]),
+            "comparisons": {name: _frame(table) for name, table in plain["comparisons"].items()},
+            "tests": _frame(plain["tests"]),
+            "verdicts": tuple(Verdict(**_numbers(one)) for one in plain["verdicts"]),
+            "unfitted": _frame(plain["unfitted"]),
+            **{name: plain[name] for name in ("level", "seed", "draws", "source")},
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"These are not laws written by this version of claw ({type(error).__name__}: {error}). Fit them again with "

@@ -1,9 +1,8 @@
-"""All laws of one table: ask them, show them, write them down. `claw.laws.fit` makes them."""
+"""All laws of one table, and what they answer: a curve, a prediction with its bands, a critical ratio."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError, unknown
-from claw.laws import catalogue, conversion, critical, curves, tables
+from claw.laws import catalogue, conversion, critical, curves
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveLaw
 from claw.laws.points import Points
@@ -26,7 +25,7 @@ NO_SPEED = "A table has one where its records have the stage speed (40_speed)."
 
 
 @dataclass(frozen=True)
-class Laws:
+class FittedLaws:
     """The laws of a table, with the points they came from.
 
     `curves`: one law per curve, response, axis and form. `pooled`: laws across models, of each method and of all, speed
@@ -218,22 +217,3 @@ class Laws:
         stderr = rows.get(f"{law.response}_stderr", pd.Series(np.nan, rows.index))
         frame = {"ratio": rows[law.axis].astype(float), "value": rows[law.response], "stderr": stderr, "seed": rows["seed"]}
         return pd.DataFrame(frame).sort_values("ratio", ignore_index=True)
-
-    def slider_json(self) -> list[dict[str, Any]]:
-        """One plain mapping per curve, enough to draw and slide it in a page without Python; see `claw.laws.sliders`."""
-        from claw.laws import sliders
-
-        return sliders.slider_data(self)
-
-    def summary(self) -> str:
-        """The laws as tables for a terminal."""
-        return tables.summary(self)
-
-    def _repr_html_(self) -> str:
-        return tables.html(self)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
-        from claw.laws import storage
-
-        return storage.to_json(self, path)

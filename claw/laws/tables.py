@@ -2,41 +2,23 @@
 
 import html as markup
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from claw.errors import InputError
 from claw.laws import catalogue, conversion, curves, pooled
+from claw.laws.outside import SPLITS
 from claw.laws.points import AXES, REASONS
+from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL
-
-if TYPE_CHECKING:
-    from claw.laws.pooled import PooledLaw
-    from claw.laws.study import Laws
+from claw.laws.study import FittedLaws
+from claw.words import number, with_interval
 
 ACROSS = ("cross", "retention", "speed", "post-training")
 NAMES = {"ratio": "nominal ratio r", "ratio_params": "share of parameters", "ratio_flops": "share of FLOPs"}
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number for reading; infinite and missing ones in words."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    return "∞" if value == math.inf else "-∞" if value == -math.inf else f"{value:.{digits}f}"
-
-
-def with_interval(value: float, interval, digits: int = 3) -> str:
-    """1.234 [1.111, 1.357]."""
-    low, high = interval
-    if math.isnan(low) or math.isnan(high):
-        return number(value, digits)
-    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
-
-
-def curve_table(laws: "Laws", response: str, axis: str = "ratio") -> pd.DataFrame:
+def curve_table(laws: FittedLaws, response: str, axis: str = "ratio") -> pd.DataFrame:
     """One row per curve: points, range, each coefficient with its interval, R² (centred), error."""
     rows = []
     for law in laws.curves:
@@ -51,7 +33,7 @@ def curve_table(laws: "Laws", response: str, axis: str = "ratio") -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def across_table(laws: "Laws", response: str, axis: str = "ratio", method: str = ALL) -> pd.DataFrame:
+def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: str = ALL) -> pd.DataFrame:
     """One row per law across models: coefficients with the default interval, what it rests on, centred R², errors, BIC."""
     rows = []
     for law in laws.pooled:
@@ -69,7 +51,7 @@ def across_table(laws: "Laws", response: str, axis: str = "ratio", method: str =
     return pd.DataFrame(rows)
 
 
-def interval_table(law: "PooledLaw") -> pd.DataFrame:
+def interval_table(law: PooledLaw) -> pd.DataFrame:
     """The kinds of interval side by side: a row per parameter."""
     rows = [
         {"parameter": name, "estimate": number(value)}
@@ -79,7 +61,7 @@ def interval_table(law: "PooledLaw") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def comparison_table(laws: "Laws", name: str) -> pd.DataFrame:
+def comparison_table(laws: FittedLaws, name: str) -> pd.DataFrame:
     """Out-of-sample errors of a comparison for reading; `name` as in laws.comparisons."""
     found = laws.comparisons[name]
     found = found[found["error"].notna()]
@@ -94,7 +76,7 @@ def comparison_table(laws: "Laws", name: str) -> pd.DataFrame:
     return shown.assign(mark=mark)
 
 
-def critical_table(laws: "Laws", threshold: float, response: str = "loss") -> pd.DataFrame:
+def critical_table(laws: FittedLaws, threshold: float, response: str = "loss") -> pd.DataFrame:
     """One row per curve: the largest ratio at which `threshold` × the dense value is still met, with its interval."""
     rows = []
     for law in laws.curves_of(response):
@@ -106,7 +88,7 @@ def critical_table(laws: "Laws", threshold: float, response: str = "loss") -> pd
     return pd.DataFrame(rows, columns=["curve", "ratio", "low", "high", "in words"])
 
 
-def conversion_text(laws: "Laws") -> str:
+def conversion_text(laws: FittedLaws) -> str:
     """What one unit of the nominal ratio truly removes, in one sentence; empty where no true share was recorded."""
     found = conversion.conversion_table(laws.points)
     if not len(found):
@@ -116,13 +98,13 @@ def conversion_text(laws: "Laws") -> str:
     return f"A nominal ratio of r removes {per} × r of all parameters, so laws against the true share have other coefficients."
 
 
-def exclusion_table(laws: "Laws") -> pd.DataFrame:
+def exclusion_table(laws: FittedLaws) -> pd.DataFrame:
     """How many rows each law leaves out, and why."""
     counts = laws.points.excluded.groupby(["response", "reason"], as_index=False).size()
     return counts.assign(meaning=counts["reason"].map(REASONS)).rename(columns={"size": "rows"})
 
 
-def unfitted_table(laws: "Laws") -> pd.DataFrame:
+def unfitted_table(laws: FittedLaws) -> pd.DataFrame:
     """What could not be fitted and why: curves one by one, laws across models counted."""
     alone = laws.unfitted["model"].notna()
     found = laws.unfitted[alone][["model", "method", "response", "form", "why"]].drop_duplicates()
@@ -131,7 +113,7 @@ def unfitted_table(laws: "Laws") -> pd.DataFrame:
     return pd.concat([found, rest[["model", "method", "response", "form", "why"]]], ignore_index=True)
 
 
-def sections(laws: "Laws", full: bool = True) -> list[tuple[str, pd.DataFrame]]:
+def sections(laws: FittedLaws, full: bool = True) -> list[tuple[str, pd.DataFrame]]:
     """The tables of a summary with their titles; `full` adds the true axis, the kinds of interval, tests and comparisons."""
     found = []
     for response in laws.points.responses:
@@ -158,7 +140,7 @@ def sections(laws: "Laws", full: bool = True) -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def _evidence(laws: "Laws") -> list[tuple[str, pd.DataFrame]]:
+def _evidence(laws: FittedLaws) -> list[tuple[str, pd.DataFrame]]:
     """Kinds of interval, out-of-sample tables, tests."""
     found = []
     for law in laws.pooled:
@@ -167,8 +149,6 @@ def _evidence(laws: "Laws") -> list[tuple[str, pd.DataFrame]]:
     for name in laws.comparisons:
         response, split, by, *_ = name.split("|")
         if split in ("model", "ratio") and (by == "method" or name.replace("|all", "|method") not in laws.comparisons):
-            from claw.laws.outside import SPLITS
-
             with_recovery = ", recovered runs too" if name.endswith("recovered") else ""
             found.append((f"{response} out of sample: {SPLITS[split]}{with_recovery}", comparison_table(laws, name)))
     if len(laws.tests):
@@ -179,7 +159,7 @@ def _evidence(laws: "Laws") -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def heading(laws: "Laws") -> str:
+def heading(laws: FittedLaws) -> str:
     """What the laws rest on, in one line."""
     rows = laws.points.rows
     models, used = rows["model"].nunique(), len(rows)
@@ -189,7 +169,7 @@ def heading(laws: "Laws") -> str:
     )
 
 
-def remarks(laws: "Laws") -> list[str]:
+def remarks(laws: FittedLaws) -> list[str]:
     """Heading, notes on the table, conversion, and what this number of models allows to be claimed."""
     models = laws.points.rows["model"].nunique()
     found = [heading(laws), *laws.points.notes, conversion_text(laws)]
@@ -203,24 +183,7 @@ def remarks(laws: "Laws") -> list[str]:
     return [line for line in found if line]
 
 
-def curve_html(law: "curves.CurveLaw") -> str:
-    """One curve's law for a notebook: formula, coefficients with intervals, and how far it reaches."""
-    form = catalogue.find_form(law.form)
-    rows = "".join(
-        f"<tr><th>{name}</th><td>{with_interval(value, interval)}</td></tr>"
-        for name, value, interval in zip(form.parameters, law.coefficients, law.intervals, strict=True)
-    )
-    reach = (
-        "" if math.isnan(law.dense) or law.response != "loss" else f" With 10 % more loss allowed: {law.critical_ratio(1.1)}."
-    )
-    return (
-        f"<p>{markup.escape(law.curve.title)}: {law.response} = {markup.escape(form.formula)}</p><table>{rows}</table><p>"
-        f"{law.level:.0%} intervals from {law.n} points between r = {law.low:g} and {law.high:g}; R² {number(law.quality['r2'])}, "
-        f"typical error {number(law.quality['rmse'])}.{markup.escape(reach)}</p>"
-    )
-
-
-def summary(laws: "Laws") -> str:
+def summary(laws: FittedLaws) -> str:
     """Plain text, a table per response, then the verdicts."""
     parts = remarks(laws)
     for title, frame in sections(laws, full=False):
@@ -231,23 +194,15 @@ def summary(laws: "Laws") -> str:
     return "\n\n".join(parts)
 
 
-def html(laws: "Laws") -> str:
+def html(laws: FittedLaws) -> str:
     """The summary as HTML, with everything; what is evidence rather than answer is folded."""
     parts = [f"<p>{markup.escape(line)}</p>" for line in remarks(laws)]
     if laws.verdicts:
         items = "".join(f"<li>{markup.escape(verdict.sentence)}</li>" for verdict in laws.verdicts)
         parts.append(f"<h4>Claims of the original paper</h4><ul>{items}</ul>")
-    for number, (title, frame) in enumerate(sections(laws)):
+    for place, (title, frame) in enumerate(sections(laws)):
         body = frame.replace({np.nan: ""}).to_html(index=False, border=0, escape=True) if len(frame) else ""
-        opened = " open" if number < len(laws.points.responses) else ""
+        opened = " open" if place < len(laws.points.responses) else ""
         body = body or "<p>No curve has enough points.</p>"
         parts.append(f"<details{opened}><summary>{markup.escape(title)}</summary>{body}</details>")
     return "\n".join(parts)
-
-
-def or_reason(make: Callable[..., Any], *values: Any, **options: Any) -> Any:
-    """What `make` returns; or, where a small table cannot carry it, the reason in words."""
-    try:
-        return make(*values, **options)
-    except InputError as error:
-        return f"Not with this table: {error}"

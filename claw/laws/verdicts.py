@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from claw import words
 from claw.errors import InputError
 from claw.laws import catalogue, curves, nonlinear, speed_law
 from claw.laws.forms import Form
@@ -57,7 +58,7 @@ class Verdict:
 
 
 def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame, level: float = 0.95) -> list[Verdict]:
-    """A verdict on every claim. `comparisons` as of `claw.laws.study.compare_all`, `tests` as of `claw.laws.wald.ask_all`."""
+    """A verdict on every claim. `comparisons` as of `claw.laws.outside.compare_all`, `tests` as of `claw.laws.wald.ask_all`."""
     found = []
     for response, form, names, claim in FORMS:
         if response in points.responses:
@@ -257,11 +258,11 @@ def _recovery(points: Points) -> Verdict:
     more = (
         ""
         if verdict != OPEN
-        else f"; with at most {curves.tokens_text(found['recovery_tokens'].max())} the bound was not reached"
+        else f"; with at most {words.tokens_text(found['recovery_tokens'].max())} the bound was not reached"
     )
     sentence = (
         f"That {claim} is {verdict}: the largest of {len(found)} improvements is {best['gain']:.1%} [{low:.1%}, {high:.1%}] ("
-        f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {curves.tokens_text(best['recovery_tokens'])}), the median "
+        f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {words.tokens_text(best['recovery_tokens'])}), the median "
         f"{found['gain'].median():.1%}{more}."
     )
     return Verdict(

@@ -9,7 +9,6 @@ Notable choices:
 
 import functools
 import gzip
-import hashlib
 import os
 import shutil
 import subprocess
@@ -25,10 +24,11 @@ from typing import BinaryIO
 from urllib.parse import urldefrag, urljoin
 
 from filelock import FileLock
-from platformdirs import user_cache_dir
 
 from claw.errors import InputError
+from claw.files import sha256
 from claw.progress import tqdm
+from claw.project import cache
 
 CHUNK = 1 << 20
 SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
@@ -42,17 +42,6 @@ class Archive:
     version: str
     file: str
     sha256: str
-
-
-def cache() -> Path:
-    """Folder for everything fetched or derived: `$CLAW_CACHE`, or the user's cache folder for claw."""
-    return Path(os.environ.get("CLAW_CACHE") or user_cache_dir("claw")).expanduser().absolute()
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @functools.cache

@@ -14,9 +14,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from claw.errors import InputError
-from claw.models.archives import CHUNK, cache, fetch, open_member, sha256
+from claw.files import sha256
+from claw.models.archives import CHUNK, fetch, open_member
 from claw.models.sources import ModelSource
 from claw.progress import tqdm
+from claw.project import cache
 
 
 def known_folder(source: ModelSource) -> Path:

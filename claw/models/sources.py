@@ -54,7 +54,7 @@ class CorpusSource:
 
 @functools.cache
 def _catalogue() -> Mapping:
-    return yaml.safe_load(resources.files("claw").joinpath("sources.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(resources.files("claw.models").joinpath("sources.yaml").read_text(encoding="utf-8"))
 
 
 def _model(name: str, entry: Mapping) -> ModelSource:

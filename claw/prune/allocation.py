@@ -18,11 +18,12 @@ import numpy as np
 from torch import nn
 
 from claw.errors import InputError
+from claw.files import write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import regression, targets
-from claw.records import write_text
+from claw.specs import methods
 from claw.texts.token_blocks import Blocks
 
 SHARES = {
@@ -59,7 +60,7 @@ class Costs:
 
     def of(self, dense: Shape, small: Shape, growth: float = GROWTH) -> float:
         """Predicted excess loss of a shape: e(layers) + (depth left)^growth Σ e(other axes)."""
-        removed = {axis: 1 - getattr(small, name) / getattr(dense, name) for axis, name in targets.AXES.items()}
+        removed = {axis: 1 - getattr(small, name) / getattr(dense, name) for axis, name in methods.AXES.items()}
         excess = {axis: self.excess(axis, share) for axis, share in removed.items()}
         return excess.pop("layers") + (small.depth / dense.depth) ** growth * sum(excess.values())
 
@@ -104,7 +105,7 @@ def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: R
 
     def sizes(of: Shape, axis: str, multiple: int | None = None) -> list[int]:
         shapes = targets.reachable(of, axis, multiple) if axis in axes else [of]
-        return [getattr(shape, targets.AXES[axis]) for shape in shapes]
+        return [getattr(shape, methods.AXES[axis]) for shape in shapes]
 
     fewer = [targets.resize(dense, "heads", groups) for groups in sizes(dense, "heads")]
     for some in fewer:  # which hidden widths a stock configuration accepts may depend on the heads
@@ -154,7 +155,7 @@ def cheapest_shape(dense: Shape, costs: Costs, ratio: float, ratio_of: str, remo
     if not len(near) or off.min() > 0.02:
         least = dense
         for axis in costs.points:
-            size = getattr(targets.reachable(dense, axis)[0], targets.AXES[axis])
+            size = getattr(targets.reachable(dense, axis)[0], methods.AXES[axis])
             least = targets.resize(least, axis, size)
         raise InputError(
             f"ratio {ratio:g} of {budget} cannot be reached: cutting {', '.join(costs.points)} as far as they go removes "

@@ -25,7 +25,7 @@ class CompressionReport:
     details: tuple[tuple[str, object], ...] = ()  # what the method itself has to say
 
     @classmethod
-    def of(cls, dense: Shape, small: Shape, **rest) -> "Report":
+    def of(cls, dense: Shape, small: Shape, **rest) -> "CompressionReport":
         """Report with the true ratios worked out from two shapes."""
         return cls(
             ratio_params=1 - small.parameters / dense.parameters,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from claw.models.anatomy import Anatomy, anatomy
-from claw.prune.statistics import token_batches
+from claw.prune.blockwise import token_batches
 from claw.texts.token_blocks import Blocks
 
 TOKENS = 2048  # scored

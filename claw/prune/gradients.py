@@ -17,7 +17,7 @@ from torch import nn
 
 from claw.models.anatomy import Anatomy, Layer
 from claw.progress import tqdm
-from claw.prune.statistics import first_inputs, run_block
+from claw.prune.blockwise import first_inputs, run_block
 from claw.texts.token_blocks import Blocks
 
 TOKENS = 4096  # "a few calibration batches": more changes the order of scores little

@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM
 
 from claw import provenance
 from claw.evaluate.timing import Runner, interleaved
+from claw.files import write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery, targets
 from claw.prune.statistics import Statistics
-from claw.records import write_text
+from claw.specs import methods
 from claw.specs.experiment import Speed
 
 SETTING = Speed(prompt=64, generate=16, batches=(1,), rounds=3)
@@ -84,12 +85,12 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
 def measured_shapes(dense: Shape) -> list[Shape]:
     """The dense shape with each axis halved alone, and with all of them halved."""
     shapes, every = [], dense
-    for axis in targets.AXES:
+    for axis in methods.AXES:
         choices = targets.reachable(dense, axis)[:-1]
         if choices:
             half = min(choices, key=lambda shape: abs(targets.removed(dense, shape, axis) - HALVED))
             shapes.append(half)
-            every = targets.resize(every, axis, getattr(half, targets.AXES[axis]))
+            every = targets.resize(every, axis, getattr(half, methods.AXES[axis]))
     return [*shapes, every]
 
 

@@ -25,9 +25,9 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, Layer
-from claw.models.archives import cache
 from claw.models.load import weights_hash
 from claw.progress import tqdm
+from claw.project import cache
 from claw.prune.statistics import Statistics
 
 EPISODES = 20

@@ -22,7 +22,8 @@ from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery
-from claw.prune.statistics import Statistics, first_inputs, run_block, token_batches
+from claw.prune.blockwise import first_inputs, run_block, token_batches
+from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
 from claw.texts.token_blocks import Blocks
 

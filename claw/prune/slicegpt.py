@@ -20,7 +20,8 @@ from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery
-from claw.prune.statistics import Statistics, first_inputs, norm_epsilon, run_block, token_batches, unit_rms
+from claw.prune.blockwise import first_inputs, norm_epsilon, run_block, token_batches, unit_rms
+from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 
 DAMPING = 0.01  # of the mean diagonal, added to every covariance

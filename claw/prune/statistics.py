@@ -36,13 +36,13 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, Layer, anatomy
-from claw.models.archives import cache
 from claw.models.load import weights_hash
 from claw.progress import tqdm
+from claw.project import cache
+from claw.prune.blockwise import first_inputs, norm_epsilon, run_block, token_batches, unit_rms
 from claw.texts.token_blocks import Blocks
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
-BATCH_TOKENS = 4096
 VERSION = 3  # of the stored format and the arithmetic; part of the cache key
 
 
@@ -142,53 +142,6 @@ def check_belongs(statistics: Statistics, model: nn.Module) -> None:
         )
 
 
-def token_batches(parts: Anatomy, ids: torch.Tensor) -> list[torch.Tensor]:
-    """Blocks (N, T) in batches of about BATCH_TOKENS tokens, on the model's device."""
-    return list(ids.to(parts.device).split(max(1, BATCH_TOKENS // ids.shape[1])))
-
-
-class _Stop(Exception):
-    """Ends a forward pass once the first block's arguments are known."""
-
-
-def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
-    """Hidden states (B, T, d) that enter the first block, and the keyword arguments of every block, for `ids` (B, T).
-
-    The model's own forward prepares masks and rotary angles, so every architecture gets exactly its own.
-    """
-    hidden, arguments = [], [{} for _ in parts.layers]
-
-    def take(index):
-        def hook(module, args, kwargs):
-            hidden.append(args[0] if args else kwargs["hidden_states"])
-            arguments[index] = {k: v for k, v in kwargs.items() if k != "hidden_states"}
-            if index == parts.depth - 1:
-                raise _Stop
-            return (hidden[0],), arguments[index]
-
-        return hook
-
-    handles = []
-    for layer in parts.layers:  # blocks pass their input on unchanged: only the arguments are wanted
-        handles.append(layer.module.register_forward_pre_hook(take(layer.index), with_kwargs=True))
-        layer.module.forward = lambda hidden_states, *args, **kwargs: hidden_states
-    try:
-        parts.backbone(input_ids=ids, use_cache=False)
-    except _Stop:
-        pass
-    finally:
-        for handle, layer in zip(handles, parts.layers, strict=True):
-            handle.remove()
-            del layer.module.forward  # the class's own shows again
-    return hidden[0], arguments
-
-
-def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict) -> torch.Tensor:
-    """Output of one block for hidden states (B, T, d)."""
-    out = layer.module(hidden, **arguments)
-    return out[0] if isinstance(out, tuple) else out
-
-
 def sites(layer: Layer) -> dict[str, tuple[nn.Module, int]]:
     """The module whose input each site is, and the size of that input."""
     width = layer.q.in_features
@@ -280,16 +233,6 @@ class _Moments:
             "spread": self.spread.sqrt().float().cpu(),
             "ridge": torch.tensor(ridge),
         }
-
-
-def unit_rms(x: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """x / √(mean x² + ε) over the last axis: RMSNorm without its gain."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
-
-
-def norm_epsilon(norm: nn.Module) -> float:
-    """The ε of an RMSNorm module, whatever the architecture calls it."""
-    return float(next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)))
 
 
 def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:

@@ -12,9 +12,7 @@ from typing import Any
 
 from claw.errors import InputError, unknown
 from claw.models.shape import Shape
-
-AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
-RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops", "milliseconds")
+from claw.specs.methods import AXES, RATIO_OF
 
 
 def check_ratio(ratio: float, ratio_of: str = "own") -> None:

@@ -1,14 +1,10 @@
 """Full fine-tuning of a model larger than one device: weights, gradients and moments spread over processes by FSDP.
 
-    accelerate launch --num_processes 8 -m claw.recovery.sharded CHECKPOINT OUT --tokens 10000000
-    torchrun --standalone --nproc_per_node 2 -m claw.recovery.sharded CHECKPOINT OUT --tokens 100000  # processors only
-
 Each process takes its share of a batch. Weights are float32 shards; products are computed in the model's own type, gradients
 are added in float32. A budget ends in the same weights as in one process, up to rounding. Held-out loss is measured
 afterwards on the saved checkpoint (notebook 30); a run that was killed starts again.
 """
 
-import argparse
 import copy
 import math
 from collections.abc import Sequence
@@ -108,42 +104,3 @@ def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder
     budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
     run = ShardedRun(model, blocks, recovery, budgets, None, None, (), math.nan, False, math.inf)
     return next(run.go(folder))
-
-
-def main() -> None:
-    """Recover a checkpoint over all processes that were launched; the first one saves it."""
-    from accelerate import PartialState
-
-    import claw
-    from claw.stages import checkpoints
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--tokens", type=int, required=True)
-    parser.add_argument("--corpus", default="wikipedia-train")
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--dtype", default="auto")
-    asked = parser.parse_args()
-    state = PartialState(cpu=not torch.cuda.is_available())
-    model, tokenizer = claw.load(asked.checkpoint, dtype=asked.dtype, device=str(state.device))
-    recovery = Recovery(
-        recipe="full", tokens=asked.tokens, corpus=asked.corpus, length=asked.length, batch=asked.batch,
-        learning_rate=asked.learning_rate,
-    )  # fmt: skip
-    count = recovery.tokens // recovery.length
-    blocks = claw.blocks(tokenizer, asked.corpus, length=asked.length, count=count, purpose="recovery", seed=1)
-    small, report = recover_sharded(model, blocks, recovery, asked.out.parent)
-    first = dist.get_rank() == 0
-    dist.destroy_process_group()  # saving loads the checkpoint again, in this process alone
-    if first:
-        print(f"{report.tokens:,} tokens in {report.seconds:.0f} s, {report.tokens_per_second:.0f} tokens/s")
-        compression = checkpoints.experiment_of(asked.checkpoint).compression
-        experiment = checkpoints.Experiment(compression=compression, recovery=recovery)
-        checkpoints.save(small, tokenizer, asked.out, experiment=experiment, base_model=compression.model)
-
-
-if __name__ == "__main__":
-    main()

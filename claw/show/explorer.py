@@ -13,11 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Patch
 from PIL import Image
 
-from claw import records
+from claw import records, words
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.laws import label
-from claw.laws import KINDS, Critical, Laws, critical, curves, fit, speed_law
+from claw.laws import KINDS, Critical, Laws, critical, fit, speed_law
 from claw.laws.points import is_dense
 from claw.laws.study import POOLED
 from claw.show import start
@@ -103,7 +103,7 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
 
 def answer_sentence(choice: Choice, views: list[View], r: float) -> str:
     """What the laws say at one ratio, as one sentence, and how far one can go."""
-    recovery = f" and {curves.tokens_text(choice.tokens)} of recovery" if choice.tokens else ""
+    recovery = f" and {words.tokens_text(choice.tokens)} of recovery" if choice.tokens else ""
     said = "; ".join(view.words(r) for view in views)
     text = f"Removing {r:.0%} of {choice.model} with {choice.method}{recovery}: {said}."
     for view in views:
@@ -255,7 +255,7 @@ class Explorer:
         _offer(self.method, [(name, name) for name in methods])
         mine = (self.model.value, self.method.value)
         budgets = sorted({tokens for model, method, tokens in self.curves if (model, method) == mine})
-        _offer(self.tokens, [(curves.tokens_text(d) if d else "none", d) for d in budgets])
+        _offer(self.tokens, [(words.tokens_text(d) if d else "none", d) for d in budgets])
 
     @property
     def choice(self) -> Choice:

@@ -23,7 +23,7 @@ from claw.prune.statistics import Statistics
 from claw.specs import methods
 from claw.specs.experiment import Calibration, Compression, Evaluation, Speed, build_spec
 from claw.specs.notebooks import TourParameters
-from claw.stages import compress
+from claw.stages import compress, measure
 from claw.texts import token_blocks
 
 TIMED = Speed(prompt=16, generate=4, batches=(1,), rounds=3)  # a taste of speed in a few seconds; 40_speed measures it
@@ -62,7 +62,7 @@ class Lesson:
         evaluation = build_spec(
             Evaluation, {"heldout": asked.heldout, "tokens": asked.heldout_tokens, "context": asked.context}
         )
-        self.heldout = compress.heldout_blocks(evaluation, self.tokenizer)
+        self.heldout = measure.heldout_blocks(evaluation, self.tokenizer)
         self.statistics = self._statistics()
         self.points: dict[tuple[str, float], Point] = {}
 

@@ -8,7 +8,7 @@ from string import Template
 
 import pandas as pd
 
-from claw import records
+from claw import files
 from claw.laws import Laws
 
 SHOWN = ("model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr")
@@ -16,7 +16,7 @@ SHOWN = ("model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", 
 
 def write_report(path: Path, title: str, laws: Laws, table: pd.DataFrame, figures: list[Path], notebooks: list[Path]) -> Path:
     """Write the page to `path`; figures are embedded, notebooks are linked."""
-    template = Template(resources.files("claw").joinpath("report.html").read_text(encoding="utf-8"))
+    template = Template(resources.files("claw.show").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
         title=html.escape(title),
         slider=slider(laws),
@@ -25,13 +25,13 @@ def write_report(path: Path, title: str, laws: Laws, table: pd.DataFrame, figure
         figures="\n".join(_figure(figure) for figure in figures if figure.suffix == ".svg"),
         notebooks="\n".join(_link(notebook, path.parent) for notebook in notebooks),
     )
-    records.write_text(path, page)
+    files.write_text(path, page)
     return path
 
 
 def slider(laws: Laws) -> str:
     """HTML of the portable slider: the laws as data and a script that evaluates them. It can stand in any page."""
-    template = Template(resources.files("claw").joinpath("slider.html").read_text(encoding="utf-8"))
+    template = Template(resources.files("claw.show").joinpath("slider.html").read_text(encoding="utf-8"))
     data = json.dumps(laws.slider_json(), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return template.substitute(data=data)
 

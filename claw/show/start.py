@@ -15,7 +15,7 @@ import pandas as pd
 
 from claw import records
 from claw.errors import InputError
-from claw.specs.notebooks import project
+from claw.project import project_folder
 
 PLACES = ("results", "runs")
 MEASURED = {"loss": "loss", "accuracy": "accuracy", "speedup_decode": "speed", "recovery_tokens": "recovery"}
@@ -86,7 +86,7 @@ class Overview:
 
 def find_results(places: Sequence[str] = PLACES) -> Overview:
     """The runs and tables below `places`, folders of the project."""
-    root = project()
+    root = project_folder()
     paths = []
     for place in places:
         for path in sorted((root / place).glob("*")):
@@ -94,12 +94,6 @@ def find_results(places: Sequence[str] = PLACES) -> Overview:
                 paths.append(path)
     found = [one for one in map(_found, paths) if one is not None]
     return Overview(root, tuple(sorted(found, key=lambda one: one.changed, reverse=True)))
-
-
-def tables() -> list[str]:
-    """Tables of the project, as a notebook's parameter names them, the newest first."""
-    seen = find_results()
-    return [str(one.table.relative_to(seen.root)) for one in seen.found if one.table and one.methods]
 
 
 def _found(path: Path) -> Found | None:

@@ -17,8 +17,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from claw.errors import InputError, unknown
-from claw.prune.targets import RATIO_OF
 from claw.specs import methods
+from claw.specs.methods import RATIO_OF
 
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]

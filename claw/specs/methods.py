@@ -109,3 +109,9 @@ def is_seeded(name: str) -> bool:
 def makes_checkpoint(name: str) -> bool:
     """Whether compressing with this method gives a checkpoint of its own: not the dense model, nor one with shortcuts."""
     return name != DENSE and find_method(name)[0].plain
+
+
+AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
+
+
+RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops", "milliseconds")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from claw import records
+from claw import project
 from claw.errors import InputError, unknown
-from claw.prune.targets import RATIO_OF
+from claw.project import inside_project, project_folder, run_folder
 from claw.specs import methods
 from claw.specs.experiment import (
     Calibration,
@@ -30,9 +30,10 @@ from claw.specs.experiment import (
     Text,
     build_spec,
 )
+from claw.specs.methods import RATIO_OF
 
 if TYPE_CHECKING:
-    from claw.advice.guide import Budget
+    from claw.specs.budget import Budget
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""
@@ -174,15 +175,14 @@ class LawsParameters(Spec):
 
     @property
     def source(self) -> Path:
-        """The table, or the folder of a run, absolute; `claw.records.default_table` where none is named. InputError without it."""
+        """The table, or the folder of a run, absolute; `claw.project.default_table` where none is named. InputError without it."""
         if not self.table:
-            return records.default_table(project())
-        path = _inside_project(self.table)
+            return project.default_table(project_folder())
+        path = inside_project(self.table)
         if path.exists():
             return path
-        from claw.show import start
 
-        have = start.tables()
+        have = project.tables()
         raise InputError(
             f"There is no table {self.table} yet. In a terminal, `make demo` measures a small one in about ten minutes. "
             + (f"Tables that are here: {', '.join(have)}." if have else "00_start says what else there is.")
@@ -217,7 +217,7 @@ class GuideParameters(LawsParameters):
 
     @property
     def budget(self) -> "Budget":
-        from claw.advice.guide import Budget  # only this notebook pays for importing statsmodels
+        from claw.specs.budget import Budget  # only this notebook pays for importing statsmodels
 
         return Budget(
             self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds, self.bytes_per_parameter,
@@ -314,23 +314,3 @@ def _checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             found.append((about.parent, spec))
     parts = lambda spec: (spec["compression"]["method"], spec["compression"]["ratio"], str(spec["recovery"]))
     yield from sorted(found, key=lambda one: parts(one[1]))
-
-
-def project() -> Path:
-    """The folder that holds `notebooks` and `params`: the first such at or above the current one, else the current one."""
-    here = Path.cwd()
-    return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
-
-
-def _inside_project(name: str) -> Path:
-    """Absolute path of an input: as named from here if it is there, else below the project."""
-    path = Path(name).expanduser()
-    return path if path.is_absolute() or path.exists() else project() / path
-
-
-def run_folder(name: str) -> Path:
-    """Absolute folder of a run: relative names are below the project, so notebooks and commands agree."""
-    path = Path(name).expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"run = {name!r} is a file. Name a folder, which is made if it does not exist.")
-    return path if path.is_absolute() else project() / path

@@ -9,7 +9,6 @@ import pydantic
 from pydantic import Field, field_validator, model_validator
 
 from claw.errors import InputError
-from claw.prune.targets import RATIO_OF
 from claw.specs import methods, strict_yaml
 from claw.specs.experiment import (
     Calibration,
@@ -26,6 +25,7 @@ from claw.specs.experiment import (
     Text,
     explain,
 )
+from claw.specs.methods import RATIO_OF
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -154,3 +155,18 @@ def card(model: nn.Module, report: CompressionReport | None, base_model: str | N
     ]
     lines += ["```", "", str(llama_cpp.check_conversion(model))]
     return "\n".join([*lines, "", f"Architecture: {anatomy(model).family}. Made with claw.", ""])
+
+
+def checkpoint_frame(found: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
+    """Folder of each checkpoint on disk that these records made, by the last stage among them: the recovered ones, else all."""
+    made = [record for record in found if record["stage"] in ("compress", "recover")]
+    stage = "recover" if any(record["stage"] == "recover" for record in made) else "compress"
+    rows = []
+    for record in made:
+        place = folder / "checkpoints" / record["experiment"]
+        if record["stage"] == stage and place.is_dir():
+            compression, result = record["spec"]["compression"], record["result"]
+            recovery = {name: result[name] for name in ("recipe", "tokens") if stage == "recover"}
+            rows.append({"method": compression["method"], "ratio": compression["ratio"], **recovery, "folder": str(place)})
+    recovered = ["recipe", "tokens"] if stage == "recover" else []
+    return pd.DataFrame(rows, columns=["method", "ratio", *recovered, "folder"])

@@ -5,19 +5,13 @@ known, and returns the records of all its points. What a result depends on is in
 environment.
 """
 
-import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 
-from claw import provenance, records
-from claw.evaluate import held_out, tasks
+from claw import records
 from claw.models import load
 from claw.models.anatomy import anatomy
 from claw.progress import tqdm
@@ -25,9 +19,11 @@ from claw.prune import compress
 from claw.prune.compression_report import CompressionReport
 from claw.prune.statistics import Statistics, calibrate
 from claw.specs import methods
-from claw.specs.experiment import Calibration, Compression, Curve, Evaluation, Experiment
-from claw.specs.notebooks import CompressParameters, EvaluateParameters
+from claw.specs.experiment import Calibration, Compression, Curve, Experiment
+from claw.specs.notebooks import CompressParameters
 from claw.stages import checkpoints
+from claw.stages.measure import heldout_blocks, measure_loss
+from claw.stages.recording import checkpoint_folder, recorded
 from claw.texts import token_blocks
 
 
@@ -59,12 +55,6 @@ def statistics_for_curve(curve: Curve, model: nn.Module, tokenizer) -> Statistic
         return None
     gradients = methods.needs_gradients(curve.method)
     return statistics_for(curve.calibration, curve.seed, model, tokenizer, gradients=gradients)
-
-
-def heldout_blocks(evaluation: Evaluation, tokenizer) -> token_blocks.Blocks:
-    """The held-out blocks that an evaluation names."""
-    count = max(1, evaluation.tokens // evaluation.context)
-    return token_blocks.blocks(tokenizer, evaluation.heldout, length=evaluation.context, count=count, purpose="heldout")
 
 
 def compress_curve(
@@ -134,83 +124,6 @@ def record_dense(folder: Path, experiment: Experiment, model: nn.Module) -> None
             result.update(point(compress_point(experiment.compression, model, None)[1], model))
 
 
-def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
-    """Where an experiment's checkpoint is."""
-    return folder / "checkpoints" / experiment.id
-
-
-def measure_loss(
-    folder: Path, experiment: Experiment, model: nn.Module, blocks: token_blocks.Blocks, evaluation: Evaluation
-) -> None:
-    """Measure and record the held-out loss of one model; NaN is a result with a status of its own."""
-    with recorded(folder, experiment, "loss", model, evaluation.loss.digest) as result:
-        result.update(held_out.cross_entropy(model, blocks).to_dict())
-
-
-def check_evaluate(parameters: EvaluateParameters) -> None:
-    """Raise InputError for anything that can be known to be wrong before evaluating starts."""
-    token_blocks.check_purpose(parameters.heldout, "heldout")
-    tasks.check_tasks(parameters.tasks, hub=parameters.tasks_from == "hub")
-    for name in parameters.checkpoints:
-        if not Path(name).is_dir():
-            load.check_name(name)
-
-
-def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]:
-    """Held-out loss (where not yet recorded) and tasks of each checkpoint; the records of both stages."""
-    parameters = _without_broken(parameters)
-    check_evaluate(parameters)
-    folder, evaluation = parameters.folder, parameters.evaluation
-    experiments = {name: checkpoints.experiment_of(name) for name in parameters.checkpoints}
-    found = []
-    for name, experiment in tqdm(experiments.items(), desc="evaluate", unit=" checkpoints", disable=None):
-        stages = {"loss": evaluation.loss.digest}
-        if parameters.tasks:
-            stages["tasks"] = evaluation.accuracy.digest
-        missing = [stage for stage, way in stages.items() if not records.has(folder, experiment.id, stage, way)]
-        if missing:
-            model, tokenizer = load.load(name, dtype=parameters.dtype, device=parameters.device)
-            record_dense(folder, experiment, model)
-            if "loss" in missing:
-                measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
-            if "tasks" in missing:
-                measure_tasks(folder, experiment, model, tokenizer, evaluation)
-        found += records.read_stages(folder, experiment.id, {"compress": ""} | stages)
-    return found
-
-
-def _without_broken(parameters: EvaluateParameters) -> EvaluateParameters:
-    """The parameters without checkpoints that do not exist because their recovery broke; their tasks are recorded as nan."""
-    left = []
-    for name in parameters.checkpoints:
-        run = (
-            None if Path(name).is_dir() else records.read_record(records.path_of(parameters.folder, Path(name).name, "recover"))
-        )
-        if run is None or run["status"] != "nan":
-            left.append(name)
-        elif parameters.tasks:
-            way = parameters.evaluation.accuracy.digest
-            content = {**run, "stage": "tasks", "measured": way, "result": {}, "seconds": 0.0}
-            records.write_record(records.path_of(parameters.folder, run["experiment"], "tasks", way), content)
-    return parameters.model_copy(update={"checkpoints": tuple(left)})
-
-
-def measure_tasks(folder: Path, experiment: Experiment, model: nn.Module, tokenizer, evaluation: Evaluation) -> None:
-    """Measure and record the accuracy of one model on the evaluation's tasks."""
-    with recorded(folder, experiment, "tasks", model, evaluation.accuracy.digest) as result:
-        frame, samples = tasks.score_tasks(
-            model, tokenizer, evaluation.tasks, samples=True,
-            limit=evaluation.limit, num_fewshot=evaluation.num_fewshot, hub=evaluation.tasks_from == "hub",
-        )  # fmt: skip
-        result["rows"] = frame.to_dict("records")
-        result.update(num_fewshot=evaluation.num_fewshot, limit=evaluation.limit, answered=tasks.answered(samples))
-
-
-def frame_of(found: list[dict[str, Any]], evaluation: Evaluation | None = None) -> pd.DataFrame:
-    """Tidy table of these records."""
-    return records.from_records(found, evaluation)
-
-
 def cost_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
     """Seconds and peak memory of each compression among these records."""
     rows = [
@@ -225,38 +138,3 @@ def cost_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         if record["stage"] == "compress"
     ]
     return pd.DataFrame(rows).round(2)
-
-
-def checkpoint_frame(found: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
-    """Folder of each checkpoint among these records that is on disk."""
-    rows = []
-    for record in found:
-        place = folder / "checkpoints" / record["experiment"]
-        if record["stage"] == "compress" and place.is_dir():
-            rows.append({"method": record["result"]["method"], "ratio": record["result"]["ratio"], "folder": str(place)})
-    return pd.DataFrame(rows, columns=["method", "ratio", "folder"])
-
-
-@contextmanager
-def recorded(folder: Path, experiment: Experiment, stage: str, model: nn.Module, measured: str = "") -> Iterator[dict]:
-    """Run a block and record the dict it fills: as done, as nan if a number in it is NaN, as failed if it raises."""
-    started = time.time()
-    clock = time.perf_counter()
-    result: dict[str, Any] = {}
-    content: dict[str, Any] = {
-        "experiment": experiment.id, "stage": stage, "measured": measured, "spec": experiment.model_dump(mode="json"),
-        "environment": provenance.made_with(next(model.parameters()).device, model.dtype), "started": started,
-    }  # fmt: skip
-    path = records.path_of(folder, experiment.id, stage, measured)
-    try:
-        yield result
-    except BaseException as error:
-        if isinstance(error, Exception):
-            content |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-            records.write_record(path, content | {"result": {}, "seconds": time.perf_counter() - clock})
-        raise
-    nan = (stage == "loss" and not math.isfinite(result["mean"])) or result.get("nan_step") is not None
-    content |= {"status": "nan" if nan else "done", "result": result, "seconds": time.perf_counter() - clock}
-    records.write_record(path, content)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

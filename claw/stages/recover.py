@@ -17,7 +17,9 @@ from claw.recovery.recovery_report import RecoveryReport
 from claw.specs.experiment import Evaluation, Experiment, Recovery
 from claw.specs.notebooks import RecoverParameters
 from claw.stages import checkpoints
-from claw.stages.compress import checkpoint_folder, heldout_blocks, measure_loss, record_dense, recorded
+from claw.stages.compress import record_dense
+from claw.stages.measure import heldout_blocks, measure_loss
+from claw.stages.recording import checkpoint_folder, recorded
 from claw.texts import token_blocks
 from claw.texts.token_blocks import Blocks
 
@@ -150,15 +152,3 @@ def moment_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         for moment in record["result"].get("moments", ())
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["method", "ratio", "budget", "tokens", "train", "heldout"])
-
-
-def checkpoint_frame(found: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
-    """Folder of each recovered checkpoint among these records that is on disk."""
-    rows = []
-    for record in found:
-        place = folder / "checkpoints" / record["experiment"]
-        if record["stage"] == "recover" and place.is_dir():
-            compression, result = record["spec"]["compression"], record["result"]
-            rows.append({"method": compression["method"], "ratio": compression["ratio"], "recipe": result["recipe"],
-                         "tokens": result["tokens"], "folder": str(place)})  # fmt: skip
-    return pd.DataFrame(rows, columns=["method", "ratio", "recipe", "tokens", "folder"])

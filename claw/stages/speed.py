@@ -13,7 +13,7 @@ from claw.progress import tqdm
 from claw.specs import methods
 from claw.specs.notebooks import SpeedParameters
 from claw.stages import checkpoints
-from claw.stages.compress import recorded
+from claw.stages.recording import recorded
 
 
 def check_speed(parameters: SpeedParameters) -> None:
@@ -27,7 +27,7 @@ def check_speed(parameters: SpeedParameters) -> None:
             raise InputError(f"{name} is a dense model; its speed-up over itself is 1. Name compressed checkpoints.")
 
 
-def measure_checkpoints(parameters: SpeedParameters) -> list[dict[str, Any]]:
+def time_checkpoints(parameters: SpeedParameters) -> list[dict[str, Any]]:
     """Time each checkpoint that has no speed record against its dense model; the compress and speed records of all."""
     check_speed(parameters)
     way, found = parameters.speed.digest, []
@@ -64,7 +64,7 @@ def timing_frame(found: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def verdicts(found: list[dict[str, Any]]) -> str:
+def timing_sentences(found: list[dict[str, Any]]) -> str:
     """Every timing among these records in words."""
     lines = []
     for record in found:

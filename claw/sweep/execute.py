@@ -10,31 +10,19 @@ import errno
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from claw.errors import InputError
+from claw.project import notebooks_folder
 from claw.sweep import locks
-from claw.sweep.warm import ForkedKernel
+from claw.sweep.forked_kernel import ForkedKernel, watch_parent
 
 INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # what only the user can put right
-
-
-def notebooks() -> Path:
-    """Folder of the stage notebooks: of the project one is in, else beside the installed package."""
-    from claw.specs.notebooks import project
-
-    for root in (project(), Path(__file__).parents[2]):
-        if (root / "notebooks" / "10_compress.ipynb").is_file():
-            return root / "notebooks"
-    raise InputError("The stage notebooks were not found. Run claw inside its project folder (the one with notebooks/).")
 
 
 def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], kernel: ForkedKernel | None = None) -> None:
@@ -53,7 +41,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], kernel
     with tempfile.TemporaryDirectory(prefix="claw-", dir=_short_folder()) as sockets:
         transport = {"transport": "ipc", "ip": str(Path(sockets) / "k")} if os.name == "posix" else {}
         papermill.execute_notebook(
-            notebooks() / f"{notebook}.ipynb",
+            notebooks_folder() / f"{notebook}.ipynb",
             part,
             parameters=parameters,
             kernel_name="python3",
@@ -83,17 +71,6 @@ def _use(kernel: ForkedKernel) -> None:
     factory = KernelProvisionerFactory.instance()
     factory.provisioners["forked"] = SimpleNamespace(name="forked", value="", load=lambda: Forked)
     factory.default_provisioner_name = "forked"
-
-
-def watch_parent(parent: int) -> None:
-    """End this process group as soon as `parent` is no longer the parent process."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def execute_job(request: Path, parent: int | None = None, *, fork: bool = False) -> int:

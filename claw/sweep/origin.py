@@ -8,7 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from claw import provenance, records
+from claw import files, provenance, records
 from claw.errors import InputError
 from claw.models import sources
 from claw.specs import methods
@@ -31,7 +31,7 @@ def check_origin(study: Study, folder: Path) -> list[str]:
             "ones. Put the old data back, give the study another name, or delete that folder to measure everything again."
         )
     known = before["code"] if before else []
-    records.write_text(
+    files.write_text(
         folder / NAME,
         json.dumps(
             {"code": [*(c for c in known if c != code), code], "data": (before or {"data": {}})["data"] | now}, indent=1

@@ -13,9 +13,9 @@ from typing import Any
 
 from claw import records
 from claw.errors import InputError
+from claw.project import run_folder
 from claw.specs import methods
 from claw.specs.experiment import Curve, Experiment, RecoverySeries
-from claw.specs.notebooks import run_folder
 from claw.specs.study import Study
 
 COMPRESS, RECOVER, EVALUATE, SPEED, LAWS = "10_compress", "20_recover", "30_evaluate", "40_speed", "50_laws"

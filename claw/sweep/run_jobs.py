@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from claw import records
+from claw import files, records
 from claw.errors import InputError
-from claw.models.archives import cache
 from claw.progress import tqdm
+from claw.project import cache
 from claw.sweep import locks, warm
 from claw.sweep.execute import INPUT_ERROR
 from claw.sweep.plan import Job, Plan
@@ -115,7 +115,7 @@ def run_job(
         "id": job.id, "notebook": job.notebook, "title": job.title, "output": str(folder / "notebooks" / f"{job.id}.ipynb"),
         "parameters": job.parameters, "makes": job.makes,
     }  # fmt: skip
-    records.write_text(request, json.dumps(description, indent=1))
+    files.write_text(request, json.dumps(description, indent=1))
     with locks.room(cache() / "machines", alone=job.alone), _open(log) as out:
         process = start(request, out, alone=job.alone, **machine)
         started = time.monotonic()

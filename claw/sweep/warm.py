@@ -22,15 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-MODULES = (
-    "papermill",
-    "ipykernel.kernelapp",
-    "claw.stages.compress",
-    "claw.stages.recover",
-    "claw.stages.speed",
-    "claw.figures",
-    "peft",
-)
+MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures", "peft")
 
 
 class Server:
@@ -161,59 +153,6 @@ def _fork_job(request: str, log: str, close: tuple[int, ...]) -> int:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
-
-
-class ForkedKernel:
-    """A kernel that is a copy of this process: forked at once, while there is one thread, and told later where to listen."""
-
-    stdin = stdout = stderr = None
-
-    def __init__(self):
-        parent, (read, self._tell) = os.getpid(), os.pipe()
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid:
-            os.close(read)
-            return
-        try:
-            os.close(self._tell)
-            connection = os.read(read, 4096).decode()
-            if connection:
-                from ipykernel.kernelapp import IPKernelApp
-
-                from claw.sweep.execute import watch_parent
-
-                watch_parent(parent)
-                os.environ["JPY_PARENT_PID"] = str(parent)
-                IPKernelApp.launch_instance(argv=["-f", connection])
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-
-    def listen(self, connection_file: str) -> None:
-        """Let the kernel begin."""
-        os.write(self._tell, connection_file.encode())
-        os.close(self._tell)
-
-    def poll(self) -> int | None:
-        """Exit status, or None while it runs."""
-        if self.returncode is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def wait(self) -> int:
-        """Exit status, when it ended."""
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Signal the kernel alone; its group is the job's."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
 
 
 def main() -> None:

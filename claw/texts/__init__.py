@@ -1,1 +1,1 @@
-""""""
+"""Corpora as documents and as token blocks; calibration, recovery and held-out text never share a document."""

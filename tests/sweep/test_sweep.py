@@ -15,7 +15,7 @@ from claw.errors import InputError
 from claw.specs import study as studies
 from claw.sweep import plan, run_jobs, status, study_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def fake(folder, name, **change):

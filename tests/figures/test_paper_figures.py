@@ -19,7 +19,7 @@ from claw.laws import simulate
 from claw.laws.simulate import Design
 from claw.specs import methods
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "70_paper_figures.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "70_paper_figures.ipynb"
 SHOWN = ("random", "wanda-sp+ridge", "claw")
 FIGURES = {
     "loss": paper_curves.loss, "accuracy": paper_curves.accuracy, "recovery": paper_curves.recovery,

@@ -11,7 +11,7 @@ from claw.errors import InputError
 from claw.sweep import cluster, locks, machine, plan, run_jobs, study_run
 
 distributed = pytest.importorskip("distributed")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from claw.errors import InputError
 from claw.recovery.recipes import Student
 from claw.specs import notebooks
 from claw.specs import study as studies
-from claw.stages import checkpoints, compress, speed
+from claw.stages import checkpoints, compress, evaluate, speed
 from claw.stages import recover as stage
 from claw.sweep import plan
 
@@ -40,13 +40,13 @@ def asked(compressed, train_text, heldout_text, tmp_path):
 
 def test_milestones_are_recorded_and_not_repeated(asked, monkeypatch):
     found = stage.recover_checkpoints(asked)
-    table = compress.frame_of(found, asked.evaluation)
+    table = records.from_records(found, asked.evaluation)
     assert table["recovery_tokens"].tolist() == [0, 576, 1280]
     assert table["loss"].is_monotonic_decreasing
     assert table["ratio_params"].nunique() == 1 and table["ratio_of"].nunique() == 1
     runs = table["recovery_run"].dropna()
     assert len(runs) == 2 and runs.nunique() == 1
-    frame = stage.checkpoint_frame(found, asked.folder)
+    frame = checkpoints.checkpoint_frame(found, asked.folder)
     assert len(frame) == 2 and checkpoints.experiment_of(frame["folder"][0]).recovery.tokens == 600
     assert len(stage.recovery_frame(found)) == 2 and set(stage.moment_frame(found)["budget"]) == {600, 1300}
     monkeypatch.setattr(stage, "_recover", None)
@@ -62,13 +62,13 @@ def test_a_broken_run_is_a_result(asked, monkeypatch):
     found = stage.recover_checkpoints(asked)
     broken = [r for r in found if r["stage"] == "recover"]
     assert all(r["status"] == "nan" and r["result"]["nan_step"] == 1 for r in broken)
-    table = compress.frame_of(found, asked.evaluation)
+    table = records.from_records(found, asked.evaluation)
     assert (table["status"] == "nan").sum() == 2 and table.loc[table["recovery"] == "full", "loss"].isna().all()
     gone = str(asked.folder / "checkpoints" / broken[0]["experiment"])
     tasks = notebooks.EvaluateParameters(
         checkpoints=(gone, *asked.checkpoints), heldout=asked.heldout, heldout_tokens=512, context=64, run=asked.run
     )
-    assert {r["experiment"] for r in compress.evaluate_checkpoints(tasks)} == {
+    assert {r["experiment"] for r in evaluate.evaluate_checkpoints(tasks)} == {
         checkpoints.experiment_of(asked.checkpoints[0]).id
     }
 
@@ -84,15 +84,15 @@ def test_distillation_refuses_another_tokenizer(asked, compressed):
         stage.recover_checkpoints(asked.model_copy(update={"recipe": "distill"}))
     timed = notebooks.SpeedParameters(checkpoints=(compressed,), run=asked.run, dtype="float32")
     with pytest.raises(InputError, match="different tokenizers"):
-        speed.measure_checkpoints(timed)
+        speed.time_checkpoints(timed)
 
 
 def test_speed_is_recorded_and_said(compressed, tmp_path, folder_model):
     asked = notebooks.SpeedParameters(
         checkpoints=(compressed,), prompt=8, generate=2, batches=(1, 2), rounds=3, run=str(tmp_path / "run"), dtype="float32"
     )
-    found = speed.measure_checkpoints(asked)
-    assert [r["checksum"] for r in speed.measure_checkpoints(asked)] == [r["checksum"] for r in found]
+    found = speed.time_checkpoints(asked)
+    assert [r["checksum"] for r in speed.time_checkpoints(asked)] == [r["checksum"] for r in found]
     frame = speed.timing_frame(found)
     assert len(frame) == 4 and (frame["ideal"] > 1).all()
     assert speed.verdicts(found).count("dense") == 4

@@ -54,7 +54,7 @@ def test_claw_reports_the_milliseconds_it_saves(tokenizer, train_text, own_cache
     model = tiny_model("llama")
     parts = anatomy(model)
     times = latency.Latency((0.0, 0.0, 1.0, 1.0, 1.0))
-    monkeypatch.setattr(latency, "measured", lambda *_: times)
+    monkeypatch.setattr(latency, "measured_latency", lambda *_: times)
     monkeypatch.setattr(whole, "costs", lambda *_: EVEN)
     statistics = calibrate(model, token_blocks.blocks(tokenizer, train_text, length=32, count=16))
     small, report = claw.compress(model, "claw", 0.3, ratio_of="milliseconds", statistics=statistics)

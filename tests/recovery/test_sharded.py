@@ -17,7 +17,7 @@ def test_two_processes_end_in_the_weights_of_one(tokenizer, train_text, tmp_path
     model.save_pretrained(tmp_path / "dense")
     tokenizer.save_pretrained(tmp_path / "dense")
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "claw.recovery.sharded",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "claw.stages.recover_sharded",
         str(tmp_path / "dense"), str(tmp_path / "out"), "--tokens", "1100", "--corpus", train_text, "--length", "64",
         "--batch", "4", "--learning-rate", "0.003", "--dtype", "float32",
     ]  # fmt: skip

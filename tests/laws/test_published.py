@@ -9,7 +9,7 @@ import pytest
 
 from claw import laws
 
-FILE = Path(os.environ.get("CLAW_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "published_points.csv"
+FILE = Path(os.environ.get("CLAW_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "published_points.csv"
 TASKS = ("hellaswag:acc_norm", "arc_challenge:acc_norm", "piqa:acc_norm", "winogrande:accuracy")
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from claw import project
 from claw.errors import InputError
 from claw.laws import simulate
 from claw.laws.simulate import Design
@@ -41,7 +42,7 @@ def test_a_run_is_listed_with_what_was_measured_and_links(place):
     assert {"loss", "speed"} <= set(one.measured)
     shown = start.find_results()._repr_html_()
     assert '"../runs/study/table.csv"' in shown and '"../runs/study/report.html"' in shown
-    assert start.tables() == ["runs/study/table.csv"]
+    assert project.tables() == ["runs/study/table.csv"]
 
 
 def test_records_without_a_table_are_counted(place):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import tiny_model
 
+from claw import project
 from claw.engine.tree import Request
 from claw.evaluate.known_scores import KnownScores, model_hash, requests_hash
-from claw.models import archives
 
 TASKS = ["a", "a", "b/c", "a"]
 
@@ -56,7 +56,7 @@ def test_other_weights_requests_or_targets_are_not_known(opened, requests):
 def test_a_damaged_file_counts_as_missing(opened):
     with opened() as known:
         known.add(np.arange(4), np.zeros(4), np.zeros(4, dtype=bool))
-    for path in (archives.cache() / "scores").glob("*/a-*.npy"):
+    for path in (project.cache() / "scores").glob("*/a-*.npy"):
         path.write_bytes(path.read_bytes()[:-7])
     assert opened().missing().tolist() == [0, 1, 3]
 
@@ -64,7 +64,7 @@ def test_a_damaged_file_counts_as_missing(opened):
 def test_no_scratch_is_left(opened):
     with opened() as known:
         known.add(np.arange(4), np.zeros(4), np.zeros(4, dtype=bool))
-    assert not list((archives.cache() / "scores").glob("*/.writing-*"))
+    assert not list((project.cache() / "scores").glob("*/.writing-*"))
 
 
 def test_the_model_is_named_by_its_weights_and_configuration():

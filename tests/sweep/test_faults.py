@@ -15,7 +15,7 @@ import psutil
 import pytest
 from test_sweep import ROOT, asleep, claw_run, sleeping_job
 
-from claw import provenance, records
+from claw import files, provenance, records
 from claw.errors import InputError
 from claw.sweep import execute, locks, machine, origin, plan, run_jobs, study_run
 
@@ -35,7 +35,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_pat
     def full(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    owner = {"fsync": records.os, "replace": records.os, "mkstemp": records.tempfile}[where]
+    owner = {"fsync": files.os, "replace": files.os, "mkstemp": files.tempfile}[where]
     monkeypatch.setattr(owner, where, full)
     with pytest.raises(InputError, match=rf"a\.json could not be written.*{os.strerror(number)}.*safe"):
         records.write_record(path, {"status": "done", "result": {"x": 2}})
@@ -46,7 +46,7 @@ def test_a_run_folder_that_cannot_be_made_is_said_before_work(run, monkeypatch):
     tiny, folder = run
     folder.parent.mkdir()
     folder.parent.joinpath("tiny").write_text("a file where the folder belongs")
-    monkeypatch.setattr(study_run, "check", lambda study: None)
+    monkeypatch.setattr(study_run, "check_study", lambda study: None)
     with pytest.raises(InputError, match="cannot be written to"):
         study_run.run_study(tiny, folder)
 
@@ -61,7 +61,7 @@ def test_a_read_only_run_folder_is_said_before_work(run, monkeypatch):
         return opened(path, mode, *more, **named)
 
     monkeypatch.setattr(Path, "open", read_only)
-    monkeypatch.setattr(study_run, "check", lambda study: None)
+    monkeypatch.setattr(study_run, "check_study", lambda study: None)
     with pytest.raises(InputError, match=r"Read-only file system.*permissions"):
         study_run.run_study(tiny, folder)
 
@@ -69,7 +69,7 @@ def test_a_read_only_run_folder_is_said_before_work(run, monkeypatch):
 def test_a_full_disk_under_a_notebook_stops_the_run_with_one_sentence(tmp_path, monkeypatch, capsys):
     request = tmp_path / "jobs" / "j.json"
     job = {"id": "j", "notebook": "50_laws", "output": str(tmp_path / "o.ipynb"), "parameters": {}, "makes": []}
-    records.write_text(request, json.dumps(job))
+    files.write_text(request, json.dumps(job))
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from claw.errors import InputError
 from claw.models.shape import Shape
 from claw.prune import targets
+from claw.specs import methods
 
 SMOL = Shape(vocabulary=49152, hidden=576, depth=30, width=1536, heads=9, groups=3, head_size=64, tied=True)
 
@@ -27,7 +28,7 @@ def test_a_true_ratio_is_solved_to_half_a_step(ratio, ratio_of):
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 60))
 def test_ratio_zero_is_the_dense_shape(width, groups, depth):
     shape = Shape(100, 16, depth, width, groups * 2, groups, 8, True)
-    for axis in targets.AXES:
+    for axis in methods.AXES:
         assert targets.size_for(shape, axis, 0) == shape
 
 

@@ -11,11 +11,12 @@ from claw.models.shape import Shape
 from claw.prune import allocation, targets
 from claw.prune.allocation import Costs
 from claw.prune.statistics import calibrate
+from claw.specs import methods
 from claw.texts import token_blocks
 
 SMOLLM2 = Shape(vocabulary=49152, hidden=576, depth=30, width=1536, heads=9, groups=3, head_size=64, tied=True)
 QWEN = Shape(vocabulary=151936, hidden=1536, depth=28, width=8960, heads=12, groups=2, head_size=128, tied=True, biases="qkv")
-EVEN = Costs(dict.fromkeys(targets.AXES, ((0.5, 1.0), (0.9, 4.0))))
+EVEN = Costs(dict.fromkeys(methods.AXES, ((0.5, 1.0), (0.9, 4.0))))
 NARROW = Costs(EVEN.points | {"ffn": ((0.5, 0.5), (0.9, 2.0))})  # neurons are cheap
 
 
@@ -29,10 +30,10 @@ def test_a_budget_is_met(dense, ratio, budget):
 
 @pytest.mark.parametrize(("axis", "name"), [("ffn", "width"), ("layers", "depth"), ("hidden", "hidden")])
 def test_the_cheap_axis_is_cut(axis, name):
-    dear = {other: ((0.05, 50.0), (0.9, 100.0)) for other in targets.AXES if other != axis}
+    dear = {other: ((0.05, 50.0), (0.9, 100.0)) for other in methods.AXES if other != axis}
     small = allocation.cheapest_shape(SMOLLM2, Costs(dear | {axis: ((0.5, 0.1), (0.9, 0.2))}), 0.2, "params")
     assert getattr(small, name) < getattr(SMOLLM2, name)
-    others = [other for other in targets.AXES.values() if other != name]
+    others = [other for other in methods.AXES.values() if other != name]
     assert all(getattr(small, other) >= 0.85 * getattr(SMOLLM2, other) for other in others)
 
 
@@ -77,7 +78,7 @@ def test_what_cannot_be_reached_is_refused_with_what_can():
         allocation.cheapest_shape(SMOLLM2, only, 0.9, "params")
 
 
-@pytest.mark.parametrize("axis", targets.AXES)
+@pytest.mark.parametrize("axis", methods.AXES)
 def test_a_single_axis_is_not_a_budget(axis):
     with pytest.raises(InputError, match="whole model"):
         claw.compress(tiny_model("llama"), "claw", 0.3, ratio_of=axis)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claw.errors import InputError
-from claw.texts import corpora, token_blocks
+from claw.texts import corpora, token_blocks, wikipedia
 
 
 def test_prose_removes_markup():
     markup = "'''Ann''' is a [[city|town]].{{stub|{{x}}}}\n* a list\n{| table\n|-\n|}\n== Past ==\nIt &amp;amp; more.[[Image:x.jpg|a [[b]]]]<ref>no</ref>"
-    assert corpora.prose(markup) == "Ann is a town.\n\nPast\n\nIt & more."
+    assert wikipedia.prose(markup) == "Ann is a town.\n\nPast\n\nIt & more."
 
 
 def test_wikipedia_xml_yields_articles_only():
@@ -24,7 +24,7 @@ def test_wikipedia_xml_yields_articles_only():
         "<title>Talk:A</title>\n", f"<text>{body}</text>\n", "<title>B</title>\n", f"<text>#REDIRECT [[A]] {body}</text>\n",
         "<title>C</title>\n", "<text>short</text>\n",
     ]  # fmt: skip
-    assert [title for title, _ in corpora.wikipedia_xml(iter(pages))] == ["A"]
+    assert [title for title, _ in wikipedia.wikipedia_xml(iter(pages))] == ["A"]
 
 
 def test_wikiextractor_documents():
@@ -38,7 +38,7 @@ def test_wikiextractor_documents():
         "S",
         "</doc>\n",
     ]
-    found = list(corpora.wikiextractor(iter(lines)))
+    found = list(wikipedia.wikiextractor(iter(lines)))
     assert [title for title, _ in found] == ["T"] and "x < y" in found[0][1]
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import tiny_model
 
+from claw import project
 from claw.errors import InputError
 from claw.evaluate import offline_tasks, tasks
-from claw.models import archives, load, sources
+from claw.models import load, sources
 
-HERE = (archives.cache() / "archives" / sources.task_archive().file).is_file()
+HERE = (project.cache() / "archives" / sources.task_archive().file).is_file()
 needs_archive = pytest.mark.skipif(not HERE, reason="the task archive is not in the cache: claw fetch tasks")
 LIMIT = 6
 

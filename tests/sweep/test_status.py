@@ -65,8 +65,8 @@ def test_watching_shows_again_until_all_is_done(study, tmp_path, monkeypatch):
 
 def test_what_is_final_is_read_once(half_done, monkeypatch):
     watcher, read = status.Watcher(half_done), []
-    real = status.records.read
-    monkeypatch.setattr(status.records, "read", lambda path: read.append(path) or real(path))
+    real = status.records.read_record
+    monkeypatch.setattr(status.records, "read_record", lambda path: read.append(path) or real(path))
     watcher.frame()
     assert len(read) == 14
     watcher.frame()

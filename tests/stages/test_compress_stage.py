@@ -11,7 +11,7 @@ from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.models import load
 from claw.specs.notebooks import CompressParameters, EvaluateParameters
-from claw.stages import checkpoints, compress
+from claw.stages import checkpoints, compress, evaluate, measure, recording
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(asked):
 
 
 def test_a_curve_has_the_dense_model_first_and_true_ratios(asked):
-    table = compress.frame_of(run(asked))
+    table = records.from_records(run(asked))
     assert list(table["ratio"]) == [0.0, 0.25, 0.5] and list(table["method"]) == ["dense", *["wanda-sp+ridge"] * 2]
     assert (table["loss0"] == table["loss"].iloc[0]).all() and (table["status"] == "done").all()
     assert (table["ratio_params"].diff().dropna() > 0).all() and (table["ratio_params"] <= table["ratio"]).all()
@@ -44,19 +44,19 @@ def test_recorded_points_are_not_measured_again(asked, monkeypatch):
 
 def test_a_checkpoint_is_the_model_whose_loss_was_recorded(asked):
     results = run(asked)
-    table = compress.frame_of(results)
-    place = compress.checkpoint_frame(results, asked.folder).set_index("ratio")["folder"][0.5]
+    table = records.from_records(results)
+    place = checkpoints.checkpoint_frame(results, asked.folder).set_index("ratio")["folder"][0.5]
     small, tokenizer = load.load(place, dtype="float32")
-    again = held_out.cross_entropy(small, compress.heldout_blocks(asked.evaluation, tokenizer))
+    again = held_out.cross_entropy(small, measure.heldout_blocks(asked.evaluation, tokenizer))
     assert again.mean == pytest.approx(table.set_index("ratio")["loss"][0.5], abs=1e-6)
     assert checkpoints.experiment_of(place).compression.ratio == 0.5
 
 
 def test_evaluating_checkpoints_adds_what_is_missing(asked):
     results = run(asked)
-    folders = list(compress.checkpoint_frame(results, asked.folder)["folder"])
+    folders = list(checkpoints.checkpoint_frame(results, asked.folder)["folder"])
     shared = {name: getattr(asked, name) for name in ("heldout", "heldout_tokens", "run", "dtype")}
-    found = compress.evaluate_checkpoints(EvaluateParameters(checkpoints=(asked.model, *folders), context=32, **shared))
+    found = evaluate.evaluate_checkpoints(EvaluateParameters(checkpoints=(asked.model, *folders), context=32, **shared))
     assert [record["result"]["context"] for record in found if record["stage"] == "loss"] == [32] * 3
     with pytest.raises(InputError, match="different ways"):  # two contexts do not belong in one column
         records.table(asked.folder)
@@ -68,15 +68,15 @@ def test_nan_is_a_result(asked, tokenizer, tmp_path):
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     experiment = asked.curve.experiments[1]
-    blocks = compress.heldout_blocks(asked.evaluation, tokenizer)
-    compress.measure_loss(tmp_path, experiment, model, blocks, asked.evaluation)
+    blocks = measure.heldout_blocks(asked.evaluation, tokenizer)
+    measure.measure_loss(tmp_path, experiment, model, blocks, asked.evaluation)
     record = next(records.every(tmp_path))
     assert record["status"] == "nan" and records.has(tmp_path, experiment.id, "loss", asked.evaluation.loss.digest)
 
 
 def test_a_failure_is_recorded_and_asked_for_again(asked, tmp_path):
     experiment = asked.curve.experiments[1]
-    with pytest.raises(ZeroDivisionError), compress.recorded(tmp_path, experiment, "compress", tiny_model("llama")):
+    with pytest.raises(ZeroDivisionError), recording.recorded(tmp_path, experiment, "compress", tiny_model("llama")):
         1 / 0  # noqa: B018
     assert next(records.every(tmp_path))["error"].startswith("ZeroDivisionError")
     assert not records.has(tmp_path, experiment.id, "compress")

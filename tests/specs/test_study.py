@@ -81,6 +81,6 @@ def test_wrong_studies_name_the_line(text, words):
         parse(text)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "params").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "params").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_studies_are_valid(path):
     assert studies.load_study(path).experiments

@@ -6,9 +6,9 @@ import pytest
 
 from claw import laws
 from claw.advice import guide
-from claw.advice.guide import Budget
 from claw.errors import InputError
 from claw.figures import guide as figures
+from claw.specs.budget import Budget
 
 RATIOS = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
 

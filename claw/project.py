@@ -1,0 +1,68 @@
+"""Where things lie: the project's folder, its runs, tables and notebooks, and the cache of what was fetched."""
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from claw.errors import InputError
+
+REFERENCE = Path("results") / "reference.csv"
+
+
+def default_table(project: Path) -> Path:
+    """The table that notebooks open when none is named: the reference study's, else that of the newest run."""
+    reference = project / REFERENCE
+    found = sorted((project / "runs").glob("*/table.csv"), key=lambda path: path.stat().st_mtime)
+    if reference.is_file() or found:
+        return reference if reference.is_file() else found[-1]
+    raise InputError(
+        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten minutes) or "
+        '`claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
+    )
+
+
+def project_folder() -> Path:
+    """The folder that holds `notebooks` and `params`: the first such at or above the current one, else the current one."""
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
+
+
+def inside_project(name: str) -> Path:
+    """Absolute path of an input: as named from here if it is there, else below the project."""
+    path = Path(name).expanduser()
+    return path if path.is_absolute() or path.exists() else project_folder() / path
+
+
+def run_folder(name: str) -> Path:
+    """Absolute folder of a run: relative names are below the project, so notebooks and commands agree."""
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"run = {name!r} is a file. Name a folder, which is made if it does not exist.")
+    return path if path.is_absolute() else project_folder() / path
+
+
+def cache() -> Path:
+    """Folder for everything fetched or derived: `$CLAW_CACHE`, or the user's cache folder for claw."""
+    return Path(os.environ.get("CLAW_CACHE") or user_cache_dir("claw")).expanduser().absolute()
+
+
+def notebooks_folder() -> Path:
+    """Folder of the stage notebooks: of the project one is in, else beside the installed package."""
+    for root in (project_folder(), Path(__file__).parents[1]):
+        if (root / "notebooks" / "10_compress.ipynb").is_file():
+            return root / "notebooks"
+    raise InputError("The stage notebooks were not found. Run claw inside its project folder (the one with notebooks/).")
+
+
+def tables() -> list[str]:
+    """Tidy tables of the project, as a notebook's parameter names them, the newest first."""
+    root = project_folder()
+    paths = [path for pattern in ("results/*.csv", "runs/*/table.csv") for path in root.glob(pattern) if _is_tidy(path)]
+    newest = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [str(path.relative_to(root)) for path in newest]
+
+
+def _is_tidy(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return {"model", "method", "ratio"} <= set(lines.readline().strip().split(","))
