@@ -69,12 +69,12 @@ def exponents(found: Laws) -> pd.DataFrame:
 def speeds(found: Laws) -> pd.DataFrame:
     """Speed laws of prefill and decode against the share removed that each follows, and the speed-up they give at half of it."""
     parts = []
-    for response in laws.speed.responses(found.points):
-        axis = laws.speed.axis_of(found.points, response)
+    for response in laws.speed_law.responses(found.points):
+        axis = laws.speed_law.speed_axis(found.points, response)
         frame = tables.across_table(found, response, axis)
         for number, name in enumerate(frame["law"] if len(frame) else ()):
             law = found.law(name, response, axis=axis, family="speed")
-            if "size" in laws.families.find(name, "speed").needs:  # says another speed-up for each size
+            if "size" in laws.catalogue.find_form(name, "speed").needs:  # says another speed-up for each size
                 continue
             half = law.predict([0.5], 1.0).iloc[0]
             frame.loc[number, "half of it removed"] = (
@@ -170,7 +170,7 @@ def limits(found: Laws, table: pd.DataFrame) -> list[str]:
             if math.isnan(error)
             else f"**Accuracy is noisy.** The standard error of a mean accuracy is {error:.3f}{limited}; smaller differences are not seen."
         )
-    if not laws.speed.responses(found.points):
+    if not laws.speed_law.responses(found.points):
         words.append("**No speed** was measured in this table.")
     return words
 
@@ -180,7 +180,7 @@ def findings_page(table: pd.DataFrame, found: Laws, name: str, published: pd.Dat
     true: Sequence[Verdict] = ()
     if TRUE in table and table[TRUE].notna().any():
         try:
-            true = laws.judge(on_true_share(table), found.level)
+            true = laws.judge_table(on_true_share(table), found.level)
         except InputError:
             true = ()
     judged = claims(found.verdicts, true)

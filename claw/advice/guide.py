@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from claw import words
 from claw.errors import InputError, unknown
 from claw.files import write_text
 from claw.laws import Laws, conversion, curves
@@ -32,7 +31,7 @@ from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
 from claw.specs.budget import LIMITS, Budget
 from claw.specs.methods import is_control
-from claw.words import quantity
+from claw.words import quantity, tokens_text
 
 GRID = 0.01
 LIKELY, CLEAR = 0.8, 0.95
@@ -173,7 +172,7 @@ def _curve_options(laws: Laws, law: curves.CurveLaw) -> pd.DataFrame:
     if law.curve.tokens == 0 and math.isfinite(law.dense):
         value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
         low, high = np.minimum(low, value), np.maximum(high, value)
-    recovery = f" and {words.tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""
+    recovery = f" and {tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""
     frame = pd.DataFrame({
         "model": law.curve.model, "method": law.curve.method, "tokens": float(law.curve.tokens), "ratio": ratios,
         "value": value, "low": low, "high": high, "scale": half / law.quantile, "df": law.df,

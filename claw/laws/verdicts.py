@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from claw import words
 from claw.errors import InputError
 from claw.laws import catalogue, curves, nonlinear, speed_law
 from claw.laws.forms import Form
 from claw.laws.points import Points
+from claw.words import tokens_text
 
 SUPPORTED, OPEN, CONTRADICTED = "supported", "not distinguishable", "contradicted"
 BIC_STRONG = 10.0
@@ -255,14 +255,10 @@ def _recovery(points: Points) -> Verdict:
     low, high = best["gain"] - 1.96 * error, best["gain"] + 1.96 * error
     bound = CLAIMED["recovery"]
     verdict = CONTRADICTED if low > bound else SUPPORTED if high >= bound else OPEN
-    more = (
-        ""
-        if verdict != OPEN
-        else f"; with at most {words.tokens_text(found['recovery_tokens'].max())} the bound was not reached"
-    )
+    more = "" if verdict != OPEN else f"; with at most {tokens_text(found['recovery_tokens'].max())} the bound was not reached"
     sentence = (
         f"That {claim} is {verdict}: the largest of {len(found)} improvements is {best['gain']:.1%} [{low:.1%}, {high:.1%}] ("
-        f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {words.tokens_text(best['recovery_tokens'])}), the median "
+        f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {tokens_text(best['recovery_tokens'])}), the median "
         f"{found['gain'].median():.1%}{more}."
     )
     return Verdict(

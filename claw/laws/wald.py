@@ -72,7 +72,7 @@ def ask(points: Points, question: Question, response: str, axis: str = "ratio") 
         return None
     target = found.target - eta + design @ theta
     sums = Clusters.of(design, target, found.groups, found.weights)
-    error = math.sqrt(clusters.bias_reduced(sums)[index, index])
+    error = math.sqrt(max(0.0, clusters.bias_reduced(sums)[index, index]))  # a perfect fit rounds to below zero
     df = float(clusters.satterthwaite(sums, np.eye(len(kept)))[index])
     codes = np.unique(found.groups, return_inverse=True)[1]
     reference = sm.WLS(target, design, weights=found.weights).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)

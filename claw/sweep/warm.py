@@ -146,7 +146,7 @@ def _fork_job(request: str, log: str, close: tuple[int, ...]) -> int:
         out = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        status = import_module("claw.sweep.execute").run(Path(request), parent=server, fork=True)
+        status = import_module("claw.sweep.execute").execute_job(Path(request), parent=server, fork=True)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -17,7 +17,7 @@ SQUARE = {"loss": Truth("competing", "quadratic", {"b": 0.4, "c": 1.5}, {"b": 0.
 
 @pytest.fixture(scope="module")
 def convex() -> laws.Points:
-    return laws.read(simulate.simulated_table(DESIGN, CONVEX))
+    return laws.read_points(simulate.simulated_table(DESIGN, CONVEX))
 
 
 def test_the_true_form_wins_out_of_sample_and_halves_the_originals_error(convex):
@@ -73,7 +73,7 @@ def verdict(points: laws.Points, claim: str) -> laws.Verdict:
 
 
 def test_a_quadratic_world_supports_the_claim_and_another_contradicts_it(convex):
-    assert verdict(laws.read(simulate.simulated_table(DESIGN, SQUARE)), "quadratic").verdict == "supported"
+    assert verdict(laws.read_points(simulate.simulated_table(DESIGN, SQUARE)), "quadratic").verdict == "supported"
     assert verdict(convex, "quadratic").verdict != "supported"
 
 
@@ -88,7 +88,7 @@ def test_a_verdict_quotes_the_numbers_it_rests_on(convex):
 def test_the_bound_on_recovery(gain, expected):
     rows = [("dense", 0.0, 0, 3.0), ("a", 0.5, 0, 10.0), ("a", 0.5, 1_000_000, 10.0 * (1 - gain))]
     frame = pd.DataFrame(rows, columns=["method", "ratio", "recovery_tokens", "loss"]).assign(model="m", seed=0)
-    found = verdicts.judge(laws.read(frame), {}, pd.DataFrame(columns=wald.COLUMNS))
+    found = verdicts.judge(laws.read_points(frame), {}, pd.DataFrame(columns=wald.COLUMNS))
     assert next(one for one in found if "55 %" in one.claim).verdict == expected
 
 
@@ -98,13 +98,13 @@ def test_the_figure_for_accuracy_kept(kept, expected):
         {"model": m, "method": "a", "ratio": 0.3, "accuracy": 0.6 * kept + 0.001 * i, "accuracy0": 0.6}
         for i, m in enumerate("xyz")
     ]
-    found = verdicts.judge(laws.read(pd.DataFrame(rows)), {}, pd.DataFrame(columns=wald.COLUMNS))
+    found = verdicts.judge(laws.read_points(pd.DataFrame(rows)), {}, pd.DataFrame(columns=wald.COLUMNS))
     assert next(one for one in found if "57%" in one.claim).verdict == expected
 
 
 def test_tests_are_corrected_together_and_find_what_is_there():
     truth = {"loss": Truth("cross", "unit-α×size", {"β": 1.2, "λ": -0.5, "γ": 0.3}, {"β": 0.02, "γ": 0.01}, 0.01)}
-    points = laws.read(
+    points = laws.read_points(
         simulate.simulated_table(Design(models=8, methods=("a",), ratios=(0.2, 0.5, 0.8), tokens=(0, 1e6)), truth)
     )
     found = wald.ask_all(points).set_index("name")

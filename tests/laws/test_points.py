@@ -51,7 +51,7 @@ def test_percentages_are_recognised():
     ],
 )
 def test_an_unusable_row_is_left_out_for_a_stated_reason(change, reason):
-    found = laws.read(table(**change))
+    found = laws.read_points(table(**change))
     assert list(found.excluded["reason"]) == [reason]
     assert reason in REASONS
 
@@ -59,11 +59,11 @@ def test_an_unusable_row_is_left_out_for_a_stated_reason(change, reason):
 def test_duplicates_and_conflicts_are_told_apart():
     frame = table(seed=0)
     again = pd.concat([frame, frame.iloc[[2]]])
-    assert list(laws.read(again).excluded["reason"]) == ["duplicate"]
+    assert list(laws.read_points(again).excluded["reason"]) == ["duplicate"]
     other = pd.concat([frame, frame.iloc[[2]].assign(loss=9.0)])
-    assert list(laws.read(other).excluded["reason"]) == ["conflict", "conflict"]
+    assert list(laws.read_points(other).excluded["reason"]) == ["conflict", "conflict"]
     replicates = pd.concat([table(), table().iloc[[2]].assign(loss=9.0)])
-    assert laws.read(replicates).excluded.empty  # without a seed column, equal keys are replicates
+    assert laws.read_points(replicates).excluded.empty  # without a seed column, equal keys are replicates
 
 
 @pytest.mark.parametrize("name", ["heldout", "context"])
@@ -84,13 +84,6 @@ def test_text_in_a_column_of_numbers_is_named():
         laws.fit(table(loss=[3.0, "high", 3.7, 4.4, 5.3]))
 
 
-def test_an_empty_cell_of_the_design_is_listed():
-    found = laws.read(table())
-    found.require(["m"], ["random"], [0.1, 0.3])
-    with pytest.raises(InputError, match=r"m × random × 0\.9"):
-        found.require(["m"], ["random"], [0.1, 0.9])
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -103,7 +96,7 @@ def test_an_empty_cell_of_the_design_is_listed():
 def test_rows_used_and_left_out_add_up(rows):
     frame = pd.DataFrame(rows, columns=["method", "ratio", "loss", "status"]).assign(model="m")
     try:
-        found = laws.read(frame)
+        found = laws.read_points(frame)
     except InputError:
         return
     assert len(found.rows) + (found.excluded["response"] == "all").sum() == len(frame)

@@ -30,7 +30,7 @@ def fitted(table) -> laws.Laws:
 
 def one(table, form, family="cross", response="loss", kinds=("bias-reduced", "clustered", "ordinary"), **options):
     law = catalogue.find_form(form, family)
-    found = gather(laws.read(table), law, response, **options)
+    found = gather(laws.read_points(table), law, response, **options)
     return pooled.fit_pooled(found, law, family, response, "ratio", ALL, kinds=kinds, draws=200)
 
 
@@ -63,7 +63,7 @@ def test_default_intervals_cover_where_ordinary_ones_do_not():
     kinds = ("bias-reduced", "clustered", "ordinary")
     design = Design(models=6, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 5e6))
     law = catalogue.find_form("unit-α", "cross")
-    found = gather(laws.read(simulate.simulated_table(design, truth)), law, "loss")
+    found = gather(laws.read_points(simulate.simulated_table(design, truth)), law, "loss")
     hits, estimates = {kind: [] for kind in kinds}, []
     for _ in range(250):
         y = simulate.draw(found.rows, truth["loss"], "loss", rng)
@@ -87,7 +87,7 @@ def gather_like(found, y):
 def test_clustered_covariance_is_that_of_statsmodels(table):
     import statsmodels.formula.api as smf
 
-    found = gather(laws.read(table), catalogue.find_form("original", "cross"), "loss")
+    found = gather(laws.read_points(table), catalogue.find_form("original", "cross"), "loss")
     design = catalogue.find_form("original", "cross").design(found.covariates)
     frame = pd.DataFrame(design, columns=["l", "x", "d"]).assign(y=found.target, model=found.groups)
     codes = pd.factorize(frame["model"])[0]
@@ -149,7 +149,7 @@ def test_trap_1_competing_forms_share_one_response():
 
 
 def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
-    found = diagnostics.sensitivity(laws.read(table), form="anchored").set_index(["choice", "parameter"])["estimate"]
+    found = diagnostics.sensitivity(laws.read_points(table), form="anchored").set_index(["choice", "parameter"])["estimate"]
     millions, tokens = found["as reported (D in millions)", "γ"], found["D in tokens", "γ"]
     assert millions == pytest.approx(one(table, "anchored").coefficients[1])
     assert abs(tokens - millions) > 0.01
@@ -157,9 +157,9 @@ def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
 
 
 def test_trap_3_alpha_rests_on_as_many_numbers_as_there_are_models(table):
-    found = diagnostics.diagnose(laws.read(table), catalogue.find_form("original", "cross"), "loss").parameters.set_index(
-        "parameter"
-    )
+    found = diagnostics.diagnose(
+        laws.read_points(table), catalogue.find_form("original", "cross"), "loss"
+    ).parameters.set_index("parameter")
     assert found.loc["α", "rests on"] == "5 models, one value each"
     assert found.loc["α", "values"] == 5
     two = table[table["model"].isin(["model-0"])]
@@ -182,7 +182,7 @@ def test_trap_6_mean_and_median_and_the_jacobian(table, fitted):
     median, mean = (fitted.predict([0.9], "model-0", "a", law="anchored", statistic=s)["mean"][0] for s in ("median", "mean"))
     assert mean > median
     law, sample = catalogue.find_form("unit-α", "cross"), None
-    sample = gather(laws.read(table), law, "loss")
+    sample = gather(laws.read_points(table), law, "loss")
     fit = one(table, "unit-α")
     sigma = math.sqrt(np.mean((sample.target - law.eta(sample.covariates, fit.coefficients)) ** 2))
     density = stats.lognorm.logpdf(sample.y, sigma, scale=np.exp(law.eta(sample.covariates, fit.coefficients)))
@@ -209,7 +209,7 @@ def test_trap_7_accuracy_has_a_floor_weights_and_a_logit_beside_the_line(table, 
 
 
 def test_trap_8_the_collapse_is_left_out_on_request(table):
-    found = diagnostics.sensitivity(laws.read(table)).groupby("choice")["n"].max()
+    found = diagnostics.sensitivity(laws.read_points(table)).groupby("choice")["n"].max()
     assert found["without r > 0.7"] == round(found["as reported (D in millions)"] * 4 / 5)
 
 
@@ -275,7 +275,7 @@ def test_robust_fits_resist_a_wild_run():
     clean = simulate.simulated_table(SMALL, {"loss": Truth("competing", "power-of-r", {"a": 1.5, "b": 1.5}, {}, 0.01)})
     spoiled = clean.copy()
     spoiled.loc[(clean["model"] == "model-0") & (clean["ratio"] == 0.5) & (clean["method"] == "a"), "loss"] *= 3
-    found = diagnostics.robustness(laws.read(spoiled)).set_index(["form", "parameter"]).loc["power-of-r"]
+    found = diagnostics.robustness(laws.read_points(spoiled)).set_index(["form", "parameter"]).loc["power-of-r"]
     assert abs(found.loc["b", "Huber"] - 1.5) < abs(found.loc["b", "least squares"] - 1.5) / 2
 
 

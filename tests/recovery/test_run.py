@@ -1,7 +1,6 @@
 """Recovery: every recipe trains, budgets are fair end points of one run, a killed run ends in the same weights."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -156,19 +155,20 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from conftest import byte_tokenizer, tiny_model
-from claw import data, models
+from claw.models.load import weights_hash
 from claw.recovery import run
 from claw.specs.experiment import Recovery
-blocks = data.blocks(byte_tokenizer(), {text!r}, length=64, count=96, purpose="recovery")
+from claw.texts.token_blocks import blocks as token_blocks
+blocks = token_blocks(byte_tokenizer(), {text!r}, length=64, count=96, purpose="recovery")
 recoveries = [Recovery(recipe="full", tokens=t, length=64, batch=2, learning_rate=3e-3) for t in (3000, 6000)]
-for model, report in run.milestones(tiny_model("llama", dtype=torch.bfloat16), blocks, recoveries, folder={folder!r}, seconds=0):
-    print(models.weights_hash(model), report.steps, len(report.moments), flush=True)
+for model, report in run.recover_milestones(tiny_model("llama", dtype=torch.bfloat16), blocks, recoveries, folder={folder!r}, seconds=0):
+    print(weights_hash(model), report.steps, len(report.moments), flush=True)
 """
 
 
 def test_a_killed_run_ends_in_the_same_weights(train_text, tmp_path):
     def start(folder):
-        script = SCRIPT.format(tests=os.path.dirname(__file__), text=train_text, folder=str(tmp_path / folder))
+        script = SCRIPT.format(tests=str(Path(__file__).parents[1]), text=train_text, folder=str(tmp_path / folder))
         return subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

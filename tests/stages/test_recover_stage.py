@@ -95,7 +95,7 @@ def test_speed_is_recorded_and_said(compressed, tmp_path, folder_model):
     assert [r["checksum"] for r in speed.time_checkpoints(asked)] == [r["checksum"] for r in found]
     frame = speed.timing_frame(found)
     assert len(frame) == 4 and (frame["ideal"] > 1).all()
-    assert speed.verdicts(found).count("dense") == 4
+    assert speed.timing_sentences(found).count("dense") == 4
     row = records.from_records(found).iloc[0]
     assert row["speedup_decode_low"] <= row["speedup_decode"] <= row["speedup_decode_high"] and row["ideal_prefill"] > 1
     with pytest.raises(InputError, match="dense model"):
