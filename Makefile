@@ -30,10 +30,8 @@ demo: $(VENV)/.installed  ## fetch SmolLM2-135M, compress it, measure it, fit it
 	@$(BIN)/claw fetch smollm2-135m wikipedia-train wikipedia-heldout tasks
 	@$(BIN)/claw run params/quickstart.yaml
 
-test: $(VENV)/.installed-test  ## run all tests
+test: lint  ## run style, types and all tests
 	@$(BIN)/claw fetch smollm2-135m wikipedia-train wikipedia-heldout tasks
-	@$(BIN)/python -m ruff check .
-	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 browser-test: $(VENV)/.installed-test  ## open the notebooks and pages in Chromium, click and look (needs Chromium; minutes)
@@ -57,8 +55,8 @@ figures: $(VENV)/.installed  ## draw the figures and tables of results/reference
 findings: $(VENV)/.installed  ## write laws, verdicts and advice of results/reference.csv beside it
 	@$(BIN)/claw findings results/reference.csv --study params/reference.yaml
 
-lint: $(VENV)/.installed-test  ## check style without changing anything
-	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
+lint: $(VENV)/.installed-test  ## check style and types without changing anything
+	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy
 
 format: $(VENV)/.installed-test  ## bring code and notebooks into shape
 	@$(BIN)/python -m ruff format . && $(BIN)/python -m ruff check --fix .

@@ -1,11 +1,36 @@
-"""Files that are whole or not there: written beside their final name, flushed and renamed; and their hashes."""
+"""Files that are whole or not there: written beside their final name and renamed; and short hashes of what they hold."""
 
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from claw.errors import InputError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A scratch path beside `path`: what the block leaves there, a file or a folder, becomes `path`; after an error nothing does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder) / path.name
+        yield scratch
+        scratch.replace(path)
+
+
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made by `make(scratch)` if it is not there yet: one process makes it while others wait, and it appears whole."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with whole(path) as scratch:
+                    make(scratch)
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,3 +58,11 @@ def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(*parts: str | bytes) -> str:
+    """First 16 hex digits of the sha256 of these texts, one after the other."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part.encode() if isinstance(part, str) else part)
+    return hashed.hexdigest()[:16]

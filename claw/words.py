@@ -1,6 +1,8 @@
 """Numbers, quantities and tables in words: for a terminal, a notebook or a page."""
 
+import html
 import math
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -41,3 +43,21 @@ def markdown(frame: pd.DataFrame) -> str:
     cells = frame.astype(object).where(frame.notna(), "–").astype(str)
     rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(map(str, frame.columns)), *cells.to_numpy()]]
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * frame.shape[1], *rows[1:]])
+
+
+def plural(count: int, noun: str, several: str = "") -> str:
+    """1 model, 2 models; `several` where the plural is irregular."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+class Html(str):
+    """Text that is HTML already, so `html_table` does not escape it."""
+
+
+def html_table(rows: Iterable[Sequence[object]], head: Sequence[object] = ()) -> Html:
+    """A small HTML table for a notebook. Cells are escaped unless they are `Html`; the first cell of each row is its name."""
+    text = lambda cell: cell if isinstance(cell, Html) else html.escape(str(cell))
+    lines = [f"<tr>{''.join(f'<th>{text(cell)}</th>' for cell in head)}</tr>"] if head else []
+    for name, *cells in rows:
+        lines.append(f"<tr><th>{text(name)}</th>{''.join(f'<td>{text(cell)}</td>' for cell in cells)}</tr>")
+    return Html(f"<table>{''.join(lines)}</table>")

@@ -31,10 +31,7 @@ def _polynomial(name: str, formula: str, degree: int) -> Form:
     return Form(name, formula, ("a", "b", "c", "d")[: degree + 1], columns=columns, powers=powers, needs=())
 
 
-CURVE = (
-    _polynomial("linear", "y(r) = a + b r", 1),
-    _polynomial("quadratic", "y(r) = a + b r + c r²", 2),
-)
+CURVE = (_polynomial("linear", "y(r) = a + b r", 1), _polynomial("quadratic", "y(r) = a + b r + c r²", 2))
 """Laws of one curve: one model, one method, one recovery budget."""
 
 CROSS = (

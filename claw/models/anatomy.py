@@ -269,3 +269,8 @@ def _unsupported(model: nn.Module, why: str) -> InputError:
         f"{type(model).__name__} cannot be taken apart: {why}. Supported are {SUPPORTED}: a backbone `model` with "
         f"embed_tokens, layers, norm; per layer self_attn with {', '.join(ATTENTION)} and mlp with {', '.join(FEED_FORWARD)}."
     )
+
+
+def norm_epsilon(norm: nn.Module) -> float:
+    """The ε of an RMSNorm module, whatever the architecture calls it."""
+    return float(next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)))

@@ -1,7 +1,6 @@
 """Run a decoder one block at a time, as calibration, gradients, SliceGPT and regression do."""
 
 import torch
-from torch import nn
 
 from claw.models.anatomy import Anatomy, Layer
 
@@ -58,8 +57,3 @@ def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict) -> torch.Tens
 def unit_rms(x: torch.Tensor, epsilon: float) -> torch.Tensor:
     """x / √(mean x² + ε) over the last axis: RMSNorm without its gain."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
-
-
-def norm_epsilon(norm: nn.Module) -> float:
-    """The ε of an RMSNorm module, whatever the architecture calls it."""
-    return float(next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)))

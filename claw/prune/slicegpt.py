@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery
-from claw.prune.blockwise import first_inputs, norm_epsilon, run_block, token_batches, unit_rms
+from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 

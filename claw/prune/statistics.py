@@ -35,11 +35,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.project import cache
-from claw.prune.blockwise import first_inputs, norm_epsilon, run_block, token_batches, unit_rms
+from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
 from claw.texts.token_blocks import Blocks
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))

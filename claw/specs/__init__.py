@@ -1,6 +1,6 @@
 """What a user may ask for, as strict types: experiments, studies, the parameters of each notebook. No torch here."""
 
-from claw.specs.notebooks import (
+from claw.specs.notebooks import (  # fmt: skip
     CompressParameters,
     EvaluateParameters,
     ExplorerParameters,
@@ -12,7 +12,7 @@ from claw.specs.notebooks import (
     SpeedParameters,
     TourParameters,
     from_notebook,
-)  # fmt: skip
+)
 
 __all__ = [
     "CompressParameters", "EvaluateParameters", "ExplorerParameters", "GuideParameters", "LawsParameters", "OverviewParameters",

@@ -87,9 +87,7 @@ def test_a_block_that_computes_something_else_is_left_to_the_stock_forward(model
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "length of the longest"),
-    ],
+    [({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "length of the longest")],
 )
 def test_known_obstacles_are_named(changes, reason):
     decoder, why = build_decoder(tiny_model("llama", **changes))

@@ -115,11 +115,7 @@ def test_a_beginning_of_text_token_starts_every_block(train_text):
 
 @pytest.mark.parametrize(
     "name, words",
-    [
-        ("wikipedia-trian", "did you mean 'wikipedia-train'"),
-        ("no/such.txt", "no file"),
-        ("hub:x", "hub:ORG/NAME:CONFIG:SPLIT"),
-    ],
+    [("wikipedia-trian", "did you mean 'wikipedia-train'"), ("no/such.txt", "no file"), ("hub:x", "hub:ORG/NAME:CONFIG:SPLIT")],
 )
 def test_unknown_corpora_are_explained(name, words):
     with pytest.raises(InputError, match=words):
