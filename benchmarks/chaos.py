@@ -85,7 +85,7 @@ class Chaos:
                 words, parent = " ".join(process.cmdline()), process.ppid()
             except psutil.Error:
                 continue
-            if "claw.sweep.warm" in words:
+            if "claw.sweep.fork_server" in words:
                 role = {"server": "papermill", "papermill": "kernel"}.get(roles.get(parent, ""), "server")
             elif " claw run" in words:
                 role = "driver"

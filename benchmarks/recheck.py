@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from claw.stages import recording
+from claw.stages import checkpoints
 
 SHARED = ("archives", "corpora", "datasets", "models", "tasks")  # downloads; everything else is computed again
 SAME = 0.05  # of a standard error: what other threads and machines may change in bf16
@@ -109,14 +109,14 @@ def remake(record: dict, folder: Path) -> dict:
     same = {name: compression[name] for name in ("model", "method", "ratio_of", "seed")}
     asked = CompressParameters(**shared, **calibration, **same, ratios=(compression["ratio"],))
     model, tokenizer = load.load(asked.model, dtype=asked.dtype)
-    found = compress.compress_curve(asked, model, tokenizer, compress.statistics_for_curve(asked.curve, model, tokenizer))
+    results = compress.compress_curve(asked, model, tokenizer)
     if recovery:
         del model
         (point,) = asked.curve.experiments
         given = {**recovery, "tokens": (recovery["tokens"],)}
-        series = RecoverParameters(**shared, **given, checkpoints=(str(recording.checkpoint_folder(folder, point)),))
-        found = recovery_stage.recover_checkpoints(series)
-    again = next(r for r in found if r["stage"] == "loss" and r["experiment"] == record["experiment"])
+        series = RecoverParameters(**shared, **given, checkpoints=(str(checkpoints.checkpoint_folder(folder, point)),))
+        results = recovery_stage.recover_checkpoints(series)
+    again = next(r for r in results if r["stage"] == "loss" and r["experiment"] == record["experiment"])
     assert records.checksum(again) == again["checksum"]
     return again
 

@@ -26,14 +26,14 @@ from claw.sweep import cluster, plan, run_jobs, status, study_run
 
 ONE = """
 import json, sys
-from claw import models, stages
+import claw
+from claw import stages
 from claw.specs.notebooks import CompressParameters
 asked = CompressParameters.model_validate_json(sys.argv[1])
-model, tokenizer = models.load(asked.model, dtype=asked.dtype)
-stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
+stages.compress_curve(asked, *claw.load(asked.model, dtype=asked.dtype))
 """
 METHODS = ("random", "magnitude", "wanda-sp+ridge", "flap+ridge")
-COMPUTE = ("claw.load(", "statistics_for_curve", "stages.compress(", "recover_checkpoints(", "evaluate_checkpoints(")
+COMPUTE = ("claw.load(", "compress_curve(", "recover_checkpoints(", "evaluate_checkpoints(")
 
 
 def made(project: Path, name: str, **changes) -> plan.Plan:

@@ -5,6 +5,8 @@ import signal
 import threading
 import time
 import traceback
+from types import SimpleNamespace
+from typing import Any
 
 
 def watch_parent(parent: int) -> None:
@@ -19,11 +21,14 @@ def watch_parent(parent: int) -> None:
 
 
 class ForkedKernel:
-    """A kernel that is a copy of this process: forked at once, while there is one thread, and told later where to listen."""
+    """A kernel that is a copy of this process: forked at once, while there is one thread, and told later where to listen.
+
+    It answers jupyter_client as the `subprocess.Popen` of a kernel does.
+    """
 
     stdin = stdout = stderr = None
 
-    def __init__(self):
+    def __init__(self) -> None:
         parent, (read, self._tell) = os.getpid(), os.pipe()
         self.returncode: int | None = None
         self.pid = os.fork()
@@ -36,8 +41,6 @@ class ForkedKernel:
             if connection:
                 from ipykernel.kernelapp import IPKernelApp
 
-                from claw.sweep.forked_kernel import watch_parent
-
                 watch_parent(parent)
                 os.environ["JPY_PARENT_PID"] = str(parent)
                 IPKernelApp.launch_instance(argv=["-f", connection])
@@ -46,6 +49,23 @@ class ForkedKernel:
         finally:
             os._exit(0)
 
+    def serve_next(self) -> None:
+        """Let the next notebook of this process run in this kernel."""
+        from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+        kernel: Any = self
+
+        class Forked(LocalProvisioner):
+            async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+                manager: Any = self.parent
+                kernel.listen(manager.connection_file)
+                self.process, self.pid = kernel, kernel.pid
+                return self.connection_info
+
+        factory: Any = KernelProvisionerFactory.instance()
+        factory.provisioners["forked"] = SimpleNamespace(name="forked", value="", load=lambda: Forked)
+        factory.default_provisioner_name = "forked"
+
     def listen(self, connection_file: str) -> None:
         """Let the kernel begin."""
         os.write(self._tell, connection_file.encode())
@@ -53,16 +73,16 @@ class ForkedKernel:
 
     def poll(self) -> int | None:
         """Exit status, or None while it runs."""
-        if self.returncode is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        return self.returncode if self.returncode is not None else self._reap(os.WNOHANG)
 
-    def wait(self) -> int:
+    def wait(self) -> int | None:
         """Exit status, when it ended."""
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode if self.returncode is not None else self._reap(0)
+
+    def _reap(self, options: int) -> int | None:
+        ended, status = os.waitpid(self.pid, options)
+        if ended:
+            self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def send_signal(self, number: int) -> None:

@@ -1,5 +1,9 @@
 """Locks of the operating system on files: they end with the process that holds them, however it ends, and need no clock.
 
+filelock and portalocker offer less than a sweep needs: a file that tells those who wait, and `claw status`, who holds it;
+shared locks; a file that goes with its job although others wait for it, so that none is left stale; no trouble on file systems
+without locks. With either of them, all that is below but `_try` would have to be written on top.
+
 - a run's folder belongs to one `claw run` (`whole_run`);
 - a job's mark in `running/` is held by the process that executes it, so a mark that is free is stale (`mark`, `marks`);
 - speed is timed alone on a machine: `room` lets any number of other jobs in together, or one timing job alone.
@@ -21,10 +25,10 @@ from claw.errors import InputError
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 
 
-def _try(file: BinaryIO, how: int) -> bool:
-    """Whether the lock was got; without waiting. A file system without locks gives every lock."""
+def _try(file: BinaryIO, kind: int) -> bool:
+    """Whether the lock was granted, without waiting. A file system without locks grants every lock."""
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return True
@@ -47,11 +51,11 @@ def _open(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def hold(path: Path, *, shared: bool = False, waiting: Callable[[str], None] = lambda who: None) -> Iterator[BinaryIO]:
-    """Hold the lock `path`, waiting for it as long as it takes; `waiting` is called while it waits, with who has it."""
+    """Hold the lock `path`, waiting for it as long as it takes; meanwhile `waiting` is called with who holds it."""
     while True:
         with _open(path) as file:
             while not _try(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                waiting(_said(path))
+                waiting(_holder(path))
                 time.sleep(0.2)
             if _is_at(file, path):
                 yield file
@@ -75,7 +79,7 @@ def is_free(path: Path) -> bool:
         return False
 
 
-def _said(path: Path) -> str:
+def _holder(path: Path) -> str:
     with contextlib.suppress(OSError):
         return path.read_text(errors="replace").strip()
     return ""
@@ -88,15 +92,10 @@ def _sign(file: BinaryIO, text: str) -> None:
     file.flush()
 
 
-def of_run(folder: Path) -> Path:
-    """The lock of a run's folder."""
-    return folder / ".lock"
-
-
 @contextlib.contextmanager
 def whole_run(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """Be the only `claw run` in `folder`; a second one waits for the first to end."""
-    with hold(of_run(folder), waiting=waiting) as file:
+    with hold(folder / ".lock", waiting=waiting) as file:
         _sign(file, f"process {os.getpid()} on {platform.node()}")
         yield
 
@@ -120,19 +119,19 @@ def mark(folder: Path, job: str, about: dict[str, Any], patience: float = 30.0) 
 
 def marks(folder: Path) -> dict[str, dict[str, Any]]:
     """What is running in a run's folder now: job id to what its mark says. Marks that nobody holds are left out."""
-    found = {}
+    running = {}
     for path in sorted((folder / "running").glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
             if not is_free(path):
-                found[path.stem] = json.loads(path.read_text())
-    return found
+                running[path.stem] = json.loads(path.read_text())
+    return running
 
 
 @contextlib.contextmanager
 def room(folder: Path, *, alone: bool) -> Iterator[None]:
     """Share this machine with other jobs, or have it `alone`; `folder` holds the locks of all machines.
 
-    Who wants to be alone closes the gate first, so that those inside leave and nobody new enters.
+    A job that wants to be alone closes the gate first, so that those inside leave and nobody new enters.
     """
     gate, inside = folder / f"{platform.node()}.gate", folder / f"{platform.node()}.inside"
     with contextlib.ExitStack() as stack:

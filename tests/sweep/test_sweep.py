@@ -13,7 +13,7 @@ import pytest
 from claw import records
 from claw.errors import InputError
 from claw.specs import study as studies
-from claw.sweep import plan, run_jobs, status, study_run
+from claw.sweep import plan, processes, run_jobs, status, study_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,18 +84,12 @@ def test_a_study_is_checked_before_any_work(study, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-class Sleeper(run_jobs.Fresh):
-    """A job's process that executes this code instead of a notebook."""
-
-    def __init__(self, code):
-        self._process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-
-
 def sleeping_job(folder, monkeypatch, seconds):
     """A job whose process only sleeps, beside a child that sleeps too."""
-    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
-    monkeypatch.setattr(run_jobs, "start", lambda request, log, **machine: Sleeper(code))
-    return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
+    child = f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})'])"
+    command = [sys.executable, "-c", f"import subprocess, sys, time; {child}; time.sleep({seconds})"]
+    monkeypatch.setattr(processes, "start", lambda request, log, **machine: processes.FreshJob(command))
+    return plan.Job(notebook="10_compress", title="sleeper", parameters={}, makes=("x.compress.json",))
 
 
 def test_a_job_over_its_time_limit_is_killed_with_its_children(tmp_path, monkeypatch):
@@ -112,11 +106,11 @@ def test_a_job_that_ends_without_its_records_is_a_failure_with_its_log(tmp_path,
 
 
 def asleep(words):
-    found = []
+    sleepers = []
     for process in psutil.process_iter(["cmdline", "status"]):
         if words in " ".join(process.info["cmdline"] or ()) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+            sleepers.append(process)
+    return sleepers
 
 
 def claw_run(path, cwd):

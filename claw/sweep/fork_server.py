@@ -1,4 +1,4 @@
-"""A process that has imported everything once and forks a copy of itself for each job: `python -m claw.sweep.warm`.
+"""A process that has imported everything once and forks a copy of itself for each job.
 
 Importing papermill, torch and transformers takes seconds, which is most of the time of a small job. A copy has them at once:
 it executes the notebook, and the notebook's kernel is a copy of that copy.
@@ -8,6 +8,8 @@ Notable choices:
   `ended STATUS`. When standard input ends, whoever asked is gone, and the job is killed.
 - Job and kernel are one process group, so that one signal ends both.
 - Nothing is computed before the fork: no thread pool, no GPU context is ever copied.
+- papermill's engines decide how cells are executed, not in which process: with any of them, every notebook waits for a kernel
+  that imports everything anew. So papermill runs as it is, in a kernel that is there already (`claw.sweep.forked_kernel`).
 """
 
 import contextlib
@@ -15,87 +17,12 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import IO
 
-MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures", "peft")
-
-
-class Server:
-    """The process that forks jobs, seen from who wants them run; started when first needed, and again after it died."""
-
-    def __init__(self, environment: dict[str, str], folder: str):
-        self.environment, self.folder = environment, folder
-        self._process: subprocess.Popen | None = None
-
-    def start(self, request: Path, log: IO) -> "ForkedJob":
-        """Fork a job; raises OSError when the server could not be started."""
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "claw.sweep.warm", *MODULES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True, env=self.environment, cwd=self.folder, bufsize=0,
-            )  # fmt: skip
-        message = json.dumps({"request": str(request), "log": log.name}).encode() + b"\n"
-        try:
-            self._process.stdin.write(message)
-        except BrokenPipeError:  # it died while it was idle
-            self._process.wait()
-            return self.start(request, log)
-        return ForkedJob(self._process)
-
-    def close(self) -> None:
-        """End the server, and its job with it."""
-        if self._process is not None:
-            self._process.stdin.close()
-            self._process.wait()
-            self._process.stdout.close()
-            self._process = None
-
-    __del__ = close
-
-
-class ForkedJob:
-    """A job of a server."""
-
-    def __init__(self, server: subprocess.Popen):
-        self._server, self._said = server, b""
-        self.pid: int | None = None
-        self.status: int | None = None
-
-    def wait(self, seconds: float) -> int | None:
-        """Exit status of the job, or None when it still runs after `seconds`."""
-        while self.status is None and select.select([self._server.stdout], [], [], seconds)[0]:
-            said = os.read(self._server.stdout.fileno(), 4096)
-            if not said:  # the server is gone, and its job with it
-                self.status = -signal.SIGKILL
-                self._server.wait()
-            *lines, self._said = (self._said + said).split(b"\n")
-            for word, number in (line.split() for line in lines):
-                if word == b"started":
-                    self.pid = int(number)
-                else:
-                    self.status = int(number)
-        return self.status
-
-    def kill(self) -> None:
-        """Kill what is left of the job, its kernel included; a server that is still importing goes with it."""
-        if self.pid is None:
-            self._server.kill()
-            self._server.wait()
-            return
-        kill_group(self.pid)
-        while self.wait(1.0) is None:
-            pass
-
-
-def kill_group(leader: int) -> None:
-    """Kill every process of a group; one that is gone already is no error."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+from claw.sweep.processes import kill_group
 
 
 def serve(requests: int, replies: int) -> None:
