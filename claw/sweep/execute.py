@@ -60,16 +60,16 @@ def execute_job(request: Path, parent: int | None = None, *, fork: bool = False)
             except PapermillExecutionError as error:
                 print(f"{error.ename}: {error.evalue}", file=sys.stderr)
                 return INPUT_ERROR if error.ename.endswith("InputError") else 1
+            return 0
     except InputError as error:
-        print(f"InputError: {error}", file=sys.stderr)
-        return INPUT_ERROR
+        problem = str(error)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         advice = "Free disk space or correct the permissions and run again; what was recorded is kept."
-        print(f"InputError: the notebook could not be written: {error}. {advice}", file=sys.stderr)
-        return INPUT_ERROR
-    return 0
+        problem = f"the notebook could not be written: {error}. {advice}"
+    print(f"InputError: {problem}", file=sys.stderr)
+    return INPUT_ERROR
 
 
 if __name__ == "__main__":

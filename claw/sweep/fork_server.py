@@ -5,17 +5,18 @@ it executes the notebook, and the notebook's kernel is a copy of that copy.
 
 Notable choices:
 - One job at a time. A line on standard input names the job's request and its log; the answers are `started PID` and
-  `ended STATUS`. When standard input ends, whoever asked is gone, and the job is killed.
+  `ended STATUS`. When whoever asked is gone, the job is killed.
 - Job and kernel are one process group, so that one signal ends both.
 - Nothing is computed before the fork: no thread pool, no GPU context is ever copied.
 - papermill's engines decide how cells are executed, not in which process: with any of them, every notebook waits for a kernel
   that imports everything anew. So papermill runs as it is, in a kernel that is there already (`claw.sweep.forked_kernel`).
+- multiprocessing's fork server cannot be started from a Dask worker, which is a daemonic process, and has one environment for
+  all that it forks.
 """
 
 import contextlib
 import json
 import os
-import select
 import signal
 import sys
 import traceback
@@ -25,37 +26,21 @@ from pathlib import Path
 from claw.sweep.processes import kill_group
 
 
-def serve(requests: int, replies: int) -> None:
-    """Fork the job of each line until the input ends."""
-    waiting, child = b"", 0
-    ended, wake = os.pipe()  # readable when a child ended
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    while True:
-        ready = select.select([requests, ended], [], [])[0]
-        if ended in ready:
-            os.read(ended, 4096)
-        if requests in ready:
-            said = os.read(requests, 65536)
-            if not said:
-                if child:
-                    kill_group(child)
-                return
-            waiting += said
-        if not child and b"\n" in waiting:
-            line, _, waiting = waiting.partition(b"\n")
-            child = _fork_job(**json.loads(line), close=(requests, replies, ended, wake))
-            os.write(replies, b"started %d\n" % child)
-        if child:
-            gone, status = os.waitpid(child, os.WNOHANG)
-            if gone:
-                kill_group(child)  # its kernel, when the job was killed alone
-                child = 0
-                os.write(replies, b"ended %d\n" % os.waitstatus_to_exitcode(status))
+def serve(parent: int, replies: int) -> None:
+    """Fork the job of each line of the standard input, until the input ends or the process `parent` does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # what is blocked can be waited for
+    for line in sys.stdin:
+        child = _fork_job(**json.loads(line), replies=replies)
+        os.write(replies, b"started %d\n" % child)
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and os.getppid() == parent:
+            signal.sigtimedwait({signal.SIGCHLD}, 0.2)
+        kill_group(child)  # with its kernel, which may outlive it
+        if not ended[0]:
+            return
+        os.write(replies, b"ended %d\n" % os.waitstatus_to_exitcode(ended[1]))
 
 
-def _fork_job(request: str, log: str, close: tuple[int, ...]) -> int:
+def _fork_job(request: str, log: str, replies: int) -> int:
     """Process id, and group, of a copy of this process that executes the job."""
     server = os.getpid()
     child = os.fork()
@@ -65,11 +50,10 @@ def _fork_job(request: str, log: str, close: tuple[int, ...]) -> int:
         return child
     status = 1
     try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.setpgid(0, 0)
-        for descriptor in close:
-            os.close(descriptor)
+        os.close(replies)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         out = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -95,7 +79,7 @@ def main() -> None:
     from claw import provenance
 
     provenance.code_hash()  # of the code as it was imported
-    serve(0, replies)
+    serve(parent, replies)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """A notebook kernel that is a copy of the process that asks for it, and the watcher that ends both with their parent."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 import traceback
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 
 def watch_parent(parent: int) -> None:
@@ -20,7 +23,7 @@ def watch_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class ForkedKernel:
+class ForkedKernel(psutil.Process):
     """A kernel that is a copy of this process: forked at once, while there is one thread, and told later where to listen.
 
     It answers jupyter_client as the `subprocess.Popen` of a kernel does.
@@ -29,12 +32,15 @@ class ForkedKernel:
     stdin = stdout = stderr = None
 
     def __init__(self) -> None:
-        parent, (read, self._tell) = os.getpid(), os.pipe()
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid:
-            os.close(read)
-            return
+        read, self._tell = os.pipe()
+        parent, child = os.getpid(), os.fork()
+        if not child:
+            self._run(read, parent)
+        os.close(read)
+        super().__init__(child)
+
+    def _run(self, read: int, parent: int) -> NoReturn:
+        """In the copy: be a kernel, as soon as it is said where."""
         try:
             os.close(self._tell)
             connection = os.read(read, 4096).decode()
@@ -58,7 +64,8 @@ class ForkedKernel:
         class Forked(LocalProvisioner):
             async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
                 manager: Any = self.parent
-                kernel.listen(manager.connection_file)
+                os.write(kernel._tell, manager.connection_file.encode())
+                os.close(kernel._tell)
                 self.process, self.pid = kernel, kernel.pid
                 return self.connection_info
 
@@ -66,26 +73,13 @@ class ForkedKernel:
         factory.provisioners["forked"] = SimpleNamespace(name="forked", value="", load=lambda: Forked)
         factory.default_provisioner_name = "forked"
 
-    def listen(self, connection_file: str) -> None:
-        """Let the kernel begin."""
-        os.write(self._tell, connection_file.encode())
-        os.close(self._tell)
-
     def poll(self) -> int | None:
         """Exit status, or None while it runs."""
-        return self.returncode if self.returncode is not None else self._reap(os.WNOHANG)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            return self.wait(0)
+        return None
 
-    def wait(self) -> int | None:
-        """Exit status, when it ended."""
-        return self.returncode if self.returncode is not None else self._reap(0)
-
-    def _reap(self, options: int) -> int | None:
-        ended, status = os.waitpid(self.pid, options)
-        if ended:
-            self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, sig: int) -> None:
         """Signal the kernel alone; its group is the job's."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            super().send_signal(sig)

@@ -12,6 +12,7 @@ without locks. With either of them, all that is below but `_try` would have to b
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -94,8 +95,8 @@ def _sign(file: BinaryIO, text: str) -> None:
 
 @contextlib.contextmanager
 def whole_run(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Be the only `claw run` in `folder`; a second one waits for the first to end."""
-    with hold(folder / ".lock", waiting=waiting) as file:
+    """Be the only `claw run` in `folder`; a second one waits for the first to end, after one call of `waiting` with who that is."""
+    with hold(folder / ".lock", waiting=functools.cache(waiting)) as file:
         _sign(file, f"process {os.getpid()} on {platform.node()}")
         yield
 

@@ -59,10 +59,6 @@ class Plan:
     wanted: tuple[str, ...]  # every record the study needs
     done: frozenset[str]  # those that are there
 
-    @property
-    def missing(self) -> int:
-        return len(self.wanted) - len(self.done)
-
 
 def folder_of(study: Study) -> Path:
     """Folder of a study's run, below `runs` of the project; InputError where a link leads it elsewhere."""

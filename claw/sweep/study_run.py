@@ -88,7 +88,8 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
     check_study(study)
     if not (workers or scheduler):
         machine.check_resources(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
-    with locks.whole_run(folder, _Patience(study.name)):
+    another, patience = f"Another claw run works on {study.name}", "Waiting until it ends; then this one does what is left."
+    with locks.whole_run(folder, lambda who: print(f"{another} ({who}). {patience}")):
         for sentence in origin.check_origin(study, folder):
             print(sentence)
         plan = make(study, folder)
@@ -105,18 +106,6 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
-
-
-class _Patience:
-    """Says once that another run of the study has to end first."""
-
-    def __init__(self, name: str):
-        self.name, self.said = name, False
-
-    def __call__(self, who: str) -> None:
-        if not self.said:
-            print(f"Another claw run works on {self.name} ({who}). Waiting until it ends; then this one does what is left.")
-        self.said = True
 
 
 class Unneeded:
