@@ -13,7 +13,7 @@ from claw.prune import compress
 from claw.prune.compression_report import CompressionReport
 from claw.prune.statistics import Statistics, calibrate
 from claw.specs import methods
-from claw.specs.experiment import Calibration, Compression, Curve, Experiment
+from claw.specs.experiment import Calibration, Compression, Experiment
 from claw.specs.notebooks import CompressParameters
 from claw.stages import checkpoints
 from claw.stages.measure import heldout_blocks, measure_loss, recorded
@@ -27,14 +27,6 @@ def check_compress(asked: CompressParameters) -> None:
     token_blocks.check_disjoint(asked.calibration, asked.heldout)
     if methods.needs_statistics(asked.method):
         token_blocks.check_purpose(asked.calibration, "calibration")
-
-
-def check_reachable(curve: Curve, model: nn.Module) -> None:
-    """Raise InputError for a ratio that this model cannot reach."""
-    shape = anatomy(model).shape
-    for compression in curve.compressions:
-        if compression.method != methods.DENSE:
-            compress.target_shape(shape, compression.method, compression.ratio, compression.ratio_of)
 
 
 def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:
@@ -51,8 +43,10 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
     a later stage asks for it. Raises InputError for a ratio that this model cannot reach, before anything is computed.
     """
     curve, folder, evaluation = asked.curve, asked.folder, asked.evaluation
-    check_reachable(curve, model)
-    statistics = None
+    shape, statistics = anatomy(model).shape, None
+    for compression in curve.compressions:
+        if compression.method != methods.DENSE:
+            compress.target_shape(shape, compression.method, compression.ratio, compression.ratio_of)
     if methods.needs_statistics(curve.method):
         gradients = methods.needs_gradients(curve.method)
         statistics = statistics_for(curve.calibration, curve.seed, model, tokenizer, gradients=gradients)

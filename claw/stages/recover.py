@@ -74,7 +74,9 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
     for recovery in recoveries:
         groups.setdefault(recovery.run.digest, []).append(recovery)
     for group in groups.values():
-        blocks = _recovery_blocks(group[-1], tokenizer)
+        last = group[-1]  # smaller budgets take the first of its blocks; the seed's own order is that of its documents
+        choices = {"length": last.length, "count": last.tokens // last.length, "seed": last.seed + 1}
+        blocks = token_blocks.blocks(tokenizer, last.corpus, purpose="recovery", **choices)
         folder = asked.folder / "recovering" / Experiment(compression=compression, recovery=group[0].run).id
         series = run.recover_milestones(model, blocks, group, heldout=watched, teacher=teacher, folder=folder)
         for recovery in group:
@@ -91,12 +93,6 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
                 _record_broken(asked, experiment, small, heldout)
         next(series, None)  # lets the run close its files
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _recovery_blocks(recovery: Recovery, tokenizer) -> Blocks:
-    """The recovery blocks of a budget, documents in an order of the seed's own; smaller budgets take the first of them."""
-    choices = {"length": recovery.length, "count": recovery.tokens // recovery.length, "seed": recovery.seed + 1}
-    return token_blocks.blocks(tokenizer, recovery.corpus, purpose="recovery", **choices)
 
 
 def _record_broken(asked: RecoverParameters, experiment: Experiment, small: nn.Module, heldout: Blocks) -> None:

@@ -32,6 +32,7 @@ INSTALL = (
     "--scheduler jobs run one after the other and need nothing more."
 )
 LOST = "The Dask scheduler was lost, and its jobs with it. Start it and run again; what was recorded is kept."
+WANTED = ".wanted"  # the lock in a run's folder that is held as long as somebody waits for its jobs
 WINDOW = 256  # jobs that the scheduler knows at a time, or four for each worker where that is more
 SETTINGS = {
     "distributed.worker.profile.enabled": False,
@@ -47,7 +48,7 @@ def run_on_workers(
     plan: Plan, after: Callable[[Job], None] = lambda job: None, *, workers: int = 0, scheduler: str | None = None
 ) -> list[str]:
     """Run all jobs on workers; failures are collected and returned as sentences, as `run_jobs.run_in_turn` does."""
-    with _client(plan, workers, scheduler) as client, locks.hold(_wanted(plan.folder)), Progress(plan, after) as progress:
+    with _client(plan, workers, scheduler) as client, locks.hold(plan.folder / WANTED), Progress(plan, after) as progress:
         submitted: dict[Any, Job] = {}
         try:
             _run(plan, client, submitted, progress, workers)
@@ -57,11 +58,6 @@ def run_on_workers(
             with contextlib.suppress(Exception):  # of a scheduler that is gone
                 client.cancel(list(submitted))
     return progress.failures
-
-
-def _wanted(folder: Path) -> Path:
-    """The lock that is held as long as somebody waits for the jobs of a run."""
-    return folder / ".wanted"
 
 
 @contextlib.contextmanager
@@ -176,7 +172,7 @@ def work(job: Job, *before: Outcome, folder: Path, limit: float | None, shares: 
 
 
 def _stop_unwanted(job: Job, folder: Path) -> None:
-    if locks.is_free(_wanted(folder)):
+    if locks.is_free(folder / WANTED):
         raise Failure(f"{job.title}: {job.notebook} was stopped, because the claw run that wanted it ended.")
 
 

@@ -11,7 +11,7 @@ from claw import records
 from claw.models import sources
 from claw.specs import methods
 from claw.specs.experiment import Curve, Experiment
-from claw.sweep.plan import Plan, records_of
+from claw.sweep.plan import Plan
 
 WIDTH = {"float32": 4.0, "auto": 4.0}  # bytes of a number; others have two, and auto may choose four
 SAMPLE = 200  # records read of each stage of other runs
@@ -57,7 +57,7 @@ def _duration(seconds: float) -> str:
 def estimate_plan(plan: Plan) -> Estimate:
     """Estimate of what is left of a plan."""
     study, rates = plan.study, _rates(plan)
-    missing = [(stage, e) for e in study.experiments for stage, name in records_of(study, e).items() if name not in plan.done]
+    missing = [point for name, point in plan.wanted.items() if name not in plan.done]
     rated = [(_rate(rates[stage], e.compression.model), _units(stage, e)) for stage, e in missing]
     seconds = [rate * units for rate, units in rated if rate is not None]
     time: dict[str, Any] = {"seconds": sum(seconds, 0.0), "known": len(seconds), "unknown": len(rated) - len(seconds)}
@@ -103,10 +103,9 @@ def _rate(rates: dict[str, float], model: str) -> float | None:
 
 def _rates(plan: Plan) -> dict[str, dict[str, float]]:
     """Seconds per unit by stage and model: of this run, and where it has none yet, of the runs beside it."""
-    names = {stage: name for e in plan.study.experiments for stage, name in records_of(plan.study, e).items()}
+    endings = {stage: name.partition(".")[2] for name, (stage, _) in plan.wanted.items()}
     rates = {}
-    for stage, name in names.items():
-        ending = name.partition(".")[2]
+    for stage, ending in endings.items():
         own = _measured((plan.folder / "records").glob(f"*.{ending}"), stage)
         rates[stage] = own or _measured(plan.folder.parent.glob(f"*/records/*.{ending}"), stage)
     return rates

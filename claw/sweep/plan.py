@@ -56,8 +56,8 @@ class Plan:
     study: Study
     folder: Path
     jobs: tuple[Job, ...]
-    wanted: tuple[str, ...]  # every record the study needs
-    done: frozenset[str]  # those that are there
+    wanted: dict[str, tuple[str, Experiment]]  # every record the study needs: file name to stage and experiment
+    done: frozenset[str]  # names of those that are there
 
 
 def folder_of(study: Study) -> Path:
@@ -73,7 +73,7 @@ def folder_of(study: Study) -> Path:
 
 def make(study: Study, folder: Path) -> Plan:
     """Plan of a study whose run lives in `folder`."""
-    wanted = tuple(dict.fromkeys(name for e in study.experiments for name in records_of(study, e).values()))
+    wanted = {name: (stage, e) for e in study.experiments for stage, name in records_of(study, e).items()}
     contents = {name: records.read_record(folder / "records" / name) for name in wanted}
     done = frozenset(name for name, content in contents.items() if content and content["status"] != "failed")
     planner = _Planner(study, folder, done)

@@ -96,16 +96,10 @@ class ForkServer:
             return self.start(request, log)
         return ForkedJob(process)
 
-    def close(self) -> None:
-        """End the server, and its job with it."""
+    def __del__(self) -> None:
+        """End the server, by the end of its input."""
         if self._process is not None:
-            assert self._process.stdin and self._process.stdout
-            self._process.stdin.close()
-            self._process.wait()
-            self._process.stdout.close()
-            self._process = None
-
-    __del__ = close
+            self._process.communicate()
 
 
 class ForkedJob:
@@ -113,23 +107,21 @@ class ForkedJob:
 
     def __init__(self, server: subprocess.Popen[bytes]):
         assert server.stdout
-        self._server, self._replies, self._said = server, server.stdout, b""
+        self._server, self._replies = server, server.stdout
         self.pid: int | None = None
         self.status: int | None = None
 
     def wait(self, seconds: float) -> int | None:
         """Exit status of the job, or None when it still runs after `seconds`."""
         while self.status is None and select.select([self._replies], [], [], seconds)[0]:
-            said = os.read(self._replies.fileno(), 4096)
-            if not said:  # the server is gone, and its job with it
+            word, _, number = self._replies.readline().partition(b" ")
+            if word == b"started":
+                self.pid = int(number)
+            elif word == b"ended":
+                self.status = int(number)
+            else:  # the server is gone, and its job with it
                 self.status = -signal.SIGKILL
                 self._server.wait()
-            *lines, self._said = (self._said + said).split(b"\n")
-            for word, number in (line.split() for line in lines):
-                if word == b"started":
-                    self.pid = int(number)
-                else:
-                    self.status = int(number)
         return self.status
 
     def kill(self) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from claw import records
 from claw.sweep import locks
-from claw.sweep.plan import Plan, records_of
+from claw.sweep.plan import Plan
 
 STATES = ("done", "nan", "failed", "running", "planned")
 CLEAR = "\x1b[H\x1b[2J"
@@ -23,16 +23,15 @@ class Watcher:
     def __init__(self, plan: Plan):
         self.plan = plan
         self._final: dict[str, str] = {}
-        self._rows: list[tuple[dict[str, Any], str]] = []
-        for e in plan.study.experiments:
-            point = {name: getattr(e.compression, name) for name in ("model", "method", "ratio", "seed")}
-            point["recovery_tokens"] = e.recovery.tokens if e.recovery else 0
-            self._rows += [(point | {"stage": stage}, name) for stage, name in records_of(plan.study, e).items()]
 
     def frame(self) -> pd.DataFrame:
         """One row per record: model, method, ratio, seed, recovery tokens, stage, status (one of STATES)."""
         running = {name for about in locks.marks(self.plan.folder).values() for name in about.get("makes", ())}
-        return pd.DataFrame([row | {"status": self._status(name, running)} for row, name in self._rows])
+        rows = []
+        for name, (stage, e) in self.plan.wanted.items():
+            point = [e.compression.model, e.compression.method, e.compression.ratio, e.compression.seed]
+            rows.append((*point, e.recovery.tokens if e.recovery else 0, stage, self._status(name, running)))
+        return pd.DataFrame(rows, columns="model method ratio seed recovery_tokens stage status".split())
 
     def _status(self, name: str, running: set[str]) -> str:
         if name in self._final:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,7 @@ from claw.show import report
 from claw.specs import methods
 from claw.specs.study import Study
 from claw.sweep import estimate, locks, machine, origin, run_jobs
-from claw.sweep.plan import LAWS, Job, Plan, make, records_of
+from claw.sweep.plan import LAWS, Job, Plan, make
 from claw.texts import token_blocks
 
 SHORT = 40  # jobs that a dry run lists one by one
@@ -62,16 +62,14 @@ def describe_plan(plan: Plan) -> str:
 
 def plan_grid(plan: Plan) -> pd.DataFrame:
     """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    owners: dict[str, tuple[str, str]] = {}
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for curve in plan.study.curves:
-        counts.setdefault((curve.model, curve.method), Counter())["curves"] += 1
+        counts[curve.model, curve.method]["curves"] += 1
     for experiment in plan.study.experiments:
-        owner = experiment.compression.model, experiment.compression.method
-        names = records_of(plan.study, experiment).values()
-        owners |= dict.fromkeys(names, owner)
-        done = sum(name in plan.done for name in names)
-        counts.setdefault(owner, Counter()).update(experiments=1, records=len(names), done=done)
+        counts[experiment.compression.model, experiment.compression.method]["experiments"] += 1
+    owners = {name: (e.compression.model, e.compression.method) for name, (_, e) in plan.wanted.items()}
+    for name, owner in owners.items():
+        counts[owner].update(records=1, done=name in plan.done)
     for job in plan.jobs:
         counts[owners[job.makes[-1]]]["jobs"] += 1
     columns = ("curves", "experiments", "records", "done", "jobs")

@@ -155,8 +155,7 @@ def test_without_dask_serial_runs_and_workers_say_what_to_install(full_plan, ran
 
 
 def test_a_job_ends_when_nobody_wants_it_any_more(full_plan, tmp_path):
-    wanted = cluster._wanted(tmp_path)
-    with locks.hold(wanted):
+    with locks.hold(tmp_path / cluster.WANTED):
         cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
     with pytest.raises(run_jobs.Failure, match="claw run that wanted it ended"):
         cluster._stop_unwanted(full_plan.jobs[0], tmp_path)

@@ -125,7 +125,7 @@ def test_disk_and_memory_follow_from_the_models(study, tmp_path):
     assert (guess.disk, guess.disk_all, guess.memory) == (3 * size, 6 * size, 2 * size) and size > 10_000
     unknown = study.model_copy(update={"models": ("some/model",)})
     assert estimate.weights("some/model", "auto") is None
-    assert estimate.estimate_plan(plan.Plan(study=unknown, folder=tmp_path, jobs=(), wanted=(), done=frozenset())).disk is None
+    assert estimate.estimate_plan(plan.Plan(study=unknown, folder=tmp_path, jobs=(), wanted={}, done=frozenset())).disk is None
 
 
 def test_the_dry_run_of_a_large_study_is_a_table(study, tmp_path):

@@ -47,10 +47,10 @@ def test_what_is_recorded_is_not_planned_again_and_what_failed_is(study, tmp_pat
     for name in first.wanted:
         fake(tmp_path, name)
     assert plan.make(study, tmp_path).jobs == ()
-    fake(tmp_path, first.wanted[-1], status="failed")
+    fake(tmp_path, list(first.wanted)[-1], status="failed")
     (job,) = plan.make(study, tmp_path).jobs
     assert job.parameters["ratios"] == [0.6]
-    fake(tmp_path, first.wanted[-1], status="nan")  # a measured NaN is a result
+    fake(tmp_path, list(first.wanted)[-1], status="nan")  # a measured NaN is a result
     assert plan.make(study, tmp_path).done == set(first.wanted)
 
 
@@ -58,17 +58,17 @@ def test_a_damaged_record_is_named_and_planned_again(study, tmp_path):
     first = plan.make(study, tmp_path)
     for name in first.wanted:
         fake(tmp_path, name)
-    victim = tmp_path / "records" / first.wanted[0]
+    victim = tmp_path / "records" / list(first.wanted)[0]
     victim.write_text(victim.read_text()[:-20])
     with pytest.warns(UserWarning, match=victim.name):
-        assert plan.make(study, tmp_path).done == set(first.wanted[1:])
+        assert plan.make(study, tmp_path).done == set(list(first.wanted)[1:])
 
 
 def test_status_counts_from_disk_alone(study, tmp_path):
     made = plan.make(study, tmp_path)
-    for name in made.wanted[:5]:
+    for name in list(made.wanted)[:5]:
         fake(tmp_path, name)
-    fake(tmp_path, made.wanted[5], status="failed", error="it broke")
+    fake(tmp_path, list(made.wanted)[5], status="failed", error="it broke")
     assert "5 done, 0 nan, 1 failed, 8 planned" in status.status_text(made)
 
 
