@@ -1,11 +1,11 @@
-"""The sceptic's check: re-run random experiments of a run from their records alone, and one loss by hand. Are the numbers the same?
+"""The sceptic's check: re-run random experiments of a run from their records alone, and one loss by hand: the same numbers?
 
     python benchmarks/recheck.py runs/reference --count 5 --seed 0 [--tasks] [--model smollm2-135m] [--unrecovered]
 
-Experiments are drawn (seeded) from a run's loss records. Each is made again from what its record says (model, method, ratio, seed,
-calibration, recovery, held-out text, number type) in an empty folder, with statistics, policies and scores that were cached before
-out of reach. The last line computes the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM and
-torch.nn.functional.cross_entropy on the same token blocks, one block at a time.
+Experiments are drawn (seeded) from a run's loss records. Each is made again from what its record says (model, method, ratio,
+seed, calibration, recovery, held-out text, number type) in an empty folder, with statistics, policies and scores that were
+cached before out of reach. The last line computes the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM
+and torch.nn.functional.cross_entropy on the same token blocks, one block at a time.
 """
 
 import argparse
@@ -91,21 +91,15 @@ def remake(record: dict, folder: Path) -> dict:
     from claw import records
     from claw.models import load
     from claw.specs.notebooks import CompressParameters, RecoverParameters
-    from claw.stages import compress
-    from claw.stages import recover as recovery_stage
+    from claw.stages import compress, recover
 
     compression, recovery, result = record["spec"]["compression"], record["spec"]["recovery"], record["result"]
     blocks = math.ceil(result["tokens"] / (result["context"] - 1))
-    shared = {
-        "run": str(folder), "dtype": record["environment"]["dtype"], "heldout": result["corpus"],
-        "heldout_tokens": blocks * result["context"], "context": result["context"],
-    }  # fmt: skip
+    shared = {"run": str(folder), "dtype": record["environment"]["dtype"], "heldout": result["corpus"]}
+    shared |= {"heldout_tokens": blocks * result["context"], "context": result["context"]}
     text = compression["calibration"]  # None for methods that need no text
-    calibration = (
-        {}
-        if text is None
-        else {"calibration": text["corpus"], "calibration_tokens": text["tokens"], "calibration_length": text["length"]}
-    )
+    names = {"calibration": "corpus", "calibration_tokens": "tokens", "calibration_length": "length"}
+    calibration = {name: text[part] for name, part in names.items()} if text else {}
     same = {name: compression[name] for name in ("model", "method", "ratio_of", "seed")}
     asked = CompressParameters(**shared, **calibration, **same, ratios=(compression["ratio"],))
     model, tokenizer = load.load(asked.model, dtype=asked.dtype)
@@ -115,7 +109,7 @@ def remake(record: dict, folder: Path) -> dict:
         (point,) = asked.curve.experiments
         given = {**recovery, "tokens": (recovery["tokens"],)}
         series = RecoverParameters(**shared, **given, checkpoints=(str(checkpoints.checkpoint_folder(folder, point)),))
-        results = recovery_stage.recover_checkpoints(series)
+        results = recover.recover_checkpoints(series)
     again = next(r for r in results if r["stage"] == "loss" and r["experiment"] == record["experiment"])
     assert records.checksum(again) == again["checksum"]
     return again
@@ -184,10 +178,11 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
             logits = model(ids[None]).logits[0, :-1].float()
             losses = cross_entropy(logits, ids[1:], reduction="none")[scored[1:]]
             total, tokens = total + losses.double().sum().item(), tokens + len(losses)
+    mean = total / tokens
     print(
-        f"\nby hand  {name} with stock transformers in {loss[name]['environment']['dtype']}: {total / tokens:.6f} over {tokens} tokens; "
-        f"recorded {result['mean']:.6f} over {result['tokens']}, difference {total / tokens - result['mean']:+.2e} "
-        f"({(total / tokens - result['mean']) / result['stderr']:+.4f} standard errors)"
+        f"\nby hand  {name} with stock transformers in {loss[name]['environment']['dtype']}: {mean:.6f} over {tokens} tokens; "
+        f"recorded {result['mean']:.6f} over {result['tokens']}, difference {mean - result['mean']:+.2e} "
+        f"({(mean - result['mean']) / result['stderr']:+.4f} standard errors)"
     )
 
 

@@ -21,12 +21,8 @@ def recorded(folder: Path, experiment: Experiment, stage: str, model: Any, measu
     """Run a block and record the dict it fills: done, nan (the loss is not finite or the run broke), or failed if it raises."""
     started, clock = time.time(), time.perf_counter()
     result: dict[str, Any] = {}
-    content: dict[str, Any] = {
-        "experiment": experiment.id,
-        "stage": stage,
-        "measured": measured,
-        "spec": experiment.model_dump(mode="json"),
-    }
+    content: dict[str, Any] = {"experiment": experiment.id, "stage": stage, "measured": measured}
+    content["spec"] = experiment.model_dump(mode="json")
     content |= {"environment": provenance.made_with(next(model.parameters()).device, model.dtype), "started": started}
     path = records.path_of(folder, experiment.id, stage, measured)
     try:

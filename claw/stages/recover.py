@@ -74,7 +74,7 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
     for recovery in recoveries:
         groups.setdefault(recovery.run.digest, []).append(recovery)
     for group in groups.values():
-        last = group[-1]  # smaller budgets take the first of its blocks; the seed's own order is that of its documents
+        last = group[-1]  # its blocks, from documents in an order of its seed; smaller budgets take the first of them
         choices = {"length": last.length, "count": last.tokens // last.length, "seed": last.seed + 1}
         blocks = token_blocks.blocks(tokenizer, last.corpus, purpose="recovery", **choices)
         folder = asked.folder / "recovering" / Experiment(compression=compression, recovery=group[0].run).id

@@ -16,10 +16,9 @@ from claw.stages import checkpoints, compress, evaluate, frames, measure
 
 @pytest.fixture
 def asked(folder_model, train_text, heldout_text, tmp_path, own_cache):
-    return CompressParameters(
-        model=folder_model, method="wanda-sp+ridge", ratios=(0.0, 0.25, 0.5), calibration=train_text, calibration_tokens=512,
-        calibration_length=64, heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32",
-    )  # fmt: skip
+    texts = dict(calibration=train_text, calibration_tokens=512, calibration_length=64, heldout=heldout_text)
+    point = dict(model=folder_model, method="wanda-sp+ridge", ratios=(0.0, 0.25, 0.5))
+    return CompressParameters(**texts, **point, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32")
 
 
 def run(asked):

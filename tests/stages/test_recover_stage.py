@@ -16,14 +16,17 @@ from claw.sweep import plan
 
 
 @pytest.fixture
-def compressed(folder_model, heldout_text, tmp_path):
+def shared(heldout_text, tmp_path):
+    """What every stage of the run in tmp_path / "run" is asked for."""
+    return dict(heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32")
+
+
+@pytest.fixture
+def compressed(folder_model, shared, tmp_path):
     """Folder of one compressed checkpoint of a run in tmp_path / "run"."""
     import claw
 
-    asked = notebooks.CompressParameters(
-        model=folder_model, method="magnitude", ratios=(0.5,), heldout=heldout_text, heldout_tokens=512, context=64,
-        run=str(tmp_path / "run"), dtype="float32", calibration="wikipedia-train",
-    )  # fmt: skip
+    asked = notebooks.CompressParameters(model=folder_model, method="magnitude", ratios=(0.5,), **shared)
     model, tokenizer = claw.load(folder_model, dtype="float32")
     compress.compress_curve(asked, model, tokenizer)
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -31,11 +34,9 @@ def compressed(folder_model, heldout_text, tmp_path):
 
 
 @pytest.fixture
-def asked(compressed, train_text, heldout_text, tmp_path):
-    return notebooks.RecoverParameters(
-        checkpoints=(compressed,), recipe="full", tokens=(600, 1300), corpus=train_text, length=64, batch=4,
-        learning_rate=3e-3, heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32",
-    )  # fmt: skip
+def asked(compressed, train_text, shared):
+    series = dict(recipe="full", tokens=(600, 1300), corpus=train_text, length=64, batch=4, learning_rate=3e-3)
+    return notebooks.RecoverParameters(checkpoints=(compressed,), **series, **shared)
 
 
 def test_milestones_are_recorded_and_not_repeated(asked, monkeypatch):
@@ -106,11 +107,9 @@ def test_speed_is_recorded_and_said(compressed, tmp_path, folder_model):
 
 
 def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
-    values = {
-        "name": "x", "models": ["smollm2-135m"], "methods": ["magnitude", "slicegpt-perlayer"], "ratios": [0.0, 0.5],
-        "recovery": [{"tokens": [1000, 2000]}, {"recipe": "distill", "tokens": [1000]}], "speed": {"rounds": 3},
-        "evaluation": {"tasks": ["piqa"]},
-    }  # fmt: skip
+    grid = dict(models=["smollm2-135m"], methods=["magnitude", "slicegpt-perlayer"], ratios=[0.0, 0.5])
+    recovery = [{"tokens": [1000, 2000]}, {"recipe": "distill", "tokens": [1000]}]
+    values = dict(name="x", **grid, recovery=recovery, speed={"rounds": 3}, evaluation={"tasks": ["piqa"]})
     study = studies.parse_study(values, {}, "x")
     planned = plan.make(study, tmp_path)
     names = [job.notebook for job in planned.jobs]

@@ -27,9 +27,8 @@ def fake(folder, name, **change):
 
 def test_the_dense_model_comes_first_and_each_curve_is_one_job(study, tmp_path):
     made = plan.make(study, tmp_path)
-    assert [(job.notebook, job.title.split()[-1]) for job in made.jobs] == [
-        ("30_evaluate", "dense"), ("10_compress", "seed0"), ("10_compress", "seed0"),
-    ]  # fmt: skip
+    notebooks = [(job.notebook, job.title.split()[-1]) for job in made.jobs]
+    assert notebooks == [("30_evaluate", "dense"), ("10_compress", "seed0"), ("10_compress", "seed0")]
     assert len(made.wanted) == 2 * len(study.experiments) == 14 and not made.done
     assert sorted(name for job in made.jobs for name in job.makes) == sorted(made.wanted)
     assert len({job.id for job in made.jobs}) == 3
@@ -58,7 +57,7 @@ def test_a_damaged_record_is_named_and_planned_again(study, tmp_path):
     first = plan.make(study, tmp_path)
     for name in first.wanted:
         fake(tmp_path, name)
-    victim = tmp_path / "records" / list(first.wanted)[0]
+    victim = tmp_path / "records" / next(iter(first.wanted))
     victim.write_text(victim.read_text()[:-20])
     with pytest.warns(UserWarning, match=victim.name):
         assert plan.make(study, tmp_path).done == set(list(first.wanted)[1:])
@@ -114,10 +113,10 @@ def asleep(words):
 
 
 def claw_run(path, cwd):
-    return subprocess.Popen(
-        [sys.executable, "-m", "claw", "run", str(path)], cwd=cwd, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    output = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "claw", "run", str(path)]
+    return subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True, **output)
 
 
 def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tmp_path):
