@@ -38,28 +38,15 @@ def checkpoint_frame(results: list[dict[str, Any]], folder: Path) -> pd.DataFram
     return pd.DataFrame(rows, columns=["method", "ratio", *more, "folder"])
 
 
-RECOVERY = {
-    "recipe": "recipe",
-    "tokens": "tokens",
-    "run": "run",
-    "loss before": "before",
-    "best": "best",
-    "best at": "best_tokens",
-    "loss after": "last",
-    "improvement": "improvement",
-    "went too far": "overfitted",
-    "broke at step": "nan_step",
-    "tokens/s": "tokens_per_second",
-}
-"""Columns of `recovery_frame`, by what a recover record calls them."""
-
-
 def recovery_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per recovery among these records: budget, held-out loss before, at its best and at the end, speed."""
+    names = "recipe tokens run before best best_tokens last improvement overfitted nan_step tokens_per_second".split()
+    titles = {"before": "loss before", "best_tokens": "best at", "last": "loss after", "overfitted": "went too far"}
+    titles |= {"nan_step": "broke at step", "tokens_per_second": "tokens/s"}
     rows = []
     for point, record in results_of("recover", results):
         result = record["result"] | {"improvement": 1 - record["result"]["last"] / record["result"]["before"]}
-        rows.append(point | {column: result[name] for column, name in RECOVERY.items()})
+        rows.append(point | {titles.get(name, name): result[name] for name in names})
     return pd.DataFrame(rows)
 
 

@@ -179,10 +179,7 @@ def _stop_unwanted(job: Job, folder: Path) -> None:
 def _outcome(future: Any, job: Job) -> Outcome:
     """How a job ended; a job whose workers died under it again and again has failed."""
     if future.status == "finished":
-        try:
-            return future.result(timeout=30)
-        except (OSError, TimeoutError) as error:
-            raise InputError(LOST) from error
+        return future.result(timeout=30)
     if future.cancelled():
         raise InputError(LOST)
     return Outcome("failed", f"{job.title}: {job.notebook} failed on its worker: {future.exception()}")

@@ -9,7 +9,7 @@ Notable choices:
 - Job and kernel are one process group, so that one signal ends both.
 - Nothing is computed before the fork: no thread pool, no GPU context is ever copied.
 - papermill's engines decide how cells are executed, not in which process: with any of them, every notebook waits for a kernel
-  that imports everything anew. So papermill runs as it is, in a kernel that is there already (`claw.sweep.forked_kernel`).
+  that imports everything anew. So papermill runs as it is, in a kernel that is there already (`execute.ForkedKernel`).
 - multiprocessing's fork server cannot be started from a Dask worker, which is a daemonic process, and has one environment for
   all that it forks.
 """

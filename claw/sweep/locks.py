@@ -51,15 +51,27 @@ def _open(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def hold(path: Path, *, shared: bool = False, waiting: Callable[[str], None] = lambda who: None) -> Iterator[BinaryIO]:
-    """Hold the lock `path`, waiting for it as long as it takes; meanwhile `waiting` is called with who holds it."""
+def hold(
+    path: Path, holder: str = "", *, shared: bool = False, waiting: Callable[[str], object] = lambda who: None
+) -> Iterator[None]:
+    """Hold the lock `path`, waiting for it as long as it takes; meanwhile `waiting` is called with who holds it.
+
+    `holder` says who holds it now.
+    """
     while True:
         with _open(path) as file:
             while not _try(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                waiting(_holder(path))
+                who = ""
+                with contextlib.suppress(OSError):
+                    who = path.read_text(errors="replace").strip()
+                waiting(who)
                 time.sleep(0.2)
             if _is_at(file, path):
-                yield file
+                if holder:
+                    file.truncate(0)
+                    file.write(holder.encode())
+                    file.flush()
+                yield
                 return
 
 
@@ -80,38 +92,23 @@ def is_free(path: Path) -> bool:
         return False
 
 
-def _holder(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="replace").strip()
-    return ""
-
-
-def _sign(file: BinaryIO, text: str) -> None:
-    """Write into a held lock who holds it."""
-    file.truncate(0)
-    file.write(text.encode())
-    file.flush()
-
-
-@contextlib.contextmanager
-def whole_run(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Be the only `claw run` in `folder`; a second one waits for the first to end, after one call of `waiting` with who that is."""
-    with hold(folder / ".lock", waiting=functools.cache(waiting)) as file:
-        _sign(file, f"process {os.getpid()} on {platform.node()}")
-        yield
+def whole_run(folder: Path, waiting: Callable[[str], object]) -> contextlib.AbstractContextManager[None]:
+    """Be the only `claw run` in `folder`; a second one waits for the first to end, and calls `waiting` once."""
+    holder = f"process {os.getpid()} on {platform.node()}"
+    return hold(folder / ".lock", holder, waiting=functools.cache(waiting))
 
 
 @contextlib.contextmanager
 def mark(folder: Path, job: str, about: dict[str, Any], patience: float = 30.0) -> Iterator[None]:
     """Mark a job as running; InputError when another process still runs it after `patience` seconds."""
     path, ends = folder / "running" / f"{job}.json", time.monotonic() + patience
+    content = {"host": platform.node(), "process": os.getpid(), "started": time.time(), **about}
 
     def waiting(who: str) -> None:
         if time.monotonic() > ends:
             raise InputError(f"{job} is being run by another process ({who}). Wait until that ended, or end it.")
 
-    with hold(path, waiting=waiting) as file:
-        _sign(file, json.dumps({"host": platform.node(), "process": os.getpid(), "started": time.time(), **about}))
+    with hold(path, json.dumps(content), waiting=waiting):
         try:
             yield
         finally:

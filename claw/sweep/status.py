@@ -86,17 +86,9 @@ def _cell(row: Any, wide: int, colour: bool) -> str:
         return " " * wide
     sign = "!" if row.failed else "*" if row.running else " "
     words = f"{f'{row.finished}/{row.records}{sign}':>{wide - 1}}"
-    return f" \x1b[97;48;5;{_background(row)}m{words}\x1b[0m" if colour else f" {words}"
-
-
-def _background(row: Any) -> int:
-    if row.failed:
-        return RED
-    if row.running:
-        return YELLOW
-    if not row.finished:
-        return GREY
-    return GREENS[min(2, 3 * row.finished // row.records - (row.finished == row.records))]
+    green = GREENS[min(2, 3 * row.finished // row.records - (row.finished == row.records))]
+    background = RED if row.failed else YELLOW if row.running else green if row.finished else GREY
+    return f" \x1b[97;48;5;{background}m{words}\x1b[0m" if colour else f" {words}"
 
 
 def watch(plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys.stdout.write) -> None:
