@@ -59,10 +59,10 @@ def _gpu_memory() -> float:
 def check_resources(resources: Resources, offers: Iterable[Mapping[str, float]], whose: str) -> None:
     """Raise InputError unless one of these workers offers all that a job asks for."""
     asked = resources.asked
-    offered = [{name: offer.get(NAMES[name], 0.0) for name in asked} for offer in offers]
-    if all(any(offer[name] < amount for name, amount in asked.items()) for offer in offered):
+    workers = [{name: offered.get(NAMES[name], 0.0) for name in asked} for offered in offers]
+    if all(any(worker[name] < amount for name, amount in asked.items()) for worker in workers):
         wanted = ", ".join(f"{name}: {amount:g}" for name, amount in asked.items()) or "a worker"
-        kinds = sorted({", ".join(f"{name}: {amount:.3g}" for name, amount in offer.items()) for offer in offered})
+        kinds = sorted({", ".join(f"{name}: {amount:.3g}" for name, amount in worker.items()) for worker in workers})
         options = ",".join(f"{NAMES[name]}={amount:g}" for name, amount in asked.items())
         raise InputError(
             f"The study's resources ask for {wanted} for each job, but {whose} offers {'; or '.join(kinds) or 'no worker'}. "

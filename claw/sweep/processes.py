@@ -46,8 +46,8 @@ def start(request: Path, log: IO[str], **machine) -> "ForkedJob | FreshJob":
 
 
 @functools.lru_cache(maxsize=1)
-def _fork_server(environment: tuple[tuple[str, str], ...], folder: str) -> "ForkServer":
-    return ForkServer(dict(environment), folder)
+def _fork_server(variables: tuple[tuple[str, str], ...], folder: str) -> "ForkServer":
+    return ForkServer(dict(variables), folder)
 
 
 class FreshJob:
@@ -76,8 +76,8 @@ class FreshJob:
 class ForkServer:
     """The process that forks jobs; started when first needed, and again after it died."""
 
-    def __init__(self, environment: dict[str, str], folder: str):
-        self.environment, self.folder = environment, folder
+    def __init__(self, variables: dict[str, str], folder: str):
+        self.variables, self.folder = variables, folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, request: Path, log: IO[str]) -> "ForkedJob":
@@ -86,7 +86,7 @@ class ForkServer:
         if process is None or process.poll() is not None:
             command = [sys.executable, "-m", "claw.sweep.fork_server", *MODULES]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "bufsize": 0}
-            process = subprocess.Popen(command, start_new_session=True, env=self.environment, cwd=self.folder, **pipes)
+            process = subprocess.Popen(command, start_new_session=True, env=self.variables, cwd=self.folder, **pipes)
             self._process = process
         assert process.stdin
         try:
