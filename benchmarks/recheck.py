@@ -48,7 +48,7 @@ def recheck(chosen: argparse.Namespace, folder: Path) -> int:
     from claw import records
 
     loss = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "loss" and r["status"] == "done"}
-    tasks = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "tasks" and r["status"] == "done"}
+    scored = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "tasks" and r["status"] == "done"}
     names = sorted(name for name, record in loss.items() if wanted(record["spec"], chosen))
     if not names:
         print(f"{chosen.run} has no such experiment with a measured loss.")
@@ -61,8 +61,8 @@ def recheck(chosen: argparse.Namespace, folder: Path) -> int:
         print(f"\n{name}  {title(loss[name])}")
         again = remake(loss[name], folder)
         different += not compare_loss(loss[name], again)
-        if chosen.tasks and name in tasks:
-            different += not compare_tasks(tasks[name], folder)
+        if chosen.tasks and name in scored:
+            different += not compare_tasks(scored[name], folder)
         print(f"  {time.monotonic() - started:.0f} s")
     by_hand(loss, drawn, folder)
     print(f"\n{different} of {len(drawn)} differ by more than {SAME} standard errors or in an answer")

@@ -3,6 +3,7 @@
 Notable choices:
 - The kernel talks over Unix sockets at a path of its own; TCP ports are raced for when many kernels start at once.
 - The copy is written under a temporary name and renamed when the last cell has run, so a copy that is there is whole.
+- In a job that a fork server forked, the kernel is forked from the job: it has imported everything, too.
 - A watcher ends the whole process group when the process that asked for the job is gone: no orphan keeps computing.
 """
 

@@ -40,9 +40,8 @@ def start(request: Path, log: IO[str], **machine) -> "ForkedJob | FreshJob":
     own = environment(**machine)
     if sys.platform == "linux":
         return _fork_server(tuple(sorted(own.items())), os.getcwd()).start(request, log)
-    return FreshJob(
-        [sys.executable, "-m", "claw.sweep.execute", str(request), str(os.getpid())], stdout=log, stderr=log, env=own
-    )
+    command = [sys.executable, "-m", "claw.sweep.execute", str(request), str(os.getpid())]
+    return FreshJob(command, stdout=log, stderr=log, env=own)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""What is planned, running, done and failed, from the disk alone: it works beside every engine, and afterwards."""
+"""What is planned, running, done and failed, from the disk alone: it works beside any run, and afterwards."""
 
 import shutil
 import sys
