@@ -35,8 +35,8 @@ class Chaos:
     def __init__(self, project: Path, study: Path):
         self.project, self.study, self.folder = project, study, project / "runs" / study.stem
         self.state = project / "chaos.json"
-        found = json.loads(self.state.read_text()) if self.state.exists() else {"kills": [], "count": {}, "seen": {}}
-        self.kills, self.seen, self.count = found["kills"], found["seen"], Counter(found["count"])
+        kept = json.loads(self.state.read_text()) if self.state.exists() else {"kills": [], "count": {}, "seen": {}}
+        self.kills, self.seen, self.count = kept["kills"], kept["seen"], Counter(kept["count"])
         self.processes: list[subprocess.Popen] = []
         self.log = (project / "chaos.log").open("a")
 
@@ -46,46 +46,43 @@ class Chaos:
 
     def start(self, mode: str) -> subprocess.Popen:
         """Start `claw run` in one of the three ways; its process."""
-        how = []
-        if mode == "workers":
-            how = ["--workers", "2"]
+        options = ["--workers", "2"] if mode == "workers" else []
         if mode == "scheduler":
             place = self.project / "scheduler.json"
             place.unlink(missing_ok=True)
-            self._spawn("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-                        "--scheduler-file", str(place))  # fmt: skip
+            address = "--host 127.0.0.1 --port 0 --no-dashboard --scheduler-file".split()
+            self._spawn("distributed.cli.dask_scheduler", *address, str(place))
             while not place.exists() or not place.read_text():
                 time.sleep(0.1)
             self.address = json.loads(place.read_text())["address"]
             for _ in range(2):
                 self.add_worker()
-            how = ["--scheduler", self.address]
-        return self._spawn("claw", "run", str(self.study), *how)
+            options = ["--scheduler", self.address]
+        return self._spawn("claw", "run", str(self.study), *options)
 
     def add_worker(self) -> None:
         """One more worker of the own cluster, as a batch system or a person would start it."""
-        self._spawn("distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "5",
-                    "--local-directory", str(self.project / "dask"))  # fmt: skip
+        options = "--nthreads 1 --no-dashboard --death-timeout 5 --local-directory".split()
+        self._spawn("distributed.cli.dask_worker", self.address, *options, str(self.project / "dask"))
 
     def _spawn(self, *arguments: str) -> subprocess.Popen:
         environment = os.environ | {"CLAW_CHAOS": str(self.project), "PYTHONPATH": str(tiny.ROOT)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=self.project, env=environment, stdout=self.log, stderr=self.log,
-            start_new_session=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", *arguments]
+        output = {"stdout": self.log, "stderr": self.log}
+        process = subprocess.Popen(command, cwd=self.project, env=environment, start_new_session=True, **output)
         self.processes.append(process)
         return process
 
     def victims(self) -> dict[str, list[psutil.Process]]:
         """Processes of the run that are alive, by role."""
-        found: dict[str, list[psutil.Process]] = {role: [] for role in ROLES}
+        alive: dict[str, list[psutil.Process]] = {role: [] for role in ROLES}
         roles: dict[int, str] = {}
         for process in sorted(self.left(), key=lambda p: p.pid):
             try:
                 words, parent = " ".join(process.cmdline()), process.ppid()
             except psutil.Error:
                 continue
-            if "claw.sweep.warm" in words:
+            if "claw.sweep.fork_server" in words:
                 role = {"server": "papermill", "papermill": "kernel"}.get(roles.get(parent, ""), "server")
             elif " claw run" in words:
                 role = "driver"
@@ -96,20 +93,20 @@ class Chaos:
             else:
                 continue
             roles[process.pid] = role
-            found[role].append(process)
-        return {role: some for role, some in found.items() if some}
+            alive[role].append(process)
+        return {role: some for role, some in alive.items() if some}
 
     def left(self) -> list[psutil.Process]:
         """Processes that carry this project's mark in their environment and are not zombies."""
-        found = []
+        marked = []
         for process in psutil.process_iter():
             try:
-                marked = process.environ().get("CLAW_CHAOS") == str(self.project)
-                if marked and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                ours = process.environ().get("CLAW_CHAOS") == str(self.project)
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    marked.append(process)
             except psutil.Error:
                 continue
-        return found
+        return marked
 
     def look(self) -> None:
         """Compare the records on disk with those seen before."""
@@ -165,13 +162,17 @@ def table(folder: Path) -> pd.DataFrame:
     return frame[[name for name in frame.columns if name not in TIMES]]
 
 
+def claw_run(study: Path, project: Path, **options) -> subprocess.CompletedProcess:
+    """`claw run` of a study, to its end."""
+    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
+    return subprocess.run([sys.executable, "-m", "claw", "run", str(study)], cwd=project, env=environment, **options)
+
+
 def calm(project: Path, **changes) -> pd.DataFrame:
     """The table of a run that nobody disturbs; made once."""
     path = tiny.study(project, "calm", **changes)
     if not (project / "runs" / "calm" / "report.html").exists():
-        environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
-        subprocess.run([sys.executable, "-m", "claw", "run", str(path)], cwd=project, env=environment, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
+        claw_run(path, project, check=True, stdout=subprocess.DEVNULL)
     return table(project / "runs" / "calm")
 
 
@@ -182,13 +183,11 @@ def full_disk(project: Path) -> str:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True).returncode:
         return "disk full: not tried (mounting needs root)"
     try:
-        path = tiny.study(project, "full")
-        environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
-        done = subprocess.run([sys.executable, "-m", "claw", "run", str(path)], cwd=project, env=environment, text=True,
-                              capture_output=True)  # fmt: skip
+        done = claw_run(tiny.study(project, "full"), project, text=True, capture_output=True)
         whole = [_result(record) is not None for record in (folder / "records").glob("*.json")]
         trace = "TRACEBACK " if "Traceback" in done.stderr else ""
-        return f"disk full: status {done.returncode}, {trace}{sum(whole)} of {len(whole)} records whole; said: {done.stderr.strip()[-300:]}"
+        said = f"{trace}{sum(whole)} of {len(whole)} records whole; said: {done.stderr.strip()[-300:]}"
+        return f"disk full: status {done.returncode}, {said}"
     finally:
         subprocess.run(["umount", str(folder)], check=False)
 
@@ -201,12 +200,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs") / "chaos")
     asked = parser.parse_args()
     project = tiny.project(asked.out.resolve())
-    changes: dict = {"seeds": [0, 1], "recovery": [
-        {"recipe": "lora", "tokens": [1024], "corpus": str(project / "train.txt"), "length": 64, "batch": 4}
-    ]}  # fmt: skip
+    series = {"recipe": "lora", "tokens": [1024], "corpus": str(project / "train.txt"), "length": 64, "batch": 4}
+    changes: dict = {"seeds": [0, 1], "recovery": [series]}
     if asked.real:
-        changes = {"models": ["smollm2-135m"], "dtype": "bfloat16", "calibration": {"tokens": 2048, "length": 256},
-                   "evaluation": {"tokens": 2048, "context": 256}}  # fmt: skip
+        changes = {"calibration": {"tokens": 2048, "length": 256}, "evaluation": {"tokens": 2048, "context": 256}}
+        changes |= {"models": ["smollm2-135m"], "dtype": "bfloat16"}
     ends_at = time.monotonic() + 60 * asked.minutes
     undisturbed = calm(project, **changes)
     chaos = Chaos(project, tiny.study(project, "chaos", **changes))
@@ -231,17 +229,17 @@ def live(chaos: Chaos, kill: bool) -> int:
         wakes = time.monotonic() + draw.uniform(0.2, 4.0)
         while driver.poll() is None and time.monotonic() < wakes:
             time.sleep(0.05)
-        found = chaos.victims()
-        working = [role for role in found if role not in ("driver", "scheduler")]
-        if driver.poll() is not None or hits < 0 or not found:
+        alive = chaos.victims()
+        working = [role for role in alive if role not in ("driver", "scheduler")]
+        if driver.poll() is not None or hits < 0 or not alive:
             continue
-        if mode == "scheduler" and "worker" not in found:
+        if mode == "scheduler" and "worker" not in alive:
             chaos.add_worker()
-        if "kernel" not in found and draw.random() < 0.98:
+        if "kernel" not in alive and draw.random() < 0.98:
             continue  # still importing: mostly, wait until there is work to disturb
-        role = draw.choice(working if hits and working else [role for role in found if role not in working])
+        role = draw.choice(working if hits and working else [role for role in alive if role not in working])
         try:
-            os.kill(draw.choice(found[role]).pid, signal.SIGKILL)
+            os.kill(draw.choice(alive[role]).pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
         chaos.kills.append((mode, role))
@@ -259,15 +257,15 @@ def live(chaos: Chaos, kill: bool) -> int:
         status = driver.wait()
     chaos.end()
     chaos.look()
-    print(f"{time.strftime('%H:%M:%S')} life {lives} ({mode}): status {status}, {len(chaos.kills)} kills, {len(chaos.seen)} records",
-          flush=True)  # fmt: skip
+    kept = f"{len(chaos.kills)} kills, {len(chaos.seen)} records"
+    print(f"{time.strftime('%H:%M:%S')} life {lives} ({mode}): status {status}, {kept}", flush=True)
     return status
 
 
 def report(chaos: Chaos, disk: str) -> int:
     """Print who was killed how often and what came of it; the exit status."""
-    found = pd.DataFrame(chaos.kills, columns=["mode", "victim"])
-    print(pd.crosstab(found["victim"], found["mode"], margins=True, margins_name="all").to_string())
+    kills = pd.DataFrame(chaos.kills, columns=["mode", "victim"])
+    print(pd.crosstab(kills["victim"], kills["mode"], margins=True, margins_name="all").to_string())
     bad = ("lost", "duplicated", "corrupt", "changed", "orphans", "hanging", "tables different")
     print(", ".join(f"{name}: {chaos.count[name]}" for name in (*bad, "tables equal", "lives")))
     print(disk)

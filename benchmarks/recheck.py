@@ -1,11 +1,11 @@
-"""The sceptic's check: re-run random experiments of a run from their records alone, and one loss by hand. Are the numbers the same?
+"""The sceptic's check: re-run random experiments of a run from their records alone, and one loss by hand: the same numbers?
 
     python benchmarks/recheck.py runs/reference --count 5 --seed 0 [--tasks] [--model smollm2-135m] [--unrecovered]
 
-Experiments are drawn (seeded) from a run's loss records. Each is made again from what its record says (model, method, ratio, seed,
-calibration, recovery, held-out text, number type) in an empty folder, with statistics, policies and scores that were cached before
-out of reach. The last line computes the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM and
-torch.nn.functional.cross_entropy on the same token blocks, one block at a time.
+Experiments are drawn (seeded) from a run's loss records. Each is made again from what its record says (model, method, ratio,
+seed, calibration, recovery, held-out text, number type) in an empty folder, with statistics, policies and scores that were
+cached before out of reach. The last line computes the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM
+and torch.nn.functional.cross_entropy on the same token blocks, one block at a time.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from claw.stages import recording
+from claw.stages import checkpoints
 
 SHARED = ("archives", "corpora", "datasets", "models", "tasks")  # downloads; everything else is computed again
 SAME = 0.05  # of a standard error: what other threads and machines may change in bf16
@@ -48,7 +48,7 @@ def recheck(chosen: argparse.Namespace, folder: Path) -> int:
     from claw import records
 
     loss = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "loss" and r["status"] == "done"}
-    tasks = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "tasks" and r["status"] == "done"}
+    scored = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "tasks" and r["status"] == "done"}
     names = sorted(name for name, record in loss.items() if wanted(record["spec"], chosen))
     if not names:
         print(f"{chosen.run} has no such experiment with a measured loss.")
@@ -61,8 +61,8 @@ def recheck(chosen: argparse.Namespace, folder: Path) -> int:
         print(f"\n{name}  {title(loss[name])}")
         again = remake(loss[name], folder)
         different += not compare_loss(loss[name], again)
-        if chosen.tasks and name in tasks:
-            different += not compare_tasks(tasks[name], folder)
+        if chosen.tasks and name in scored:
+            different += not compare_tasks(scored[name], folder)
         print(f"  {time.monotonic() - started:.0f} s")
     by_hand(loss, drawn, folder)
     print(f"\n{different} of {len(drawn)} differ by more than {SAME} standard errors or in an answer")
@@ -91,32 +91,26 @@ def remake(record: dict, folder: Path) -> dict:
     from claw import records
     from claw.models import load
     from claw.specs.notebooks import CompressParameters, RecoverParameters
-    from claw.stages import compress
-    from claw.stages import recover as recovery_stage
+    from claw.stages import compress, recover
 
     compression, recovery, result = record["spec"]["compression"], record["spec"]["recovery"], record["result"]
     blocks = math.ceil(result["tokens"] / (result["context"] - 1))
-    shared = {
-        "run": str(folder), "dtype": record["environment"]["dtype"], "heldout": result["corpus"],
-        "heldout_tokens": blocks * result["context"], "context": result["context"],
-    }  # fmt: skip
+    shared = {"run": str(folder), "dtype": record["environment"]["dtype"], "heldout": result["corpus"]}
+    shared |= {"heldout_tokens": blocks * result["context"], "context": result["context"]}
     text = compression["calibration"]  # None for methods that need no text
-    calibration = (
-        {}
-        if text is None
-        else {"calibration": text["corpus"], "calibration_tokens": text["tokens"], "calibration_length": text["length"]}
-    )
+    names = {"calibration": "corpus", "calibration_tokens": "tokens", "calibration_length": "length"}
+    calibration = {name: text[part] for name, part in names.items()} if text else {}
     same = {name: compression[name] for name in ("model", "method", "ratio_of", "seed")}
     asked = CompressParameters(**shared, **calibration, **same, ratios=(compression["ratio"],))
     model, tokenizer = load.load(asked.model, dtype=asked.dtype)
-    found = compress.compress_curve(asked, model, tokenizer, compress.statistics_for_curve(asked.curve, model, tokenizer))
+    results = compress.compress_curve(asked, model, tokenizer)
     if recovery:
         del model
         (point,) = asked.curve.experiments
         given = {**recovery, "tokens": (recovery["tokens"],)}
-        series = RecoverParameters(**shared, **given, checkpoints=(str(recording.checkpoint_folder(folder, point)),))
-        found = recovery_stage.recover_checkpoints(series)
-    again = next(r for r in found if r["stage"] == "loss" and r["experiment"] == record["experiment"])
+        series = RecoverParameters(**shared, **given, checkpoints=(str(checkpoints.checkpoint_folder(folder, point)),))
+        results = recover.recover_checkpoints(series)
+    again = next(r for r in results if r["stage"] == "loss" and r["experiment"] == record["experiment"])
     assert records.checksum(again) == again["checksum"]
     return again
 
@@ -184,10 +178,11 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
             logits = model(ids[None]).logits[0, :-1].float()
             losses = cross_entropy(logits, ids[1:], reduction="none")[scored[1:]]
             total, tokens = total + losses.double().sum().item(), tokens + len(losses)
+    mean = total / tokens
     print(
-        f"\nby hand  {name} with stock transformers in {loss[name]['environment']['dtype']}: {total / tokens:.6f} over {tokens} tokens; "
-        f"recorded {result['mean']:.6f} over {result['tokens']}, difference {total / tokens - result['mean']:+.2e} "
-        f"({(total / tokens - result['mean']) / result['stderr']:+.4f} standard errors)"
+        f"\nby hand  {name} with stock transformers in {loss[name]['environment']['dtype']}: {mean:.6f} over {tokens} tokens; "
+        f"recorded {result['mean']:.6f} over {result['tokens']}, difference {mean - result['mean']:+.2e} "
+        f"({(mean - result['mean']) / result['stderr']:+.4f} standard errors)"
     )
 
 

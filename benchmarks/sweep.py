@@ -26,14 +26,14 @@ from claw.sweep import cluster, plan, run_jobs, status, study_run
 
 ONE = """
 import json, sys
-from claw import models, stages
+import claw
+from claw import stages
 from claw.specs.notebooks import CompressParameters
 asked = CompressParameters.model_validate_json(sys.argv[1])
-model, tokenizer = models.load(asked.model, dtype=asked.dtype)
-stages.compress(asked, model, tokenizer, stages.statistics_for_curve(asked.curve, model, tokenizer))
+stages.compress_curve(asked, *claw.load(asked.model, dtype=asked.dtype))
 """
 METHODS = ("random", "magnitude", "wanda-sp+ridge", "flap+ridge")
-COMPUTE = ("claw.load(", "statistics_for_curve", "stages.compress(", "recover_checkpoints(", "evaluate_checkpoints(")
+COMPUTE = ("claw.load(", "compress_curve(", "recover_checkpoints(", "evaluate_checkpoints(")
 
 
 def made(project: Path, name: str, **changes) -> plan.Plan:
@@ -48,8 +48,8 @@ def loop(jobs: tuple[plan.Job, ...], ratios: list[float], cache: Path) -> None:
     for job in jobs:
         for ratio in ratios:
             given = job.parameters | {"ratios": [ratio], "run": f"{job.parameters['run']}-loop"}
-            subprocess.run([sys.executable, "-c", ONE, json.dumps(given)], check=True, stderr=subprocess.DEVNULL,
-                           env=os.environ | {"CLAW_CACHE": str(cache)})  # fmt: skip
+            command = [sys.executable, "-c", ONE, json.dumps(given)]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=os.environ | {"CLAW_CACHE": str(cache)})
 
 
 def processor() -> float:
@@ -62,41 +62,34 @@ def processor() -> float:
 
 
 def throughput(project: Path, asked: argparse.Namespace) -> None:
-    """Print experiments per minute of each way, and ratios to the shell loop."""
+    """Print experiments per minute of each engine, and ratios to the shell loop."""
     ratios = np.linspace(0.1, 0.8, asked.ratios).round(3).tolist()
-    real = {
-        "models": ["smollm2-135m"],
-        "calibration": {"tokens": 2048, "length": 256},
-        "evaluation": {"tokens": 2048, "context": 256},
-    }
+    real = {"calibration": {"tokens": 2048, "length": 256}, "evaluation": {"tokens": 2048, "context": 256}}
+    changes = real | {"models": ["smollm2-135m"]} if asked.real else {}
     rows = []
     for number, method in enumerate(METHODS[: asked.rounds]):
-        whole = made(
-            project,
-            f"throughput-{method.replace('+', '-')}",
-            **{"methods": [method], "ratios": ratios} | (real if asked.real else {}),
-        )
+        name = f"throughput-{method.replace('+', '-')}"
+        whole = made(project, name, methods=[method], ratios=ratios, **changes)
         curves = tuple(job for job in whole.jobs if job.notebook == plan.COMPRESS)
-        few = plan.Plan(whole.study, whole.folder, curves, tuple(name for job in curves for name in job.makes), frozenset())
-        for way in ("claw run", "shell loop", *(["--workers 2"] if asked.workers else [])):
+        wanted = {name: whole.wanted[name] for job in curves for name in job.makes}
+        few = plan.Plan(study=whole.study, folder=whole.folder, jobs=curves, wanted=wanted, done=frozenset())
+        for engine in ("claw run", "shell loop", *(["--workers 2"] if asked.workers else [])):
             shutil.rmtree(whole.folder, ignore_errors=True)
             wall, cpu = time.perf_counter(), processor()
-            if way == "shell loop":
+            if engine == "shell loop":
                 loop(curves, ratios[: asked.loop], project / "loop-cache")
             else:
-                failures = run_jobs.run_in_turn(few) if way == "claw run" else cluster.run_on_workers(few, workers=2)
+                failures = run_jobs.run_in_turn(few) if engine == "claw run" else cluster.run_on_workers(few, workers=2)
                 assert not failures, failures
-            count = asked.loop if way == "shell loop" else len(ratios)
-            rows.append((number, method, way, count, time.perf_counter() - wall, processor() - cpu))
+            count = asked.loop if engine == "shell loop" else len(ratios)
+            rows.append((number, method, engine, count, time.perf_counter() - wall, processor() - cpu))
             print("round {} {:16} {:12} {:3d} experiments {:8.1f} s, processor {:8.1f} s".format(*rows[-1]), flush=True)
-    found = pd.DataFrame(rows, columns=["round", "method", "way", "experiments", "seconds", "processor"])
-    for words, part in (
-        ("all rounds", found),
-        ("without the first, which starts claw's warm process", found[found["round"] > 0]),
-    ):
+    timed = pd.DataFrame(rows, columns=["round", "method", "engine", "experiments", "seconds", "processor"])
+    later = timed[timed["round"] > 0]
+    for words, part in (("all rounds", timed), ("without the first, which starts claw's fork server", later)):
         if part.empty:
             continue
-        total = part.groupby("way", sort=False)[["experiments", "seconds", "processor"]].sum()
+        total = part.groupby("engine", sort=False)[["experiments", "seconds", "processor"]].sum()
         total["per minute"] = 60 * total["experiments"] / total["seconds"]
         for name in ("seconds", "processor"):
             each = total[name] / total["experiments"]
@@ -106,43 +99,35 @@ def throughput(project: Path, asked: argparse.Namespace) -> None:
 
 def overhead(project: Path, asked: argparse.Namespace) -> None:
     """Print where the time of a study on SmolLM2-135M goes, over all its jobs."""
-    made_plan = made(
-        project, "overhead", models=["smollm2-135m"], methods=["magnitude", "wanda-sp+ridge"], dtype="auto",
-        ratios=list(np.linspace(0.1, 0.9, 9).round(2).tolist()), calibration={"tokens": 16384, "length": 512},
-        evaluation={"tokens": asked.tokens, "context": 512},
-    )  # fmt: skip
+    texts = {"calibration": {"tokens": 16384, "length": 512}, "evaluation": {"tokens": asked.tokens, "context": 512}}
+    grid = {"models": ["smollm2-135m"], "methods": ["magnitude", "wanda-sp+ridge"]}
+    made_plan = made(project, "overhead", **grid, ratios=np.linspace(0.1, 0.9, 9).round(2).tolist(), **texts, dtype="auto")
     began, times = time.perf_counter(), []
     run_jobs.run_in_turn(made_plan, lambda job: times.append(time.perf_counter()))
     walls = np.diff([began, *times])
     rows = []
     for job, wall in zip(made_plan.jobs, walls, strict=True):
         cells = json.loads((made_plan.folder / "notebooks" / f"{job.id}.ipynb").read_text())["cells"]
-        timed = [
-            ("".join(c["source"]), c["metadata"]["papermill"]["duration"] or 0.0) for c in cells if c["cell_type"] == "code"
-        ]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        timed = [("".join(cell["source"]), cell["metadata"]["papermill"]["duration"] or 0.0) for cell in code]
         compute = sum(seconds for source, seconds in timed if any(name in source for name in COMPUTE))
         shown = sum(seconds for _, seconds in timed) - compute
         rows.append((job.notebook, job.title, len(job.makes) // 2, wall, compute, shown, wall - compute - shown))
-    found = pd.DataFrame(
-        rows, columns=["notebook", "title", "experiments", "wall", "compute", "figures and tables", "overhead"]
-    )
-    print(found.round(2).to_string(index=False))
-    for name, part in (("all jobs", found), ("all but the first, which starts the warm process", found.iloc[1:])):
-        share = 100 * part[["compute", "figures and tables", "overhead"]].sum() / part["wall"].sum()
+    spent = ["compute", "figures and tables", "overhead"]
+    jobs = pd.DataFrame(rows, columns=["notebook", "title", "experiments", "wall", *spent])
+    print(jobs.round(2).to_string(index=False))
+    for name, part in (("all jobs", jobs), ("all but the first, which starts the fork server", jobs.iloc[1:])):
+        share = 100 * part[spent].sum() / part["wall"].sum()
         each = part["overhead"].sum() / part["experiments"].sum()
-        print(
-            f"{name}: "
-            + ", ".join(f"{key} {value:.2f} %" for key, value in share.items())
-            + f"; {each:.2f} s overhead per experiment"
-        )
+        shares = ", ".join(f"{key} {value:.2f} %" for key, value in share.items())
+        print(f"{name}: {shares}; {each:.2f} s overhead per experiment")
 
 
 def empty(project: Path, asked: argparse.Namespace) -> None:
     """Print time per job and memory over the course of a study whose jobs do nothing."""
     began = time.perf_counter()
-    study = studies.load_study(
-        tiny.study(project, "empty", methods=["random"], ratios=[0.5], seeds=list(range(asked.experiments)))
-    )
+    seeds = list(range(asked.experiments))
+    study = studies.load_study(tiny.study(project, "empty", methods=["random"], ratios=[0.5], seeds=seeds))
     folder = project / "runs" / "empty"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "records").mkdir(parents=True)
@@ -153,13 +138,8 @@ def empty(project: Path, asked: argparse.Namespace) -> None:
     def write(job: plan.Job, *_, **__) -> None:
         for name in job.makes:
             identity, _, stage = name.removesuffix(".json").partition(".")
-            content = {
-                "experiment": identity,
-                "stage": stage.partition("-")[0],
-                "status": "done",
-                "spec": specs[identity],
-                "result": {},
-            }
+            content = {"experiment": identity, "stage": stage.partition("-")[0], "status": "done", "result": {}}
+            content["spec"] = specs[identity]
             (folder / "records" / name).write_text(json.dumps(content | {"checksum": records.checksum(content)}))
 
     run_jobs.run_job = write
@@ -197,18 +177,16 @@ def _threads(made_plan: plan.Plan, after) -> list[str]:
     import dask
     import distributed
 
-    with (
-        dask.config.set(cluster.SETTINGS),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0") as made_cluster,
-    ):  # fmt: skip
+    address = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    workers = {"n_workers": 2, "threads_per_worker": 1, "processes": False}
+    with dask.config.set(cluster.SETTINGS), distributed.LocalCluster(**workers, **address) as made_cluster:
         return cluster.run_on_workers(made_plan, after, scheduler=made_cluster.scheduler_address)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="*", choices=["throughput", "overhead", "empty", []], default=["throughput", "overhead", "empty"]
-    )
+    parts = {"throughput": throughput, "overhead": overhead, "empty": empty}
+    parser.add_argument("what", nargs="*", choices=[*parts, []], default=list(parts))
     parser.add_argument("--ratios", type=int, default=8, help="experiments of each round of throughput")
     parser.add_argument("--loop", type=int, default=8, help="of these, experiments that the shell loop does")
     parser.add_argument("--rounds", type=int, default=3, help="methods, one a round")
@@ -222,7 +200,7 @@ def main() -> None:
     os.chdir(project)
     os.environ["PYTHONPATH"] = str(tiny.ROOT)
     for name in asked.what:
-        {"throughput": throughput, "overhead": overhead, "empty": empty}[name](project, asked)
+        parts[name](project, asked)
 
 
 if __name__ == "__main__":

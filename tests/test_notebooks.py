@@ -64,38 +64,17 @@ def test_its_parameters_are_what_the_package_accepts(path):
 
 
 def run(name, tmp_path, **given):
-    return papermill.execute_notebook(
-        FOLDER / f"{name}.ipynb",
-        tmp_path / "out.ipynb",
-        parameters=given,
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=tmp_path,
-    )
-
-
-def small(folder_model, train_text, heldout_text, tmp_path):
-    return dict(
-        model=folder_model, method="flap+ridge", calibration=train_text, calibration_tokens=512, calibration_length=64,
-        heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"),
-    )  # fmt: skip
+    options = dict(kernel_name="python3", progress_bar=False, cwd=tmp_path)
+    return papermill.execute_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", parameters=given, **options)
 
 
 def test_compress_runs_from_papermills_command_line(folder_model, train_text, heldout_text, tmp_path):
-    given = [
-        part for item in small(folder_model, train_text, heldout_text, tmp_path).items() for part in ("-p", *map(str, item))
-    ]
     out = tmp_path / "out.ipynb"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(FOLDER / "10_compress.ipynb"),
-        str(out),
-        *given,
-        "-y",
-        "ratios: [0.25, 0.5]",
-    ]
+    texts = dict(calibration=train_text, calibration_tokens=512, calibration_length=64, heldout=heldout_text)
+    given = dict(model=folder_model, method="flap+ridge", heldout_tokens=512, context=64, run=tmp_path / "run", **texts)
+    options = [part for item in given.items() for part in ("-p", *map(str, item))]
+    command = [sys.executable, "-m", "papermill", str(FOLDER / "10_compress.ipynb"), str(out), *options]
+    command += ["-y", "ratios: [0.25, 0.5]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     pictures = [o for cell in code(nbformat.read(out, 4)) for o in cell.outputs if "image/png" in o.get("data", {})]
@@ -106,7 +85,7 @@ def test_compress_runs_from_papermills_command_line(folder_model, train_text, he
 def shown(notebook):
     """Everything that the cells of an executed notebook show, as text."""
     data = [output.get("data", {}) for cell in code(notebook) for output in cell.outputs]
-    return "\n".join(str(one.get("text/html", one.get("text/plain", ""))) for one in data)
+    return "\n".join(str(shown_as.get("text/html", shown_as.get("text/plain", ""))) for shown_as in data)
 
 
 def test_the_start_page_runs_with_and_without_results(tmp_path):
@@ -131,10 +110,8 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 
 
 def test_the_tour_runs_without_a_browser(folder_model, train_text, heldout_text, tmp_path):
-    out = run(
-        "00_tour", tmp_path, model=folder_model, calibration=train_text, heldout=heldout_text, calibration_tokens=256,
-        heldout_tokens=256, context=64, words=3, methods=["random", "wanda-sp+ridge"],
-    )  # fmt: skip
+    texts = dict(calibration=train_text, calibration_tokens=256, heldout=heldout_text, heldout_tokens=256, context=64)
+    out = run("00_tour", tmp_path, model=folder_model, words=3, methods=["random", "wanda-sp+ridge"], **texts)
     assert shown(out).count("Your turn") == 5 and "L(r)" not in shown(out) and "10 % more loss" in shown(out)
 
 

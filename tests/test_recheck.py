@@ -10,7 +10,7 @@ import pytest
 from claw import records
 from claw.models import load
 from claw.specs.notebooks import CompressParameters, RecoverParameters
-from claw.stages import compress, recording, recover
+from claw.stages import checkpoints, compress, recover
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def run(folder_model, train_text, heldout_text, tmp_path, own_cache):
     calibration = dict(calibration=train_text, calibration_tokens=512, calibration_length=64)
     asked = CompressParameters(**shared, **calibration, model=folder_model, method="wanda-sp", ratios=(0, 0.25, 0.5), seed=3)
     model, tokenizer = load.load(folder_model, dtype="float32")
-    compress.compress_curve(asked, model, tokenizer, compress.statistics_for_curve(asked.curve, model, tokenizer))
-    place = recording.checkpoint_folder(tmp_path / "run", asked.curve.experiments[-1])
+    compress.compress_curve(asked, model, tokenizer)
+    place = checkpoints.checkpoint_folder(tmp_path / "run", asked.curve.experiments[-1])
     recover.recover_checkpoints(
         RecoverParameters(**shared, checkpoints=(str(place),), tokens=(256,), corpus=train_text, length=32, batch=2)
     )

@@ -7,15 +7,14 @@ experiment's spec and the report. It is written beside its final name and rename
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
+from claw import files
 from claw.errors import InputError
 from claw.models import llama_cpp, sources
 from claw.models.anatomy import anatomy
@@ -29,8 +28,13 @@ LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma", "MIT": "m
 """The hub's tag of a licence, by how its name begins in the catalogue of sources."""
 
 
+def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
+    """Where an experiment's checkpoint is in the folder of a run."""
+    return folder / "checkpoints" / experiment.id
+
+
 def save(
-    model: nn.Module,
+    model: Any,
     tokenizer,
     folder: str | Path,
     report: CompressionReport | None = None,
@@ -45,33 +49,31 @@ def save(
     folder = Path(folder)
     if not is_plain(model):
         raise InputError(
-            "This model has shortcut matrices that no stock architecture can hold, so it cannot be saved as a plain checkpoint. "
-            "It can be measured in memory; for a checkpoint use slicegpt, the plain form."
+            "This model has shortcut matrices that no stock architecture can hold, so it cannot be saved as a plain "
+            "checkpoint. It can be measured in memory; for a checkpoint use slicegpt, the plain form."
         )
+    about = {
+        "experiment": experiment.model_dump(mode="json") if experiment else None,
+        "report": report.to_dict() if report else None,
+        "base_model": base_model,
+    }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         need = sum(p.numel() * p.element_size() for p in model.parameters())
         free = shutil.disk_usage(folder.parent).free
         if need > 0.98 * free:
             raise InputError(
-                f"The checkpoint needs {need / 1e6:,.1f} MB but only {free / 1e6:,.1f} MB are free in {folder.parent}. Free some "
-                "space or choose another run folder; what was measured so far is kept."
+                f"The checkpoint needs {need / 1e6:,.1f} MB but only {free / 1e6:,.1f} MB are free in {folder.parent}. Free "
+                "some space or choose another run folder; what was measured so far is kept."
             )
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
-        try:
+        with files.whole(folder) as scratch:
             with of_transformers():
                 model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-            about = {"experiment": experiment.model_dump(mode="json") if experiment else None}
-            about |= {"report": report.to_dict() if report else None, "base_model": base_model}
             (scratch / ABOUT).write_text(json.dumps(about, indent=1))
             (scratch / "README.md").write_text(card(model, report, base_model), encoding="utf-8")
             check_reload(model, scratch)
             shutil.rmtree(folder, ignore_errors=True)
-            scratch.chmod(0o755)
-            scratch.replace(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"The checkpoint could not be written to {folder}: {error}. What was measured so far is kept."
@@ -80,14 +82,13 @@ def save(
 
 
 @torch.no_grad()
-def check_reload(model: nn.Module, folder: Path) -> None:
+def check_reload(model: Any, folder: Path) -> None:
     """Raise InputError unless stock transformers loads `folder` and gives the same logits as `model`, bit by bit."""
     from transformers import AutoModelForCausalLM
 
+    choices = {"dtype": model.dtype, "attn_implementation": model.config._attn_implementation, "trust_remote_code": False}
     with of_transformers():
-        again = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation, trust_remote_code=False
-        )
+        again: Any = AutoModelForCausalLM.from_pretrained(folder, **choices)
     again = again.to(next(model.parameters()).device).eval()
     ids = torch.arange(1, 17, device=again.device).view(2, 8) % model.config.get_text_config().vocab_size
     mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits
@@ -117,6 +118,30 @@ def experiment_of(checkpoint: str) -> Experiment:
     return Experiment.model_validate({"compression": {"model": checkpoint, "method": "dense", "ratio": 0.0}})
 
 
+REMOVED = """\
+`{0.method}` was asked to remove {0.ratio:.0%} of {0.ratio_of} (seed {0.seed}).
+
+| | removed |
+|---|---|
+| parameters (tied weights once) | {0.ratio_params:.1%} |
+| parameters without embedding and head | {0.ratio_nonembedding:.1%} |
+| forward FLOPs per token | {0.ratio_flops:.1%} |
+
+It has {1.parameters:,} parameters: {1.depth} layers, hidden width {1.hidden}, feed-forward width {1.width}, \
+{1.heads} query heads in {1.groups} key-value groups of size {1.head_size}.
+
+"""
+USE = """\
+It is a plain checkpoint of a stock architecture:
+
+```python
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("this folder")
+```
+"""
+
+
 def card(model: nn.Module, report: CompressionReport | None, base_model: str | None) -> str:
     """Model card with the hub's metadata: what this checkpoint is, from which model, and what was removed."""
     known = sources.models().get(base_model or "")
@@ -126,47 +151,10 @@ def card(model: nn.Module, report: CompressionReport | None, base_model: str | N
     metadata = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{', '.join(tags)}]"]
     if upstream and "/" in upstream:
         metadata += [f"base_model: {upstream}", "base_model_relation: finetune"]
-    licence = next((tag for begins, tag in LICENCES.items() if known and known.licence.startswith(begins)), None)
-    if licence:
-        metadata.append(f"license: {licence}")
+    metadata += [f"license: {tag}" for begins, tag in LICENCES.items() if known and known.licence.startswith(begins)]
     lines = ["---", *metadata, "---", "", f"# {base_model or 'A language model'}, compressed", ""]
     if known and known.note:
         lines += [f"The dense model was {known.note}. Licence of the weights: {known.licence}.", ""]
-    if report is not None:
-        shape = report.small
-        lines += [
-            f"`{report.method}` was asked to remove {report.ratio:.0%} of {report.ratio_of} (seed {report.seed}).",
-            "",
-            "| | removed |",
-            "|---|---|",
-            f"| parameters (tied weights once) | {report.ratio_params:.1%} |",
-            f"| parameters without embedding and head | {report.ratio_nonembedding:.1%} |",
-            f"| forward FLOPs per token | {report.ratio_flops:.1%} |",
-            "",
-            f"It has {shape.parameters:,} parameters: {shape.depth} layers, hidden width {shape.hidden}, feed-forward width "
-            f"{shape.width}, {shape.heads} query heads in {shape.groups} key-value groups of size {shape.head_size}.",
-            "",
-        ]
-    lines += ["It is a plain checkpoint of a stock architecture:", "", "```python"]
-    lines += [
-        "from transformers import AutoModelForCausalLM",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("this folder")',
-    ]
-    lines += ["```", "", str(llama_cpp.check_conversion(model))]
-    return "\n".join([*lines, "", f"Architecture: {anatomy(model).family}. Made with claw.", ""])
-
-
-def checkpoint_frame(found: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
-    """Folder of each checkpoint on disk that these records made, by the last stage among them: the recovered ones, else all."""
-    made = [record for record in found if record["stage"] in ("compress", "recover")]
-    stage = "recover" if any(record["stage"] == "recover" for record in made) else "compress"
-    rows = []
-    for record in made:
-        place = folder / "checkpoints" / record["experiment"]
-        if record["stage"] == stage and place.is_dir():
-            compression, result = record["spec"]["compression"], record["result"]
-            recovery = {name: result[name] for name in ("recipe", "tokens") if stage == "recover"}
-            rows.append({"method": compression["method"], "ratio": compression["ratio"], **recovery, "folder": str(place)})
-    recovered = ["recipe", "tokens"] if stage == "recover" else []
-    return pd.DataFrame(rows, columns=["method", "ratio", *recovered, "folder"])
+    removed = REMOVED.format(report, report.small) if report else ""
+    made = f"Architecture: {anatomy(model).family}. Made with claw."
+    return "\n".join([*lines, f"{removed}{USE}", str(llama_cpp.check_conversion(model)), "", made, ""])

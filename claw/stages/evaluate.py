@@ -14,49 +14,47 @@ from claw.stages.measure import heldout_blocks, measure_loss, measure_tasks
 from claw.texts import token_blocks
 
 
-def check_evaluate(parameters: EvaluateParameters) -> None:
+def check_evaluate(asked: EvaluateParameters) -> None:
     """Raise InputError for anything that can be known to be wrong before evaluating starts."""
-    token_blocks.check_purpose(parameters.heldout, "heldout")
-    tasks.check_tasks(parameters.tasks, hub=parameters.tasks_from == "hub")
-    for name in parameters.checkpoints:
-        if not Path(name).is_dir():
+    token_blocks.check_purpose(asked.heldout, "heldout")
+    tasks.check_tasks(asked.tasks, hub=asked.tasks_from == "hub")
+    for name in asked.checkpoints:
+        if not (Path(name).is_dir() or _broken_run(asked.folder, name)):
             load.check_name(name)
 
 
-def evaluate_checkpoints(parameters: EvaluateParameters) -> list[dict[str, Any]]:
-    """Held-out loss (where not yet recorded) and tasks of each checkpoint; the records of both stages."""
-    parameters = _without_broken(parameters)
-    check_evaluate(parameters)
-    folder, evaluation = parameters.folder, parameters.evaluation
-    experiments = {name: checkpoints.experiment_of(name) for name in parameters.checkpoints}
-    found = []
+def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:
+    """Held-out loss (where not yet recorded) and tasks of each checkpoint; the records of both stages.
+
+    A checkpoint that does not exist because its recovery broke is left out; its tasks are recorded as nan.
+    """
+    folder, evaluation = asked.folder, asked.evaluation
+    stages = {"loss": evaluation.loss.digest}
+    if asked.tasks:
+        stages["tasks"] = evaluation.accuracy.digest
+    experiments = {}
+    for name in asked.checkpoints:
+        if run := _broken_run(folder, name):
+            if asked.tasks:
+                content = run | {"stage": "tasks", "measured": stages["tasks"], "result": {}, "seconds": 0.0}
+                records.write_record(records.path_of(folder, run["experiment"], "tasks", stages["tasks"]), content)
+        else:
+            experiments[name] = checkpoints.experiment_of(name)
+    results = []
     for name, experiment in tqdm(experiments.items(), desc="evaluate", unit=" checkpoints", disable=None):
-        stages = {"loss": evaluation.loss.digest}
-        if parameters.tasks:
-            stages["tasks"] = evaluation.accuracy.digest
-        missing = [stage for stage, way in stages.items() if not records.has(folder, experiment.id, stage, way)]
+        missing = [stage for stage, digest in stages.items() if not records.has(folder, experiment.id, stage, digest)]
         if missing:
-            model, tokenizer = load.load(name, dtype=parameters.dtype, device=parameters.device)
+            model, tokenizer = load.load(name, dtype=asked.dtype, device=asked.device)
             record_dense(folder, experiment, model)
             if "loss" in missing:
                 measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
             if "tasks" in missing:
                 measure_tasks(folder, experiment, model, tokenizer, evaluation)
-        found += records.read_stages(folder, experiment.id, {"compress": ""} | stages)
-    return found
+        results += records.read_stages(folder, experiment.id, {"compress": ""} | stages)
+    return results
 
 
-def _without_broken(parameters: EvaluateParameters) -> EvaluateParameters:
-    """The parameters without checkpoints that do not exist because their recovery broke; their tasks are recorded as nan."""
-    left = []
-    for name in parameters.checkpoints:
-        run = (
-            None if Path(name).is_dir() else records.read_record(records.path_of(parameters.folder, Path(name).name, "recover"))
-        )
-        if run is None or run["status"] != "nan":
-            left.append(name)
-        elif parameters.tasks:
-            way = parameters.evaluation.accuracy.digest
-            content = {**run, "stage": "tasks", "measured": way, "result": {}, "seconds": 0.0}
-            records.write_record(records.path_of(parameters.folder, run["experiment"], "tasks", way), content)
-    return parameters.model_copy(update={"checkpoints": tuple(left)})
+def _broken_run(folder: Path, name: str) -> dict[str, Any] | None:
+    """The record of the recovery that was to make the checkpoint `name` and broke; None where the checkpoint is there."""
+    run = None if Path(name).is_dir() else records.read_record(records.path_of(folder, Path(name).name, "recover"))
+    return run if run and run["status"] == "nan" else None

@@ -1,35 +1,59 @@
-"""Measure one model and record it: held-out loss and tasks, as stages and sweeps need them."""
+"""Work on one model and record what came of it, as done, nan or failed; measuring held-out loss and tasks is such work."""
 
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
 
+from claw import provenance, records
 from claw.evaluate import held_out, tasks
 from claw.specs.experiment import Evaluation, Experiment
-from claw.stages.recording import recorded
 from claw.texts import token_blocks
+from claw.texts.token_blocks import Blocks
 
 
-def heldout_blocks(evaluation: Evaluation, tokenizer) -> token_blocks.Blocks:
+@contextmanager
+def recorded(folder: Path, experiment: Experiment, stage: str, model: Any, measured: str = "") -> Iterator[dict[str, Any]]:
+    """Run a block and record the dict it fills: done, nan (the loss is not finite or the run broke), or failed if it raises."""
+    started, clock = time.time(), time.perf_counter()
+    result: dict[str, Any] = {}
+    content: dict[str, Any] = {"experiment": experiment.id, "stage": stage, "measured": measured}
+    content["spec"] = experiment.model_dump(mode="json")
+    content |= {"environment": provenance.made_with(next(model.parameters()).device, model.dtype), "started": started}
+    path = records.path_of(folder, experiment.id, stage, measured)
+    try:
+        yield result
+    except Exception as error:
+        content |= {"status": "failed", "error": f"{type(error).__name__}: {error}", "result": {}}
+        records.write_record(path, content | {"seconds": time.perf_counter() - clock})
+        raise
+    nan = (stage == "loss" and not math.isfinite(result["mean"])) or result.get("nan_step") is not None
+    content |= {"status": "nan" if nan else "done", "result": result, "seconds": time.perf_counter() - clock}
+    records.write_record(path, content)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def heldout_blocks(evaluation: Evaluation, tokenizer) -> Blocks:
     """The held-out blocks that an evaluation names."""
     count = max(1, evaluation.tokens // evaluation.context)
     return token_blocks.blocks(tokenizer, evaluation.heldout, length=evaluation.context, count=count, purpose="heldout")
 
 
-def measure_loss(
-    folder: Path, experiment: Experiment, model: nn.Module, blocks: token_blocks.Blocks, evaluation: Evaluation
-) -> None:
+def measure_loss(folder: Path, experiment: Experiment, model: Any, blocks: Blocks, evaluation: Evaluation) -> None:
     """Measure and record the held-out loss of one model; NaN is a result with a status of its own."""
     with recorded(folder, experiment, "loss", model, evaluation.loss.digest) as result:
         result.update(held_out.cross_entropy(model, blocks).to_dict())
 
 
-def measure_tasks(folder: Path, experiment: Experiment, model: nn.Module, tokenizer, evaluation: Evaluation) -> None:
+def measure_tasks(folder: Path, experiment: Experiment, model: Any, tokenizer, evaluation: Evaluation) -> None:
     """Measure and record the accuracy of one model on the evaluation's tasks."""
+    choices: dict[str, Any] = {"num_fewshot": evaluation.num_fewshot, "limit": evaluation.limit}
+    hub = evaluation.tasks_from == "hub"
     with recorded(folder, experiment, "tasks", model, evaluation.accuracy.digest) as result:
-        frame, samples = tasks.score_tasks(
-            model, tokenizer, evaluation.tasks, samples=True,
-            limit=evaluation.limit, num_fewshot=evaluation.num_fewshot, hub=evaluation.tasks_from == "hub",
-        )  # fmt: skip
-        result["rows"] = frame.to_dict("records")
-        result.update(num_fewshot=evaluation.num_fewshot, limit=evaluation.limit, answered=tasks.answered(samples))
+        frame, samples = tasks.score_tasks(model, tokenizer, evaluation.tasks, samples=True, hub=hub, **choices)
+        result.update(rows=frame.to_dict("records"), **choices, answered=tasks.answered(samples))

@@ -33,10 +33,8 @@ def main() -> None:
     asked = parser.parse_args()
     state = PartialState(cpu=not torch.cuda.is_available())
     model, tokenizer = claw.load(asked.checkpoint, dtype=asked.dtype, device=str(state.device))
-    recovery = Recovery(
-        recipe="full", tokens=asked.tokens, corpus=asked.corpus, length=asked.length, batch=asked.batch,
-        learning_rate=asked.learning_rate,
-    )  # fmt: skip
+    names = "tokens corpus length batch learning_rate".split()
+    recovery = Recovery(recipe="full", **{name: getattr(asked, name) for name in names})
     count = recovery.tokens // recovery.length
     blocks = claw.blocks(tokenizer, asked.corpus, length=asked.length, count=count, purpose="recovery", seed=1)
     small, report = recover_sharded(model, blocks, recovery, asked.out.parent)

@@ -2,41 +2,41 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from claw import records
 from claw.models import sources
 from claw.specs import methods
 from claw.specs.experiment import Curve, Experiment
-from claw.sweep.plan import Plan, records_of
+from claw.sweep.plan import Plan
 
 WIDTH = {"float32": 4.0, "auto": 4.0}  # bytes of a number; others have two, and auto may choose four
 SAMPLE = 200  # records read of each stage of other runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Seconds of the records still missing whose like was measured before; bytes; None where nothing is known."""
+    """Seconds of the records still missing whose like was measured before; bytes, None where a model's size is not known."""
 
     seconds: float
     known: int  # missing records that `seconds` covers
     unknown: int
-    disk: float | None  # checkpoints of the largest curve
-    disk_all: float | None  # checkpoints of all curves
-    memory: float | None  # weights of the largest model and its compressed copy
+    disk: float | None = None  # checkpoints of the largest curve
+    disk_all: float | None = None  # checkpoints of all curves
+    memory: float | None = None  # weights of the largest model and its compressed copy
 
     def __str__(self) -> str:
-        lines = [f"time    {self._time()}"]
-        if self.disk is None:
-            lines.append("disk    not known: the size of a model that is not here yet")
-        else:
-            lines.append(
-                f"disk    at most {self.disk / 1e9:,.1f} GB of checkpoints while jobs run one after the other, "
-                f"{self.disk_all / 1e9:,.1f} GB if all are kept"
-            )
-            lines.append(f"memory  {self.memory / 1e9:,.1f} GB for the weights of the largest model and a compressed copy")
-        return "\n".join(lines)
+        time = f"time    {self._time()}\n"
+        if self.disk is None or self.disk_all is None or self.memory is None:
+            return f"{time}disk    not known: the size of a model that is not here yet"
+        return (
+            f"{time}disk    at most {self.disk / 1e9:,.1f} GB of checkpoints while jobs run one after the other, "
+            f"{self.disk_all / 1e9:,.1f} GB if all are kept\n"
+            f"memory  {self.memory / 1e9:,.1f} GB for the weights of the largest model and a compressed copy"
+        )
 
     def _time(self) -> str:
         if not self.known and not self.unknown:
@@ -56,24 +56,19 @@ def _duration(seconds: float) -> str:
 
 def estimate_plan(plan: Plan) -> Estimate:
     """Estimate of what is left of a plan."""
-    rates = _rates(plan)
-    seconds, known, unknown = 0.0, 0, 0
-    for experiment in plan.study.experiments:
-        for stage, name in records_of(plan.study, experiment).items():
-            if name not in plan.done:
-                rate = _rate(rates, stage, experiment)
-                known, unknown = known + (rate is not None), unknown + (rate is None)
-                seconds += (rate or 0.0) * _units(stage, experiment)
+    study, rates = plan.study, _rates(plan)
+    missing = [point for name, point in plan.wanted.items() if name not in plan.done]
+    rated = [(_rate(rates[stage], e.compression.model), _units(stage, e)) for stage, e in missing]
+    seconds = [rate * units for rate, units in rated if rate is not None]
+    time: dict[str, Any] = {"seconds": sum(seconds, 0.0), "known": len(seconds), "unknown": len(rated) - len(seconds)}
     disk, disk_all, memory = 0.0, 0.0, 0.0
-    for model in plan.study.models:
-        size = weights(model, plan.study.dtype)
+    for model in study.models:
+        size = weights(model, study.dtype)
         if size is None:
-            return Estimate(seconds, known, unknown, None, None, None)
-        curves = [_checkpoints(plan, curve) for curve in plan.study.curves if curve.model == model]
-        disk = max(disk, size * max(curves, default=0))
-        disk_all += size * sum(curves)
-        memory = max(memory, 2 * size)
-    return Estimate(seconds, known, unknown, disk, disk_all, memory)
+            return Estimate(**time)
+        curves = [size * _checkpoints(plan, curve) for curve in study.curves if curve.model == model]
+        disk, disk_all, memory = max(disk, *curves, 0.0), disk_all + sum(curves), max(memory, 2 * size)
+    return Estimate(**time, disk=disk, disk_all=disk_all, memory=memory)
 
 
 def _checkpoints(plan: Plan, curve: Curve) -> int:
@@ -94,40 +89,32 @@ def weights(model: str, dtype: str) -> float | None:
 
 def _units(stage: str, experiment: Experiment) -> float:
     """What a stage's time is proportional to: tokens of recovery, else the experiments."""
-    return float(experiment.recovery.tokens) if stage == "recover" else 1.0
+    return float(experiment.recovery.tokens) if stage == "recover" and experiment.recovery else 1.0
 
 
-def _rate(rates: dict, stage: str, experiment: Experiment) -> float | None:
+def _rate(rates: dict[str, float], model: str) -> float | None:
     """Seconds per unit of a stage: as measured on this model, else on others in proportion to their parameters."""
-    found = rates.get(stage, {})
-    if experiment.compression.model in found:
-        return found[experiment.compression.model]
-    size = _parameters(experiment.compression.model)
-    other = [rate / _parameters(model) for model, rate in found.items() if _parameters(model)]
-    return size * sum(other) / len(other) if size and other else None
-
-
-def _parameters(model: str) -> int | None:
-    return sources.models()[model].parameters if model in sources.models() else None
+    if model in rates:
+        return rates[model]
+    sizes = {name: source.parameters for name, source in sources.models().items()}
+    others = [rate / sizes[name] for name, rate in rates.items() if name in sizes]
+    return sizes[model] * sum(others) / len(others) if model in sizes and others else None
 
 
 def _rates(plan: Plan) -> dict[str, dict[str, float]]:
     """Seconds per unit by stage and model: of this run, and where it has none yet, of the runs beside it."""
+    endings = {stage: name.partition(".")[2] for name, (stage, _) in plan.wanted.items()}
     rates = {}
-    stages = {
-        stage: name.partition(".")[2] for e in plan.study.experiments for stage, name in records_of(plan.study, e).items()
-    }
-    for stage, ending in stages.items():
-        rates[stage] = _measured(sorted((plan.folder / "records").glob(f"*.{ending}"))[:SAMPLE], stage) or _measured(
-            sorted(plan.folder.parent.glob(f"*/records/*.{ending}"))[:SAMPLE], stage
-        )
+    for stage, ending in endings.items():
+        own = _measured((plan.folder / "records").glob(f"*.{ending}"), stage)
+        rates[stage] = own or _measured(plan.folder.parent.glob(f"*/records/*.{ending}"), stage)
     return rates
 
 
-def _measured(paths: list[Path], stage: str) -> dict[str, float]:
+def _measured(paths: Iterable[Path], stage: str) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     units: dict[str, float] = defaultdict(float)
-    for path in paths:
+    for path in sorted(paths)[:SAMPLE]:
         content = records.read_record(path)
         if content and content["status"] == "done" and content.get("seconds"):
             try:

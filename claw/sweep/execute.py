@@ -3,74 +3,122 @@
 Notable choices:
 - The kernel talks over Unix sockets at a path of its own; TCP ports are raced for when many kernels start at once.
 - The copy is written under a temporary name and renamed when the last cell has run, so a copy that is there is whole.
+- In a job that a fork server forked, the kernel is forked from the job: it has imported everything, too.
 - A watcher ends the whole process group when the process that asked for the job is gone: no orphan keeps computing.
 """
 
+import contextlib
 import errno
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 from claw.errors import InputError
 from claw.project import notebooks_folder
 from claw.sweep import locks
-from claw.sweep.forked_kernel import ForkedKernel, watch_parent
 
 INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # what only the user can put right
 
 
-def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], kernel: ForkedKernel | None = None) -> None:
-    """Execute notebooks/<notebook>.ipynb with `parameters` into `output`, in `kernel` or one that is started for it.
+def watch_parent(parent: int) -> None:
+    """End this process group as soon as `parent` is no longer the parent process."""
 
-    Raises what the notebook raised.
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class ForkedKernel(psutil.Process):
+    """A kernel that is a copy of this process: forked at once, while there is one thread, and told later where to listen.
+
+    It answers jupyter_client as the `subprocess.Popen` of a kernel does.
     """
+
+    stdin = stdout = stderr = None
+
+    def __init__(self) -> None:
+        read, self._tell = os.pipe()
+        parent, child = os.getpid(), os.fork()
+        if not child:
+            self._run(read, parent)
+        os.close(read)
+        super().__init__(child)
+
+    def _run(self, read: int, parent: int) -> NoReturn:
+        """In the copy: be a kernel, as soon as it is said where."""
+        try:
+            os.close(self._tell)
+            connection = os.read(read, 4096).decode()
+            if connection:
+                from ipykernel.kernelapp import IPKernelApp
+
+                watch_parent(parent)
+                os.environ["JPY_PARENT_PID"] = str(parent)
+                IPKernelApp.launch_instance(argv=["-f", connection])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
+    def serve_next(self) -> None:
+        """Let the next notebook of this process run in this kernel."""
+        from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+        kernel: Any = self
+
+        class Forked(LocalProvisioner):
+            async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+                manager: Any = self.parent
+                os.write(kernel._tell, manager.connection_file.encode())
+                os.close(kernel._tell)
+                self.process, self.pid = kernel, kernel.pid
+                return self.connection_info
+
+        factory: Any = KernelProvisionerFactory.instance()
+        factory.provisioners["forked"] = SimpleNamespace(name="forked", value="", load=lambda: Forked)
+        factory.default_provisioner_name = "forked"
+
+    def poll(self) -> int | None:
+        """Exit status, or None while it runs."""
+        with contextlib.suppress(psutil.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def send_signal(self, sig: int) -> None:
+        """Signal the kernel alone; its group is the job's."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            super().send_signal(sig)
+
+
+def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> None:
+    """Execute notebooks/<notebook>.ipynb with `parameters` into `output`; raises what the notebook raised."""
     import papermill
     from traitlets.config import Config
 
-    if kernel is not None:
-        _use(kernel)
-
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part.ipynb")
-    with tempfile.TemporaryDirectory(prefix="claw-", dir=_short_folder()) as sockets:
+    place = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # the path of a Unix socket may have about 100 characters
+    with tempfile.TemporaryDirectory(prefix="claw-", dir=place) as sockets:
         transport = {"transport": "ipc", "ip": str(Path(sockets) / "k")} if os.name == "posix" else {}
-        papermill.execute_notebook(
-            notebooks_folder() / f"{notebook}.ipynb",
-            part,
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=False,
-            start_timeout=120,
-            config=Config({"KernelManager": transport}),
-        )
+        options: dict[str, Any] = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "start_timeout": 120}
+        options["config"] = Config({"KernelManager": transport})
+        papermill.execute_notebook(notebooks_folder() / f"{notebook}.ipynb", part, parameters=parameters, **options)
     part.replace(output)
-
-
-def _short_folder() -> str | None:
-    """A folder whose name is short: the path of a Unix socket may have about 100 characters."""
-    return None if len(tempfile.gettempdir()) < 60 else "/tmp"
-
-
-def _use(kernel: ForkedKernel) -> None:
-    """Let the next notebook of this process run in a kernel that is there already."""
-    from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
-
-    class Forked(LocalProvisioner):
-        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
-            kernel.listen(self.parent.connection_file)
-            self.process, self.pid = kernel, kernel.pid
-            return self.connection_info
-
-    factory = KernelProvisionerFactory.instance()
-    factory.provisioners["forked"] = SimpleNamespace(name="forked", value="", load=lambda: Forked)
-    factory.default_provisioner_name = "forked"
 
 
 def execute_job(request: Path, parent: int | None = None, *, fork: bool = False) -> int:
@@ -82,26 +130,27 @@ def execute_job(request: Path, parent: int | None = None, *, fork: bool = False)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with locks.mark(request.parents[1], job["id"], {"makes": job["makes"]}):
-            kernel = ForkedKernel() if fork else None
+            if fork:
+                ForkedKernel().serve_next()
             if parent:
                 watch_parent(parent)
             from papermill.exceptions import PapermillExecutionError
 
             try:
-                run_notebook(job["notebook"], Path(job["output"]), job["parameters"], kernel)
+                run_notebook(job["notebook"], Path(job["output"]), job["parameters"])
             except PapermillExecutionError as error:
                 print(f"{error.ename}: {error.evalue}", file=sys.stderr)
                 return INPUT_ERROR if error.ename.endswith("InputError") else 1
+            return 0
     except InputError as error:
-        print(f"InputError: {error}", file=sys.stderr)
-        return INPUT_ERROR
+        problem = str(error)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         advice = "Free disk space or correct the permissions and run again; what was recorded is kept."
-        print(f"InputError: the notebook could not be written: {error}. {advice}", file=sys.stderr)
-        return INPUT_ERROR
-    return 0
+        problem = f"the notebook could not be written: {error}. {advice}"
+    print(f"InputError: {problem}", file=sys.stderr)
+    return INPUT_ERROR
 
 
 if __name__ == "__main__":

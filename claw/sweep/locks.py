@@ -1,5 +1,9 @@
 """Locks of the operating system on files: they end with the process that holds them, however it ends, and need no clock.
 
+filelock and portalocker offer less than a sweep needs: a file that tells those who wait, and `claw status`, who holds it;
+shared locks; a file that goes with its job although others wait for it, so that none is left stale; no trouble on file systems
+without locks. With either of them, all that is below but `_try` would have to be written on top.
+
 - a run's folder belongs to one `claw run` (`whole_run`);
 - a job's mark in `running/` is held by the process that executes it, so a mark that is free is stale (`mark`, `marks`);
 - speed is timed alone on a machine: `room` lets any number of other jobs in together, or one timing job alone.
@@ -8,6 +12,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -21,10 +26,10 @@ from claw.errors import InputError
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 
 
-def _try(file: BinaryIO, how: int) -> bool:
-    """Whether the lock was got; without waiting. A file system without locks gives every lock."""
+def _try(file: BinaryIO, kind: int) -> bool:
+    """Whether the lock was granted, without waiting. A file system without locks grants every lock."""
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return True
@@ -46,15 +51,27 @@ def _open(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def hold(path: Path, *, shared: bool = False, waiting: Callable[[str], None] = lambda who: None) -> Iterator[BinaryIO]:
-    """Hold the lock `path`, waiting for it as long as it takes; `waiting` is called while it waits, with who has it."""
+def hold(
+    path: Path, holder: str = "", *, shared: bool = False, waiting: Callable[[str], object] = lambda who: None
+) -> Iterator[None]:
+    """Hold the lock `path`, waiting for it as long as it takes; meanwhile `waiting` is called with who holds it.
+
+    `holder` says who holds it now.
+    """
     while True:
         with _open(path) as file:
             while not _try(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                waiting(_said(path))
+                who = ""
+                with contextlib.suppress(OSError):
+                    who = path.read_text(errors="replace").strip()
+                waiting(who)
                 time.sleep(0.2)
             if _is_at(file, path):
-                yield file
+                if holder:
+                    file.truncate(0)
+                    file.write(holder.encode())
+                    file.flush()
+                yield
                 return
 
 
@@ -75,43 +92,23 @@ def is_free(path: Path) -> bool:
         return False
 
 
-def _said(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="replace").strip()
-    return ""
-
-
-def _sign(file: BinaryIO, text: str) -> None:
-    """Write into a held lock who holds it."""
-    file.truncate(0)
-    file.write(text.encode())
-    file.flush()
-
-
-def of_run(folder: Path) -> Path:
-    """The lock of a run's folder."""
-    return folder / ".lock"
-
-
-@contextlib.contextmanager
-def whole_run(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Be the only `claw run` in `folder`; a second one waits for the first to end."""
-    with hold(of_run(folder), waiting=waiting) as file:
-        _sign(file, f"process {os.getpid()} on {platform.node()}")
-        yield
+def whole_run(folder: Path, waiting: Callable[[str], object]) -> contextlib.AbstractContextManager[None]:
+    """Be the only `claw run` in `folder`; a second one waits for the first to end, and calls `waiting` once."""
+    holder = f"process {os.getpid()} on {platform.node()}"
+    return hold(folder / ".lock", holder, waiting=functools.cache(waiting))
 
 
 @contextlib.contextmanager
 def mark(folder: Path, job: str, about: dict[str, Any], patience: float = 30.0) -> Iterator[None]:
     """Mark a job as running; InputError when another process still runs it after `patience` seconds."""
     path, ends = folder / "running" / f"{job}.json", time.monotonic() + patience
+    content = {"host": platform.node(), "process": os.getpid(), "started": time.time(), **about}
 
     def waiting(who: str) -> None:
         if time.monotonic() > ends:
             raise InputError(f"{job} is being run by another process ({who}). Wait until that ended, or end it.")
 
-    with hold(path, waiting=waiting) as file:
-        _sign(file, json.dumps({"host": platform.node(), "process": os.getpid(), "started": time.time(), **about}))
+    with hold(path, json.dumps(content), waiting=waiting):
         try:
             yield
         finally:
@@ -120,19 +117,19 @@ def mark(folder: Path, job: str, about: dict[str, Any], patience: float = 30.0) 
 
 def marks(folder: Path) -> dict[str, dict[str, Any]]:
     """What is running in a run's folder now: job id to what its mark says. Marks that nobody holds are left out."""
-    found = {}
+    running = {}
     for path in sorted((folder / "running").glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
             if not is_free(path):
-                found[path.stem] = json.loads(path.read_text())
-    return found
+                running[path.stem] = json.loads(path.read_text())
+    return running
 
 
 @contextlib.contextmanager
 def room(folder: Path, *, alone: bool) -> Iterator[None]:
     """Share this machine with other jobs, or have it `alone`; `folder` holds the locks of all machines.
 
-    Who wants to be alone closes the gate first, so that those inside leave and nobody new enters.
+    A job that wants to be alone closes the gate first, so that those inside leave and nobody new enters.
     """
     gate, inside = folder / f"{platform.node()}.gate", folder / f"{platform.node()}.inside"
     with contextlib.ExitStack() as stack:

@@ -35,19 +35,19 @@ def gpus() -> tuple[str, ...]:
 
 def gpus_of(worker: int, workers: int) -> str | None:
     """The GPUs of one of several workers on this machine: its own if there are enough, else one that it shares."""
-    found = gpus()
-    each = max(1, len(found) // workers)
-    return ",".join(found[(worker * each + i) % len(found)] for i in range(each)) if found else None
+    names = gpus()
+    each = max(1, len(names) // workers)
+    return ",".join(names[(worker * each + i) % len(names)] for i in range(each)) if names else None
 
 
 def offer(workers: int, asked: Mapping[str, float]) -> dict[str, float]:
     """What each of `workers` on this machine offers of what is asked, by Dask's names."""
-    found = {"MEMORY": psutil.virtual_memory().total / 1e9 / workers}
+    here = {"memory": psutil.virtual_memory().total / 1e9 / workers}
     if {"gpus", "gpu_memory"} & set(asked):
         count = len(gpus())
-        found["GPU"] = float(max(1, count // workers)) if count else 0.0
-        found["GPU_MEMORY"] = _gpu_memory() / max(1.0, workers / count) if count else 0.0
-    return {NAMES[name]: found[NAMES[name]] for name in asked}
+        here["gpus"] = float(max(1, count // workers)) if count else 0.0
+        here["gpu_memory"] = _gpu_memory() / max(1.0, workers / count) if count else 0.0
+    return {NAMES[name]: here[name] for name in asked}
 
 
 def _gpu_memory() -> float:
@@ -58,12 +58,14 @@ def _gpu_memory() -> float:
 
 def check_resources(resources: Resources, offers: Iterable[Mapping[str, float]], whose: str) -> None:
     """Raise InputError unless one of these workers offers all that a job asks for."""
-    offers, asked = list(offers), resources.asked
-    if all(any(one.get(NAMES[name], 0.0) < amount for name, amount in asked.items()) for one in offers):
+    asked = resources.asked
+    workers = [{name: offered.get(NAMES[name], 0.0) for name in asked} for offered in offers]
+    if all(any(worker[name] < amount for name, amount in asked.items()) for worker in workers):
         wanted = ", ".join(f"{name}: {amount:g}" for name, amount in asked.items()) or "a worker"
-        found = sorted({", ".join(f"{name}: {one.get(NAMES[name], 0.0):.3g}" for name in asked) for one in offers})
+        kinds = sorted({", ".join(f"{name}: {amount:.3g}" for name, amount in worker.items()) for worker in workers})
+        options = ",".join(f"{NAMES[name]}={amount:g}" for name, amount in asked.items())
         raise InputError(
-            f"The study's resources ask for {wanted} for each job, but {whose} offers {'; or '.join(found) or 'no worker'}. Ask "
-            "for less in the study's `resources`, use fewer workers, or start workers that offer more "
-            f'(dask worker --resources "{",".join(f"{NAMES[name]}={amount:g}" for name, amount in asked.items())}").'
+            f"The study's resources ask for {wanted} for each job, but {whose} offers {'; or '.join(kinds) or 'no worker'}. "
+            "Ask for less in the study's `resources`, use fewer workers, or start workers that offer more "
+            f'(dask worker --resources "{options}").'
         )

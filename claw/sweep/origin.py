@@ -7,8 +7,9 @@ table's column `code` keeps the rows apart.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-from claw import files, provenance, records
+from claw import files, provenance
 from claw.errors import InputError
 from claw.models import sources
 from claw.specs import methods
@@ -19,38 +20,34 @@ WHOLE = 1 << 24  # bytes: larger files are known by their size, beginning and en
 
 
 def check_origin(study: Study, folder: Path) -> list[str]:
-    """Sentences on what changed since the run in `folder` was begun; InputError if its records would no longer belong together."""
+    """Sentences on what changed since the run in `folder` was begun; InputError if new records would not belong to it."""
     code, before = provenance.code_hash(), _read(folder)
-    if not before and records.count(folder):
-        before = {"code": [], "data": {}}
     now = {name: fingerprint(name) for name in _inputs(study)}
-    changed = sorted(name for name, found in now.items() if before and before["data"].get(name, found) != found)
+    changed = sorted(name for name, mark in now.items() if before["data"].get(name, mark) != mark)
     if changed:
         raise InputError(
-            f"{' and '.join(changed)} changed since the records in {folder} were made, so new results would not belong with the old "
-            "ones. Put the old data back, give the study another name, or delete that folder to measure everything again."
+            f"{' and '.join(changed)} changed since the records in {folder} were made, so new results would not belong with "
+            "the old ones. Put the old data back, give the study another name, or delete that folder to measure all again."
         )
-    known = before["code"] if before else []
-    files.write_text(
-        folder / NAME,
-        json.dumps(
-            {"code": [*(c for c in known if c != code), code], "data": (before or {"data": {}})["data"] | now}, indent=1
-        ),
-    )
+    known = before["code"]
+    begun = {"code": [*(other for other in known if other != code), code], "data": before["data"] | now}
+    files.write_text(folder / NAME, json.dumps(begun, indent=1))
     if not known or known[-1] == code:
         return []
     return [
-        f"claw's code changed since this run was begun (was {known[-1]}, is {code}). Records that are there are kept; the column "
-        f"`code` of the table says which code made which. To measure all with one code, delete {folder} or rename the study."
+        f"claw's code changed since this run was begun (was {known[-1]}, is {code}). Records that are there are kept; the "
+        "column `code` of the table says which code made which. To measure all with one code, "
+        f"delete {folder} or rename the study."
     ]
 
 
-def _read(folder: Path) -> dict | None:
+def _read(folder: Path) -> dict[str, Any]:
+    """What the run in `folder` was begun with; nothing where that is not known."""
     try:
-        found = json.loads((folder / NAME).read_text())
-        return found if {"code", "data"} <= set(found) else None
-    except (OSError, ValueError, TypeError):
-        return None
+        begun = json.loads((folder / NAME).read_text())
+        return {"code": begun["code"], "data": begun["data"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {"code": [], "data": {}}
 
 
 def _inputs(study: Study) -> list[str]:
@@ -72,18 +69,19 @@ def fingerprint(name: str) -> str:
     if path.is_file():
         return _hash(path)
     if path.is_dir():
-        found = {p.name: _hash(p) for p in sorted(path.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt")}
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        hashes = {p.name: _hash(p) for p in sorted(path.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt")}
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     return f"hub {name}"
 
 
 def _hash(path: Path) -> str:
     """Hash of a file; of a large one, of its size, its beginning and its end."""
     size = path.stat().st_size
+    if size <= WHOLE:
+        return files.sha256(path)
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        if size <= WHOLE:
-            return hashlib.sha256(file.read()).hexdigest()
-        digest = hashlib.sha256(str(size).encode() + file.read(WHOLE // 2))
+        digest.update(file.read(WHOLE // 2))
         file.seek(-WHOLE // 2, 2)
         digest.update(file.read())
-        return digest.hexdigest()
+    return digest.hexdigest()

@@ -1,15 +1,16 @@
-"""What is planned, running, done and failed, from the disk alone: it works beside every engine, and afterwards."""
+"""What is planned, running, done and failed, from the disk alone: it works beside any run, and afterwards."""
 
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
 from claw import records
 from claw.sweep import locks
-from claw.sweep.plan import Plan, records_of
+from claw.sweep.plan import Plan
 
 STATES = ("done", "nan", "failed", "running", "planned")
 CLEAR = "\x1b[H\x1b[2J"
@@ -20,19 +21,17 @@ class Watcher:
     """Statuses of a study's records; those that are final are read from disk once."""
 
     def __init__(self, plan: Plan):
-        self.plan, self._final = plan, {}
-        self._rows = [
-            (e.compression.model, e.compression.method, e.compression.ratio, e.compression.seed,
-             e.recovery.tokens if e.recovery else 0, stage, name)
-            for e in plan.study.experiments
-            for stage, name in records_of(plan.study, e).items()
-        ]  # fmt: skip
+        self.plan = plan
+        self._final: dict[str, str] = {}
 
     def frame(self) -> pd.DataFrame:
         """One row per record: model, method, ratio, seed, recovery tokens, stage, status (one of STATES)."""
         running = {name for about in locks.marks(self.plan.folder).values() for name in about.get("makes", ())}
-        rows = [(*row[:-1], self._status(row[-1], running)) for row in self._rows]
-        return pd.DataFrame(rows, columns=["model", "method", "ratio", "seed", "recovery_tokens", "stage", "status"])
+        rows = []
+        for name, (stage, e) in self.plan.wanted.items():
+            point = [e.compression.model, e.compression.method, e.compression.ratio, e.compression.seed]
+            rows.append((*point, e.recovery.tokens if e.recovery else 0, stage, self._status(name, running)))
+        return pd.DataFrame(rows, columns="model method ratio seed recovery_tokens stage status".split())
 
     def _status(self, name: str, running: set[str]) -> str:
         if name in self._final:
@@ -49,14 +48,12 @@ def frame(plan: Plan) -> pd.DataFrame:
     return Watcher(plan).frame()
 
 
-def cells(found: pd.DataFrame) -> pd.DataFrame:
+def cells(statuses: pd.DataFrame) -> pd.DataFrame:
     """One row per model, method and ratio of a status frame: number of records, and how many are finished, running, failed."""
-    flags = found.assign(
-        records=1, finished=found["status"].isin(["done", "nan"]),
-        running=found["status"] == "running", failed=found["status"] == "failed",
-    )  # fmt: skip
-    counts = flags.groupby(["model", "method", "ratio"], sort=False)[["records", "finished", "running", "failed"]].sum()
-    return counts.reset_index()
+    status = statuses["status"]
+    flags = {"finished": status.isin(["done", "nan"]), "running": status == "running", "failed": status == "failed"}
+    counted = statuses.assign(records=1, **flags).groupby(["model", "method", "ratio"], sort=False)
+    return counted[["records", *flags]].sum().reset_index()
 
 
 def heat_map(plan: Plan):
@@ -66,54 +63,45 @@ def heat_map(plan: Plan):
     return sweep_status(cells(frame(plan)))
 
 
-def status_text(plan: Plan, found: pd.DataFrame | None = None, *, colour: bool = False) -> str:
+def status_text(plan: Plan, statuses: pd.DataFrame | None = None, *, colour: bool = False) -> str:
     """A heat map for a terminal: per model, method and ratio how many records are there; `!` failed, `*` running."""
-    found = frame(plan) if found is None else found
-    totals = found["status"].value_counts()
+    statuses = frame(plan) if statuses is None else statuses
+    totals = statuses["status"].value_counts()
     summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name != "running")
-    counted = cells(found)
-    ratios = sorted(counted["ratio"].unique())
-    wide = max(len(f"{row.finished}/{row.records}") for row in counted.itertuples()) + 3
-    names = {key: f"{key[0]}  {key[1]}" for key in dict.fromkeys(zip(counted["model"], counted["method"], strict=True))}
-    label = max(map(len, names.values()))
-    at = {(row.model, row.method, row.ratio): row for row in counted.itertuples()}
-    lines = [f"{plan.study.name}: {len(found)} records: {summary}", ""]
+    at = {(row.model, row.method, row.ratio): row for row in cells(statuses).itertuples()}
+    ratios = sorted({ratio for *_, ratio in at})
+    wide = max(len(f"{row.finished}/{row.records}") for row in at.values()) + 3
+    curves = dict.fromkeys((model, method) for model, method, _ in at)
+    label = max(len(f"{model}  {method}") for model, method in curves)
+    lines = [f"{plan.study.name}: {len(statuses)} records: {summary}", ""]
     lines.append(" " * label + "".join(f"{f'r={ratio:g}':>{wide}}" for ratio in ratios))
-    for key, name in names.items():
-        shown = (_cell(at.get((*key, ratio)), wide, colour) for ratio in ratios)
-        lines.append(f"{name:<{label}}" + "".join(shown))
+    for model, method in curves:
+        shown = (_cell(at.get((model, method, ratio)), wide, colour) for ratio in ratios)
+        lines.append(f"{f'{model}  {method}':<{label}}" + "".join(shown))
     return "\n".join(lines)
 
 
-def _cell(row, wide: int, colour: bool) -> str:
+def _cell(row: Any, wide: int, colour: bool) -> str:
     if row is None:
         return " " * wide
     sign = "!" if row.failed else "*" if row.running else " "
     words = f"{f'{row.finished}/{row.records}{sign}':>{wide - 1}}"
-    return f" \x1b[97;48;5;{_background(row)}m{words}\x1b[0m" if colour else f" {words}"
-
-
-def _background(row) -> int:
-    if row.failed:
-        return RED
-    if row.running:
-        return YELLOW
-    if not row.finished:
-        return GREY
-    return GREENS[min(2, 3 * row.finished // row.records - (row.finished == row.records))]
+    green = GREENS[min(2, 3 * row.finished // row.records - (row.finished == row.records))]
+    background = RED if row.failed else YELLOW if row.running else green if row.finished else GREY
+    return f" \x1b[97;48;5;{background}m{words}\x1b[0m" if colour else f" {words}"
 
 
 def watch(plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys.stdout.write) -> None:
     """Show the status again and again until every record is there or somebody interrupts."""
     watcher = Watcher(plan)
     while True:
-        found = watcher.frame()
-        lines = status_text(plan, found, colour=True).splitlines()
+        statuses = watcher.frame()
+        lines = status_text(plan, statuses, colour=True).splitlines()
         height = shutil.get_terminal_size().lines - 2
         if len(lines) > height:
             lines = [*lines[:height], f"… {len(lines) - height} more rows; `claw status` without --watch shows all"]
         write(CLEAR + "\n".join(lines) + "\n")
         sys.stdout.flush()
-        if found["status"].isin(["done", "nan"]).all():
+        if statuses["status"].isin(["done", "nan"]).all():
             return
         time.sleep(seconds)

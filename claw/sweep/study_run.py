@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -15,13 +15,14 @@ from claw.show import report
 from claw.specs import methods
 from claw.specs.study import Study
 from claw.sweep import estimate, locks, machine, origin, run_jobs
-from claw.sweep.plan import LAWS, Job, Plan, make, records_of
+from claw.sweep.plan import LAWS, Job, Plan, make
 from claw.texts import token_blocks
 
-COLUMNS = [
-    "model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr",
-    "speedup_prefill", "speedup_decode",
-]  # fmt: skip
+SHORT = 40  # jobs that a dry run lists one by one
+COLUMNS = (
+    "model method ratio ratio_params recovery_tokens loss loss_stderr accuracy accuracy_stderr speedup_prefill speedup_decode"
+).split()
+"""Columns of the table that are printed when a study has run."""
 
 
 def check_study(study: Study) -> None:
@@ -40,9 +41,6 @@ def check_study(study: Study) -> None:
     load.pick_device(study.device)
 
 
-SHORT = 40  # jobs that a dry run lists one by one
-
-
 def headline(plan: Plan) -> str:
     """What a plan holds and where it runs, in one line."""
     study = plan.study
@@ -54,41 +52,29 @@ def headline(plan: Plan) -> str:
 
 def describe_plan(plan: Plan) -> str:
     """The plan as a table: experiments, records and jobs of each model and method, what is done, what it will cost."""
-    jobs = [
-        f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)" for number, job in enumerate(plan.jobs, 1)
-    ]
-    listed = jobs if len(jobs) <= SHORT else []
-    return "\n".join(
-        [
-            headline(plan),
-            "",
-            plan_grid(plan).to_string(index=False),
-            "",
-            *listed,
-            *([""] if listed else []),
-            str(estimate.estimate_plan(plan)),
-        ]
-    )
+    parts = [headline(plan), plan_grid(plan).to_string(index=False), str(estimate.estimate_plan(plan))]
+    if 0 < len(plan.jobs) <= SHORT:
+        jobs = enumerate(plan.jobs, 1)
+        lines = [f"  {number:3d}. {job.notebook:12} {job.title}  ({len(job.makes)} records)" for number, job in jobs]
+        parts.insert(2, "\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def plan_grid(plan: Plan) -> pd.DataFrame:
     """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
-    rows: dict[tuple[str, str], Counter] = {}
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for curve in plan.study.curves:
-        rows.setdefault((curve.model, curve.method), Counter())["curves"] += 1
+        counts[curve.model, curve.method]["curves"] += 1
     for experiment in plan.study.experiments:
-        found = records_of(plan.study, experiment).values()
-        row = rows.setdefault((experiment.compression.model, experiment.compression.method), Counter())
-        row.update(experiments=1, records=len(found), done=sum(name in plan.done for name in found))
-    owner = {
-        name: (e.compression.model, e.compression.method)
-        for e in plan.study.experiments
-        for name in records_of(plan.study, e).values()
-    }
+        counts[experiment.compression.model, experiment.compression.method]["experiments"] += 1
+    owners = {name: (e.compression.model, e.compression.method) for name, (_, e) in plan.wanted.items()}
+    for name, owner in owners.items():
+        counts[owner].update(records=1, done=name in plan.done)
     for job in plan.jobs:
-        rows[owner[job.makes[-1]]]["jobs"] += 1
-    names = ("curves", "experiments", "records", "done", "jobs")
-    return pd.DataFrame([{"model": m, "method": n} | {name: row[name] for name in names} for (m, n), row in rows.items()])
+        counts[owners[job.makes[-1]]]["jobs"] += 1
+    columns = ("curves", "experiments", "records", "done", "jobs")
+    rows = [{"model": m, "method": n} | {name: count[name] for name in columns} for (m, n), count in counts.items()]
+    return pd.DataFrame(rows)
 
 
 def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
@@ -100,16 +86,17 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
     check_study(study)
     if not (workers or scheduler):
         machine.check_resources(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
-    with locks.whole_run(folder, _Patience(study.name)):
+    another, patience = f"Another claw run works on {study.name}", "Waiting until it ends; then this one does what is left."
+    with locks.whole_run(folder, lambda who: print(f"{another} ({who}). {patience}")):
         for sentence in origin.check_origin(study, folder):
             print(sentence)
         plan = make(study, folder)
         print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
-        if workers or scheduler:
+        if plan.jobs and (workers or scheduler):
             from claw.sweep import cluster
 
-            failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler) if plan.jobs else []
+            failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler)
         else:
             failures = run_jobs.run_in_turn(plan, drop)
         finish(plan)
@@ -117,18 +104,6 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
-
-
-class _Patience:
-    """Says once that another run of the study has to end first."""
-
-    def __init__(self, name: str):
-        self.name, self.said = name, False
-
-    def __call__(self, who: str) -> None:
-        if not self.said:
-            print(f"Another claw run works on {self.name} ({who}). Waiting until it ends; then this one does what is left.")
-        self.said = True
 
 
 class Unneeded:
@@ -162,25 +137,22 @@ def finish(plan: Plan) -> None:
     folder = plan.folder
     table = records.table(folder, plan.study.evaluation)
     records.save_csv(table, folder / "table.csv")
-    run_jobs.run_job(laws_job(folder), folder)
+    parameters = {"table": str(folder / "table.csv"), "out": str(folder)}
+    run_jobs.run_job(Job(notebook=LAWS, title="laws", parameters=parameters), folder)
     fitted = laws.from_json(folder / "laws.json")
     figures = sorted((folder / "figures").glob("*.svg"))
     for cut_off in (folder / "notebooks").glob("*.part.ipynb"):  # of jobs that were killed; their records count, they do not
         cut_off.unlink()
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
     page = report.write_report(folder / "report.html", plan.study.name, fitted, table, figures, notebooks)
-    print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
-    print(f"\n{fitted.summary()}\n")
-    print(f"executed notebooks  {folder / 'notebooks'}")
-    print(f"figures             {folder / 'figures'} ({len(figures)}, each as pdf, png, svg and csv)")
-    print(f"table               {folder / 'table.csv'}")
-    print(f"laws                {folder / 'laws.json'}")
-    print(f"report              {page}")
+    print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format="{:.4f}".format, na_rep=""))
     print(
-        "\nOpen the report in a browser; it needs neither network nor Python. `make lab` goes on from here, `make app` slides the laws."
+        f"\n{fitted.summary()}\n\n"
+        f"executed notebooks  {folder / 'notebooks'}\n"
+        f"figures             {folder / 'figures'} ({len(figures)}, each as pdf, png, svg and csv)\n"
+        f"table               {folder / 'table.csv'}\n"
+        f"laws                {folder / 'laws.json'}\n"
+        f"report              {page}\n\n"
+        "Open the report in a browser; it needs neither network nor Python. `make lab` goes on from here, "
+        "`make app` slides the laws."
     )
-
-
-def laws_job(folder: Path) -> Job:
-    """The notebook that fits the laws of a run."""
-    return Job(LAWS, "laws", {"table": str(folder / "table.csv"), "out": str(folder)}, ())

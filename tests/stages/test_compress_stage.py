@@ -11,21 +11,19 @@ from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.models import load
 from claw.specs.notebooks import CompressParameters, EvaluateParameters
-from claw.stages import checkpoints, compress, evaluate, measure, recording
+from claw.stages import checkpoints, compress, evaluate, frames, measure
 
 
 @pytest.fixture
 def asked(folder_model, train_text, heldout_text, tmp_path, own_cache):
-    return CompressParameters(
-        model=folder_model, method="wanda-sp+ridge", ratios=(0.0, 0.25, 0.5), calibration=train_text, calibration_tokens=512,
-        calibration_length=64, heldout=heldout_text, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32",
-    )  # fmt: skip
+    texts = dict(calibration=train_text, calibration_tokens=512, calibration_length=64, heldout=heldout_text)
+    point = dict(model=folder_model, method="wanda-sp+ridge", ratios=(0.0, 0.25, 0.5))
+    return CompressParameters(**texts, **point, heldout_tokens=512, context=64, run=str(tmp_path / "run"), dtype="float32")
 
 
 def run(asked):
     model, tokenizer = load.load(asked.model, dtype=asked.dtype)
-    statistics = compress.statistics_for_curve(asked.curve, model, tokenizer)
-    return compress.compress_curve(asked, model, tokenizer, statistics)
+    return compress.compress_curve(asked, model, tokenizer)
 
 
 def test_a_curve_has_the_dense_model_first_and_true_ratios(asked):
@@ -45,7 +43,7 @@ def test_recorded_points_are_not_measured_again(asked, monkeypatch):
 def test_a_checkpoint_is_the_model_whose_loss_was_recorded(asked):
     results = run(asked)
     table = records.from_records(results)
-    place = checkpoints.checkpoint_frame(results, asked.folder).set_index("ratio")["folder"][0.5]
+    place = frames.checkpoint_frame(results, asked.folder).set_index("ratio")["folder"][0.5]
     small, tokenizer = load.load(place, dtype="float32")
     again = held_out.cross_entropy(small, measure.heldout_blocks(asked.evaluation, tokenizer))
     assert again.mean == pytest.approx(table.set_index("ratio")["loss"][0.5], abs=1e-6)
@@ -54,10 +52,10 @@ def test_a_checkpoint_is_the_model_whose_loss_was_recorded(asked):
 
 def test_evaluating_checkpoints_adds_what_is_missing(asked):
     results = run(asked)
-    folders = list(checkpoints.checkpoint_frame(results, asked.folder)["folder"])
+    folders = list(frames.checkpoint_frame(results, asked.folder)["folder"])
     shared = {name: getattr(asked, name) for name in ("heldout", "heldout_tokens", "run", "dtype")}
-    found = evaluate.evaluate_checkpoints(EvaluateParameters(checkpoints=(asked.model, *folders), context=32, **shared))
-    assert [record["result"]["context"] for record in found if record["stage"] == "loss"] == [32] * 3
+    evaluated = evaluate.evaluate_checkpoints(EvaluateParameters(checkpoints=(asked.model, *folders), context=32, **shared))
+    assert [record["result"]["context"] for record in evaluated if record["stage"] == "loss"] == [32] * 3
     with pytest.raises(InputError, match="different ways"):  # two contexts do not belong in one column
         records.table(asked.folder)
     assert len(records.table(asked.folder, asked.evaluation)) == 3
@@ -76,7 +74,7 @@ def test_nan_is_a_result(asked, tokenizer, tmp_path):
 
 def test_a_failure_is_recorded_and_asked_for_again(asked, tmp_path):
     experiment = asked.curve.experiments[1]
-    with pytest.raises(ZeroDivisionError), recording.recorded(tmp_path, experiment, "compress", tiny_model("llama")):
+    with pytest.raises(ZeroDivisionError), measure.recorded(tmp_path, experiment, "compress", tiny_model("llama")):
         1 / 0  # noqa: B018
     assert next(records.every(tmp_path))["error"].startswith("ZeroDivisionError")
     assert not records.has(tmp_path, experiment.id, "compress")
@@ -94,6 +92,13 @@ def test_a_failure_is_recorded_and_asked_for_again(asked, tmp_path):
 def test_wrong_input_is_refused_before_work(asked, change, message):
     with pytest.raises(InputError, match=message):
         compress.check_compress(asked.model_copy(update=change))
+    assert not asked.folder.exists()
+
+
+def test_a_ratio_that_the_model_cannot_reach_is_refused_before_any_point_is_computed(asked, monkeypatch):
+    monkeypatch.setattr(compress, "calibrate", lambda *_, **__: pytest.fail("calibrated"))
+    with pytest.raises(InputError, match=r"0\.999.*cannot be reached"):
+        run(asked.model_copy(update={"ratios": (0.25, 0.999)}))
     assert not asked.folder.exists()
 
 

@@ -14,13 +14,16 @@ distributed = pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]
 
 
+def local_cluster(**options):
+    """A cluster in this process: what it runs can be watched."""
+    address = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "protocol": "tcp://"}
+    return distributed.LocalCluster(processes=False, **address, **options)
+
+
 @pytest.fixture(scope="module")
 def scheduler():
-    """A cluster in this process, of two workers with one thread each: what it runs can be watched."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0",
-        resources={"GPU": 1, "MEMORY": 8},
-    ) as made:  # fmt: skip
+    """A cluster of two workers with one thread each."""
+    with local_cluster(n_workers=2, threads_per_worker=1, resources={"GPU": 1, "MEMORY": 8}) as made:
         yield made.scheduler_address
 
 
@@ -36,18 +39,18 @@ def full_plan(study, tmp_path):
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
     """(job, began, ended) of each job, which does nothing but take a while in its room on the machine."""
-    found = []
+    jobs = []
 
-    def run_job(job, folder, *, waiting, **how):
+    def run_job(job, folder, *, waiting, **options):
         with locks.room(tmp_path / "machines", alone=job.alone):
             began = time.monotonic()
             while time.monotonic() < began + 0.2:
                 waiting()
                 time.sleep(0.02)
-            found.append((job, began, time.monotonic()))
+            jobs.append((job, began, time.monotonic()))
 
     monkeypatch.setattr(run_jobs, "run_job", run_job)
-    return found
+    return jobs
 
 
 def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, scheduler):
@@ -58,14 +61,14 @@ def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, sch
     for job, began, _ in ran:
         assert all(ended[need] <= began for need in job.needs)
     assert any(a is not b and b[1] < a[1] < b[2] for a in ran for b in ran)
-    timed = [one for one in ran if one[0].alone]
+    timed = [span for span in ran if span[0].alone]
     assert len(timed) == 2 and not any(a is not b and a[1] < b[2] and b[1] < a[2] for a in timed for b in ran)
-    assert [job.alone for job, *_ in sorted(ran, key=lambda one: one[1])][-2:] == [True, True]  # timed last
+    assert [job.alone for job, *_ in sorted(ran, key=lambda span: span[1])][-2:] == [True, True]  # timed last
 
 
 def test_what_is_timed_has_all_cores_and_the_others_share_them(full_plan, monkeypatch, scheduler):
     threads = {}
-    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **how: threads.update({job: how["threads"]}))
+    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **options: threads.update({job: options["threads"]}))
     assert cluster.run_on_workers(full_plan, lambda job: None, scheduler=scheduler) == []
     cores = len(machine.cores())
     assert {job.alone: count for job, count in threads.items()} == {True: cores, False: max(1, cores // 2)}
@@ -75,11 +78,11 @@ def test_what_is_timed_has_all_cores_and_the_others_share_them(full_plan, monkey
 def test_jobs_are_handed_over_a_window_at_a_time_and_none_is_forgotten(full_plan, most):
     queue, order, with_scheduler = cluster._Queue(full_plan.jobs), [], []
     while queue.left or with_scheduler:
-        found = queue.ready(most - len(with_scheduler))
-        for _, job, before in found:
+        ready = queue.ready(most - len(with_scheduler))
+        for _, job, before in ready:
             assert len(before) == len(job.needs) and all(outcome.kind == "done" for outcome in before)
             assert not job.alone or all(other.alone or other.id in queue.ended for other in full_plan.jobs)
-        with_scheduler += [job for _, job, _ in found]
+        with_scheduler += [job for _, job, _ in ready]
         assert 0 < len(with_scheduler) <= most
         order.append(with_scheduler.pop(0))
         queue.ended[order[-1].id] = run_jobs.Outcome("done")
@@ -91,17 +94,17 @@ def test_jobs_are_handed_over_a_window_at_a_time_and_none_is_forgotten(full_plan
 def test_failures_are_collected_and_stop_nothing_but_what_needs_them(full_plan, ran, scheduler, monkeypatch):
     quiet = run_jobs.run_job
 
-    def breaking(job, folder, **how):
+    def breaking(job, folder, **options):
         if job.title.endswith("random seed0") and job.notebook == plan.COMPRESS:
             raise run_jobs.Failure("it broke")
-        quiet(job, folder, **how)
+        quiet(job, folder, **options)
 
     monkeypatch.setattr(run_jobs, "run_job", breaking)
     failures = cluster.run_on_workers(full_plan, scheduler=scheduler)
     assert sum("it broke" in words for words in failures) == 1 and sum("not run" in words for words in failures) == 2
     assert len(ran) == len(full_plan.jobs) - 3
 
-    def unusable(job, folder, **how):
+    def unusable(job, folder, **options):
         raise InputError("ratio 0.9 cannot be reached")
 
     monkeypatch.setattr(run_jobs, "run_job", unusable)
@@ -132,10 +135,7 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(full_plan, address, monke
 
 
 def test_workers_with_several_threads_are_refused(full_plan):
-    with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0") as made,
-        pytest.raises(InputError, match="--nthreads 1"),
-    ):  # fmt: skip
+    with local_cluster(n_workers=1, threads_per_worker=2) as made, pytest.raises(InputError, match="--nthreads 1"):
         cluster.run_on_workers(full_plan, scheduler=made.scheduler_address)
 
 
@@ -150,13 +150,12 @@ def test_without_dask_serial_runs_and_workers_say_what_to_install(full_plan, ran
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(InputError, match=r"pip install 'claw\[dask\]'"):
         cluster.run_on_workers(full_plan, workers=2)
-    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **how: None)
+    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **options: None)
     assert run_jobs.run_in_turn(full_plan) == []
 
 
 def test_a_job_ends_when_nobody_wants_it_any_more(full_plan, tmp_path):
-    wanted = cluster._wanted(tmp_path)
-    with locks.hold(wanted):
+    with locks.hold(tmp_path / cluster.WANTED):
         cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
     with pytest.raises(run_jobs.Failure, match="claw run that wanted it ended"):
         cluster._stop_unwanted(full_plan.jobs[0], tmp_path)
@@ -184,6 +183,6 @@ def test_a_study_runs_on_two_workers_of_this_machine(study_file, tmp_path, monke
     assert "2 workers. Dashboard: http://127.0.0.1:" in capsys.readouterr().out
     folder = tmp_path / "runs" / "tiny"
     assert plan.make(studies.load_study(study_file), folder).jobs == ()
-    found = records.table(folder)
-    assert len(found) == 7 and (found["status"] == "done").all()
+    table = records.table(folder)
+    assert len(table) == 7 and (table["status"] == "done").all()
     assert main(["run", str(study_file), "--workers", "-1"]) == 2 and "1 to 1024" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from test_sweep import ROOT, asleep, claw_run, sleeping_job
 
 from claw import files, provenance, records
 from claw.errors import InputError
-from claw.sweep import execute, locks, machine, origin, plan, run_jobs, study_run
+from claw.sweep import execute, locks, machine, origin, plan, processes, run_jobs, study_run
 
 
 @pytest.fixture
@@ -149,7 +149,9 @@ def test_a_second_run_of_a_study_waits_for_the_first(tmp_path):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    code = f"import time; from pathlib import Path; from claw.sweep import locks\nwith locks.mark(Path({str(tmp_path)!r}), 'j', {{'makes': []}}): print(1, flush=True); time.sleep(60)"
+    mark = f"locks.mark(Path({str(tmp_path)!r}), 'j', {{'makes': []}})"
+    code = "import time; from pathlib import Path; from claw.sweep import locks"
+    code += f"\nwith {mark}: print(1, flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
     process.stdout.readline()
     assert locks.marks(tmp_path)["j"]["process"] == process.pid
@@ -264,36 +266,36 @@ def test_a_notebook_killed_alone_or_with_its_server_is_a_failure_and_the_next_on
     for name in ("10_compress", "50_laws"):
         (project / "notebooks" / f"{name}.ipynb").write_text(json.dumps(book))
     monkeypatch.chdir(project)
-    monkeypatch.setattr(run_jobs.warm, "MODULES", ("papermill",))
+    monkeypatch.setattr(processes, "MODULES", ("papermill",))
     monkeypatch.setenv("CLAW_CACHE", str(tmp_path / "cache"))
     folder = project / "runs" / "x"
 
     def tree():
         """The job's process, its kernel and its server, when all are there."""
-        found = locks.marks(folder)
-        if not found:
+        marks = locks.marks(folder)
+        if not marks:
             return None
-        job = psutil.Process(next(iter(found.values()))["process"])
+        job = psutil.Process(next(iter(marks.values()))["process"])
         return [job.parent(), job, *job.children()] if job.children() else None
 
     for victim in ("papermill", "kernel", "server") if sys.platform == "linux" else ():
-        processes = []
+        victims = []
 
-        def kill(victim=victim, processes=processes):
-            if not processes and (found := tree()):
-                processes += found
+        def kill(victim=victim, victims=victims):
+            if not victims and (there := tree()):
+                victims += there
                 time.sleep(0.5)
-                processes[("server", "papermill", "kernel").index(victim)].kill()
+                victims[("server", "papermill", "kernel").index(victim)].kill()
 
         with pytest.raises(run_jobs.Failure, match="failed"):
-            run_jobs.run_job(plan.Job("50_laws", victim, {"seconds": 600}, ()), folder, waiting=kill)
-        assert len(processes) == 3
-        assert not psutil.wait_procs(processes[1:], timeout=5)[1], victim
+            run_jobs.run_job(plan.Job(notebook="50_laws", title=victim, parameters={"seconds": 600}), folder, waiting=kill)
+        assert len(victims) == 3
+        assert not psutil.wait_procs(victims[1:], timeout=5)[1], victim
         assert not locks.marks(folder)
-    run_jobs.run_job(plan.Job("50_laws", "last", {"seconds": 0}, ()), folder)
+    run_jobs.run_job(plan.Job(notebook="50_laws", title="last", parameters={"seconds": 0}), folder)
     (output,) = (folder / "notebooks").glob("50_laws-last*.ipynb")
     assert '"0\\n"' in output.read_text()
-    run_jobs._server.cache_clear()
+    processes._fork_server.cache_clear()
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -322,14 +324,14 @@ def test_ctrl_c_stops_cleanly_and_twice_too(study_file, tmp_path, times):
 def test_jobs_beside_each_other_share_the_cores_and_do_not_spin(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert run_jobs.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in run_jobs.environment()
+    assert processes.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in processes.environment()
     assert (
-        run_jobs.environment(3, "1")["OMP_NUM_THREADS"] == "3" and run_jobs.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
+        processes.environment(3, "1")["OMP_NUM_THREADS"] == "3" and processes.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
     )
-    alone = run_jobs.environment(4, alone=True)  # what is timed has threads that may spin
+    alone = processes.environment(4, alone=True)  # what is timed has threads that may spin
     assert "OMP_WAIT_POLICY" not in alone and alone["OMP_NUM_THREADS"] == "4"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert run_jobs.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert processes.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_more_than_a_machine_offers_is_refused(study):

@@ -31,10 +31,10 @@ def specs(study):
 
 
 def test_every_record_has_the_state_that_the_disk_shows(half_done):
-    found = status.frame(half_done)
-    assert found["status"].value_counts().to_dict() == {"running": 6, "planned": 5, "done": 1, "nan": 1, "failed": 1}
-    assert set(found.loc[found["status"] == "running", "method"]) == {"wanda-sp+ridge"}
-    cells = status.cells(found).set_index(["method", "ratio"])
+    statuses = status.frame(half_done)
+    assert statuses["status"].value_counts().to_dict() == {"running": 6, "planned": 5, "done": 1, "nan": 1, "failed": 1}
+    assert set(statuses.loc[statuses["status"] == "running", "method"]) == {"wanda-sp+ridge"}
+    cells = status.cells(statuses).set_index(["method", "ratio"])
     assert cells.loc[("random", 0.2), ["records", "finished", "failed"]].tolist() == [2, 2, 0]
     assert cells.loc[("random", 0.4), ["records", "finished", "failed"]].tolist() == [2, 0, 1]
 
@@ -98,9 +98,9 @@ def test_time_is_estimated_from_records_of_the_same_kind_and_not_guessed(study, 
     for name, seconds in zip(first.makes[::2], (2.0, 4.0), strict=False):  # two compress records
         assert name.endswith(".compress.json")
         fake(folder, name, seconds=seconds, spec=specs(study)[name.partition(".")[0]])
-    found = estimate.estimate_plan(plan.make(study, folder))
-    assert (found.known, found.unknown) == (5, 7) and found.seconds == pytest.approx(5 * 3.0)
-    assert "15 seconds for 5 records" in str(found) and "7 records of kinds" in str(found)
+    guess = estimate.estimate_plan(plan.make(study, folder))
+    assert (guess.known, guess.unknown) == (5, 7) and guess.seconds == pytest.approx(5 * 3.0)
+    assert "15 seconds for 5 records" in str(guess) and "7 records of kinds" in str(guess)
     beside = estimate.estimate_plan(plan.make(study, tmp_path / "runs" / "other"))  # a run beside it knows it too
     assert beside.known == 7 and beside.seconds == pytest.approx(7 * 3.0)
 
@@ -114,18 +114,18 @@ def test_recovery_takes_time_by_its_tokens_and_models_by_their_size(tmp_path):
     small = next(e for e in study.experiments if e.recovery and e.recovery.tokens == 1000)
     name = plan.records_of(study, small)["recover"]
     fake(folder, name, seconds=10.0, spec=small.model_dump(mode="json"))
-    found = estimate.estimate_plan(plan.make(study, folder))
-    assert found.known == 3 and found.seconds == pytest.approx(40 + 50 * 268098176 / 134515008)
+    guess = estimate.estimate_plan(plan.make(study, folder))
+    assert guess.known == 3 and guess.seconds == pytest.approx(40 + 50 * 268098176 / 134515008)
 
 
 def test_disk_and_memory_follow_from_the_models(study, tmp_path):
     made = plan.make(study, tmp_path)
     size = estimate.weights(study.models[0], study.dtype)
-    found = estimate.estimate_plan(made)
-    assert (found.disk, found.disk_all, found.memory) == (3 * size, 6 * size, 2 * size) and size > 10_000
+    guess = estimate.estimate_plan(made)
+    assert (guess.disk, guess.disk_all, guess.memory) == (3 * size, 6 * size, 2 * size) and size > 10_000
     unknown = study.model_copy(update={"models": ("some/model",)})
     assert estimate.weights("some/model", "auto") is None
-    assert estimate.estimate_plan(made.__class__(unknown, tmp_path, (), (), frozenset())).disk is None
+    assert estimate.estimate_plan(plan.Plan(study=unknown, folder=tmp_path, jobs=(), wanted={}, done=frozenset())).disk is None
 
 
 def test_the_dry_run_of_a_large_study_is_a_table(study, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from claw import records
 from claw.errors import InputError
 from claw.specs import study as studies
-from claw.sweep import plan, run_jobs, status, study_run
+from claw.sweep import plan, processes, run_jobs, status, study_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,9 +27,8 @@ def fake(folder, name, **change):
 
 def test_the_dense_model_comes_first_and_each_curve_is_one_job(study, tmp_path):
     made = plan.make(study, tmp_path)
-    assert [(job.notebook, job.title.split()[-1]) for job in made.jobs] == [
-        ("30_evaluate", "dense"), ("10_compress", "seed0"), ("10_compress", "seed0"),
-    ]  # fmt: skip
+    notebooks = [(job.notebook, job.title.split()[-1]) for job in made.jobs]
+    assert notebooks == [("30_evaluate", "dense"), ("10_compress", "seed0"), ("10_compress", "seed0")]
     assert len(made.wanted) == 2 * len(study.experiments) == 14 and not made.done
     assert sorted(name for job in made.jobs for name in job.makes) == sorted(made.wanted)
     assert len({job.id for job in made.jobs}) == 3
@@ -47,28 +46,28 @@ def test_what_is_recorded_is_not_planned_again_and_what_failed_is(study, tmp_pat
     for name in first.wanted:
         fake(tmp_path, name)
     assert plan.make(study, tmp_path).jobs == ()
-    fake(tmp_path, first.wanted[-1], status="failed")
+    fake(tmp_path, list(first.wanted)[-1], status="failed")
     (job,) = plan.make(study, tmp_path).jobs
     assert job.parameters["ratios"] == [0.6]
-    fake(tmp_path, first.wanted[-1], status="nan")  # a measured NaN is a result
-    assert plan.make(study, tmp_path).missing == 0
+    fake(tmp_path, list(first.wanted)[-1], status="nan")  # a measured NaN is a result
+    assert plan.make(study, tmp_path).done == set(first.wanted)
 
 
 def test_a_damaged_record_is_named_and_planned_again(study, tmp_path):
     first = plan.make(study, tmp_path)
     for name in first.wanted:
         fake(tmp_path, name)
-    victim = tmp_path / "records" / first.wanted[0]
+    victim = tmp_path / "records" / next(iter(first.wanted))
     victim.write_text(victim.read_text()[:-20])
     with pytest.warns(UserWarning, match=victim.name):
-        assert plan.make(study, tmp_path).missing == 1
+        assert plan.make(study, tmp_path).done == set(list(first.wanted)[1:])
 
 
 def test_status_counts_from_disk_alone(study, tmp_path):
     made = plan.make(study, tmp_path)
-    for name in made.wanted[:5]:
+    for name in list(made.wanted)[:5]:
         fake(tmp_path, name)
-    fake(tmp_path, made.wanted[5], status="failed", error="it broke")
+    fake(tmp_path, list(made.wanted)[5], status="failed", error="it broke")
     assert "5 done, 0 nan, 1 failed, 8 planned" in status.status_text(made)
 
 
@@ -84,18 +83,12 @@ def test_a_study_is_checked_before_any_work(study, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-class Sleeper(run_jobs.Fresh):
-    """A job's process that executes this code instead of a notebook."""
-
-    def __init__(self, code):
-        self._process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-
-
 def sleeping_job(folder, monkeypatch, seconds):
     """A job whose process only sleeps, beside a child that sleeps too."""
-    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})']); time.sleep({seconds})"
-    monkeypatch.setattr(run_jobs, "start", lambda request, log, **machine: Sleeper(code))
-    return plan.Job("10_compress", "sleeper", {}, ("x.compress.json",))
+    child = f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({seconds})'])"
+    command = [sys.executable, "-c", f"import subprocess, sys, time; {child}; time.sleep({seconds})"]
+    monkeypatch.setattr(processes, "start", lambda request, log, **machine: processes.FreshJob(command))
+    return plan.Job(notebook="10_compress", title="sleeper", parameters={}, makes=("x.compress.json",))
 
 
 def test_a_job_over_its_time_limit_is_killed_with_its_children(tmp_path, monkeypatch):
@@ -112,18 +105,18 @@ def test_a_job_that_ends_without_its_records_is_a_failure_with_its_log(tmp_path,
 
 
 def asleep(words):
-    found = []
+    sleepers = []
     for process in psutil.process_iter(["cmdline", "status"]):
         if words in " ".join(process.info["cmdline"] or ()) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+            sleepers.append(process)
+    return sleepers
 
 
 def claw_run(path, cwd):
-    return subprocess.Popen(
-        [sys.executable, "-m", "claw", "run", str(path)], cwd=cwd, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    output = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "claw", "run", str(path)]
+    return subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True, **output)
 
 
 def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tmp_path):
