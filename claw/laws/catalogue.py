@@ -1,8 +1,10 @@
 """Every form that is fitted, by group: of one curve, across models, competing, our own, post-training, speed.
 
-Names of parameters are those of the papers. The competing forms were fixed before looking at data. Ours (`OWN`) were suggested
-by first curves (LLaMA-2-7B and Llama-3.2-1B as published, SmolLM2-135M, Gemma-3-270M): on those their errors flatter.
+Coefficients are named as in the papers. The competing forms were fixed before looking at data. Ours (`OWN`) were suggested by
+the first curves (LLaMA-2-7B and Llama-3.2-1B as published, SmolLM2-135M, Gemma-3-270M): on those their errors flatter.
 """
+
+from functools import partial
 
 import numpy as np
 
@@ -28,11 +30,15 @@ def odds(c: Covariates) -> np.ndarray:
 def _polynomial(name: str, formula: str, degree: int) -> Form:
     powers = tuple(range(degree + 1))
     columns = lambda c: tuple(c["r"] ** power for power in powers)
-    return Form(name, formula, ("a", "b", "c", "d")[: degree + 1], columns=columns, powers=powers, needs=())
+    return Form(name, formula, tuple("abcd")[: degree + 1], columns=columns, powers=powers, needs=())
 
 
 CURVE = (_polynomial("linear", "y(r) = a + b r", 1), _polynomial("quadratic", "y(r) = a + b r + c r²", 2))
 """Laws of one curve: one model, one method, one recovery budget."""
+
+_retention = partial(Form, offset=lambda c: 1.0, varying=("b", "g"), needs=("dense", "chance"))
+_relative = partial(Form, scale="relative", offset=lambda c: 1.0)
+_own = partial(_relative, own=True)
 
 CROSS = (
     Form(
@@ -60,75 +66,77 @@ CROSS = (
 """The original paper's law across models (Sengupta, Chaudhary, Chakraborty 2025, eq. of L in L0, r and D) and its variants."""
 
 RETENTION = (
-    Form(
+    _retention(
         "retention-linear", "(A-chance)/(A0-chance) = 1 - b r + g r w(D), w = 1 - log(1+1/(D+1))/log 2", ("b", "g"),
-        "retention",
-        columns=lambda c: (-c["r"], c["r"] * healed(c)), offset=lambda c: 1.0, varying=("b", "g"),
-        needs=("dense", "chance"),
+        "retention", columns=lambda c: (-c["r"], c["r"] * healed(c)),
     ),
-    Form(
-        "retention-quadratic", "(A-chance)/(A0-chance) = 1 - b r - q r² + g r w(D)", ("b", "q", "g"), "retention",
-        columns=lambda c: (-c["r"], -c["r"] ** 2, c["r"] * healed(c)), offset=lambda c: 1.0, varying=("b", "g"),
-        needs=("dense", "chance"),
+    _retention(
+        "retention-quadratic", "(A-chance)/(A0-chance) = 1 - b r - q r² + g r w(D)", ("b", "q", "g"),
+        "retention", columns=lambda c: (-c["r"], -c["r"] ** 2, c["r"] * healed(c)),
     ),
-    Form(
+    _retention(
         "retention-logit", "logit p = logit p0 - b r + g r w(D), p = (A-chance)/(1-chance)", ("b", "g"), "logit",
-        columns=lambda c: (-c["r"], c["r"] * healed(c)), offset=lambda c: to_scale("logit", c["dense"], c), varying=("b", "g"),
-        needs=("dense", "chance"),
+        columns=lambda c: (-c["r"], c["r"] * healed(c)), offset=lambda c: to_scale("logit", c["dense"], c),
     ),
 )  # fmt: skip
 """Laws of accuracy above guessing."""
 
 COMPETING = (
-    Form("linear", "y/y0 = 1 + b r", ("b",), "relative", columns=lambda c: (c["r"],), offset=lambda c: 1.0),
+    _relative("linear", "y/y0 = 1 + b r", ("b",), columns=lambda c: (c["r"],)),
+    _relative("quadratic", "y/y0 = 1 + b r + c r²", ("b", "c"), columns=lambda c: (c["r"], c["r"] ** 2)),
+    _relative("cubic", "y/y0 = 1 + b r + c r² + d r³", ("b", "c", "d"), columns=lambda c: (c["r"], c["r"] ** 2, c["r"] ** 3)),
     Form(
-        "quadratic", "y/y0 = 1 + b r + c r²", ("b", "c"), "relative",
-        columns=lambda c: (c["r"], c["r"] ** 2), offset=lambda c: 1.0,
+        "power",
+        "y/y0 = (1+r)^b",
+        ("b",),
+        "relative",
+        shape=lambda c, b: ((1 + c["r"]) ** b,),
+        amplitudes=0,
+        low=(-8,),
+        high=(8,),
     ),
     Form(
-        "cubic", "y/y0 = 1 + b r + c r² + d r³", ("b", "c", "d"), "relative",
-        columns=lambda c: (c["r"], c["r"] ** 2, c["r"] ** 3), offset=lambda c: 1.0,
+        "exponential",
+        "y/y0 = exp(b r)",
+        ("b",),
+        "relative",
+        shape=lambda c, b: (np.exp(b * c["r"]),),
+        amplitudes=0,
+        low=(-6,),
+        high=(6,),
     ),
-    Form(
-        "power", "y/y0 = (1+r)^b", ("b",), "relative",
-        shape=lambda c, b: ((1 + c["r"]) ** b,), amplitudes=0, low=(-8,), high=(8,),
+    _relative("power-of-r", "y/y0 = 1 + a r^b", ("a", "b"), shape=lambda c, b: (c["r"] ** b,), low=(0.1,), high=(12,)),
+    _relative(
+        "plateau",
+        "y/y0 = 1 + p (1 - exp(-(r/s)^k)): rises, then saturates at 1 + p",
+        ("p", "s", "k"),
+        shape=lambda c, s, k: (-np.expm1(-((c["r"] / s) ** k)),),
+        low=(0.05, 0.3),
+        high=(2, 6),
     ),
-    Form(
-        "exponential", "y/y0 = exp(b r)", ("b",), "relative",
-        shape=lambda c, b: (np.exp(b * c["r"]),), amplitudes=0, low=(-6,), high=(6,),
-    ),
-    Form(
-        "power-of-r", "y/y0 = 1 + a r^b", ("a", "b"), "relative",
-        shape=lambda c, b: (c["r"] ** b,), offset=lambda c: 1.0, low=(0.1,), high=(12,),
-    ),
-    Form(
-        "plateau", "y/y0 = 1 + p (1 - exp(-(r/s)^k)): rises, then saturates at 1 + p", ("p", "s", "k"), "relative",
-        shape=lambda c, s, k: (-np.expm1(-((c["r"] / s) ** k)),), offset=lambda c: 1.0, low=(0.05, 0.3), high=(2, 6),
-    ),
-)  # fmt: skip
+)
 """Competing forms of one response, y/y0 without recovery, fixed before looking at data."""
 
 OWN = (
-    Form(
-        "log-kept", "y/y0 = 1 + a log(1/(1-r)): linear in the log of what is kept", ("a",), "relative",
-        columns=lambda c: (-np.log1p(-c["r"]),), offset=lambda c: 1.0, varying=("a",), own=True,
+    _own(
+        "log-kept", "y/y0 = 1 + a log(1/(1-r)): linear in the log of what is kept", ("a",),
+        columns=lambda c: (-np.log1p(-c["r"]),), varying=("a",),
     ),
-    Form(
-        "log-odds", "y/y0 = 1 + a log(1 + s r/(1-r)): perplexity is a power of removed over kept", ("a", "s"), "relative",
-        shape=lambda c, s: (np.log1p(s * odds(c)),), offset=lambda c: 1.0, low=(0.05,), high=(50,), own=True,
+    _own(
+        "log-odds", "y/y0 = 1 + a log(1 + s r/(1-r)): perplexity is a power of removed over kept", ("a", "s"),
+        shape=lambda c, s: (np.log1p(s * odds(c)),), low=(0.05,), high=(50,),
     ),
-    Form(
-        "capacity", "y/y0 = 1 + a ((1-r)^-k - 1): a power law in what is kept", ("a", "k"), "relative",
-        shape=lambda c, k: (np.expm1(-k * np.log1p(-c["r"])),), offset=lambda c: 1.0, low=(0.02,), high=(5,), own=True,
+    _own(
+        "capacity", "y/y0 = 1 + a ((1-r)^-k - 1): a power law in what is kept", ("a", "k"),
+        shape=lambda c, k: (np.expm1(-k * np.log1p(-c["r"])),), low=(0.02,), high=(5,),
     ),
-    Form(
-        "log-kept-power", "y/y0 = 1 + a log(1/(1-r))^b: a power of the log of what is kept", ("a", "b"), "relative",
-        shape=lambda c, b: ((-np.log1p(-c["r"])) ** b,), offset=lambda c: 1.0, low=(0.1,), high=(12,), own=True,
+    _own(
+        "log-kept-power", "y/y0 = 1 + a log(1/(1-r))^b: a power of the log of what is kept", ("a", "b"),
+        shape=lambda c, b: ((-np.log1p(-c["r"])) ** b,), low=(0.1,), high=(12,),
     ),
-    Form(
-        "half-way", "y/y0 = 1 + p r^k / (r^k + m^k): half of the rise at r = m", ("p", "m", "k"), "relative",
-        shape=lambda c, m, k: (1 / (1 + (m / np.maximum(c["r"], 1e-9)) ** k),), offset=lambda c: 1.0,
-        low=(0.05, 0.5), high=(2, 6), own=True,
+    _own(
+        "half-way", "y/y0 = 1 + p r^k / (r^k + m^k): half of the rise at r = m", ("p", "m", "k"),
+        shape=lambda c, m, k: (1 / (1 + (m / np.maximum(c["r"], 1e-9)) ** k),), low=(0.05, 0.5), high=(2, 6),
     ),
 )  # fmt: skip
 """Our candidates for a better law, judged out of sample only."""
@@ -171,10 +179,8 @@ SPEED = (
 )  # fmt: skip
 """Speed-up S over the dense model against the share ρ truly removed; N0 parameters of the dense model."""
 
-GROUPS = {
-    "curve": CURVE, "cross": CROSS, "retention": RETENTION, "competing": COMPETING, "own": OWN, "speed": SPEED,
-    "post-training": POST_TRAINING,
-}  # fmt: skip
+GROUPS: dict[str, tuple[Form, ...]] = {"curve": CURVE, "cross": CROSS, "retention": RETENTION, "competing": COMPETING}
+GROUPS |= {"own": OWN, "speed": SPEED, "post-training": POST_TRAINING}
 
 
 def find_form(name: str, group: str = "curve") -> Form:

@@ -36,9 +36,8 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
     rows = rows[rows[axis].notna()] if axis in rows else rows.iloc[:0]
     if not len(rows):
         raise InputError(f"The table has no column {axis} with numbers, so the nominal ratio cannot be converted to it.")
-    for mask in (
-        (rows["model"] == model) & (rows["method"] == method), rows["model"] == model, rows["method"] == method,
-    ):  # fmt: skip
+    own, alike = rows["model"] == model, rows["method"] == method
+    for mask in (own & alike, own, alike):
         if mask.any():
             rows = rows[mask]
             break
@@ -57,5 +56,4 @@ def conversion_table(points: Points, axis: str = "ratio_params") -> pd.DataFrame
         return pd.DataFrame(columns=["model", "method", "points", "smallest", "mean", "largest"])
     rows = points.rows[~is_dense(points.rows) & points.rows[axis].notna()]
     per = (rows[axis] / rows["ratio"]).groupby([rows["model"], rows["method"]])
-    found = per.agg(points="size", smallest="min", mean="mean", largest="max")
-    return found.reset_index()
+    return per.agg(points="size", smallest="min", mean="mean", largest="max").reset_index()

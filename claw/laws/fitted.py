@@ -24,15 +24,19 @@ POOLED = {"loss": "anchored", "accuracy": "retention-linear", "speed": "speed-po
 NO_SPEED = "A table has one where its records have the stage speed (40_speed)."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FittedLaws:
     """The laws of a table, with the points they came from.
 
-    `curves`: one law per curve, response, axis and form. `pooled`: laws across models, of each method and of all, speed
-    included. `comparisons`: out-of-sample tables by `response|split|by`. `tests`: clustered Wald tests. `verdicts`: on the
-    claims of the original paper. `unfitted`: what could not be fitted, and why.
+    `points`: the rows used and left out. `curves`: one law per curve, response, axis and form. `pooled`: laws across models, of
+    each method and of all, speed included. `comparisons`: out-of-sample tables by `response|split|by`. `tests`: clustered Wald
+    tests. `verdicts`: on the claims of the original paper. `unfitted`: what could not be fitted, and why.
     """
 
+    source: Mapping[str, str]
+    level: float
+    seed: int
+    draws: int
     points: Points
     curves: tuple[CurveLaw, ...]
     pooled: tuple[PooledLaw, ...]
@@ -40,35 +44,44 @@ class FittedLaws:
     tests: pd.DataFrame
     verdicts: tuple[Verdict, ...]
     unfitted: pd.DataFrame
-    level: float
-    seed: int
-    draws: int
-    source: Mapping[str, str]
 
     def curve(
-        self, model: str, method: str, response: str = "loss", tokens: float = 0, axis: str = "ratio", form: str | None = None
+        self,
+        model: str,
+        method: str,
+        response: str = "loss",
+        tokens: float = 0,
+        *,
+        axis: str = "ratio",
+        form: str | None = None,
     ) -> CurveLaw:
         """The law of one curve. InputError names what there is."""
-        have = [law for law in self.curves if law.response == response and law.axis == axis]
+        have = [law for law in self.curves if (law.response, law.axis) == (response, axis)]
         if not have:
             raise unknown("response or axis", f"{response}, {axis}", {f"{law.response}, {law.axis}" for law in self.curves})
         form = form or curves.DEFAULT[response]
         for name, value in (("model", model), ("method", method)):
-            if value not in {getattr(law.curve, name) for law in have}:
-                raise unknown(name, value, {getattr(law.curve, name) for law in have})
+            names = {getattr(law.curve, name) for law in have}
+            if value not in names:
+                raise unknown(name, value, names)
         have = [law for law in have if (law.curve.model, law.curve.method) == (model, method)]
         if tokens not in {law.curve.tokens for law in have}:
             budgets = ", ".join(sorted({f"{law.curve.tokens:g}" for law in have})) or "none"
             raise InputError(f"{model} · {method} has no curve with {tokens:g} recovery tokens. It has: {budgets}.")
-        found = [law for law in have if law.curve.tokens == tokens and law.form == form]
-        if not found:
-            catalogue.find_form(form)
-            raise InputError(f"The {form} law of {response} was not fitted on {model} · {method}; laws.unfitted says why.")
-        return found[0]
+        for law in have:
+            if law.curve.tokens == tokens and law.form == form:
+                return law
+        catalogue.find_form(form)
+        raise InputError(f"The {form} law of {response} was not fitted on {model} · {method}; laws.unfitted says why.")
 
     def curves_of(self, response: str, axis: str = "ratio") -> list[CurveLaw]:
         """The laws of single curves of a response, in its default form."""
         return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, curves.DEFAULT[response])]
+
+    def across(self, response: str, axis: str = "ratio", method: str | None = None) -> list[PooledLaw]:
+        """The laws across models of a response on an axis, of one method or of every one."""
+        laws = [law for law in self.pooled if (law.response, law.axis) == (response, axis)]
+        return [law for law in laws if method in (None, law.method)]
 
     def law(
         self, form: str, response: str = "loss", method: str = ALL, axis: str = "ratio", group: str | None = None
@@ -77,13 +90,14 @@ class FittedLaws:
 
         `group` tells forms of one name apart: cross, retention, competing, own, post-training, speed.
         """
-        have = [law for law in self.pooled if (law.response, law.axis) == (response, axis)]
+        have = self.across(response, axis)
         if method not in {law.method for law in have}:
             raise unknown("method", method, {law.method for law in have})
         have = [law for law in have if law.method == method and group in (None, law.group)]
-        if form not in {law.form for law in have}:
-            raise unknown("law", form, {law.form for law in have}, "laws.unfitted says why others could not be fitted.")
-        return next(law for law in have if law.form == form)
+        for law in have:
+            if law.form == form:
+                return law
+        raise unknown("law", form, {law.form for law in have}, "laws.unfitted says why others could not be fitted.")
 
     def predict(
         self,
@@ -92,8 +106,8 @@ class FittedLaws:
         method: str = ALL,
         tokens: float = 0,
         response: str = "loss",
-        axis: str = "ratio",
         *,
+        axis: str = "ratio",
         law: str = "auto",
         interval: str = "bias-reduced",
         dense: float | None = None,
@@ -109,34 +123,25 @@ class FittedLaws:
         share that the speed law is in. `frame.attrs["law"]` says which law answered.
         """
         if response.startswith("speedup"):
-            return self._predict_speed(r, model, method, response, "speed" if law == "auto" else law, interval)
-        measured = any(
-            (one.curve.model, one.curve.method, one.curve.tokens, one.response, one.axis)
-            == (model, method, tokens, response, axis)
-            for one in self.curves
-        )
-        if law == "curve" or (law == "auto" and measured):
-            return self._predict_curve(r, self.curve(model, method, response, tokens, axis))
+            return self._predict_speed(r, model, method, response, law, interval)
+        curve = (model, method, tokens, response, axis)
+        measured = {(fit.curve.model, fit.curve.method, fit.curve.tokens, fit.response, fit.axis) for fit in self.curves}
+        if law == "curve" or (law == "auto" and curve in measured):
+            return self._predict_curve(r, self.curve(str(model), method, response, tokens, axis=axis))
         form = POOLED[response] if law == "auto" else law
-        methods = {one.method for one in self.pooled if (one.form, one.response, one.axis) == (form, response, axis)}
-        found = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
-        known = self._dense(model, response) if model is not None else {}
+        methods = {fit.method for fit in self.across(response, axis) if fit.form == form}
+        pooled = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
+        known = self._dense(model, response)
         dense = known.get("dense") if dense is None else dense
         if dense is None:
             raise InputError(
                 f"{model!r} is not in the table, so its dense {response} is not known: pass dense=. The table has "
                 f"{', '.join(sorted(set(self.points.rows['model'])))}."
             )
-        chance = known.get("chance", math.nan) if chance is None else chance
-        options = {
-            "chance": chance,
-            "size": known.get("size", math.nan),
-            "interval": interval,
-            "statistic": statistic,
-            "model": model,
-        }
-        frame = found.predict(r, dense, tokens, **options)
-        frame.attrs["law"] = f"{found.form} ({found.method})"
+        chance, size = known.get("chance", math.nan) if chance is None else chance, known.get("size", math.nan)
+        options: dict[str, Any] = {"chance": chance, "size": size, "model": model, "interval": interval, "statistic": statistic}
+        frame = pooled.predict(r, dense, tokens, **options)
+        frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
     def _predict_curve(self, r: Any, law: CurveLaw) -> pd.DataFrame:
@@ -152,20 +157,19 @@ class FittedLaws:
 
     def _predict_speed(self, r: Any, model: str | None, method: str, response: str, form: str, interval: str) -> pd.DataFrame:
         """Speed-up at nominal ratios."""
-        have = [one for one in self.pooled if one.response == response]
-        if not have:
-            raise unknown("speed-up", response, {one.response for one in self.pooled if one.group == "speed"}, NO_SPEED)
-        axis = have[0].axis
-        found = self.law(POOLED["speed"] if form == "speed" else form, response, ALL, axis)
+        axis = next((law.axis for law in self.pooled if law.response == response), None)
+        if axis is None:
+            raise unknown("speed-up", response, {law.response for law in self.pooled if law.group == "speed"}, NO_SPEED)
+        law = self.law(POOLED["speed"] if form in ("auto", "speed") else form, response, ALL, axis)
         r = critical.checked(r)
         share = r if axis == "ratio" else conversion.share(self.points, r, model, method, axis)
-        size = self._dense(model, "loss").get("size", math.nan) if model is not None else math.nan
-        frame = found.predict(share, 1.0, model=model, size=size, interval=interval).rename(columns={"ratio": "share"})
+        size = self._dense(model, "loss").get("size", math.nan)
+        frame = law.predict(share, 1.0, model=model, size=size, interval=interval).rename(columns={"ratio": "share"})
         frame.insert(0, "ratio", r)
-        frame.attrs["law"] = f"{found.form} against {axis}"
+        frame.attrs["law"] = f"{law.form} against {axis}"
         return frame
 
-    def _dense(self, model: str, response: str) -> dict[str, float]:
+    def _dense(self, model: str | None, response: str) -> dict[str, float]:
         """Dense value, chance and size of a model of the table; empty for another."""
         rows = self.points.rows[self.points.rows["model"] == model]
         if not len(rows):
@@ -188,18 +192,13 @@ class FittedLaws:
         return conversion.conversion_table(self.points, axis)
 
     def between_models(self, law: CurveLaw) -> dict[str, Any]:
-        """Where a run of a model not yet measured may lie, at this curve's dense value; empty below three models.
+        """Prediction interval of a run of a model not yet measured, at this curve's dense value; empty below three models.
 
-        Each model's coefficients over its dense value are one draw: mean ± t(models - 1) × their spread × √(1 + 1/models), and
-        the noise of a run beside it.
+        Each model's coefficients over its dense value are one draw: mean ± t(models - 1) × their spread × √(1 + 1/models), plus
+        the noise of a run.
         """
-        alike = [
-            other
-            for other in self.curves
-            if (other.response, other.axis, other.form) == (law.response, law.axis, law.form)
-            and other.curve._replace(model="") == law.curve._replace(model="")
-            and math.isfinite(other.dense)
-        ]
+        key = lambda law: (law.response, law.axis, law.form, law.curve._replace(model=""))
+        alike = [other for other in self.curves if key(other) == key(law) and math.isfinite(other.dense)]
         if len(alike) < FEWEST or math.isnan(law.dense):
             return {}
         m, relative = len(alike), np.array([other.coefficients / other.dense for other in alike])

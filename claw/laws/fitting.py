@@ -1,6 +1,7 @@
-"""Fit every law that a table can carry."""
+"""Fit every law that a table can carry, and hold them: ask, print, show in a notebook, write down, read back."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,48 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from claw.errors import InputError, unknown
-from claw.laws import catalogue, curves, outside, points, pooled, speed_law, verdicts, wald
+from claw.laws import catalogue, curves, outside, pooled, speed_law, storage, tables, verdicts, wald
 from claw.laws.curves import CurveLaw
+from claw.laws.fitted import FittedLaws
 from claw.laws.forms import Form
-from claw.laws.laws import Laws, from_json
-from claw.laws.points import Points
+from claw.laws.points import Points, read_points
 from claw.laws.pooled import PooledLaw
-from claw.laws.sample import ALL, gather
+from claw.laws.sample import ALL, select
 from claw.progress import tqdm
 from claw.provenance import code_hash
 
-UNFITTED = ("model", "method", "recovery", "tokens", "response", "axis", "form", "why")
+UNFITTED = "model method recovery tokens response axis form why".split()
 SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
+
+
+class Laws(FittedLaws):
+    """What `claw.laws.fit` returns; `FittedLaws` documents its fields and what it answers."""
+
+    def slider_json(self) -> list[dict[str, Any]]:
+        """One plain mapping per curve, enough to draw and slide it in a page without Python; see `storage.slider_data`."""
+        return storage.slider_data(self)
+
+    def summary(self) -> str:
+        """The laws as tables for a terminal."""
+        return tables.summary(self)
+
+    def _repr_html_(self) -> str:
+        return tables.html_summary(self)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
+        return storage.to_json(self, path)
+
+
+def from_json(source: str | Path) -> Laws:
+    """The laws that `to_json` wrote, from its text or its file. InputError for anything else."""
+    return Laws(**storage.read_fields(source))
 
 
 def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int = 2000, compare: bool = True) -> Laws:
     """Every law that a table can carry, with every kind of interval, the comparison of forms, tests and verdicts.
 
-    Needed columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
+    Required columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
     `level` is that of all intervals, `draws` the number of bootstrap draws, `seed` theirs; equal arguments give equal laws.
     compare=False leaves out comparison, tests and verdicts. InputError: see `claw.laws.points.read_points`.
     """
@@ -33,18 +58,26 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
         raise InputError(f"level = {level!r} is not accepted: the share of intervals that should hold the truth, such as 0.95.")
     if isinstance(draws, bool) or not isinstance(draws, int) or not 100 <= draws <= 100_000:
         raise InputError(f"draws = {draws!r} is not accepted: a whole number of bootstrap draws from 100 to 100000.")
-    found = points.read_points(table)
-    options = {"level": level, "seed": seed, "draws": draws}
+    points = read_points(table)
+    settings: dict[str, Any] = {"level": level, "seed": seed, "draws": draws}
     with threadpool_limits(1):  # thousands of tiny matrices: threads only wait for each other
-        fitted, alone = _curves(found, level)
-        across, together = _pooled(found, options)
-        fast, slow = speed_law.fit_speed_laws(found, **options)
-        comparisons = outside.compare_all(found) if compare else {}
-        tests = wald.ask_all(found) if compare else pd.DataFrame(columns=wald.COLUMNS)
-        judged = verdicts.judge(found, comparisons, tests, level) if compare else []
-    unfitted = pd.DataFrame([*alone, *together, *slow], columns=UNFITTED)
-    source = {"data": found.digest, "code": code_hash(), "laws": code_hash("laws")}
-    return Laws(found, tuple(fitted), (*across, *fast), comparisons, tests, tuple(judged), unfitted, level, seed, draws, source)
+        single, curves_unfitted = _curves(points, level)
+        across, across_unfitted = _pooled(points, settings)
+        speed, speed_unfitted = speed_law.fit_speed_laws(points, **settings)
+        comparisons = outside.compare_all(points) if compare else {}
+        tests = wald.ask_all(points) if compare else pd.DataFrame(columns=wald.COLUMNS)
+        judged = verdicts.judge(points, comparisons, tests, level) if compare else []
+    return Laws(
+        points=points,
+        curves=tuple(single),
+        pooled=(*across, *speed),
+        comparisons=comparisons,
+        tests=tests,
+        verdicts=tuple(judged),
+        unfitted=pd.DataFrame([*curves_unfitted, *across_unfitted, *speed_unfitted], columns=UNFITTED),
+        source={"data": points.digest, "code": code_hash(), "laws": code_hash("laws")},
+        **settings,
+    )
 
 
 def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
@@ -55,13 +88,10 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
     """
     source = Path(source)
     beside = (source if source.is_dir() else source.parent) / "laws.json"
-    if beside.is_file():
-        try:
-            stored = from_json(beside)
-        except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
-            stored = None
-        asked = (points.read_points(table).digest, code_hash("laws"), level, seed, draws)
-        have = stored and (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
+    with suppress(InputError):  # no laws there, or of another version
+        stored = from_json(beside)
+        asked = (read_points(table).digest, code_hash("laws"), level, seed, draws)
+        have = (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
         if have == asked and stored.verdicts:
             return stored
     return fit(table, level=level, seed=seed, draws=draws)
@@ -69,9 +99,9 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
 
 def judge_table(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
     """The verdicts that `fit` gives on a table, without its laws."""
-    found = points.read_points(table)
+    points = read_points(table)
     with threadpool_limits(1):
-        return verdicts.judge(found, outside.compare_all(found), wald.ask_all(found), level)
+        return verdicts.judge(points, outside.compare_all(points), wald.ask_all(points), level)
 
 
 def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
@@ -81,53 +111,52 @@ def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
     return {str(name): fit(rows, **options) for name, rows in table.groupby(by, sort=True)}
 
 
-def _curves(found: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
-    fitted, failed = [], []
-    for response in found.responses:
-        for axis in found.axes:
-            for curve, rows in curves.split(found, response, axis):
+def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
+    """The laws of every curve, and why others could not be fitted."""
+    fitted, unfitted = [], []
+    for response in points.responses:
+        for axis in points.axes:
+            for curve, rows in curves.split(points, response, axis):
                 for form in catalogue.CURVE:
                     try:
-                        fitted.append(curves.fit_curve(rows, curve, response, form.name, axis, level))
+                        fitted.append(curves.fit_curve(rows, curve, response, form.name, axis=axis, level=level))
                     except InputError as error:
                         place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
-                        failed.append(curve._asdict() | place)
-    return fitted, failed
+                        unfitted.append(curve._asdict() | place)
+    return fitted, unfitted
 
 
-def law_candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
+def law_candidates(response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
     """Group, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
-    kinds = tuple(pooled.KINDS)
-    for form in catalogue.CROSS:
-        yield "cross", form, True, kinds
-    if response == "accuracy":
-        for form in catalogue.RETENTION:
-            yield "retention", form, True, kinds
-    if response == "loss":
-        for form in catalogue.POST_TRAINING:
-            yield "post-training", form, True, SHAPES
-    for group in ("competing", "own"):
+    groups = {"cross": tuple(pooled.KINDS)}
+    groups |= {"retention": tuple(pooled.KINDS)} if response == "accuracy" else {"post-training": SHAPES}
+    for group, kinds in (groups | {"competing": SHAPES, "own": SHAPES}).items():
         for form in catalogue.GROUPS[group]:
-            yield group, form, False, SHAPES
+            yield group, form, group not in ("competing", "own"), kinds
 
 
-def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
-    """Laws across models: each response, axis and method, and all methods together."""
-    fitted, failed = [], []
-    jobs = [(response, axis, method, *candidate) for response, axis, method in _groups(found)
-            for candidate in law_candidates(found, response)]  # fmt: skip
-    for response, axis, method, group, form, recovered, kinds in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
-        try:
-            sample = gather(found, form, response, axis, method, recovered=recovered)
-            fitted.append(pooled.fit_pooled(sample, form, group, response, axis, method, kinds=kinds, **options))
-        except InputError as error:
-            failed.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
-    return fitted, failed
+def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
+    """Laws across models, of each response, axis and method, and of all methods together; and why others were not fitted."""
+    fitted, unfitted = [], []
+    places = list(_places(points))
+    total = sum(len(list(law_candidates(response))) for response, _, _ in places)
+    with tqdm(total=total, desc="laws", unit=" laws", leave=False, delay=1) as progress:
+        for response, axis, method in places:
+            selections = {chosen: select(points, response, axis, method, recovered=chosen) for chosen in (True, False)}
+            for group, form, recovered, kinds in law_candidates(response):
+                try:
+                    fitted.append(pooled.fit_pooled(selections[recovered].sample(form), form, group, kinds=kinds, **settings))
+                except InputError as error:
+                    place = {"method": method, "response": response, "axis": axis}
+                    unfitted.append(place | {"form": form.name, "why": str(error)})
+                progress.update()
+    return fitted, unfitted
 
 
-def _groups(found: Points) -> Iterator[tuple[str, str, str]]:
+def _places(points: Points) -> Iterator[tuple[str, str, str]]:
     """Response, axis and method of every group of rows that laws across models are fitted to."""
-    for response in found.responses:
-        for axis in found.axes:
-            methods = sorted(set(found.of(response, axis)["method"]))
-            yield from ((response, axis, method) for method in ((ALL, *methods) if len(methods) > 1 else (ALL,)))
+    for response in points.responses:
+        for axis in points.axes:
+            methods = sorted(set(points.of(response, axis)["method"]))
+            for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
+                yield response, axis, method

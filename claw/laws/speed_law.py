@@ -5,6 +5,7 @@ is the share of parameters removed. Ideal is S = 1/(1-ρ), κ = 1.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -31,18 +32,14 @@ def speed_axis(points: Points, response: str) -> str:
     return next(known, "ratio")
 
 
-def fit_speed_laws(
-    points: Points, *, level: float = 0.95, seed: int = 0, draws: int = 2000
-) -> tuple[list[PooledLaw], list[dict]]:
-    """Every speed law of every measured speed-up, and why others could not be fitted."""
+def fit_speed_laws(points: Points, **options: Any) -> tuple[list[PooledLaw], list[dict]]:
+    """Every speed law of every measured speed-up, and why others could not be fitted; `options` as in `fit_pooled`."""
     laws, failed = [], []
     for response in responses(points):
         axis = speed_axis(points, response)
         for form in catalogue.SPEED:
             try:
-                found = gather(points, form, response, axis, ALL)
-                options = {"level": level, "seed": seed, "draws": draws}
-                laws.append(pooled.fit_pooled(found, form, "speed", response, axis, ALL, **options))
+                laws.append(pooled.fit_pooled(gather(points, form, response, axis), form, "speed", **options))
             except InputError as error:
                 failed.append({"method": ALL, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return laws, failed
@@ -52,11 +49,11 @@ def at_ninety(points: Points, response: str) -> list[dict]:
     """Largest measured speed-up near a nominal 90 % (0.85 to 0.95) of each model, with its interval and size."""
     rows = points.rows[~is_dense(points.rows) & points.rows["ratio"].between(0.85, 0.95)]
     rows = rows[np.isfinite(rows[response].astype(float))]
-    found = []
+    fastest = []
     for model, group in rows.groupby("model"):
         best = group.loc[group[response].astype(float).idxmax()]
-        edges = [float(best.get(f"{response}{edge}", math.nan)) for edge in ("_low", "_high")]
-        size = float(best.get("parameters0", math.nan))
-        found.append({"model": model, "method": best["method"], "speedup": float(best[response]), "low": edges[0],
-                      "high": edges[1], "parameters0": size})  # fmt: skip
-    return found
+        low, high = (float(best.get(f"{response}{edge}", math.nan)) for edge in ("_low", "_high"))
+        size, speedup = float(best.get("parameters0", math.nan)), float(best[response])
+        row = {"model": model, "method": best["method"], "speedup": speedup, "low": low, "high": high, "parameters0": size}
+        fastest.append(row)
+    return fastest
