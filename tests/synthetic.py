@@ -8,15 +8,18 @@ MODELS = {  # family, parameters, dense loss, tokenizer
     "model-m": ("Gemma3", 270e6, 2.9, "b"),
     "model-l": ("Qwen2", 1.5e9, 2.4, "c"),
 }
-METHODS = {  # how fast loss rises, and where it saturates
-    "random": 9.0, "magnitude": 12.0, "prunenet": 6.0, "wanda-sp+ridge": 2.4, "flap+ridge": 2.2, "taylor": 3.5, "slicegpt": 3.0,
-    "claw": 1.5,
-}  # fmt: skip
+METHODS = {"random": 9.0, "magnitude": 12.0, "prunenet": 6.0, "wanda-sp+ridge": 2.4, "flap+ridge": 2.2, "taylor": 3.5}
+METHODS |= {"slicegpt": 3.0, "claw": 1.5}
+"""How fast loss rises."""
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 TASKS = {  # chance, dense accuracy, metric
-    "arc_challenge": (0.25, 0.30, "acc_norm"), "arc_easy": (0.25, 0.55, "acc_norm"), "hellaswag": (0.25, 0.42, "acc_norm"),
-    "mmlu": (0.25, 0.30, "acc"), "piqa": (0.5, 0.68, "acc_norm"), "winogrande": (0.5, 0.55, "acc"),
-}  # fmt: skip
+    "arc_challenge": (0.25, 0.30, "acc_norm"),
+    "arc_easy": (0.25, 0.55, "acc_norm"),
+    "hellaswag": (0.25, 0.42, "acc_norm"),
+    "mmlu": (0.25, 0.30, "acc"),
+    "piqa": (0.5, 0.68, "acc_norm"),
+    "winogrande": (0.5, 0.55, "acc"),
+}
 
 
 def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tasks=True, speed=True, seed=0) -> pd.DataFrame:
@@ -34,11 +37,9 @@ def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tas
     table = pd.DataFrame(rows)
     table["experiment"] = [f"{i:016x}" for i in range(len(table))]
     dense = table[table["method"] == "dense"].set_index("model")
-    for name in ("loss", "accuracy", "accuracy_stderr"):
+    for name, of_dense in (("loss", "loss0"), ("accuracy", "accuracy0"), ("accuracy_stderr", "accuracy0_stderr")):
         if name in table:
-            table[f"{name.replace('_stderr', '0_stderr') if name.endswith('stderr') else name + '0'}"] = table["model"].map(
-                dense[name]
-            )
+            table[of_dense] = table["model"].map(dense[name])
     return table
 
 
@@ -48,14 +49,13 @@ def _row(draw, model, method, r, seed, tokens, tasks, speed) -> dict:
     excess = slope * r**2 / (1 + 0.04 * slope * r**2) * (1 - 0.35 * (1 - np.exp(-tokens / 2e5)))
     share = 0.75 * r if method == "slicegpt" else r if method == "claw" else 0.62 * r
     loss = dense + excess + 0.02 * draw.standard_normal() * (r > 0)
-    row = {
-        "model": model, "family": family, "method": method, "ratio": r, "ratio_of": "own", "ratio_params": share,
-        "ratio_nonembedding": share, "ratio_flops": 0.9 * share, "seed": seed, "recovery": "lora" if tokens else "none",
-        "recovery_tokens": int(tokens), "recovery_run": "run" if tokens else "", "parameters": size * (1 - share),
-        "parameters0": size, "flops_per_token": 2 * size * (1 - 0.9 * share), "loss": loss, "loss_stderr": 0.03,
-        "bits_per_byte": loss / 3, "heldout": "wikipedia-heldout", "heldout_data": tokenizer, "context": 512, "device": "cpu",
-        "dtype": "bfloat16", "status": "done", "seconds": 10.0, "code": "made up",
-    }  # fmt: skip
+    row = {"model": model, "family": family, "method": method, "ratio": r, "ratio_of": "own"}
+    row |= {"ratio_params": share, "ratio_nonembedding": share, "ratio_flops": 0.9 * share, "seed": seed}
+    row |= {"recovery": "lora" if tokens else "none", "recovery_tokens": int(tokens), "recovery_run": "run" if tokens else ""}
+    row |= {"parameters": size * (1 - share), "parameters0": size, "flops_per_token": 2 * size * (1 - 0.9 * share)}
+    row |= {"loss": loss, "loss_stderr": 0.03, "bits_per_byte": loss / 3, "heldout": "wikipedia-heldout"}
+    row |= {"heldout_data": tokenizer, "context": 512, "device": "cpu", "dtype": "bfloat16", "status": "done"}
+    row |= {"seconds": 10.0, "code": "made up"}
     if tasks:
         row |= {"tasks": "+".join(TASKS), "num_fewshot": 0, "limit": 200}
         values = []
