@@ -89,7 +89,7 @@ def coverage(
     for _ in range(draws):
         try:
             drawn = simulated(sample, form, response, truth, rng)
-            law = pooled.fit_pooled(drawn, form, truth.group, level=LEVEL, seed=0, draws=999, kinds=kinds)
+            law = pooled.fit_pooled(drawn, level=LEVEL, seed=0, draws=999, kinds=kinds)
         except ValueError:
             lost += 1
             continue
@@ -159,7 +159,7 @@ def bands(response: str, truth: Truth, models: int, draws: int) -> pd.DataFrame:
     for _ in range(draws):
         drawn = simulated(sample, form, response, truth, rng)
         others = replace(rest, y=drawn.y[~mask], target=drawn.target[~mask])
-        law = pooled.fit_pooled(others, form, truth.group, level=LEVEL, draws=999, kinds=("mixed",))
+        law = pooled.fit_pooled(others, level=LEVEL, draws=999, kinds=("mixed",))
         band = law.predict(GRID, dense, 0.0, chance=simulate.CHANCE, model=first)
         fresh, again = simulate.draw(new, truth, response, rng), drawn.y[mask]
         for kind, value in (("confidence", mean), ("model", fresh), ("run", again)):

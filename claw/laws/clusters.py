@@ -75,6 +75,11 @@ class Clusters:
         return Clusters(names, self.gram[keep], self.cross[keep], self.square[keep], self.rows[keep])
 
 
+def variances(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """(points,) variance x'Vx of each row x of `design`."""
+    return np.einsum("ij,jk,ik->i", design, covariance, design)
+
+
 def inverse(gram: np.ndarray) -> np.ndarray:
     """Inverse of X'X; InputError where terms cannot be told apart."""
     scale = np.sqrt(np.diag(gram))

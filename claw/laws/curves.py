@@ -18,6 +18,7 @@ from scipy import stats
 
 from claw.errors import InputError
 from claw.laws import catalogue, critical
+from claw.laws.clusters import variances
 from claw.laws.critical import Critical
 from claw.laws.points import DENSE, Points, is_dense, unrecovered
 from claw.words import html_table, number, tokens_text, with_interval
@@ -80,7 +81,7 @@ class CurveLaw:
         r = critical.checked(r)
         design = catalogue.find_form(self.form).design({"r": r})
         mean = design @ self.coefficients
-        variance = np.einsum("ij,jk,ik->i", design, self.covariance, design)
+        variance = variances(design, self.covariance)
         half, run = self.quantile * np.sqrt(variance), self.quantile * np.sqrt(variance + self.sigma2)
         frame = {"ratio": r, "mean": mean, "confidence_low": mean - half, "confidence_high": mean + half}
         frame |= {"run_low": mean - run, "run_high": mean + run, "extrapolated": (r < self.low) | (r > self.high)}

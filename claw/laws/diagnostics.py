@@ -44,7 +44,7 @@ class Diagnostics:
 
 def diagnose(points: Points, form: Form, response: str, axis: str = "ratio", method: str = ALL) -> Diagnostics:
     """Diagnostics of one law across models."""
-    solution = solve(form, gather(points, form, response, axis, method))
+    solution = solve(gather(points, form, response, axis, method))
     sample, sums = solution.sample, solution.clusters
     root = np.sqrt(sample.weights)
     residual, design = root * (sample.target - solution.eta), root[:, None] * solution.design
@@ -134,13 +134,13 @@ def sensitivity(
     choices: dict[str, Callable[[], Sample]] = {"as reported (D in millions)": reported}
     choices |= {f"D in {name}": partial(reported, unit=unit) for name, unit in UNITS.items()}
     choices[f"without r > {COLLAPSE}"] = lambda: _without_collapse(reported())
-    choices["Huber weights"] = lambda: _huber_weighted(law, reported())
+    choices["Huber weights"] = lambda: _huber_weighted(reported())
     choices["weighted by seed noise"] = lambda: _noise_weighted(reported())
     choices["true ratio"] = partial(gather, points, law, response, "ratio_params", method)
     rows = []
     for name, choice in choices.items():
         try:
-            rows += [{"choice": name} | row for row in _refit(law, choice())]
+            rows += [{"choice": name} | row for row in _refit(choice())]
         except InputError as error:
             rows.append(
                 {"choice": name, "coefficient": "", "estimate": math.nan, "stderr": math.nan, "n": 0, "why": str(error)}
@@ -148,15 +148,15 @@ def sensitivity(
     return pd.DataFrame(rows)
 
 
-def _linear_problem(law: Form, sample: Sample) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _linear_problem(sample: Sample) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """X and y of a linear form with the terms that the sample can carry, and their names."""
-    kept, _ = kept_terms(law, sample)
-    names = [law.coefficient_names[i] for i in kept]
-    return law.design(sample.covariates)[:, list(kept)], sample.target - law.offset(sample.covariates), names
+    form, (kept, _) = sample.form, kept_terms(sample)
+    names = [form.coefficient_names[i] for i in kept]
+    return form.design(sample.covariates)[:, list(kept)], sample.target - form.offset(sample.covariates), names
 
 
-def _refit(law: Form, sample: Sample) -> list[dict]:
-    design, target, names = _linear_problem(law, sample)
+def _refit(sample: Sample) -> list[dict]:
+    design, target, names = _linear_problem(sample)
     sums = Clusters.of(design, target, sample.groups, sample.weights)
     error = np.sqrt(np.diag(clusters.bias_reduced(sums))) if len(sums.names) > 1 else np.full(len(names), math.nan)
     return [
@@ -170,8 +170,8 @@ def _without_collapse(sample: Sample) -> Sample:
     return replace(sample.take(keep), rows=sample.rows[keep])
 
 
-def _huber_weighted(law: Form, sample: Sample) -> Sample:
-    design, target, _ = _linear_problem(law, sample)
+def _huber_weighted(sample: Sample) -> Sample:
+    design, target, _ = _linear_problem(sample)
     with np.errstate(all="ignore"):  # residuals of exactly zero have no scale: their weight is 1
         robust = sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights
     return replace(sample, weights=sample.weights * np.nan_to_num(robust, nan=1.0))

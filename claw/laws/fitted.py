@@ -11,6 +11,7 @@ from scipy import stats
 
 from claw.errors import InputError, unknown
 from claw.laws import catalogue, conversion, critical, curves
+from claw.laws.clusters import variances
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveLaw
 from claw.laws.points import Points
@@ -46,14 +47,7 @@ class FittedLaws:
     unfitted: pd.DataFrame
 
     def curve(
-        self,
-        model: str,
-        method: str,
-        response: str = "loss",
-        tokens: float = 0,
-        *,
-        axis: str = "ratio",
-        form: str | None = None,
+        self, model: str, method: str, response: str = "loss", tokens: float = 0, *, axis: str = "ratio", form: str = ""
     ) -> CurveLaw:
         """The law of one curve. InputError names what there is."""
         have = [law for law in self.curves if (law.response, law.axis) == (response, axis)]
@@ -150,8 +144,8 @@ class FittedLaws:
         if spread:
             design = catalogue.find_form(law.form).design({"r": frame["ratio"].to_numpy()})
             middle = design @ spread["coefficients"]
-            variance = np.einsum("ij,jk,ik->i", design, spread["covariance"], design) + spread["sigma2"]
-            frame["model_low"], frame["model_high"] = middle - spread["t"] * variance**0.5, middle + spread["t"] * variance**0.5
+            half = spread["t"] * (variances(design, spread["covariance"]) + spread["sigma2"]) ** 0.5
+            frame["model_low"], frame["model_high"] = middle - half, middle + half
         frame.attrs["law"] = f"{law.form} of {law.curve.title}"
         return frame
 

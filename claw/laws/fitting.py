@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from claw.errors import InputError, unknown
 from claw.laws import catalogue, curves, outside, pooled, speed_law, storage, tables, verdicts, wald
 from claw.laws.curves import CurveLaw
 from claw.laws.fitted import FittedLaws
-from claw.laws.forms import Form
 from claw.laws.points import Points, read_points
 from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL, select
@@ -21,6 +21,8 @@ from claw.provenance import code_hash
 
 UNFITTED = "model method recovery tokens response axis form why".split()
 SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
+GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("cross", "retention", "competing", "own")}
+"""Groups of forms that are fitted to a response across models."""
 
 
 class Laws(FittedLaws):
@@ -126,30 +128,18 @@ def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
     return fitted, unfitted
 
 
-def law_candidates(response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
-    """Group, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
-    groups = {"cross": tuple(pooled.KINDS)}
-    groups |= {"retention": tuple(pooled.KINDS)} if response == "accuracy" else {"post-training": SHAPES}
-    for group, kinds in (groups | {"competing": SHAPES, "own": SHAPES}).items():
-        for form in catalogue.GROUPS[group]:
-            yield group, form, group not in ("competing", "own"), kinds
-
-
 def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
     """Laws across models, of each response, axis and method, and of all methods together; and why others were not fitted."""
     fitted, unfitted = [], []
-    places = list(_places(points))
-    total = sum(len(list(law_candidates(response))) for response, _, _ in places)
-    with tqdm(total=total, desc="laws", unit=" laws", leave=False, delay=1) as progress:
-        for response, axis, method in places:
-            selections = {chosen: select(points, response, axis, method, recovered=chosen) for chosen in (True, False)}
-            for group, form, recovered, kinds in law_candidates(response):
-                try:
-                    fitted.append(pooled.fit_pooled(selections[recovered].sample(form), form, group, kinds=kinds, **settings))
-                except InputError as error:
-                    place = {"method": method, "response": response, "axis": axis}
-                    unfitted.append(place | {"form": form.name, "why": str(error)})
-                progress.update()
+    jobs = [(place, form) for place in _places(points) for group in GROUPS[place[0]] for form in catalogue.GROUPS[group]]
+    select_once = cache(partial(select, points))
+    for (response, axis, method), form in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
+        kinds = pooled.KINDS if form.group in ("cross", "retention") else SHAPES
+        try:
+            selection = select_once(response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
+            fitted.append(pooled.fit_pooled(selection.sample(form), kinds=kinds, **settings))
+        except InputError as error:
+            unfitted.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return fitted, unfitted
 
 

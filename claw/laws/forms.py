@@ -57,8 +57,8 @@ class Form:
     """Powers of r, where the form is a polynomial in r alone: what a slider without Python needs."""
     needs: tuple[str, ...] = ("dense",)
     """Covariates beside r and d that must be known."""
-    own: bool = False
-    """A candidate of ours, judged out of sample only."""
+    group: str = ""
+    """Its set of forms; see `claw.laws.catalogue`."""
 
     @property
     def linear(self) -> bool:

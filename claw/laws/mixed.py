@@ -22,7 +22,7 @@ import statsmodels.api as sm
 from scipy import optimize, stats
 from statsmodels.regression.mixed_linear_model import MixedLMParams
 
-from claw.laws.clusters import Clusters
+from claw.laws.clusters import Clusters, variances
 
 STEP = 1e-4
 BOUNDARY = 1e-6
@@ -57,15 +57,13 @@ class Mixed:
     def intervals(self, clusters: Clusters, combinations: np.ndarray, level: float) -> np.ndarray:
         """(combinations, 2): interval of each c'θ."""
         c = np.atleast_2d(combinations)
-        error = np.sqrt(np.einsum("ij,jk,ik->i", c, self.covariance, c))
-        half = stats.t.ppf(0.5 + level / 2, _satterthwaite(self, clusters, c)) * error
+        half = stats.t.ppf(0.5 + level / 2, _satterthwaite(self, clusters, c)) * np.sqrt(variances(c, self.covariance))
         return np.column_stack([c @ self.coefficients - half, c @ self.coefficients + half])
 
     def new_model_variance(self, design: np.ndarray) -> np.ndarray:
         """(points,) variance of one measurement of a new model."""
         z = design[:, list(self.random)]
-        mean = np.einsum("ij,jk,ik->i", design, self.covariance, design)
-        return mean + np.einsum("ij,jk,ik->i", z, self.between, z) + self.intercept + self.sigma2
+        return variances(design, self.covariance) + variances(z, self.between) + self.intercept + self.sigma2
 
     def of_model(self, clusters: Clusters, model: str, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(points,) a fitted model's own departure from the law of all, z'b predicted (BLUP), and the variance of x'θ + z'b.
@@ -78,8 +76,7 @@ class Mixed:
         own = weight @ (cross[z] - gram[z] @ self.coefficients)
         left = design - design[:, z] @ (weight @ gram[z])
         spread = self.between - weight @ gram[np.ix_(z, z)] @ self.between
-        variance = np.einsum("ij,jk,ik->i", left, self.covariance, left)
-        variance += np.einsum("ij,jk,ik->i", design[:, z], spread, design[:, z])
+        variance = variances(left, self.covariance) + variances(design[:, z], spread)
         return design[:, z] @ own, np.maximum(variance, 0.0)
 
 

@@ -7,7 +7,7 @@ A form is fitted to each method apart (`by="method"`), to each curve (`by="curve
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -70,14 +70,7 @@ def folds(sample: Sample, split: str) -> Iterator[tuple[str, np.ndarray, np.ndar
 
 
 def relative_predictions(
-    points: Points,
-    response: str,
-    split: str,
-    *,
-    axis: str = "ratio",
-    by: str = "method",
-    recovered: bool = False,
-    only: Sequence[str] | None = None,
+    points: Points, response: str, split: str, *, axis: str = "ratio", by: str = "method", recovered: bool = False
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Predicted over measured, ŷ/y, on rows not fitted to; and why a form has none.
 
@@ -89,26 +82,23 @@ def relative_predictions(
     columns: dict[str, pd.Series] = {}
     tested, failed = [], {}
     for name, form in contenders(response, recovered).items():
-        if only is not None and name not in only:
-            continue
         try:
-            columns[name], rows = _predict(selection.sample(form), form, split, by)
+            columns[name], rows = _predict(selection.sample(form), split, by)
             tested.append(rows)
         except InputError as error:
             failed[name] = str(error)
     if not columns:
-        raise InputError(next(iter(failed.values())) if failed else f"No form to compare on {response}.")
-    frame = pd.concat(tested).drop_duplicates("row").set_index("row")
-    frame = frame.join(pd.DataFrame(columns))
+        raise InputError(next(iter(failed.values())))
+    frame = pd.concat(tested).drop_duplicates("row").set_index("row").join(pd.DataFrame(columns))
     if all(name in frame for name in COMBINATION):
         parts = frame[list(COMBINATION)]
         frame["combination"] = np.exp(np.log(parts.where(parts > 0)).mean(axis=1, skipna=False))
     return frame.reset_index(), failed
 
 
-def _predict(sample: Sample, form: Form, split: str, by: str) -> tuple[pd.Series, pd.DataFrame]:
+def _predict(sample: Sample, split: str, by: str) -> tuple[pd.Series, pd.DataFrame]:
     """ŷ/y of one form by row id, and the rows it was tested on."""
-    predicted, fold_of = np.full(sample.n, math.nan), np.full(sample.n, "", object)
+    form, predicted, fold_of = sample.form, np.full(sample.n, math.nan), np.full(sample.n, "", object)
     keys = sample.rows.groupby(BY[by]).ngroup().to_numpy() if BY[by] else np.zeros(sample.n, int)
     reason = InputError(f"{form.name}: no row is left to predict.")
     for name, train, test in folds(sample, split):
@@ -119,7 +109,7 @@ def _predict(sample: Sample, form: Form, split: str, by: str) -> tuple[pd.Series
                 fitted = sample.take(train & here)
                 if fitted.n <= len(form.coefficient_names):
                     raise InputError(f"{fitted.n} rows to fit {len(form.coefficient_names)} coefficients.")
-                theta = solve(form, fitted).every
+                theta = solve(fitted).every
             except InputError as error:
                 reason = error
                 continue

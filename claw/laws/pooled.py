@@ -12,7 +12,7 @@ Notable choices:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from claw.errors import InputError, unknown
 from claw.laws import catalogue, clusters, critical, forms, mixed
 from claw.laws.clusters import Clusters
 from claw.laws.critical import Critical
-from claw.laws.forms import MILLION, Form
+from claw.laws.forms import MILLION
 from claw.laws.mixed import Mixed
 from claw.laws.sample import Sample, kept_terms, quality, solve
 from claw.words import plural
@@ -188,23 +188,16 @@ class PooledLaw:
 
 
 def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", design, covariance, design), 0.0))
+    return np.sqrt(np.maximum(clusters.variances(design, covariance), 0.0))
 
 
 def fit_pooled(
-    sample: Sample,
-    form: Form,
-    group: str,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-    draws: int = 2000,
-    kinds: tuple[str, ...] = tuple(KINDS),
+    sample: Sample, *, level: float = 0.95, seed: int = 0, draws: int = 2000, kinds: Iterable[str] = KINDS
 ) -> PooledLaw:
     """One law across models with the asked kinds of interval. InputError: terms that cannot be told apart, too few rows."""
-    units = len(set(sample.groups))
-    _check(sample, form, group, units)
-    solution = solve(form, sample)
+    form, units = sample.form, len(set(sample.groups))
+    _check(sample, units)
+    solution = solve(sample)
     sums, residual, r = solution.clusters, sample.target - solution.eta, sample.covariates["r"]
     varying = tuple(i for i, name in enumerate(solution.names) if name in form.varying)
     random = None
@@ -213,7 +206,7 @@ def fit_pooled(
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
     sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
     fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "n", "unit")}
-    fields |= {"form": form.name, "group": group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
+    fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
     fields |= {"kept": solution.kept, "coefficients": solution.theta, "clusters": sums, "intervals": {}, "mixed": random}
     fields |= {"low": float(r.min()), "high": float(r.max()), "quality": quality(solution)}
     law = PooledLaw(
@@ -224,9 +217,9 @@ def fit_pooled(
     return replace(law, intervals={kind: law.coefficient_intervals(kind) for kind in kinds})
 
 
-def _check(sample: Sample, form: Form, group: str, units: int) -> None:
+def _check(sample: Sample, units: int) -> None:
     """InputError where the sample cannot carry the form."""
-    kept, _ = kept_terms(form, sample)
+    form, (kept, _) = sample.form, kept_terms(sample)
     if sample.n <= len(kept):
         raise InputError(f"{sample.n} rows cannot carry the {len(kept)} coefficients of {form.name}: {form.formula}.")
     ratios = len(set(sample.covariates["r"]) - {0.0})
@@ -235,7 +228,7 @@ def _check(sample: Sample, form: Form, group: str, units: int) -> None:
             f"{form.name} needs at least two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope. "
             "Measure more ratios."
         )
-    constant = sum(name in ("α", "κ") for name in form.coefficient_names) if group == "cross" else 0
+    constant = sum(name in ("α", "κ") for name in form.coefficient_names) if form.group == "cross" else 0
     models = units if sample.unit == "model" else 1
     if constant and (sample.unit != "model" or units <= constant):
         raise InputError(

@@ -22,6 +22,7 @@ NEEDED = {"chance": "chance", "size": "parameters0", "healing": "recovery tokens
 class Sample:
     """Rows that a form can use, on its scale."""
 
+    form: Form
     response: str
     axis: str
     method: str
@@ -100,7 +101,7 @@ class Selection:
         unit = "model" if not alone else "run" if curves[0].startswith("run ") else "curve"
         fields = {name: getattr(self, name) for name in ("response", "axis", "method")}
         fields |= {"y": y, "target": target, "weights": weights, "groups": curves if alone else models}
-        return Sample(rows=rows, covariates=c, **fields, unit=unit, lost=int((~usable).sum()))
+        return Sample(form=form, rows=rows, covariates=c, **fields, unit=unit, lost=int((~usable).sum()))
 
 
 def select(
@@ -151,7 +152,6 @@ def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np
 class Solution:
     """Least squares of a form on a sample."""
 
-    form: Form
     sample: Sample
     kept: tuple[int, ...]  # coefficients of the form that were fitted
     notes: tuple[str, ...]  # what was dropped, in words
@@ -162,12 +162,12 @@ class Solution:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the fitted coefficients."""
-        return tuple(self.form.coefficient_names[i] for i in self.kept)
+        return tuple(self.sample.form.coefficient_names[i] for i in self.kept)
 
     @property
     def every(self) -> np.ndarray:
         """All coefficients of the form, zero where one was not fitted."""
-        theta = np.zeros(len(self.form.coefficient_names))
+        theta = np.zeros(len(self.sample.form.coefficient_names))
         theta[list(self.kept)] = self.theta
         return theta
 
@@ -182,9 +182,9 @@ class Solution:
         return Clusters.of(self.design, self.linearised, self.sample.groups, self.sample.weights)
 
 
-def solve(form: Form, sample: Sample) -> Solution:
+def solve(sample: Sample) -> Solution:
     """Least squares of the coefficients that the sample can carry. InputError: terms that cannot be told apart."""
-    kept, notes = kept_terms(form, sample)
+    form, (kept, notes) = sample.form, kept_terms(sample)
     if form.linear:
         design, offset = form.design(sample.covariates)[:, list(kept)], form.offset(sample.covariates)
         clusters.inverse((sample.weights[:, None] * design).T @ design)  # refuses terms that cannot be told apart
@@ -193,22 +193,21 @@ def solve(form: Form, sample: Sample) -> Solution:
     else:
         theta = nonlinear.variable_projection(form, sample.covariates, sample.target, sample.weights)
         eta, design = form.eta(sample.covariates, theta), form.jacobian(sample.covariates, theta)
-    return Solution(form=form, sample=sample, kept=kept, notes=notes, theta=theta, eta=eta, design=design)
+    return Solution(sample=sample, kept=kept, notes=notes, theta=theta, eta=eta, design=design)
 
 
-def kept_terms(form: Form, sample: Sample) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Coefficients of a form that this sample can carry, and what was dropped, in words."""
-    every = tuple(range(len(form.coefficient_names)))
-    recovery = [i for i in every if form.coefficient_names[i] in ("γ", "g")]
-    if form.linear and recovery and len(set(sample.covariates["d"])) == 1:
-        name = form.coefficient_names[recovery[0]]
-        return tuple(i for i in every if i not in recovery), (f"One recovery budget only: {name} is not fitted.",)
-    return every, ()
+def kept_terms(sample: Sample) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Coefficients of the form that this sample can carry, and what was dropped, in words."""
+    names = sample.form.coefficient_names
+    kept = tuple(i for i, name in enumerate(names) if name not in ("γ", "g"))
+    if sample.form.linear and len(kept) < len(names) and len(set(sample.covariates["d"])) == 1:
+        return kept, (f"One recovery budget only: {'γ' if 'γ' in names else 'g'} is not fitted.",)
+    return tuple(range(len(names))), ()
 
 
 def quality(solution: Solution) -> dict[str, float]:
     """R² centred and not, errors, smearing factor, anchor error, BIC and AICc of y (Jacobian included)."""
-    form, sample, c = solution.form, solution.sample, solution.sample.covariates
+    sample, form, c = solution.sample, solution.sample.form, solution.sample.covariates
     w, n, p, residual = sample.weights, sample.n, len(solution.theta) + 1, sample.target - solution.eta
     total = np.average((sample.target - np.average(sample.target, weights=w)) ** 2, weights=w)
     square, variance = np.average(sample.target**2, weights=w), float(np.average(residual**2, weights=w))

@@ -39,7 +39,7 @@ def fit_speed_laws(points: Points, **options: Any) -> tuple[list[PooledLaw], lis
         axis = speed_axis(points, response)
         for form in catalogue.SPEED:
             try:
-                laws.append(pooled.fit_pooled(gather(points, form, response, axis), form, "speed", **options))
+                laws.append(pooled.fit_pooled(gather(points, form, response, axis), **options))
             except InputError as error:
                 failed.append({"method": ALL, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return laws, failed

@@ -65,7 +65,11 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
         verdicts += [_kept(points, False, level), _kept(points, True, level)]
     for response in speed_law.responses(points):
         verdicts += _speed(points, response, tests)
-    return verdicts + [_size(response, tests) for response in points.responses]
+    for response, name, sign in (("loss", "size", -1), ("accuracy", "accuracy size", +1)):
+        if response in points.responses:
+            claim, test = f"larger models compress better, by {response}", tests[tests["name"] == name]
+            verdicts.append(_signed(claim, test, sign, "change of β per tenfold size"))
+    return verdicts
 
 
 def curve_bic(points: Points, response: str) -> pd.DataFrame:
@@ -278,13 +282,6 @@ def _fastest(claim: str, name: str, rows: list[dict], none: str) -> Verdict:
     where = f"{best['model']}, {best['method']}"
     why = f"the fastest of {plural(len(rows), 'model')} is {speedup:+.0%} [{low:+.0%}, {high:+.0%}] ({where})"
     return _judged(claim, verdict, why, best)
-
-
-def _size(response: str, tests: pd.DataFrame) -> Verdict:
-    """Whether larger models lose less when compressed."""
-    claim = f"larger models compress better, by {response}"
-    test = tests[tests["name"] == ("size" if response == "loss" else "accuracy size")]
-    return _signed(claim, test, -1 if response == "loss" else +1, "change of β per tenfold size")
 
 
 def _signed(claim: str, test: pd.DataFrame, sign: int, what: str) -> Verdict:

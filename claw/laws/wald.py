@@ -59,11 +59,11 @@ def ask(points: Points, question: Question, response: str, axis: str = "ratio") 
     form = catalogue.find_form(question.form, question.group)
     try:
         sample = gather(points, form, response, axis, ALL, recovered=question.recovered)
-        kept, _ = kept_terms(form, sample)
+        kept, _ = kept_terms(sample)
         index = [form.coefficient_names[i] for i in kept].index(question.term)
         if sample.unit != "model" or len(set(sample.groups)) < 2 or sample.n <= len(kept):
             return None
-        solution = solve(form, sample)
+        solution = solve(sample)
     except (InputError, ValueError):
         return None
     sums, c = solution.clusters, np.eye(len(kept))[index]

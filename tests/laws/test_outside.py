@@ -57,10 +57,10 @@ def test_folds_leave_out_what_they_say(convex, split):
 
 
 def test_predictions_do_not_depend_on_what_is_left_out(convex):
-    frame, _ = outside.relative_predictions(convex, "loss", "model", only=["unit-α"])
+    frame, _ = outside.relative_predictions(convex, "loss", "model")
     spoiled = convex.rows.copy()
     spoiled.loc[(spoiled["model"] == "model-0") & (spoiled["ratio"] > 0), "loss"] *= 3
-    other, _ = outside.relative_predictions(replace(convex, rows=spoiled), "loss", "model", only=["unit-α"])
+    other, _ = outside.relative_predictions(replace(convex, rows=spoiled), "loss", "model")
     own = frame["model"] == "model-0"
     np.testing.assert_allclose(frame["unit-α"][own] * frame["y"][own], other["unit-α"][own] * other["y"][own])
     assert not np.allclose(frame["unit-α"][~own], other["unit-α"][~own])

@@ -30,7 +30,7 @@ def fitted(table) -> laws.Laws:
 
 def fit_one(table, form, group="cross", response="loss", kinds=("bias-reduced", "clustered", "ordinary"), **options):
     law = catalogue.find_form(form, group)
-    return pooled.fit_pooled(gather(laws.read_points(table), law, response, **options), law, group, kinds=kinds, draws=200)
+    return pooled.fit_pooled(gather(laws.read_points(table), law, response, **options), kinds=kinds, draws=200)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_default_intervals_cover_where_ordinary_ones_do_not():
     hits, estimates = {kind: [] for kind in kinds}, []
     for _ in range(250):
         y = simulate.draw(sample.rows, truth["loss"], "loss", rng)
-        drawn = pooled.fit_pooled(with_response(sample, y), law, "cross", kinds=kinds, draws=100)
+        drawn = pooled.fit_pooled(with_response(sample, y), kinds=kinds, draws=100)
         estimates.append(drawn.coefficients)
         for kind in kinds:
             low, high = drawn.intervals[kind].T
