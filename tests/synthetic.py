@@ -22,18 +22,18 @@ TASKS = {  # chance, dense accuracy, metric
 }
 
 
-def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tasks=True, speed=True, seed=0) -> pd.DataFrame:
+def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tasks=True, speed=True, *, seed=0) -> pd.DataFrame:
     """Rows as `claw.records.table` gives them, with noise; two seeds of the first two methods."""
     draw = np.random.default_rng(seed)
     rows = []
     for model in models:
-        rows.append(_row(draw, model, "dense", 0.0, 0, 0, tasks, False))
+        rows.append(_row(draw, model, "dense", 0.0, tasks=tasks))
         for method in methods:
             for number in (0, 1) if method in tuple(METHODS)[:2] else (0,):
                 for r in RATIOS:
-                    rows.append(_row(draw, model, method, r, number, 0, tasks, speed))
+                    rows.append(_row(draw, model, method, r, seed=number, tasks=tasks, speed=speed))
             if recovery and method in ("prunenet", "wanda-sp+ridge"):
-                rows += [_row(draw, model, method, r, 0, d, tasks, False) for r in (0.3, 0.7) for d in (1e5, 4e5)]
+                rows += [_row(draw, model, method, r, tokens=d, tasks=tasks) for r in (0.3, 0.7) for d in (1e5, 4e5)]
     table = pd.DataFrame(rows)
     table["experiment"] = [f"{i:016x}" for i in range(len(table))]
     dense = table[table["method"] == "dense"].set_index("model")
@@ -43,7 +43,7 @@ def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tas
     return table
 
 
-def _row(draw, model, method, r, seed, tokens, tasks, speed) -> dict:
+def _row(draw, model, method, r, *, seed=0, tokens=0, tasks=True, speed=False) -> dict:
     family, size, dense, tokenizer = MODELS[model]
     slope = METHODS.get(method, 0.0) * (size / 135e6) ** -0.15
     excess = slope * r**2 / (1 + 0.04 * slope * r**2) * (1 - 0.35 * (1 - np.exp(-tokens / 2e5)))

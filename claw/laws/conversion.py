@@ -51,7 +51,7 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
 
 
 def conversion_table(points: Points, axis: str = "ratio_params") -> pd.DataFrame:
-    """One row per model and method: share truly removed per nominal ratio, smallest and largest; empty without such a column."""
+    """One row per model and method: share truly removed per nominal ratio, smallest to largest; empty without the column."""
     if axis not in axes(points):
         return pd.DataFrame(columns=["model", "method", "points", "smallest", "mean", "largest"])
     rows = points.rows[~is_dense(points.rows) & points.rows[axis].notna()]

@@ -41,7 +41,7 @@ def checked(r: Any) -> np.ndarray:
     return r
 
 
-def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, level: float, title: str) -> Critical:
+def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, level: float, title: str) -> Critical:
     """Largest r of a predicted band with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
 
     The interval holds every r at which the confidence band covers the target: for a straight line that is Fieller's

@@ -93,7 +93,7 @@ class CurveLaw:
         The interval holds every r at which the confidence band covers the target, which is Fieller's interval.
         """
         band = self.predict(np.linspace(0, self.high, critical.GRID))
-        return critical.ratio(band, threshold, self.dense, self.response, self.level, self.curve.title)
+        return critical.ratio(band, threshold, self.dense, self.response, level=self.level, title=self.curve.title)
 
     def _repr_html_(self) -> str:
         """Formula, coefficients with intervals, and how far the law reaches."""
@@ -151,8 +151,8 @@ def fit_curve(
     ratios = len(np.unique(r))
     if ratios < k or len(r) <= k:
         raise InputError(
-            f"{curve.title}: {len(r)} points at {ratios} ratios cannot carry the {k} coefficients of {law.formula} and its error. "
-            f"Measure at least {k + 1} ratios, r = 0 among them."
+            f"{curve.title}: {len(r)} points at {ratios} ratios cannot carry the {k} coefficients of {law.formula} and its "
+            f"error. Measure at least {k + 1} ratios, r = 0 among them."
         )
     stderr = rows.get(f"{response}_stderr", pd.Series(np.nan, rows.index)).to_numpy(float)
     weighted = response == "accuracy" and bool((stderr > 0).all())
@@ -169,7 +169,7 @@ def fit_curve(
         "bic": float(fitted.bic),
         "aicc": float(fitted.aic + 2 * correction),
     }
-    place = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
+    place: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
     return CurveLaw(
         **place,
         coefficients=fitted.params,

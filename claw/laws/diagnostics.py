@@ -7,6 +7,7 @@ choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -96,32 +97,24 @@ def _coefficients(sums: Clusters, solution: Solution) -> pd.DataFrame:
         within = max(np.ptp(column[sample.groups == group]) for group in set(sample.groups))
         constant = within <= 1e-9 * max(1.0, float(np.abs(column).max()))
         basis = f"{g} {sample.unit}s, one value each" if constant else f"{g} {sample.unit}s and their rows"
-        values = len(np.unique(np.round(column, 12)))
-        rows.append({"coefficient": name, "rests on": basis, "values": values, "df": df[i], "vif": _inflation(design, i)})
+        values, others = len(np.unique(np.round(column, 12))), np.delete(design, i, axis=1)
+        r2 = (
+            sm.OLS(column, others, hasconst=False).fit().rsquared if others.size else 0.0
+        )  # uncentred, as there is no intercept
+        rows.append({"coefficient": name, "rests on": basis, "values": values, "df": df[i], "vif": 1 / (1 - r2)})
     return pd.DataFrame(rows)
 
 
-def _inflation(design: np.ndarray, i: int) -> float:
-    """How much the variance of a coefficient is inflated by the other columns (uncentred VIF)."""
-    others = np.delete(design, i, axis=1)
-    if not others.shape[1]:
-        return 1.0
-    left = design[:, i] - others @ np.linalg.lstsq(others, design[:, i], rcond=None)[0]
-    return float((design[:, i] ** 2).sum() / max((left**2).sum(), 1e-300))
-
-
 def _tests(residual: np.ndarray, design: np.ndarray) -> dict[str, float]:
-    """Heteroscedasticity (a constant added, without which statsmodels refuses), normality, condition number of scaled X."""
+    """Heteroscedasticity (statsmodels insists on a constant), normality, condition number of scaled X."""
     constant = sm.add_constant(design, has_constant="skip")
     p = dict.fromkeys(("breusch_pagan_p", "white_p", "jarque_bera_p"), math.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with suppress(ValueError, AssertionError, np.linalg.LinAlgError):
             p["breusch_pagan_p"] = float(het_breuschpagan(residual, constant)[1])
             p["white_p"] = float(het_white(residual, constant)[1])
             p["jarque_bera_p"] = float(stats.jarque_bera(residual).pvalue)
-        except (ValueError, AssertionError, np.linalg.LinAlgError):
-            pass
     return p | {"condition_number": float(np.linalg.cond(design / np.linalg.norm(design, axis=0)))}
 
 

@@ -117,7 +117,7 @@ class FittedLaws:
         share that the speed law is in. `frame.attrs["law"]` says which law answered.
         """
         if response.startswith("speedup"):
-            return self._predict_speed(r, model, method, response, law, interval)
+            return self._predict_speed(r, model, method, response, form=law, interval=interval)
         curve = (model, method, tokens, response, axis)
         measured = {(fit.curve.model, fit.curve.method, fit.curve.tokens, fit.response, fit.axis) for fit in self.curves}
         if law == "curve" or (law == "auto" and curve in measured):
@@ -149,7 +149,9 @@ class FittedLaws:
         frame.attrs["law"] = f"{law.form} of {law.curve.title}"
         return frame
 
-    def _predict_speed(self, r: Any, model: str | None, method: str, response: str, form: str, interval: str) -> pd.DataFrame:
+    def _predict_speed(
+        self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str
+    ) -> pd.DataFrame:
         """Speed-up at nominal ratios."""
         axis = next((law.axis for law in self.pooled if law.response == response), None)
         if axis is None:
@@ -179,7 +181,7 @@ class FittedLaws:
         high = self.points.of(response, axis)[axis].max()
         band = self.predict(np.linspace(0, high, critical.GRID), model, method, tokens, response, **options)
         dense = options.get("dense") or self._dense(model, response).get("dense", math.nan)
-        return critical.ratio(band, threshold, dense, response, self.level, f"{model} · {method}")
+        return critical.ratio(band, threshold, dense, response, level=self.level, title=f"{model} · {method}")
 
     def conversion(self, axis: str = "ratio_params") -> pd.DataFrame:
         """Share truly removed per nominal ratio, by model and method."""

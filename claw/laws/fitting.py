@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
 
 
 def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
-    """The laws of a table: those in laws.json beside `source`, if they are of exactly this table and these choices; else fitted.
+    """The laws of a table: from laws.json beside `source` if it holds those of exactly this table and choices, else fitted.
 
     Laws that another version of `claw.laws` fitted are fitted again. `source` is the table's CSV file or the folder of its run;
     the file beside it is only read.
@@ -116,15 +117,13 @@ def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
 def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
     """The laws of every curve, and why others could not be fitted."""
     fitted, unfitted = [], []
-    for response in points.responses:
-        for axis in points.axes:
-            for curve, rows in curves.split(points, response, axis):
-                for form in catalogue.CURVE:
-                    try:
-                        fitted.append(curves.fit_curve(rows, curve, response, form.name, axis=axis, level=level))
-                    except InputError as error:
-                        place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
-                        unfitted.append(curve._asdict() | place)
+    for response, axis in product(points.responses, points.axes):
+        for (curve, rows), form in product(curves.split(points, response, axis), catalogue.CURVE):
+            try:
+                fitted.append(curves.fit_curve(rows, curve, response, form.name, axis=axis, level=level))
+            except InputError as error:
+                place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
+                unfitted.append(curve._asdict() | place)
     return fitted, unfitted
 
 
@@ -145,8 +144,7 @@ def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], 
 
 def _places(points: Points) -> Iterator[tuple[str, str, str]]:
     """Response, axis and method of every group of rows that laws across models are fitted to."""
-    for response in points.responses:
-        for axis in points.axes:
-            methods = sorted(set(points.of(response, axis)["method"]))
-            for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
-                yield response, axis, method
+    for response, axis in product(points.responses, points.axes):
+        methods = sorted(set(points.of(response, axis)["method"]))
+        for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
+            yield response, axis, method

@@ -14,6 +14,7 @@ most models - 1, because a variance set to zero was not known to be zero.
 
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,16 +97,14 @@ def fit_mixed(
             columns = tuple(np.array(varying)[own > math.sqrt(BOUNDARY) * _typical(clusters, varying)])
         if (varies == "some slopes" and columns in ((), varying)) or (varies == "independent slopes" and len(varying) == 1):
             continue
-        try:
-            mixed = _fit(design, response, groups, tuple(int(i) for i in columns), varies, clusters)
-        except np.linalg.LinAlgError:  # no noise at all: the likelihood has no maximum
-            continue
-        if mixed is not None:
-            return mixed
+        with suppress(np.linalg.LinAlgError, ValueError):  # no noise at all: the likelihood has no maximum
+            mixed = _fit(design, response, groups, tuple(int(i) for i in columns), varies=varies, clusters=clusters)
+            if mixed is not None:
+                return mixed
     return None
 
 
-def _fit(design, response, groups, columns: tuple[int, ...], varies: str, clusters: Clusters) -> Mixed | None:
+def _fit(design, response, groups, columns: tuple[int, ...], *, varies: str, clusters: Clusters) -> Mixed | None:
     """The fit with random slopes on `columns`, a random intercept without any; None if it is at its boundary."""
     q, k, options = len(columns), design.shape[1], dict[str, Any]()
     if columns:
@@ -118,12 +117,9 @@ def _fit(design, response, groups, columns: tuple[int, ...], varies: str, cluste
             options["free"] = MixedLMParams.from_components(np.ones(k), cov_re=np.eye(q))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            random = design[:, list(columns)] if columns else np.ones((len(response), 1))
-            fitted = sm.MixedLM(response, design, groups, exog_re=random).fit(reml=True, method=["lbfgs", "bfgs"], **options)
-            covariance = np.asarray(fitted.cov_params())[:k, :k]
-        except (np.linalg.LinAlgError, ValueError):
-            return None
+        random = design[:, list(columns)] if columns else np.ones((len(response), 1))
+        fitted = sm.MixedLM(response, design, groups, exog_re=random).fit(reml=True, method=["lbfgs", "bfgs"], **options)
+        covariance = np.asarray(fitted.cov_params())[:k, :k]
     between, sigma2, intercept = np.atleast_2d(fitted.cov_re), float(fitted.scale), 0.0
     if not (np.isfinite(covariance).all() and (np.linalg.eigvalsh(covariance) > 0).all() and np.isfinite(between).all()):
         return None

@@ -8,11 +8,9 @@ from claw.errors import InputError
 from claw.laws.forms import Covariates, Form
 
 GRID = {1: 64, 2: 20}
-"""Starts along each shape coefficient, by the number of them; more coefficients get points of a Sobol sequence."""
-SOBOL = 256
-POLISHED = {1: 1, 2: 1}
-MANY = 4
-"""Starts that are polished, by the number of shape coefficients: one where the grid is dense, else this many."""
+"""Starts along each shape coefficient, by the number of them; the best start is polished."""
+SOBOL, POLISHED = 256, 4
+"""Starts where there are more shape coefficients, a Sobol sequence; and how many of them are polished."""
 AMPLITUDE = 1e3
 RIDGE = 1e-9
 
@@ -27,7 +25,7 @@ def variable_projection(form: Form, covariates: Covariates, target: np.ndarray, 
     covariates, left, weights = _distinct(covariates, target - form.offset(covariates), weights)
     target = left + form.offset(covariates)
     tops, cost = _profile(form, covariates, left, weights, shapes)
-    order = np.argsort(np.nan_to_num(cost, nan=np.inf), kind="stable")[: POLISHED.get(len(form.low), MANY)]
+    order = np.argsort(np.nan_to_num(cost, nan=np.inf), kind="stable")[: 1 if len(form.low) in GRID else POLISHED]
     floor = 0.0 if form.positive else -AMPLITUDE
     low = np.array([floor] * form.amplitudes + list(form.low), float)
     high = np.array([AMPLITUDE] * form.amplitudes + list(form.high), float)

@@ -140,8 +140,8 @@ def compare(
     if not len(common):
         raise InputError(f"No row of {response} is left that every form could predict ({SPLITS[split]}).")
     errors = (common[usable] - 1).abs().groupby(common["model" if split != "method" else "method"]).mean()
-    gone = () if recovered else ("γ", "g")
-    size = {name: sum(one not in gone for one in f.coefficient_names) for name, f in contenders(response, recovered).items()}
+    gone = set[str]() if recovered else {"γ", "g"}
+    size = {name: len(set(form.coefficient_names) - gone) for name, form in contenders(response, recovered).items()}
     best = errors.mean().idxmin()
     baseline = next((name for name in ORIGINAL if name in usable), None)
     rows = []

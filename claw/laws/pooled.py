@@ -184,7 +184,8 @@ class PooledLaw:
     def critical_ratio(self, threshold: float, dense: float, tokens: float = 0, **options: Any) -> Critical:
         """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
         band = self.predict(np.linspace(0, self.high, critical.GRID), dense, tokens, **options)
-        return critical.ratio(band, threshold, dense, self.response, self.level, f"{self.form} of {self.method}")
+        title = f"{self.form} of {self.method}"
+        return critical.ratio(band, threshold, dense, self.response, level=self.level, title=title)
 
 
 def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:

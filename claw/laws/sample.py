@@ -76,8 +76,8 @@ class Selection:
             if column not in self.points.rows or self.points.of(self.response)[column].isna().any():
                 raise InputError(
                     "The models have different tokenizers (column heldout_data), so their losses in nats per token cannot be "
-                    "compared and a law with L0^α cannot pool them. Add a column bits_per_byte, use a form relative to the dense "
-                    "model, or fit each apart with claw.laws.fit_each(table, by='heldout_data')."
+                    "compared and a law with L0^α cannot pool them. Add a column bits_per_byte, use a form relative to the "
+                    "dense model, or fit each apart with claw.laws.fit_each(table, by='heldout_data')."
                 )
             c = {**c, "dense": rows["bits_per_byte0"].to_numpy(float)}
         y = rows[column].to_numpy(float)
@@ -215,7 +215,7 @@ def quality(solution: Solution) -> dict[str, float]:
     loglike = -n / 2 * (math.log(2 * math.pi * max(variance, 1e-300)) + 1) + 0.5 * float(np.log(w).sum())
     loglike += forms.log_jacobian(form.scale, sample.y, c)
     at_zero = {**c, "r": np.zeros(n), "d": np.zeros(n)}
-    anchor = np.nan
+    anchor = np.full(n, np.nan)
     if "healing" not in form.needs:
         anchor = forms.from_scale(form.scale, form.eta(at_zero, solution.every), at_zero) / c["dense"] - 1
     positive = (predicted > 0) & (sample.y > 0)

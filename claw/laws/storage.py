@@ -56,33 +56,36 @@ def read_fields(source: str | Path) -> dict[str, Any]:
 
 def plain_json(value: Any) -> Any:
     """Python values that JSON has: NaN becomes null, infinity the text "inf", numpy's types Python's, frames their columns."""
-    if isinstance(value, (pd.DataFrame, np.ndarray)):
-        value = {name: value[name].tolist() for name in value.columns} if isinstance(value, pd.DataFrame) else value.tolist()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None if math.isnan(value) else str(float(value))
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, pd.DataFrame):
+        value = {name: value[name].tolist() for name in value.columns}
     if isinstance(value, CurveKey) or is_dataclass(value):
         value = _fields(value)
     if isinstance(value, Mapping):
         return {str(name): plain_json(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain_json(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
+    return plain_json(value.tolist()) if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _fields(value: Any) -> dict[str, Any]:
     return value._asdict() if isinstance(value, CurveKey) else {each.name: getattr(value, each.name) for each in fields(value)}
 
 
-_types = cache(get_type_hints)
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _read(kind: Any, plain: Any) -> Any:
     """The value of type `kind` that `plain_json` wrote as `plain`."""
     origin, inner = get_origin(kind), get_args(kind)
-    if kind is CurveKey or is_dataclass(kind):
-        return kind(**{name: _read(_types(kind)[name], each) for name, each in plain.items()})
+    if kind is CurveKey or hasattr(kind, "__dataclass_fields__"):
+        types = _types(kind)
+        return kind(**{name: _read(types[name], each) for name, each in plain.items()})
     if kind is pd.DataFrame:
         return pd.DataFrame({name: _column(values) for name, values in plain.items()})
     if kind is np.ndarray:
@@ -116,9 +119,9 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     """One mapping per curve, response and axis, of the default form: all that a page needs to draw and slide it.
 
     mean(r) = Σ coefficients[i] r^powers[i]; with x the powers of r, the confidence band is mean ± t √(xᵀ covariance x), the
-    new-run band mean ± t √(xᵀ covariance x + sigma2). `new_model` holds coefficients, covariance, sigma2 and t of its own for the
-    band of a model not seen (null below three models). `points` are [r, value, stderr]; beyond `range` draw dashed. `unit`,
-    `title` and `formula` are for people.
+    new-run band mean ± t √(xᵀ covariance x + sigma2). `new_model` holds coefficients, covariance, sigma2 and t of its own for
+    the band of a model not seen (null below three models). `points` are [r, value, stderr]; beyond `range` draw dashed.
+    `unit`, `title` and `formula` are for people.
     """
     sliders = []
     for law in laws.curves:

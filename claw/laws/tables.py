@@ -2,6 +2,7 @@
 
 import html
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
         interval = law.intervals["ordinary" if law.unit == "run" and "ordinary" in law.intervals else "bias-reduced"]
         coefficients = zip(law.coefficient_names, map(with_interval, law.coefficients, interval), strict=True)
         quality = law.quality
-        row = {"law": law.form, "coefficients": ", ".join(map(" ".join, coefficients))}
+        row: dict[str, Any] = {"law": law.form, "coefficients": ", ".join(map(" ".join, coefficients))}
         row |= {"n": law.n, f"{law.unit}s": len(law.models), "r": f"{law.low:.2g}–{law.high:.2g}"}
         row |= {"R²": number(quality["r2"]), "R² uncentred": number(quality["r2_uncentred"])}
         row |= {"|error|": f"{quality['relative_error']:.1%}", "anchor error": _percent(quality["anchor_error"])}

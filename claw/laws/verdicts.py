@@ -73,9 +73,9 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
 
 
 def curve_bic(points: Points, response: str) -> pd.DataFrame:
-    """BIC of each form fitted to every curve without recovery alone, all of one response, y/y0.
+    """BIC of each form fitted to each unrecovered curve alone, all of one response, y/y0.
 
-    The noise is one variance for all curves: with a variance for each, five points and three parameters look perfect.
+    The noise is one variance for all curves: with a variance for each, five points and three coefficients look perfect.
     Columns form, bic, curves, delta (to the best).
     """
     forms = (*catalogue.COMPETING, *catalogue.OWN)
@@ -112,9 +112,7 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
     """Votes on the form of one curve: loss quadratic, accuracy linear."""
     quadratic = response == "loss"
     form = curves.DEFAULT[response]
-    across = (
-        (f"{form} of y/y0",) if quadratic else (f"{form} of y/y0", "retention-linear")
-    )  # the laws across models of this form
+    across = [f"{form} of y/y0"] if quadratic else [f"{form} of y/y0", "retention-linear"]  # laws across models of this form
     claim = f"{response} is {form} in the ratio"
     votes, words = dict[str, int](), list[str]()
     evidence: dict[str, Any] = {}
@@ -174,8 +172,8 @@ def _cross(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     elif original["units"] >= 3 and original["chosen"] and original["error"] <= SERVES:
         verdict = SUPPORTED
     why = (
-        f"on {int(original['units'])} models left out one at a time its error is {original['error']:.1%}, that of the best form "
-        f"({best['form']}) {best['error']:.1%}, {original['error'] - best['error']:.1%} less"
+        f"on {int(original['units'])} models left out one at a time its error is {original['error']:.1%}, that of the best "
+        f"form ({best['form']}) {best['error']:.1%}, {original['error'] - best['error']:.1%} less"
     )
     evidence = {"error": float(original["error"]), "best": best["form"], "best_error": float(best["error"])}
     return _judged(claim, verdict, why, evidence)

@@ -26,39 +26,38 @@ class Question:
     """One hypothesis: a coefficient of a law has this value."""
 
     name: str
-    group: str
-    form: str
+    law: tuple[str, str]  # group and name of the form
     term: str
     null: float
     meaning: str
-    recovered: bool = True
 
 
 QUESTIONS = {
     "loss": (
-        Question("curvature", "competing", "quadratic", "c", 0, "the r² term of loss", False),
-        Question("cubic", "competing", "cubic", "d", 0, "the r³ term of loss", False),
-        Question("dense loss", "cross", "original", "α", 1, "loss grows in proportion to the dense loss"),
-        Question("intercept", "cross", "original+intercept", "κ", 0, "a constant factor beside L0^α"),
-        Question("recovery", "cross", "unit-α", "γ", 0, "recovery tokens change the loss"),
-        Question("size", "cross", "unit-α×size", "λ", 0, "how loss rises with r depends on model size"),
+        Question("curvature", ("competing", "quadratic"), "c", 0, "the r² term of loss"),
+        Question("cubic", ("competing", "cubic"), "d", 0, "the r³ term of loss"),
+        Question("dense loss", ("cross", "original"), "α", 1, "loss grows in proportion to the dense loss"),
+        Question("intercept", ("cross", "original+intercept"), "κ", 0, "a constant factor beside L0^α"),
+        Question("recovery", ("cross", "unit-α"), "γ", 0, "recovery tokens change the loss"),
+        Question("size", ("cross", "unit-α×size"), "λ", 0, "how loss rises with r depends on model size"),
     ),
     "accuracy": (
-        Question("accuracy curvature", "retention", "retention-quadratic", "q", 0, "the r² term of accuracy above chance"),
-        Question("accuracy recovery", "retention", "retention-linear", "g", 0, "recovery tokens change the accuracy"),
-        Question("accuracy size", "cross", "unit-α×size", "λ", 0, "how accuracy falls with r depends on model size"),
+        Question("accuracy curvature", ("retention", "retention-quadratic"), "q", 0, "the r² term of accuracy above chance"),
+        Question("accuracy recovery", ("retention", "retention-linear"), "g", 0, "recovery tokens change the accuracy"),
+        Question("accuracy size", ("cross", "unit-α×size"), "λ", 0, "how accuracy falls with r depends on model size"),
     ),
 }
 """What is asked of every table, fixed beforehand."""
 
-SPEED = Question("speed size", "speed", "speed-power", "λ", 0, "larger models gain more speed")
+SPEED = Question("speed size", ("speed", "speed-power"), "λ", 0, "larger models gain more speed")
 
 
 def ask(points: Points, question: Question, response: str, axis: str = "ratio") -> dict | None:
     """One test as a plain row, or None where the table cannot answer it."""
-    form = catalogue.find_form(question.form, question.group)
+    group, name = question.law
+    form, recovered = catalogue.find_form(name, group), group not in catalogue.UNRECOVERED
     try:
-        sample = gather(points, form, response, axis, ALL, recovered=question.recovered)
+        sample = gather(points, form, response, axis, ALL, recovered=recovered)
         kept, _ = kept_terms(sample)
         index = [form.coefficient_names[i] for i in kept].index(question.term)
         if sample.unit != "model" or len(set(sample.groups)) < 2 or sample.n <= len(kept):
@@ -74,7 +73,7 @@ def ask(points: Points, question: Question, response: str, axis: str = "ratio") 
     wald = regression.fit(cov_type="cluster", cov_kwds=groups, use_t=True).wald_test((c[None], [question.null]), scalar=True)
     gap = solution.theta[index] - question.null
     p = float(2 * stats.t.sf(abs(gap) / error, df)) if error > 0 else math.nan
-    row = {"name": question.name, "response": response, "law": question.form, "term": question.term, "null": question.null}
+    row = {"name": question.name, "response": response, "law": name, "term": question.term, "null": question.null}
     row |= {"estimate": float(solution.theta[index]), "stderr": error, "df": df, "p": p, "p_clustered": float(wald.pvalue)}
     return row | {"models": len(sums.names), "meaning": question.meaning}
 

@@ -67,7 +67,7 @@ def test_predictions_do_not_depend_on_what_is_left_out(convex):
 
 
 def claimed(verdicts_of_table: list[laws.Verdict], claim: str) -> laws.Verdict:
-    return next(verdict for verdict in verdicts_of_table if claim in verdict.claim)
+    return next(judged for judged in verdicts_of_table if claim in judged.claim)
 
 
 def verdict(points: laws.Points, claim: str) -> laws.Verdict:

@@ -24,7 +24,7 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fitted(table) -> laws.Laws:
+def five_models(table) -> laws.Laws:
     return laws.fit(table, draws=300, compare=False)
 
 
@@ -97,24 +97,24 @@ def test_clustered_covariance_is_that_of_statsmodels(table):
     np.testing.assert_allclose(clusters.clustered(law.clusters), reference.cov_params(), rtol=1e-6)
 
 
-def test_every_kind_of_interval_stands_beside_the_others(fitted):
-    law = fitted.law("unit-α")
+def test_every_kind_of_interval_stands_beside_the_others(five_models):
+    law = five_models.law("unit-α")
     assert set(law.intervals) == set(laws.KINDS)
     for interval in law.intervals.values():
         assert (interval[:, 0] < law.coefficients).all()
         assert (law.coefficients < interval[:, 1]).all()
 
 
-def test_three_bands_are_told_apart(fitted):
-    band = fitted.predict([0.2, 0.5, 0.8], "model-0", "a", law="anchored")
+def test_three_bands_are_told_apart(five_models):
+    band = five_models.predict([0.2, 0.5, 0.8], "model-0", "a", law="anchored")
     assert (band["confidence_low"] < band["mean"]).all()
     assert (band["model_low"] <= band["confidence_low"]).all()
     assert (band["run_high"] - band["run_low"] > 0).all()
-    assert fitted.predict([0.2], "model-0", "a").attrs["law"].startswith("quadratic")
-    new = fitted.predict([0.3], "new", dense=3.0)
+    assert five_models.predict([0.2], "model-0", "a").attrs["law"].startswith("quadratic")
+    new = five_models.predict([0.3], "new", dense=3.0)
     assert new.attrs["law"] == "anchored (all methods)"
     with pytest.raises(InputError, match="pass dense="):
-        fitted.predict([0.3], "new")
+        five_models.predict([0.3], "new")
 
 
 def test_the_critical_ratio_of_an_anchored_law_is_in_closed_form():
@@ -126,16 +126,16 @@ def test_the_critical_ratio_of_an_anchored_law_is_in_closed_form():
     assert recovered.ratio > critical.ratio
 
 
-def test_equal_seeds_give_equal_laws_and_json_keeps_every_digit(fitted):
+def test_equal_seeds_give_equal_laws_and_json_keeps_every_digit(five_models):
     few = simulate.simulated_table(FEW, {"loss": simulate.TRUTHS["loss"]})
     first, again, other = (laws.fit(few, seed=seed, draws=100, compare=False) for seed in (0, 0, 1))
     assert again.to_json() == first.to_json()
     assert not np.array_equal(other.law("anchored").intervals["pairs"], first.law("anchored").intervals["pairs"])
-    read = laws.from_json(fitted.to_json())
-    assert read.to_json() == fitted.to_json()
+    read = laws.from_json(five_models.to_json())
+    assert read.to_json() == five_models.to_json()
     for kind in laws.KINDS:
         args = ([0.15, 0.6], "model-1", "b", 1e6)
-        expected = fitted.predict(*args, law="anchored", interval=kind)
+        expected = five_models.predict(*args, law="anchored", interval=kind)
         pd.testing.assert_frame_equal(read.predict(*args, law="anchored", interval=kind), expected)
 
 
@@ -167,19 +167,21 @@ def test_trap_3_alpha_rests_on_as_many_numbers_as_there_are_models(table):
     assert "1 model" in why[why["form"] == "original"]["why"].iloc[0]
 
 
-def test_trap_4_the_original_law_misses_the_dense_loss_and_says_by_how_much(fitted):
-    assert fitted.law("original").quality["anchor_error"] > 0.01
-    assert fitted.law("anchored").quality["anchor_error"] < 1e-12
+def test_trap_4_the_original_law_misses_the_dense_loss_and_says_by_how_much(five_models):
+    assert five_models.law("original").quality["anchor_error"] > 0.01
+    assert five_models.law("anchored").quality["anchor_error"] < 1e-12
 
 
-def test_trap_5_both_r2_are_reported_and_the_uncentred_flatters(fitted):
-    quality = fitted.law("original").quality
+def test_trap_5_both_r2_are_reported_and_the_uncentred_flatters(five_models):
+    quality = five_models.law("original").quality
     assert quality["r2_uncentred"] > quality["r2"]
-    assert "R² uncentred" in fitted._repr_html_()
+    assert "R² uncentred" in five_models._repr_html_()
 
 
-def test_trap_6_mean_and_median_and_the_jacobian(table, fitted):
-    median, mean = (fitted.predict([0.9], "model-0", "a", law="anchored", statistic=s)["mean"][0] for s in ("median", "mean"))
+def test_trap_6_mean_and_median_and_the_jacobian(table, five_models):
+    median, mean = (
+        five_models.predict([0.9], "model-0", "a", law="anchored", statistic=s)["mean"][0] for s in ("median", "mean")
+    )
     assert mean > median
     law = catalogue.find_form("unit-α", "cross")
     sample = gather(laws.read_points(table), law, "loss")
@@ -198,9 +200,9 @@ def test_trap_6_every_scale_is_invertible_and_has_its_jacobian(scale):
     assert forms.log_jacobian(scale, y, c) == pytest.approx(np.log(np.abs(slope)).sum(), abs=1e-6)
 
 
-def test_trap_7_accuracy_has_a_floor_weights_and_a_logit_beside_the_line(table, fitted):
-    law = fitted.law("retention-linear", "accuracy")
-    assert fitted.law("retention-logit", "accuracy").n <= law.n
+def test_trap_7_accuracy_has_a_floor_weights_and_a_logit_beside_the_line(table, five_models):
+    law = five_models.law("retention-linear", "accuracy")
+    assert five_models.law("retention-logit", "accuracy").n <= law.n
     noisy = table.assign(accuracy_stderr=np.where(table["ratio"] > 0.8, 10.0, 0.01))
     noisy.loc[noisy["ratio"] > 0.8, "accuracy"] = 0.9
     assert fit_one(noisy, "retention-linear", "retention", "accuracy").coefficients[0] == pytest.approx(
@@ -213,11 +215,11 @@ def test_trap_8_the_collapse_is_left_out_on_request(table):
     assert rows["without r > 0.7"] == round(rows["as reported (D in millions)"] * 4 / 5)
 
 
-def test_trap_9_nominal_and_true_ratio_give_different_laws_and_a_conversion(fitted):
-    nominal, true = (fitted.law("unit-α", axis=axis).coefficients[0] for axis in ("ratio", "ratio_params"))
+def test_trap_9_nominal_and_true_ratio_give_different_laws_and_a_conversion(five_models):
+    nominal, true = (five_models.law("unit-α", axis=axis).coefficients[0] for axis in ("ratio", "ratio_params"))
     assert true > nominal * 1.3
-    np.testing.assert_allclose(fitted.conversion()["mean"], 0.62)
-    assert "0.62 × r of all parameters" in fitted.summary()
+    np.testing.assert_allclose(five_models.conversion()["mean"], 0.62)
+    assert "0.62 × r of all parameters" in five_models.summary()
 
 
 def test_one_ratio_carries_no_law(table):
@@ -248,11 +250,11 @@ def test_one_model_speaks_of_itself_only(table):
     assert "nothing of any other" in fitted.summary()
 
 
-def test_unknown_laws_and_intervals_are_answered_with_names(fitted):
+def test_unknown_laws_and_intervals_are_answered_with_names(five_models):
     with pytest.raises(InputError, match="did you mean 'anchored'"):
-        fitted.law("anchord")
+        five_models.law("anchord")
     with pytest.raises(InputError, match="bias-reduced"):
-        fitted.predict([0.1], "model-0", "a", law="anchored", interval="normal")
+        five_models.predict([0.1], "model-0", "a", law="anchored", interval="normal")
     with pytest.raises(InputError, match="level"):
         laws.fit(pd.DataFrame(), level=95)
     with pytest.raises(InputError, match="draws"):
