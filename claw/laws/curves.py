@@ -169,17 +169,7 @@ def fit_curve(
         "bic": float(fitted.bic),
         "aicc": float(fitted.aic + 2 * correction),
     }
-    place: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
-    return CurveLaw(
-        **place,
-        coefficients=fitted.params,
-        covariance=fitted.cov_params(),
-        sigma2=float(fitted.scale),
-        df=float(fitted.df_resid),
-        n=len(r),
-        low=float(r.min()),
-        high=float(r.max()),
-        dense=float(rows[f"{response}0"].iloc[0]),
-        weighted=weighted,
-        quality=quality,
-    )
+    fields: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
+    fields |= {"coefficients": fitted.params, "covariance": fitted.cov_params()}
+    fields |= {"sigma2": float(fitted.scale), "df": float(fitted.df_resid), "dense": float(rows[f"{response}0"].iloc[0])}
+    return CurveLaw(**fields, n=len(r), low=float(r.min()), high=float(r.max()), weighted=weighted, quality=quality)

@@ -71,9 +71,9 @@ def _residuals(solution: Solution, residual: np.ndarray, design: np.ndarray) -> 
 
 def _influence(sums: Clusters, names: tuple[str, ...]) -> pd.DataFrame:
     """Refits without each model; NaN where the rest cannot carry the law."""
-    rows = []
+    columns, rows = ["without", "coefficient", "estimate", "change", "in_stderr"], []
     if len(sums.names) < 2:
-        return pd.DataFrame(columns=["without", "coefficient", "estimate", "change", "in_stderr"])
+        return pd.DataFrame(columns=columns)
     full, error = sums.coefficients, np.sqrt(np.diag(clusters.bias_reduced(sums)))
     for model in sums.names:
         try:
@@ -81,10 +81,9 @@ def _influence(sums: Clusters, names: tuple[str, ...]) -> pd.DataFrame:
         except InputError:
             theta = np.full(len(names), math.nan)
         for name, before, after, stderr in zip(names, full, theta, error, strict=True):
-            change = after - before
-            row = {"without": model, "coefficient": name, "estimate": after, "change": change}
-            rows.append(row | {"in_stderr": change / stderr if stderr > 0 else math.nan})
-    return pd.DataFrame(rows)
+            in_stderr = (after - before) / stderr if stderr > 0 else math.nan
+            rows.append((model, name, after, after - before, in_stderr))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _coefficients(sums: Clusters, solution: Solution) -> pd.DataFrame:

@@ -66,21 +66,13 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
     with threadpool_limits(1):  # thousands of tiny matrices: threads only wait for each other
         single, curves_unfitted = _curves(points, level)
         across, across_unfitted = _pooled(points, settings)
-        speed, speed_unfitted = speed_law.fit_speed_laws(points, **settings)
         comparisons = outside.compare_all(points) if compare else {}
         tests = wald.ask_all(points) if compare else pd.DataFrame(columns=wald.COLUMNS)
         judged = verdicts.judge(points, comparisons, tests, level) if compare else []
-    return Laws(
-        points=points,
-        curves=tuple(single),
-        pooled=(*across, *speed),
-        comparisons=comparisons,
-        tests=tests,
-        verdicts=tuple(judged),
-        unfitted=pd.DataFrame([*curves_unfitted, *across_unfitted, *speed_unfitted], columns=UNFITTED),
-        source={"data": points.digest, "code": code_hash(), "laws": code_hash("laws")},
-        **settings,
-    )
+    unfitted = pd.DataFrame(curves_unfitted + across_unfitted, columns=UNFITTED)
+    source = {"data": points.digest, "code": code_hash(), "laws": code_hash("laws")}
+    evidence: dict[str, Any] = {"comparisons": comparisons, "tests": tests, "verdicts": tuple(judged), "unfitted": unfitted}
+    return Laws(points=points, curves=tuple(single), pooled=tuple(across), **evidence, source=source, **settings)
 
 
 def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
@@ -128,12 +120,12 @@ def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
 
 
 def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
-    """Laws across models, of each response, axis and method, and of all methods together; and why others were not fitted."""
+    """Laws across models, of each response, axis and method, of all methods, and of speed; and why others were not fitted."""
     fitted, unfitted = [], []
-    jobs = [(place, form) for place in _places(points) for group in GROUPS[place[0]] for form in catalogue.GROUPS[group]]
+    jobs = [(place, form) for place, groups in _places(points) for group in groups for form in catalogue.GROUPS[group]]
     select_once = cache(partial(select, points))
     for (response, axis, method), form in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
-        kinds = pooled.KINDS if form.group in ("cross", "retention") else SHAPES
+        kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else SHAPES
         try:
             selection = select_once(response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
             fitted.append(pooled.fit_pooled(selection.sample(form), kinds=kinds, **settings))
@@ -142,9 +134,11 @@ def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], 
     return fitted, unfitted
 
 
-def _places(points: Points) -> Iterator[tuple[str, str, str]]:
-    """Response, axis and method of every group of rows that laws across models are fitted to."""
+def _places(points: Points) -> Iterator[tuple[tuple[str, str, str], tuple[str, ...]]]:
+    """Response, axis and method of the rows that laws across models are fitted to, and the groups of forms."""
     for response, axis in product(points.responses, points.axes):
         methods = sorted(set(points.of(response, axis)["method"]))
         for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
-            yield response, axis, method
+            yield (response, axis, method), GROUPS[response]
+    for response in speed_law.responses(points):
+        yield (response, speed_law.speed_axis(points, response), ALL), ("speed",)

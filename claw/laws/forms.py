@@ -39,26 +39,17 @@ class Form:
     coefficient_names: tuple[str, ...]
     scale: str = "identity"
     _: KW_ONLY
-    columns: Callable[[Covariates], tuple] = lambda c: ()
-    """Columns of X, for a form linear in its coefficients: η = offset + Xθ."""
+    columns: Callable[[Covariates], tuple] = lambda c: ()  # of X, for a form linear in its coefficients: η = offset + Xθ
     offset: Callable[[Covariates], Any] = lambda c: 0.0
-    shape: Callable[..., tuple] = lambda c, *theta: ()
-    """Columns g(c, shape coefficients) of a nonlinear form: η = offset + Σ aᵢ gᵢ, or offset + g without amplitudes."""
-    amplitudes: int = 1
-    """Number of leading coefficients of a nonlinear form that are amplitudes aᵢ: variable projection solves for them."""
-    positive: bool = False
-    """Whether amplitudes must not be negative."""
-    low: tuple[float, ...] = ()
+    shape: Callable[..., tuple] = lambda c, *theta: ()  # gᵢ of a nonlinear form: η = offset + Σ aᵢ gᵢ(c, shape coefficients)
+    amplitudes: int = 1  # leading coefficients aᵢ, which variable projection solves for; with none η = offset + g
+    positive: bool = False  # whether amplitudes must not be negative
+    low: tuple[float, ...] = ()  # limits of the shape coefficients; of nonlinear forms only
     high: tuple[float, ...] = ()
-    """Limits of the shape coefficients; of nonlinear forms only."""
-    varying: tuple[str, ...] = ()
-    """Coefficients that may differ between models: the random slopes of a mixed model."""
-    powers: tuple[int, ...] = ()
-    """Powers of r, where the form is a polynomial in r alone: what a slider without Python needs."""
-    needs: tuple[str, ...] = ("dense",)
-    """Covariates beside r and d that must be known."""
-    group: str = ""
-    """Its set of forms; see `claw.laws.catalogue`."""
+    varying: tuple[str, ...] = ()  # coefficients that may differ between models: the random slopes of a mixed model
+    powers: tuple[int, ...] = ()  # of r, where the form is a polynomial in r alone: what a slider without Python needs
+    needs: tuple[str, ...] = ("dense",)  # covariates beside r and d that must be known
+    group: str = ""  # its set of forms; see `claw.laws.catalogue`
 
     @property
     def linear(self) -> bool:

@@ -27,7 +27,7 @@ from claw.laws.clusters import Clusters, variances
 
 STEP = 1e-4
 BOUNDARY = 1e-6
-MANY = 8  # models per varying parameter from which correlations of more than two are estimated
+MANY = 8  # models per varying coefficient from which correlations of more than two are estimated
 NOTES = {
     "slopes": "",
     "independent slopes": "Slopes vary between models independently of each other: too few models to tell their correlation.",
@@ -209,7 +209,7 @@ def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -
         psi[:, rows, columns] = psi[:, columns, rows] = values[:, :-1]
         return psi, values[:, -1]
 
-    def variances(values: np.ndarray) -> np.ndarray:
+    def of_combinations(values: np.ndarray) -> np.ndarray:
         covariance = np.linalg.inv(_precision(clusters, mixed.random, *parts(values))[0])
         return np.einsum("ij,bjk,ik->bi", combinations, covariance, combinations)
 
@@ -217,7 +217,7 @@ def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -
     around = np.array([at + a * steps[i] + b * steps[j] for i, j, a, b in signs])
     likelihood = restricted_loglike(clusters, mixed.random, *parts(around))
     curvature = (np.array([a * b for _, _, a, b in signs]) * likelihood).reshape(n, n, 4).sum(axis=-1) / 4
-    gradient = (variances(at + steps) - variances(at - steps)) / 2  # both in units of the steps
+    gradient = (of_combinations(at + steps) - of_combinations(at - steps)) / 2  # both in units of the steps
     spread = np.einsum("ik,ij,jk->k", gradient, np.linalg.pinv(-curvature), gradient)
-    df = np.where(spread > 0, 2 * variances(at[None])[0] ** 2 / np.where(spread > 0, spread, 1), most)
+    df = np.where(spread > 0, 2 * of_combinations(at[None])[0] ** 2 / np.where(spread > 0, spread, 1), most)
     return np.clip(df, 1.0, min(most, mixed.models - 1) if mixed.note else most)

@@ -39,8 +39,8 @@ KINDS = {
 }
 """Kinds of interval, the default first."""
 LATTICE = 9  # ratios at which a wild-bootstrap band is computed; between them its width is interpolated
-EDGES = {"confidence_low": "confidence_high", "run_low": "run_high", "model_low": "model_high"}
-EDGES |= {high: low for low, high in EDGES.items()}
+OTHER_EDGE = {"confidence_low": "confidence_high", "run_low": "run_high", "model_low": "model_high"}
+OTHER_EDGE |= {high: low for low, high in OTHER_EDGE.items()}
 """The other edge of each band."""
 
 
@@ -155,7 +155,7 @@ class PooledLaw:
         factor = self.quality["smearing"] if statistic == "mean" and form.scale == "log" else 1.0
         bands = {name: forms.from_scale(form.scale, values, c) * factor for name, values in frame.items()}
         if form.scale == "inverse":  # a larger 1/S is a smaller S
-            bands = {name: bands[EDGES.get(name, name)] for name in bands}
+            bands = {name: bands[OTHER_EDGE.get(name, name)] for name in bands}
         outside = (r < self.low) | (r > self.high) | (tokens > max(self.tokens, default=0))
         return pd.DataFrame({"ratio": r} | bands | {"extrapolated": outside & (r > 0)})
 

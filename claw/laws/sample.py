@@ -221,15 +221,10 @@ def quality(solution: Solution) -> dict[str, float]:
     positive = (predicted > 0) & (sample.y > 0)
     log_error = np.log(sample.y[positive] / predicted[positive])
     relative = float(np.mean(np.abs(predicted / sample.y - 1))) if (sample.y > 0).all() else math.nan
-    return {
-        "r2": float(1 - variance / total) if total > 0 else math.nan,
-        "r2_uncentred": float(1 - variance / square) if square > 0 else math.nan,
-        "rmse": math.sqrt(np.mean(residual**2)),
-        "rmse_log": math.sqrt(np.mean(log_error**2)) if positive.all() else math.nan,
-        "relative_error": relative,
-        "smearing": float(np.average(np.exp(residual), weights=w)) if form.scale == "log" else 1.0,
-        "anchor_error": float(np.mean(np.abs(anchor))),
-        "bic": p * math.log(n) - 2 * loglike,
-        "loglike": loglike,
-        "aicc": 2 * p - 2 * loglike + (2 * p * (p + 1) / (n - p - 1) if n > p + 1 else math.inf),
-    }
+    r2, r2_uncentred = (float(1 - variance / of) if of > 0 else math.nan for of in (total, square))
+    rmse, rmse_log = math.sqrt(np.mean(residual**2)), math.sqrt(np.mean(log_error**2)) if positive.all() else math.nan
+    smearing = float(np.average(np.exp(residual), weights=w)) if form.scale == "log" else 1.0
+    aicc = 2 * p - 2 * loglike + (2 * p * (p + 1) / (n - p - 1) if n > p + 1 else math.inf)
+    figures = {"r2": r2, "r2_uncentred": r2_uncentred, "rmse": rmse, "rmse_log": rmse_log, "relative_error": relative}
+    figures |= {"smearing": smearing, "anchor_error": float(np.mean(np.abs(anchor)))}
+    return figures | {"bic": p * math.log(n) - 2 * loglike, "loglike": loglike, "aicc": aicc}

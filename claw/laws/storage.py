@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
+from claw.files import write_text
 from claw.laws import catalogue, curves
 from claw.laws.curves import CurveKey
 from claw.laws.fitted import FittedLaws
@@ -28,8 +29,7 @@ def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
     """The laws as JSON text, written to `path` if given."""
     written = json.dumps(plain_json({"schema": SCHEMA} | _fields(laws)), separators=(",", ":"), allow_nan=False)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(written + "\n", encoding="utf-8")
+        write_text(Path(path), written + "\n")
     return written
 
 

@@ -2,6 +2,7 @@
 
 import html
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -112,14 +113,12 @@ def unfitted_table(laws: FittedLaws) -> pd.DataFrame:
 def sections(laws: FittedLaws, full: bool = True) -> list[tuple[str, pd.DataFrame]]:
     """The tables of a summary with their titles; `full` adds the true axis, the kinds of interval, tests and comparisons."""
     tables = []
-    for response in laws.points.responses:
-        for axis in laws.points.axes if full else ("ratio",):
-            form = catalogue.find_form(curves.DEFAULT[response])
-            title = f"{response} ({curves.UNITS[response]}): {form.formula}, r = {AXES[axis]}, {laws.level:.0%} intervals"
-            tables.append((title, curve_table(laws, response, axis)))
-    for response, axis in sorted(
-        {(law.response, law.axis) for law in laws.pooled if law.group in ACROSS and law.method == ALL}
-    ):
+    for response, axis in product(laws.points.responses, laws.points.axes if full else ("ratio",)):
+        form = catalogue.find_form(curves.DEFAULT[response])
+        title = f"{response} ({curves.UNITS[response]}): {form.formula}, r = {AXES[axis]}, {laws.level:.0%} intervals"
+        tables.append((title, curve_table(laws, response, axis)))
+    pairs = {(law.response, law.axis) for law in laws.pooled if law.group in ACROSS and law.method == ALL}
+    for response, axis in sorted(pairs):
         if full or axis == "ratio" or response not in laws.points.responses:
             alone = any(law.unit == "run" for law in laws.across(response, axis, ALL))
             kind = "ordinary intervals of one curve" if alone else "bias-reduced clustered intervals"

@@ -80,8 +80,7 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
     """
     forms = (*catalogue.COMPETING, *catalogue.OWN)
     square, count, n = dict.fromkeys((form.name for form in forms), 0.0), 0, 0
-    dense = f"{response}0"
-    every = points.of(response, recovered=False)
+    every, dense = points.of(response, recovered=False), f"{response}0"
     for _, rows in every[every[dense].gt(0)].groupby(list(curves.KEY), sort=True):
         r, y = rows["ratio"].to_numpy(float), (rows[response] / rows[dense]).to_numpy(float)
         if len(set(r)) < FEWEST_RATIOS:
@@ -93,13 +92,11 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
             continue
         count, n = count + 1, n + len(r)
         square = {name: square[name] + errors[name] for name in square}
-    table = []
-    for form in forms if n else ():
-        k = count * len(form.coefficient_names) + 1
-        bic = n * math.log(max(square[form.name] / n, 1e-20)) + k * math.log(n)
-        table.append({"form": form.name, "bic": bic, "curves": count})
-    frame = pd.DataFrame(table, columns=["form", "bic", "curves"]).sort_values("bic", ignore_index=True)
-    return frame.assign(delta=frame["bic"] - frame["bic"].min())
+    mean = {form: max(square[form.name] / n, 1e-20) for form in forms if n}
+    terms = {form: count * len(form.coefficient_names) + 1 for form in forms}
+    table = [{"form": form.name, "bic": n * math.log(mean[form]) + terms[form] * math.log(n)} for form in mean]
+    frame = pd.DataFrame(table, columns=["form", "bic"]).sort_values("bic", ignore_index=True)
+    return frame.assign(curves=count, delta=frame["bic"] - frame["bic"].min())
 
 
 def _least_squares(form: Form, c: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
