@@ -1,4 +1,4 @@
-"""From the nominal ratio to the share truly removed: what a law against the one says against the other.
+"""From the nominal ratio to the share truly removed, so that a law fitted against one can be read against the other.
 
 A method's ratio counts only the part it can cut: 0.5 of the feed-forward neurons may be 0.3 of all parameters. The share is
 read from measured points: linear between them and through the origin. It depends on the model's shape, so a model or method

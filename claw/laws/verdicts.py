@@ -267,7 +267,7 @@ def _speed(points: Points, response: str, tests: pd.DataFrame) -> list[Verdict]:
 
 
 def _fastest(claim: str, name: str, rows: list[dict], none: str) -> Verdict:
-    """A claim on the largest speed-up of some models; that on the largest models says no more than `up to`."""
+    """A claim that bounds the speed-up of some models."""
     if not rows:
         return _judged(claim, OPEN, f"{none} was measured at 90 %")
     best, bound = max(rows, key=lambda row: row["speedup"]), CLAIMED[name]
