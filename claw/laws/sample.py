@@ -66,7 +66,7 @@ class Selection:
     rows: pd.DataFrame
     covariates: Covariates
     models: np.ndarray
-    curves: np.ndarray  # the curve of each row within its model; `run N` where there is one curve only
+    single: bool  # whether all rows are of one curve
 
     def sample(self, form: Form) -> Sample:
         """The rows that `form` can be fitted to. InputError where there are none, or where they cannot be compared."""
@@ -93,15 +93,17 @@ class Selection:
                 f"No row of {self.method} has all that the law {form.name} needs: "
                 f"{', '.join([self.response, self.axis, *needs])}."
             )
-        models, curves = self.models, self.curves
+        models = self.models[usable]
         if not usable.all():
             rows, c = rows[usable], {name: values[usable] for name, values in c.items()}
-            models, curves = models[usable], curves[usable]
-        alone, weights, y, target = len(set(models)) == 1, _weights(rows, self.response, form, c), y[usable], target[usable]
-        unit = "model" if not alone else "run" if curves[0].startswith("run ") else "curve"
+        groups, unit = models, "model"
+        if len(set(models)) == 1:
+            groups = np.array([f"run {row}" for row in rows["row"]], str) if self.single else _curve_names(rows)
+            unit = "run" if self.single else "curve"
+        y, target, weights = y[usable], target[usable], _weights(rows, self.response, form, c)
         fields = {name: getattr(self, name) for name in ("response", "axis", "method")}
-        fields |= {"y": y, "target": target, "weights": weights, "groups": curves if alone else models}
-        return Sample(form=form, rows=rows, covariates=c, **fields, unit=unit, lost=int((~usable).sum()))
+        fields |= {"y": y, "target": target, "weights": weights, "groups": groups, "unit": unit}
+        return Sample(form=form, rows=rows, covariates=c, **fields, lost=int((~usable).sum()))
 
 
 def select(
@@ -117,16 +119,20 @@ def select(
     rows = points.of(response, axis) if response in RESPONSES else points.rows[~is_dense(points.rows)]
     rows = rows[rows["method"] == method] if method != ALL else rows
     rows = rows if recovered else unrecovered(rows)
-    names = (rows[name].astype(str).to_numpy(object) for name in ("method", "seed", "recovery_run"))
-    curves = np.array(["|".join(parts) for parts in zip(*names, strict=True)], str)
-    if len(rows) and len(set(curves)) == 1 and rows["model"].nunique() == 1 and response in RESPONSES:
+    single = response in RESPONSES and rows["model"].nunique() == 1 and len(set(_curve_names(rows))) == 1
+    if single:
         whole = unrecovered(points.of(response, axis, dense=True))
         zero = whole[is_dense(whole) & (whole["model"] == rows["model"].iloc[0])]
         rows = pd.concat([zero.head(1).assign(method=rows["method"].iloc[0]), rows])
-        curves = np.array([f"run {row}" for row in rows["row"]], str)
     covariates, models = covariates_of(rows, response, axis, unit), rows["model"].to_numpy(str)
     place = {"response": response, "axis": axis, "method": method}
-    return Selection(points=points, **place, rows=rows, covariates=covariates, models=models, curves=curves)
+    return Selection(points=points, **place, rows=rows, covariates=covariates, models=models, single=single)
+
+
+def _curve_names(rows: pd.DataFrame) -> np.ndarray:
+    """The curve of each row within its model."""
+    names = (rows[name].astype(str).to_numpy(object) for name in ("method", "seed", "recovery_run"))
+    return np.array(["|".join(parts) for parts in zip(*names, strict=True)], str)
 
 
 def gather(points: Points, form: Form, response: str, axis: str = "ratio", method: str = ALL, **choices) -> Sample:
