@@ -8,54 +8,54 @@ MODELS = {  # family, parameters, dense loss, tokenizer
     "model-m": ("Gemma3", 270e6, 2.9, "b"),
     "model-l": ("Qwen2", 1.5e9, 2.4, "c"),
 }
-METHODS = {  # how fast loss rises, and where it saturates
-    "random": 9.0, "magnitude": 12.0, "prunenet": 6.0, "wanda-sp+ridge": 2.4, "flap+ridge": 2.2, "taylor": 3.5, "slicegpt": 3.0,
-    "claw": 1.5,
-}  # fmt: skip
+METHODS = {"random": 9.0, "magnitude": 12.0, "prunenet": 6.0, "wanda-sp+ridge": 2.4, "flap+ridge": 2.2, "taylor": 3.5}
+METHODS |= {"slicegpt": 3.0, "claw": 1.5}
+"""How fast loss rises."""
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 TASKS = {  # chance, dense accuracy, metric
-    "arc_challenge": (0.25, 0.30, "acc_norm"), "arc_easy": (0.25, 0.55, "acc_norm"), "hellaswag": (0.25, 0.42, "acc_norm"),
-    "mmlu": (0.25, 0.30, "acc"), "piqa": (0.5, 0.68, "acc_norm"), "winogrande": (0.5, 0.55, "acc"),
-}  # fmt: skip
+    "arc_challenge": (0.25, 0.30, "acc_norm"),
+    "arc_easy": (0.25, 0.55, "acc_norm"),
+    "hellaswag": (0.25, 0.42, "acc_norm"),
+    "mmlu": (0.25, 0.30, "acc"),
+    "piqa": (0.5, 0.68, "acc_norm"),
+    "winogrande": (0.5, 0.55, "acc"),
+}
 
 
-def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tasks=True, speed=True, seed=0) -> pd.DataFrame:
+def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tasks=True, speed=True, *, seed=0) -> pd.DataFrame:
     """Rows as `claw.records.table` gives them, with noise; two seeds of the first two methods."""
     draw = np.random.default_rng(seed)
     rows = []
     for model in models:
-        rows.append(_row(draw, model, "dense", 0.0, 0, 0, tasks, False))
+        rows.append(_row(draw, model, "dense", 0.0, tasks=tasks))
         for method in methods:
             for number in (0, 1) if method in tuple(METHODS)[:2] else (0,):
                 for r in RATIOS:
-                    rows.append(_row(draw, model, method, r, number, 0, tasks, speed))
+                    rows.append(_row(draw, model, method, r, seed=number, tasks=tasks, speed=speed))
             if recovery and method in ("prunenet", "wanda-sp+ridge"):
-                rows += [_row(draw, model, method, r, 0, d, tasks, False) for r in (0.3, 0.7) for d in (1e5, 4e5)]
+                rows += [_row(draw, model, method, r, tokens=d, tasks=tasks) for r in (0.3, 0.7) for d in (1e5, 4e5)]
     table = pd.DataFrame(rows)
     table["experiment"] = [f"{i:016x}" for i in range(len(table))]
     dense = table[table["method"] == "dense"].set_index("model")
-    for name in ("loss", "accuracy", "accuracy_stderr"):
+    for name, of_dense in (("loss", "loss0"), ("accuracy", "accuracy0"), ("accuracy_stderr", "accuracy0_stderr")):
         if name in table:
-            table[f"{name.replace('_stderr', '0_stderr') if name.endswith('stderr') else name + '0'}"] = table["model"].map(
-                dense[name]
-            )
+            table[of_dense] = table["model"].map(dense[name])
     return table
 
 
-def _row(draw, model, method, r, seed, tokens, tasks, speed) -> dict:
+def _row(draw, model, method, r, *, seed=0, tokens=0, tasks=True, speed=False) -> dict:
     family, size, dense, tokenizer = MODELS[model]
     slope = METHODS.get(method, 0.0) * (size / 135e6) ** -0.15
     excess = slope * r**2 / (1 + 0.04 * slope * r**2) * (1 - 0.35 * (1 - np.exp(-tokens / 2e5)))
     share = 0.75 * r if method == "slicegpt" else r if method == "claw" else 0.62 * r
     loss = dense + excess + 0.02 * draw.standard_normal() * (r > 0)
-    row = {
-        "model": model, "family": family, "method": method, "ratio": r, "ratio_of": "own", "ratio_params": share,
-        "ratio_nonembedding": share, "ratio_flops": 0.9 * share, "seed": seed, "recovery": "lora" if tokens else "none",
-        "recovery_tokens": int(tokens), "recovery_run": "run" if tokens else "", "parameters": size * (1 - share),
-        "parameters0": size, "flops_per_token": 2 * size * (1 - 0.9 * share), "loss": loss, "loss_stderr": 0.03,
-        "bits_per_byte": loss / 3, "heldout": "wikipedia-heldout", "heldout_data": tokenizer, "context": 512, "device": "cpu",
-        "dtype": "bfloat16", "status": "done", "seconds": 10.0, "code": "made up",
-    }  # fmt: skip
+    row = {"model": model, "family": family, "method": method, "ratio": r, "ratio_of": "own"}
+    row |= {"ratio_params": share, "ratio_nonembedding": share, "ratio_flops": 0.9 * share, "seed": seed}
+    row |= {"recovery": "lora" if tokens else "none", "recovery_tokens": int(tokens), "recovery_run": "run" if tokens else ""}
+    row |= {"parameters": size * (1 - share), "parameters0": size, "flops_per_token": 2 * size * (1 - 0.9 * share)}
+    row |= {"loss": loss, "loss_stderr": 0.03, "bits_per_byte": loss / 3, "heldout": "wikipedia-heldout"}
+    row |= {"heldout_data": tokenizer, "context": 512, "device": "cpu", "dtype": "bfloat16", "status": "done"}
+    row |= {"seconds": 10.0, "code": "made up"}
     if tasks:
         row |= {"tasks": "+".join(TASKS), "num_fewshot": 0, "limit": 200}
         values = []

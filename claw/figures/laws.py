@@ -11,8 +11,8 @@ from claw.figures import style
 from claw.figures.style import Drawing
 from claw.laws import Laws, catalogue, curves
 from claw.laws import diagnostics as checks
+from claw.laws.fitted import POOLED
 from claw.laws.points import AXES, RESPONSES
-from claw.laws.study import POOLED
 
 LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 GRID = 101
@@ -118,9 +118,7 @@ def diagnostics(laws: Laws, response: str = "loss", width: str | float = "icml-w
 
     The title holds p-values of heteroscedasticity (Breusch-Pagan) and normality, and the condition number.
     """
-    form = next(
-        form for family in ("cross", "retention") for form in catalogue.FAMILIES[family] if form.name == POOLED[response]
-    )
+    form = next(form for group in ("cross", "retention") for form in catalogue.GROUPS[group] if form.name == POOLED[response])
     found = checks.diagnose(laws.points, form, response)
     rows, influence = found.residuals, found.influence
     with style.paper():
@@ -149,9 +147,9 @@ def diagnostics(laws: Laws, response: str = "loss", width: str | float = "icml-w
 def _influence(panel, influence: pd.DataFrame) -> None:
     """How far each parameter moves, in standard errors, when a model (or curve, or run) is left out."""
     names = sorted(set(influence["without"]))
-    for parameter, part in influence.groupby("parameter", sort=False):
+    for parameter, part in influence.groupby("coefficient", sort=False):
         height = [names.index(name) for name in part["without"]]
-        panel.plot(part["in_stderr"], height, "o" if parameter == influence["parameter"].iloc[0] else "s", label=parameter)
+        panel.plot(part["in_stderr"], height, "o" if parameter == influence["coefficient"].iloc[0] else "s", label=parameter)
     panel.axvline(0, color=style.BLACK, lw=0.6)
     panel.set_yticks(range(len(names)), names, fontsize=6)
     panel.set(xlabel="change (standard errors)")

@@ -11,7 +11,7 @@ from claw.figures import style
 from claw.figures.paper_curves import marker_handles
 from claw.figures.style import Drawing
 from claw.laws import Laws, outside
-from claw.laws.study import POOLED
+from claw.laws.fitted import POOLED
 
 TENTH = 0.1
 
@@ -57,7 +57,7 @@ def _predictions(laws: Laws) -> dict[str, pd.DataFrame]:
         )
     for by in ("method", "all"):
         try:
-            frame, _ = outside.predictions(points, "loss", "model", by=by)
+            frame, _ = outside.relative_predictions(points, "loss", "model", by=by)
         except InputError:
             continue
         names = [

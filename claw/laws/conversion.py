@@ -1,4 +1,4 @@
-"""From the nominal ratio to the share truly removed: what a law against the one says against the other.
+"""From the nominal ratio to the share truly removed, so that a law fitted against one can be read against the other.
 
 A method's ratio counts only the part it can cut: 0.5 of the feed-forward neurons may be 0.3 of all parameters. The share is
 read from measured points: linear between them and through the origin. It depends on the model's shape, so a model or method
@@ -36,9 +36,8 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
     rows = rows[rows[axis].notna()] if axis in rows else rows.iloc[:0]
     if not len(rows):
         raise InputError(f"The table has no column {axis} with numbers, so the nominal ratio cannot be converted to it.")
-    for mask in (
-        (rows["model"] == model) & (rows["method"] == method), rows["model"] == model, rows["method"] == method,
-    ):  # fmt: skip
+    own, alike = rows["model"] == model, rows["method"] == method
+    for mask in (own & alike, own, alike):
         if mask.any():
             rows = rows[mask]
             break
@@ -52,10 +51,9 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
 
 
 def conversion_table(points: Points, axis: str = "ratio_params") -> pd.DataFrame:
-    """One row per model and method: share truly removed per nominal ratio, smallest and largest; empty without such a column."""
+    """One row per model and method: share truly removed per nominal ratio, smallest to largest; empty without the column."""
     if axis not in axes(points):
         return pd.DataFrame(columns=["model", "method", "points", "smallest", "mean", "largest"])
     rows = points.rows[~is_dense(points.rows) & points.rows[axis].notna()]
     per = (rows[axis] / rows["ratio"]).groupby([rows["model"], rows["method"]])
-    found = per.agg(points="size", smallest="min", mean="mean", largest="max")
-    return found.reset_index()
+    return per.agg(points="size", smallest="min", mean="mean", largest="max").reset_index()

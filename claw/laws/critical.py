@@ -12,7 +12,7 @@ from claw.errors import InputError
 GRID = 201
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Critical:
     """The largest ratio at which a share of the dense performance is still met, with its interval."""
 
@@ -41,7 +41,7 @@ def checked(r: Any) -> np.ndarray:
     return r
 
 
-def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, level: float, title: str) -> Critical:
+def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, level: float, title: str) -> Critical:
     """Largest r of a predicted band with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
 
     The interval holds every r at which the confidence band covers the target: for a straight line that is Fieller's
@@ -60,7 +60,8 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, lev
     worst, best = ("confidence_high", "confidence_low") if rising else ("confidence_low", "confidence_high")
     r = band["ratio"].to_numpy()
     at, low, high = (_crossing(r, sign * band[name].to_numpy(), sign * threshold * dense) for name in ("mean", worst, best))
-    return Critical(threshold, at, low, math.nan if high >= r[-1] else high, float(r[-1]), level)
+    interval = {"ratio": at, "low": low, "high": math.nan if high >= r[-1] else high}
+    return Critical(threshold=threshold, **interval, limit=float(r[-1]), level=level)
 
 
 def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:

@@ -8,7 +8,7 @@ of a regression with independent errors: they speak of this model and this metho
 import html
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +18,10 @@ from scipy import stats
 
 from claw.errors import InputError
 from claw.laws import catalogue, critical
+from claw.laws.clusters import variances
 from claw.laws.critical import Critical
-from claw.laws.points import DENSE, Points, is_dense
-from claw.words import number, tokens_text, with_interval
+from claw.laws.points import DENSE, Points, is_dense, unrecovered
+from claw.words import html_table, number, tokens_text, with_interval
 
 UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
 KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
@@ -44,7 +45,7 @@ class CurveKey(NamedTuple):
         return f"{self.model} · {self.method}{axis}" + (f" · {self.recovery} {tokens_text(self.tokens)}" if self.tokens else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CurveLaw:
     """A fitted law of one curve. y(r) = X(r) θ, variance of the mean X Σ Xᵀ, of a new run X Σ Xᵀ + σ²."""
 
@@ -62,7 +63,7 @@ class CurveLaw:
     high: float
     dense: float
     weighted: bool
-    quality: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, float]
 
     @property
     def quantile(self) -> float:
@@ -71,7 +72,7 @@ class CurveLaw:
 
     @property
     def intervals(self) -> np.ndarray:
-        """(parameters, 2): interval of each coefficient."""
+        """(coefficients, 2): interval of each coefficient."""
         half = self.quantile * np.sqrt(np.diag(self.covariance))
         return np.column_stack([self.coefficients - half, self.coefficients + half])
 
@@ -80,12 +81,11 @@ class CurveLaw:
         r = critical.checked(r)
         design = catalogue.find_form(self.form).design({"r": r})
         mean = design @ self.coefficients
-        variance = np.einsum("ij,jk,ik->i", design, self.covariance, design)
+        variance = variances(design, self.covariance)
         half, run = self.quantile * np.sqrt(variance), self.quantile * np.sqrt(variance + self.sigma2)
-        return pd.DataFrame({
-            "ratio": r, "mean": mean, "confidence_low": mean - half, "confidence_high": mean + half,
-            "run_low": mean - run, "run_high": mean + run, "extrapolated": (r < self.low) | (r > self.high),
-        })  # fmt: skip
+        frame = {"ratio": r, "mean": mean, "confidence_low": mean - half, "confidence_high": mean + half}
+        frame |= {"run_low": mean - run, "run_high": mean + run, "extrapolated": (r < self.low) | (r > self.high)}
+        return pd.DataFrame(frame)
 
     def critical_ratio(self, threshold: float) -> Critical:
         """Largest r with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
@@ -93,32 +93,28 @@ class CurveLaw:
         The interval holds every r at which the confidence band covers the target, which is Fieller's interval.
         """
         band = self.predict(np.linspace(0, self.high, critical.GRID))
-        return critical.ratio(band, threshold, self.dense, self.response, self.level, self.curve.title)
+        return critical.ratio(band, threshold, self.dense, self.response, level=self.level, title=self.curve.title)
 
     def _repr_html_(self) -> str:
-        return curve_html(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, unrounded."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain.update(curve=self.curve._asdict(), coefficients=self.coefficients.tolist(), covariance=self.covariance.tolist())
-        return plain | {"quality": dict(self.quality)}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "CurveLaw":
-        """The law that `to_dict` wrote."""
-        arrays = {name: np.asarray(plain[name], float) for name in ("coefficients", "covariance")}
-        return cls(**{**plain, **arrays, "curve": CurveKey(**plain["curve"])})
+        """Formula, coefficients with intervals, and how far the law reaches."""
+        form = catalogue.find_form(self.form)
+        shown = map(with_interval, self.coefficients, self.intervals)
+        reach = math.isfinite(self.dense) and self.response == "loss"
+        text = (
+            f"{self.level:.0%} intervals from {self.n} points between r = {self.low:g} and {self.high:g}; "
+            f"R² {number(self.quality['r2'])}, typical error {number(self.quality['rmse'])}."
+        ) + (f" With 10 % more loss allowed: {self.critical_ratio(1.1)}." if reach else "")
+        title = html.escape(f"{self.curve.title}: {self.response} = {form.formula}")
+        return f"<p>{title}</p>{html_table(zip(form.coefficient_names, shown, strict=True))}<p>{html.escape(text)}</p>"
 
 
 def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[CurveKey, pd.DataFrame]]:
     """Each curve with its rows, the dense model among them."""
     rows = points.of(response, axis, dense=True)
     zeros = dict(tuple(rows[is_dense(rows)].groupby("model")))
-    for key, found in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
-        model, method, recovery, tokens, ratio_of = key
+    for (model, method, recovery, tokens, ratio_of), cut in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
         curve = CurveKey(model, method, recovery, int(tokens), ratio_of)
-        yield curve, pd.concat([_zero(zeros[model], curve), found]) if model in zeros else found
+        yield curve, pd.concat([_zero(zeros[model], curve), cut]) if model in zeros else cut
 
 
 def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio") -> pd.DataFrame:
@@ -136,24 +132,27 @@ def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:
     if len(dense) <= 1:
         return dense[dense["recovery_tokens"].isin((0, curve.tokens))]
     alike = dense[(dense["recovery"] == curve.recovery) & (dense["recovery_tokens"] == curve.tokens)]
-    found = alike if len(alike) else dense[dense["recovery_tokens"] == 0]
-    own = found[found["method"] == curve.method]
-    return own if len(own) else found[found["method"] == DENSE] if (found["method"] == DENSE).any() else found.head(1)
+    zeros = alike if len(alike) else unrecovered(dense)
+    for method in (curve.method, DENSE):
+        if (zeros["method"] == method).any():
+            return zeros[zeros["method"] == method]
+    return zeros.head(1)
 
 
 def fit_curve(
-    rows: pd.DataFrame, curve: CurveKey, response: str, form: str, axis: str = "ratio", level: float = 0.95
+    rows: pd.DataFrame, curve: CurveKey, response: str, form: str, *, axis: str = "ratio", level: float = 0.95
 ) -> CurveLaw:
     """Least squares of one form on one curve; accuracy is weighted by 1/stderr² where every row has one.
 
-    InputError: one ratio only, or not more points than parameters.
+    InputError: too few ratios, or not more points than coefficients.
     """
     law = catalogue.find_form(form)
-    r, y = rows[axis].to_numpy(float), rows[response].to_numpy(float)
-    if len(np.unique(r)) <= len(law.parameters) - 1 or len(r) <= len(law.parameters):
+    k, r, y = len(law.coefficient_names), rows[axis].to_numpy(float), rows[response].to_numpy(float)
+    ratios = len(np.unique(r))
+    if ratios < k or len(r) <= k:
         raise InputError(
-            f"{curve.title}: {len(r)} points at {len(np.unique(r))} ratios cannot carry the {len(law.parameters)} parameters "
-            f"of {law.formula} and its error. Measure at least {len(law.parameters) + 1} ratios, r = 0 among them."
+            f"{curve.title}: {len(r)} points at {ratios} ratios cannot carry the {k} coefficients of {law.formula} and its "
+            f"error. Measure at least {k + 1} ratios, r = 0 among them."
         )
     stderr = rows.get(f"{response}_stderr", pd.Series(np.nan, rows.index)).to_numpy(float)
     weighted = response == "accuracy" and bool((stderr > 0).all())
@@ -161,36 +160,16 @@ def fit_curve(
     fitted = sm.WLS(y, law.design({"r": r}), weights=weights).fit()
     residual = y - fitted.fittedvalues
     total = np.average((y - np.average(y, weights=weights)) ** 2, weights=weights)
-    dense = float(rows[f"{response}0"].iloc[0])
-    return CurveLaw(
-        curve, response, axis, form, fitted.params, fitted.cov_params(), float(fitted.scale), float(fitted.df_resid), level,
-        n=len(r), low=float(r.min()), high=float(r.max()), dense=dense, weighted=weighted,
-        quality={
-            "r2": float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan,
-            "rmse": float(np.sqrt(np.mean(residual**2))),
-            "relative_error": float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan,
-            "bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * _penalty(len(law.parameters) + 1, len(r))),
-        },
-    )  # fmt: skip
-
-
-def _penalty(k: int, n: int) -> float:
-    """Half of AICc's correction of AIC, with statsmodels' count of k - 1 parameters moved to k; infinite without room."""
-    return 1 + k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf
-
-
-def curve_html(law: CurveLaw) -> str:
-    """One curve's law for a notebook: formula, coefficients with intervals, and how far it reaches."""
-    form = catalogue.find_form(law.form)
-    rows = "".join(
-        f"<tr><th>{name}</th><td>{with_interval(value, interval)}</td></tr>"
-        for name, value, interval in zip(form.parameters, law.coefficients, law.intervals, strict=True)
-    )
-    reach = (
-        "" if math.isnan(law.dense) or law.response != "loss" else f" With 10 % more loss allowed: {law.critical_ratio(1.1)}."
-    )
-    return (
-        f"<p>{html.escape(law.curve.title)}: {law.response} = {html.escape(form.formula)}</p><table>{rows}</table><p>"
-        f"{law.level:.0%} intervals from {law.n} points between r = {law.low:g} and {law.high:g}; R² {number(law.quality['r2'])}, "
-        f"typical error {number(law.quality['rmse'])}.{html.escape(reach)}</p>"
-    )
+    # statsmodels' AIC counts k coefficients and not the variance: 1 moves the count to k + 1, the rest is AICc's correction
+    correction = 1 + (k + 1) * (k + 2) / (len(r) - k - 2) if len(r) > k + 2 else math.inf
+    quality = {
+        "r2": float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan,
+        "rmse": float(np.sqrt(np.mean(residual**2))),
+        "relative_error": float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan,
+        "bic": float(fitted.bic),
+        "aicc": float(fitted.aic + 2 * correction),
+    }
+    fields: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
+    fields |= {"coefficients": fitted.params, "covariance": fitted.cov_params()}
+    fields |= {"sigma2": float(fitted.scale), "df": float(fitted.df_resid), "dense": float(rows[f"{response}0"].iloc[0])}
+    return CurveLaw(**fields, n=len(r), low=float(r.min()), high=float(r.max()), weighted=weighted, quality=quality)

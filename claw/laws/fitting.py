@@ -1,6 +1,9 @@
-"""Fit every law that a table can carry."""
+"""Fit every law that a table can carry, and hold them: ask, print, show in a notebook, write down, read back."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +11,49 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from claw.errors import InputError, unknown
-from claw.laws import catalogue, curves, outside, points, pooled, speed_law, verdicts, wald
+from claw.laws import catalogue, curves, outside, pooled, speed_law, storage, tables, verdicts, wald
 from claw.laws.curves import CurveLaw
-from claw.laws.forms import Form
-from claw.laws.laws import Laws, from_json
-from claw.laws.points import Points
+from claw.laws.fitted import FittedLaws
+from claw.laws.points import Points, read_points
 from claw.laws.pooled import PooledLaw
-from claw.laws.sample import ALL, gather
+from claw.laws.sample import ALL, select
 from claw.progress import tqdm
 from claw.provenance import code_hash
 
-UNFITTED = ("model", "method", "recovery", "tokens", "response", "axis", "form", "why")
+UNFITTED = "model method recovery tokens response axis form why".split()
 SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
+GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("cross", "retention", "competing", "own")}
+"""Groups of forms that are fitted to a response across models."""
+
+
+class Laws(FittedLaws):
+    """What `claw.laws.fit` returns; `FittedLaws` documents its fields and what it answers."""
+
+    def slider_json(self) -> list[dict[str, Any]]:
+        """One plain mapping per curve, enough to draw and slide it in a page without Python; see `storage.slider_data`."""
+        return storage.slider_data(self)
+
+    def summary(self) -> str:
+        """The laws as tables for a terminal."""
+        return tables.summary(self)
+
+    def _repr_html_(self) -> str:
+        return tables.html_summary(self)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
+        return storage.to_json(self, path)
+
+
+def from_json(source: str | Path) -> Laws:
+    """The laws that `to_json` wrote, from its text or its file. InputError for anything else."""
+    return Laws(**storage.read_fields(source))
 
 
 def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int = 2000, compare: bool = True) -> Laws:
     """Every law that a table can carry, with every kind of interval, the comparison of forms, tests and verdicts.
 
-    Needed columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
+    Required columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
     `level` is that of all intervals, `draws` the number of bootstrap draws, `seed` theirs; equal arguments give equal laws.
     compare=False leaves out comparison, tests and verdicts. InputError: see `claw.laws.points.read_points`.
     """
@@ -33,35 +61,32 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
         raise InputError(f"level = {level!r} is not accepted: the share of intervals that should hold the truth, such as 0.95.")
     if isinstance(draws, bool) or not isinstance(draws, int) or not 100 <= draws <= 100_000:
         raise InputError(f"draws = {draws!r} is not accepted: a whole number of bootstrap draws from 100 to 100000.")
-    found = points.read_points(table)
-    options = {"level": level, "seed": seed, "draws": draws}
+    points = read_points(table)
+    settings: dict[str, Any] = {"level": level, "seed": seed, "draws": draws}
     with threadpool_limits(1):  # thousands of tiny matrices: threads only wait for each other
-        fitted, alone = _curves(found, level)
-        across, together = _pooled(found, options)
-        fast, slow = speed_law.fit_speed_laws(found, **options)
-        comparisons = outside.compare_all(found) if compare else {}
-        tests = wald.ask_all(found) if compare else pd.DataFrame(columns=wald.COLUMNS)
-        judged = verdicts.judge(found, comparisons, tests, level) if compare else []
-    unfitted = pd.DataFrame([*alone, *together, *slow], columns=UNFITTED)
-    source = {"data": found.digest, "code": code_hash(), "laws": code_hash("laws")}
-    return Laws(found, tuple(fitted), (*across, *fast), comparisons, tests, tuple(judged), unfitted, level, seed, draws, source)
+        single, curves_unfitted = _curves(points, level)
+        across, across_unfitted = _pooled(points, settings)
+        comparisons = outside.compare_all(points) if compare else {}
+        tests = wald.ask_all(points) if compare else pd.DataFrame(columns=wald.COLUMNS)
+        judged = verdicts.judge(points, comparisons, tests, level) if compare else []
+    unfitted = pd.DataFrame(curves_unfitted + across_unfitted, columns=UNFITTED)
+    source = {"data": points.digest, "code": code_hash(), "laws": code_hash("laws")}
+    evidence: dict[str, Any] = {"comparisons": comparisons, "tests": tests, "verdicts": tuple(judged), "unfitted": unfitted}
+    return Laws(points=points, curves=tuple(single), pooled=tuple(across), **evidence, source=source, **settings)
 
 
 def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
-    """The laws of a table: those in laws.json beside `source`, if they are of exactly this table and these choices; else fitted.
+    """The laws of a table: from laws.json beside `source` if it holds those of exactly this table and choices, else fitted.
 
     Laws that another version of `claw.laws` fitted are fitted again. `source` is the table's CSV file or the folder of its run;
     the file beside it is only read.
     """
     source = Path(source)
     beside = (source if source.is_dir() else source.parent) / "laws.json"
-    if beside.is_file():
-        try:
-            stored = from_json(beside)
-        except InputError:  # of another version: fitting takes a minute, a wrong answer takes longer
-            stored = None
-        asked = (points.read_points(table).digest, code_hash("laws"), level, seed, draws)
-        have = stored and (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
+    with suppress(InputError):  # no laws there, or of another version
+        stored = from_json(beside)
+        asked = (read_points(table).digest, code_hash("laws"), level, seed, draws)
+        have = (stored.source["data"], stored.source.get("laws"), stored.level, stored.seed, stored.draws)
         if have == asked and stored.verdicts:
             return stored
     return fit(table, level=level, seed=seed, draws=draws)
@@ -69,9 +94,9 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
 
 def judge_table(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
     """The verdicts that `fit` gives on a table, without its laws."""
-    found = points.read_points(table)
+    points = read_points(table)
     with threadpool_limits(1):
-        return verdicts.judge(found, outside.compare_all(found), wald.ask_all(found), level)
+        return verdicts.judge(points, outside.compare_all(points), wald.ask_all(points), level)
 
 
 def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
@@ -81,53 +106,39 @@ def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
     return {str(name): fit(rows, **options) for name, rows in table.groupby(by, sort=True)}
 
 
-def _curves(found: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
-    fitted, failed = [], []
-    for response in found.responses:
-        for axis in found.axes:
-            for curve, rows in curves.split(found, response, axis):
-                for form in catalogue.CURVE:
-                    try:
-                        fitted.append(curves.fit_curve(rows, curve, response, form.name, axis, level))
-                    except InputError as error:
-                        place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
-                        failed.append(curve._asdict() | place)
-    return fitted, failed
+def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
+    """The laws of every curve, and why others could not be fitted."""
+    fitted, unfitted = [], []
+    for response, axis in product(points.responses, points.axes):
+        for (curve, rows), form in product(curves.split(points, response, axis), catalogue.CURVE):
+            try:
+                fitted.append(curves.fit_curve(rows, curve, response, form.name, axis=axis, level=level))
+            except InputError as error:
+                place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
+                unfitted.append(curve._asdict() | place)
+    return fitted, unfitted
 
 
-def law_candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
-    """Family, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
-    kinds = tuple(pooled.KINDS)
-    for form in catalogue.CROSS:
-        yield "cross", form, True, kinds
-    if response == "accuracy":
-        for form in catalogue.RETENTION:
-            yield "retention", form, True, kinds
-    if response == "loss":
-        for form in catalogue.POST_TRAINING:
-            yield "post-training", form, True, SHAPES
-    for family in ("competing", "own"):
-        for form in catalogue.FAMILIES[family]:
-            yield family, form, False, SHAPES
-
-
-def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
-    """Laws across models: each response, axis and method, and all methods together."""
-    fitted, failed = [], []
-    jobs = [(response, axis, method, *candidate) for response, axis, method in _groups(found)
-            for candidate in law_candidates(found, response)]  # fmt: skip
-    for response, axis, method, family, form, recovered, kinds in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
+def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
+    """Laws across models, of each response, axis and method, of all methods, and of speed; and why others were not fitted."""
+    fitted, unfitted = [], []
+    jobs = [(place, form) for place, groups in _places(points) for group in groups for form in catalogue.GROUPS[group]]
+    select_once = cache(partial(select, points))
+    for (response, axis, method), form in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
+        kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else SHAPES
         try:
-            sample = gather(found, form, response, axis, method, recovered=recovered)
-            fitted.append(pooled.fit_pooled(sample, form, family, response, axis, method, kinds=kinds, **options))
+            selection = select_once(response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
+            fitted.append(pooled.fit_pooled(selection.sample(form), kinds=kinds, **settings))
         except InputError as error:
-            failed.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
-    return fitted, failed
+            unfitted.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
+    return fitted, unfitted
 
 
-def _groups(found: Points) -> Iterator[tuple[str, str, str]]:
-    """Response, axis and method of every group of rows that laws across models are fitted to."""
-    for response in found.responses:
-        for axis in found.axes:
-            methods = sorted(set(found.of(response, axis)["method"]))
-            yield from ((response, axis, method) for method in ((ALL, *methods) if len(methods) > 1 else (ALL,)))
+def _places(points: Points) -> Iterator[tuple[tuple[str, str, str], tuple[str, ...]]]:
+    """Response, axis and method of the rows that laws across models are fitted to, and the groups of forms."""
+    for response, axis in product(points.responses, points.axes):
+        methods = sorted(set(points.of(response, axis)["method"]))
+        for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
+            yield (response, axis, method), GROUPS[response]
+    for response in speed_law.responses(points):
+        yield (response, speed_law.speed_axis(points, response), ALL), ("speed",)

@@ -1,4 +1,4 @@
-"""The forms of laws: text, parameters, scale of the response, and what enters them.
+"""The forms of laws: formula, coefficients, the scale of the response, and the covariates that enter.
 
 Covariates are arrays of equal length, one entry per experiment:
 
@@ -7,8 +7,8 @@ Covariates are arrays of equal length, one entry per experiment:
     dense   L0 or A0: the response of the dense model
     chance  accuracy of guessing (accuracy only)
 
-A form says g(y) = η(θ). Its scale g decides what "linear" or "quadratic" means (a line in log L is an exponential in L) and
-brings a Jacobian when forms on different scales are compared:
+A form says g(y) = η(θ). Its scale g decides what "linear" or "quadratic" means (a line in log L is an exponential in L), and
+likelihoods on different scales are compared through its Jacobian:
 
     identity   y                 relative   y / dense
     log        log y             retention  (y - chance) / (dense - chance)
@@ -20,7 +20,8 @@ Notable choices:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,36 +36,28 @@ class Form:
 
     name: str
     formula: str
-    parameters: tuple[str, ...]
+    coefficient_names: tuple[str, ...]
     scale: str = "identity"
-    columns: Callable[[Covariates], tuple] | None = None
-    """Columns of X, for a form linear in its parameters: η = offset + Xθ."""
-    offset: Callable[[Covariates], np.ndarray | float] = lambda c: 0.0
-    shape: Callable[..., tuple] | None = None
-    """Columns g(c, shape parameters) of a form that is not linear: η = offset + Σ aᵢ gᵢ, or offset + g without amplitudes."""
-    amplitudes: int = 1
-    """Number of leading parameters that are amplitudes aᵢ: they are profiled out."""
-    positive: bool = False
-    """Whether amplitudes must not be negative."""
-    low: tuple[float, ...] = ()
+    _: KW_ONLY
+    columns: Callable[[Covariates], tuple] = lambda c: ()  # of X, for a form linear in its coefficients: η = offset + Xθ
+    offset: Callable[[Covariates], Any] = lambda c: 0.0
+    shape: Callable[..., tuple] = lambda c, *theta: ()  # gᵢ of a nonlinear form: η = offset + Σ aᵢ gᵢ(c, shape coefficients)
+    amplitudes: int = 1  # leading coefficients aᵢ, which variable projection solves for; with none η = offset + g
+    positive: bool = False  # whether amplitudes must not be negative
+    low: tuple[float, ...] = ()  # limits of the shape coefficients; of nonlinear forms only
     high: tuple[float, ...] = ()
-    """Limits of the shape parameters; of non-linear forms only."""
-    varying: tuple[str, ...] = ()
-    """Parameters that may differ between models: the random slopes of a mixed model."""
-    powers: tuple[int, ...] = ()
-    """Powers of r, where the form is a polynomial in r alone: what a slider without Python needs."""
-    needs: tuple[str, ...] = ("dense",)
-    """Covariates beside r and d that must be known."""
-    own: bool = False
-    """A candidate of ours, judged out of sample only."""
+    varying: tuple[str, ...] = ()  # coefficients that may differ between models: the random slopes of a mixed model
+    powers: tuple[int, ...] = ()  # of r, where the form is a polynomial in r alone: what a slider without Python needs
+    needs: tuple[str, ...] = ("dense",)  # covariates beside r and d that must be known
+    group: str = ""  # its set of forms; see `claw.laws.catalogue`
 
     @property
     def linear(self) -> bool:
-        """Whether η is linear in the parameters."""
-        return self.columns is not None
+        """Whether η is linear in the coefficients."""
+        return not self.low
 
     def design(self, covariates: Covariates) -> np.ndarray:
-        """X: (points, parameters) of a linear form."""
+        """X: (points, coefficients) of a linear form."""
         n = np.shape(covariates["r"])
         return np.column_stack([np.broadcast_to(column, n).astype(float) for column in self.columns(covariates)])
 
@@ -78,7 +71,7 @@ class Form:
         return self.offset(covariates) + sum(top * column for top, column in zip(tops, columns, strict=True))
 
     def jacobian(self, covariates: Covariates, theta: np.ndarray) -> np.ndarray:
-        """(points, parameters): dη/dθ."""
+        """(points, coefficients): dη/dθ."""
         if self.linear:
             return self.design(covariates)
         columns = []
@@ -89,49 +82,47 @@ class Form:
         return np.column_stack(columns)
 
 
+LINEAR_SCALES: Mapping[str, Callable[[Covariates], tuple[Any, Any]]] = {
+    "identity": lambda c: (0.0, 1.0),
+    "relative": lambda c: (0.0, c["dense"]),
+    "retention": lambda c: (c["chance"], c["dense"] - c["chance"]),
+}
+"""Zero and unit of the scales that are linear in y: g(y) = (y - zero) / unit."""
+
+
 def to_scale(scale: str, y: np.ndarray, c: Covariates) -> np.ndarray:
     """g(y). NaN where a value has none (the log of what is at or below zero)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         if scale == "log":
             return np.where(y > 0, np.log(y), np.nan)
-        if scale == "relative":
-            return y / c["dense"]
-        if scale == "retention":
-            return (y - c["chance"]) / (c["dense"] - c["chance"])
         if scale == "inverse":
             return np.where(y > 0, 1 / y, np.nan)
         if scale == "logit":
             p = (y - c["chance"]) / (1 - c["chance"])
             return np.where((p > 0) & (p < 1), np.log(p / (1 - p)), np.nan)
-        return np.asarray(y, float)
+        zero, unit = LINEAR_SCALES[scale](c)
+        return (y - zero) / unit
 
 
 def from_scale(scale: str, eta: np.ndarray, c: Covariates) -> np.ndarray:
     """y from g(y)."""
     if scale == "log":
         return np.exp(eta)
-    if scale == "relative":
-        return eta * c["dense"]
-    if scale == "retention":
-        return c["chance"] + eta * (c["dense"] - c["chance"])
     if scale == "inverse":
         return 1 / np.maximum(eta, 1e-9)
     if scale == "logit":
         return c["chance"] + (1 - c["chance"]) / (1 + np.exp(-eta))
-    return eta
+    zero, unit = LINEAR_SCALES[scale](c)
+    return zero + eta * unit
 
 
 def log_jacobian(scale: str, y: np.ndarray, c: Covariates) -> float:
     """Σ log |dg/dy|: what turns a likelihood of g(y) into one of y."""
     if scale == "log":
         return float(-np.log(y).sum())
-    if scale == "relative":
-        return float(-np.log(np.broadcast_to(c["dense"], np.shape(y))).sum())
-    if scale == "retention":
-        return float(-np.log(np.broadcast_to(c["dense"] - c["chance"], np.shape(y))).sum())
     if scale == "inverse":
         return float(-2 * np.log(y).sum())
     if scale == "logit":
         p = (y - c["chance"]) / (1 - c["chance"])
         return float(-np.log(p * (1 - p) * (1 - c["chance"])).sum())
-    return 0.0
+    return float(-np.log(np.broadcast_to(LINEAR_SCALES[scale](c)[1], np.shape(y))).sum())

@@ -1,4 +1,4 @@
-"""A law whose slopes differ between models: restricted maximum likelihood by statsmodels, and what it leaves out.
+"""Mixed models: a law whose slopes differ between models, by restricted maximum likelihood (REML).
 
 y = Xθ + Z b + ε for each model, b ~ N(0, Ψ), ε ~ N(0, σ²). statsmodels' MixedLM fits it; it has no degrees of freedom and no
 prediction. Both come here from the same sums per model as in `claw.laws.clusters`:
@@ -14,7 +14,7 @@ most models - 1, because a variance set to zero was not known to be zero.
 
 import math
 import warnings
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,21 +23,21 @@ import statsmodels.api as sm
 from scipy import optimize, stats
 from statsmodels.regression.mixed_linear_model import MixedLMParams
 
-from claw.laws.clusters import Clusters
+from claw.laws.clusters import Clusters, variances
 
 STEP = 1e-4
 BOUNDARY = 1e-6
-MANY = 8  # models per varying parameter from which correlations of more than two are estimated
+MANY = 8  # models per varying coefficient from which correlations of more than two are estimated
 NOTES = {
     "slopes": "",
     "independent slopes": "Slopes vary between models independently of each other: too few models to tell their correlation.",
     "some slopes": "Not every slope varies between models: the variance of the others is at its boundary.",
     "intercept": "Only the intercept varies between models: the variance of the slopes is at its boundary.",
 }
-"""What may vary between models, from rich to poor, and what is said of it."""
+"""What varies between models, from the richest fit to the poorest, and the note on it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mixed:
     """Restricted maximum likelihood fit. `random` are the columns of X whose coefficients vary between models."""
 
@@ -55,25 +55,19 @@ class Mixed:
         """What was given up, in words; empty if nothing."""
         return NOTES[self.varies]
 
-    def df(self, clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
-        """Satterthwaite degrees of freedom of c'θ for each row c; at most rows - parameters."""
-        return _satterthwaite(self, clusters, np.atleast_2d(combinations))
-
     def intervals(self, clusters: Clusters, combinations: np.ndarray, level: float) -> np.ndarray:
         """(combinations, 2): interval of each c'θ."""
         c = np.atleast_2d(combinations)
-        error = np.sqrt(np.einsum("ij,jk,ik->i", c, self.covariance, c))
-        half = stats.t.ppf(0.5 + level / 2, self.df(clusters, c)) * error
+        half = stats.t.ppf(0.5 + level / 2, _satterthwaite(self, clusters, c)) * np.sqrt(variances(c, self.covariance))
         return np.column_stack([c @ self.coefficients - half, c @ self.coefficients + half])
 
-    def new_model_variance(self, design: np.ndarray, run: bool = True) -> np.ndarray:
-        """(points,) variance of a new model's value; with `run`, of one measurement of it."""
+    def new_model_variance(self, design: np.ndarray) -> np.ndarray:
+        """(points,) variance of one measurement of a new model."""
         z = design[:, list(self.random)]
-        mean = np.einsum("ij,jk,ik->i", design, self.covariance, design)
-        return mean + np.einsum("ij,jk,ik->i", z, self.between, z) + self.intercept + (self.sigma2 if run else 0.0)
+        return variances(design, self.covariance) + variances(z, self.between) + self.intercept + self.sigma2
 
     def of_model(self, clusters: Clusters, model: str, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(points,) how a fitted model's own law differs from that of all, z'b predicted, and the variance of x'θ + z'b.
+        """(points,) a fitted model's own departure from the law of all, z'b predicted (BLUP), and the variance of x'θ + z'b.
 
         b = ΨZ'V⁻¹(y - Xθ); variance (x - B'z)' Var(θ) (x - B'z) + z'(Ψ - ΨZ'V⁻¹ZΨ)z with B = ΨZ'V⁻¹X (Henderson 1975).
         """
@@ -83,21 +77,8 @@ class Mixed:
         own = weight @ (cross[z] - gram[z] @ self.coefficients)
         left = design - design[:, z] @ (weight @ gram[z])
         spread = self.between - weight @ gram[np.ix_(z, z)] @ self.between
-        variance = np.einsum("ij,jk,ik->i", left, self.covariance, left)
-        variance += np.einsum("ij,jk,ik->i", design[:, z], spread, design[:, z])
+        variance = variances(left, self.covariance) + variances(design[:, z], spread)
         return design[:, z] @ own, np.maximum(variance, 0.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, unrounded."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return plain | {name: plain[name].tolist() for name in ("coefficients", "covariance", "between")}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "Mixed":
-        """The fit that `to_dict` wrote."""
-        arrays = {name: np.asarray(plain[name], float) for name in ("coefficients", "covariance", "between")}
-        arrays["between"] = arrays["between"].reshape(len(plain["random"]), len(plain["random"]))
-        return cls(**{**plain, **arrays, "random": tuple(plain["random"])})
 
 
 def fit_mixed(
@@ -116,17 +97,16 @@ def fit_mixed(
             columns = tuple(np.array(varying)[own > math.sqrt(BOUNDARY) * _typical(clusters, varying)])
         if (varies == "some slopes" and columns in ((), varying)) or (varies == "independent slopes" and len(varying) == 1):
             continue
-        try:
-            found = _fit(design, response, groups, tuple(int(i) for i in columns), varies, clusters)
-        except np.linalg.LinAlgError:  # no noise at all: the likelihood has no top
-            found = None
-        if found is not None:
-            return found
+        with suppress(np.linalg.LinAlgError, ValueError):  # no noise at all: the likelihood has no maximum
+            mixed = _fit(design, response, groups, tuple(int(i) for i in columns), varies=varies, clusters=clusters)
+            if mixed is not None:
+                return mixed
     return None
 
 
-def _fit(design, response, groups, columns: tuple[int, ...], varies: str, clusters: Clusters) -> Mixed | None:
-    q, k, options = len(columns), design.shape[1], {}
+def _fit(design, response, groups, columns: tuple[int, ...], *, varies: str, clusters: Clusters) -> Mixed | None:
+    """The fit with random slopes on `columns`, a random intercept without any; None if it is at its boundary."""
+    q, k, options = len(columns), design.shape[1], dict[str, Any]()
     if columns:
         diagonal = varies != "slopes" and q > 1
         theta, ratio = optimum(clusters, columns, diagonal)
@@ -137,23 +117,19 @@ def _fit(design, response, groups, columns: tuple[int, ...], varies: str, cluste
             options["free"] = MixedLMParams.from_components(np.ones(k), cov_re=np.eye(q))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            model = sm.MixedLM(
-                response, design, groups, exog_re=design[:, list(columns)] if columns else np.ones((len(response), 1))
-            )
-            found = model.fit(reml=True, method=["lbfgs", "bfgs"], **options)
-            covariance = np.asarray(found.cov_params())[:k, :k]
-        except (np.linalg.LinAlgError, ValueError):
-            return None
-    between, sigma2, models = np.atleast_2d(found.cov_re), float(found.scale), len(clusters.names)
+        random = design[:, list(columns)] if columns else np.ones((len(response), 1))
+        fitted = sm.MixedLM(response, design, groups, exog_re=random).fit(reml=True, method=["lbfgs", "bfgs"], **options)
+        covariance = np.asarray(fitted.cov_params())[:k, :k]
+    between, sigma2, intercept = np.atleast_2d(fitted.cov_re), float(fitted.scale), 0.0
     if not (np.isfinite(covariance).all() and (np.linalg.eigvalsh(covariance) > 0).all() and np.isfinite(between).all()):
         return None
-    theta = np.asarray(found.fe_params)
     if not columns:
-        return Mixed(theta, covariance, varies, (), np.zeros((0, 0)), float(between[0, 0]), sigma2, models)
-    if not _regular(between / sigma2, _typical(clusters, columns)):
+        between, intercept = np.zeros((0, 0)), float(between[0, 0])
+    elif not _regular(between / sigma2, _typical(clusters, columns)):
         return None
-    return Mixed(theta, covariance, varies, columns, between, 0.0, sigma2, models)
+    fields: dict[str, Any] = {"coefficients": np.asarray(fitted.fe_params), "covariance": covariance, "varies": varies}
+    fields |= {"random": columns, "between": between, "intercept": intercept}
+    return Mixed(**fields, sigma2=sigma2, models=len(clusters.names))
 
 
 def _typical(clusters: Clusters, columns: tuple[int, ...]) -> np.ndarray:
@@ -170,7 +146,7 @@ def _regular(ratio: np.ndarray, scale: np.ndarray) -> bool:
 
 
 def optimum(clusters: Clusters, random: tuple[int, ...], diagonal: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """θ and Ψ/σ² at the optimum of the restricted likelihood, σ² profiled out, Ψ/σ² by its Cholesky factor."""
+    """θ and Ψ/σ² at the optimum of the restricted likelihood, σ² concentrated out, Ψ/σ² by its Cholesky factor."""
     q, n, k = len(random), clusters.rows.sum(), clusters.gram.shape[1]
     rows, columns = np.diag_indices(q) if diagonal else np.tril_indices(q)
     scale = _typical(clusters, random)[rows]
@@ -218,6 +194,7 @@ def restricted_loglike(clusters: Clusters, random: tuple[int, ...], psi: np.ndar
 
 
 def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
+    """Degrees of freedom 2 V² / Var(V) of each c'θ, from finite differences of V and of the restricted likelihood."""
     q, most = len(mixed.random), float(clusters.rows.sum() - clusters.gram.shape[1])
     if not q:
         return np.full(len(combinations), float(mixed.models - 1))
@@ -232,16 +209,15 @@ def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -
         psi[:, rows, columns] = psi[:, columns, rows] = values[:, :-1]
         return psi, values[:, -1]
 
-    def variances(values: np.ndarray) -> np.ndarray:
+    def of_combinations(values: np.ndarray) -> np.ndarray:
         covariance = np.linalg.inv(_precision(clusters, mixed.random, *parts(values))[0])
         return np.einsum("ij,bjk,ik->bi", combinations, covariance, combinations)
 
     signs = [(i, j, a, b) for i in range(n) for j in range(n) for a in (1, -1) for b in (1, -1)]
-    likelihood = restricted_loglike(
-        clusters, mixed.random, *parts(np.array([at + a * steps[i] + b * steps[j] for i, j, a, b in signs]))
-    )
+    around = np.array([at + a * steps[i] + b * steps[j] for i, j, a, b in signs])
+    likelihood = restricted_loglike(clusters, mixed.random, *parts(around))
     curvature = (np.array([a * b for _, _, a, b in signs]) * likelihood).reshape(n, n, 4).sum(axis=-1) / 4
-    gradient = (variances(at + steps) - variances(at - steps)) / 2  # both in units of the steps
+    gradient = (of_combinations(at + steps) - of_combinations(at - steps)) / 2  # both in units of the steps
     spread = np.einsum("ik,ij,jk->k", gradient, np.linalg.pinv(-curvature), gradient)
-    df = np.where(spread > 0, 2 * variances(at[None])[0] ** 2 / np.where(spread > 0, spread, 1), most)
+    df = np.where(spread > 0, 2 * of_combinations(at[None])[0] ** 2 / np.where(spread > 0, spread, 1), most)
     return np.clip(df, 1.0, min(most, mixed.models - 1) if mixed.note else most)

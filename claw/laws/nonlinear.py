@@ -1,4 +1,4 @@
-"""Least squares of forms that are not linear in their parameters: the amplitude profiled out, many starts, the best kept."""
+"""Nonlinear least squares by variable projection (Golub and Pereyra 1973) from many starts; the best optimum is kept."""
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -8,35 +8,28 @@ from claw.errors import InputError
 from claw.laws.forms import Covariates, Form
 
 GRID = {1: 64, 2: 20}
-"""Starts along each shape parameter, by the number of them; more parameters get points of a Sobol sequence."""
-SOBOL = 256
-POLISHED = {1: 1, 2: 1}
-MANY = 4
-"""Starts that are polished, by the number of shape parameters: one where the grid is dense, else this many."""
+"""Starts along each shape coefficient, by the number of them; the best start is polished."""
+SOBOL, POLISHED = 256, 4
+"""Starts where there are more shape coefficients, a Sobol sequence; and how many of them are polished."""
 AMPLITUDE = 1e3
 RIDGE = 1e-9
 
 
-def variable_projection(
-    form: Form, covariates: Covariates, target: np.ndarray, weights: np.ndarray, loss: str = "linear"
-) -> np.ndarray:
-    """Parameters with the least squared error within the form's limits (loss="huber": Huber's, in units of its own spread).
+def variable_projection(form: Form, covariates: Covariates, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Coefficients with the least squared error within the form's limits.
 
-    Every start over the shape parameters has its best amplitudes in closed form; the best starts are polished by trust-region
+    Every start over the shape coefficients has its best amplitudes in closed form; the best starts are polished by trust-region
     least squares. InputError if none converges.
     """
     shapes = _starts(form)
-    left = target - form.offset(covariates)
-    if loss == "linear":
-        covariates, left, weights = _distinct(covariates, left, weights)
+    covariates, left, weights = _distinct(covariates, target - form.offset(covariates), weights)
     target = left + form.offset(covariates)
     tops, cost = _profile(form, covariates, left, weights, shapes)
-    order = np.argsort(np.nan_to_num(cost, nan=np.inf), kind="stable")[: POLISHED.get(len(form.low), MANY)]
+    order = np.argsort(np.nan_to_num(cost, nan=np.inf), kind="stable")[: 1 if len(form.low) in GRID else POLISHED]
     floor = 0.0 if form.positive else -AMPLITUDE
     low = np.array([floor] * form.amplitudes + list(form.low), float)
     high = np.array([AMPLITUDE] * form.amplitudes + list(form.high), float)
-    root, spread = np.sqrt(weights), float(np.sqrt(max(cost[order[0]], 0) / len(target))) or 1.0
-    best = None
+    root, best = np.sqrt(weights), None
 
     def residual(theta: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -48,10 +41,9 @@ def variable_projection(
 
     for i in order:
         start = np.clip(np.append(tops[i], shapes[i]), low + 1e-9, high - 1e-9)
-        options = {"x_scale": "jac", "loss": loss, "f_scale": spread, "max_nfev": 200}
-        found = least_squares(residual, start, slope, bounds=(low, high), **options)
-        if found.success and (best is None or found.cost < best.cost * (1 - 1e-9)):
-            best = found
+        fitted = least_squares(residual, start, slope, bounds=(low, high), x_scale="jac", max_nfev=200)
+        if fitted.success and (best is None or fitted.cost < best.cost * (1 - 1e-9)):
+            best = fitted
     if best is None:
         raise InputError(f"{form.name} ({form.formula}) did not converge from any start on {len(target)} points.")
     return best.x
@@ -68,7 +60,7 @@ def _distinct(covariates: Covariates, left: np.ndarray, weights: np.ndarray) -> 
 
 
 def _profile(form: Form, covariates: Covariates, left: np.ndarray, weights: np.ndarray, shapes: np.ndarray):
-    """(starts, amplitudes) best amplitudes and (starts,) squared error for each row of shape parameters."""
+    """(starts, amplitudes) best amplitudes and (starts,) squared error for each row of shape coefficients."""
     c = {name: values[None, :] for name, values in covariates.items()}
     with np.errstate(all="ignore"):
         g = np.stack([np.broadcast_to(x, (len(shapes), len(left))) for x in form.shape(c, *shapes.T[:, :, None])], axis=-1)
@@ -84,7 +76,7 @@ def _profile(form: Form, covariates: Covariates, left: np.ndarray, weights: np.n
 
 
 def _starts(form: Form) -> np.ndarray:
-    """(starts, shape parameters) inside the limits: a regular grid, even in the logarithm where they are positive."""
+    """(starts, shape coefficients) inside the limits: a regular grid, even in the logarithm where they are positive."""
     if len(form.low) not in GRID:
         return qmc.scale(qmc.Sobol(len(form.low), rng=np.random.default_rng(0)).random(SOBOL), form.low, form.high)
     n, limits = GRID[len(form.low)], zip(form.low, form.high, strict=True)

@@ -1,21 +1,21 @@
-"""The points that laws are fitted to: a table checked, its dense model attached, and every row that is left out counted.
+"""The points that laws are fitted to: a checked table, with its dense models attached and every excluded row accounted for.
 
 Notable choices:
 - What is wrong with the table as a whole (a missing column, two held-out texts in one column) is an error. What is wrong
   with a row is an exclusion with a typed reason: rows used and rows excluded add up to the rows given, always.
 - A row can be fit for accuracy and not for loss, so exclusions name the response they hold for.
 - The dense model is one row per model. It gives L0 and A0, and it is the point r = 0 of every curve of that model.
+- A schema library would say that a row is wrong; here each rule counts its rows, names the reason and keeps the rest.
 """
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
+from claw.files import digest
 
 DENSE = "dense"
 REQUIRED = ("model", "method", "ratio")
@@ -23,9 +23,9 @@ RESPONSES = ("loss", "accuracy")
 AXES = {"ratio": "nominal ratio r", "ratio_params": "share of all parameters removed"}
 DEFAULTS = {"family": "unknown", "recovery": "none", "recovery_tokens": 0, "seed": 0, "ratio_of": "own", "recovery_run": ""}
 NUMBERS = (
-    "ratio", "ratio_params", "ratio_nonembedding", "ratio_flops", "recovery_tokens", "parameters", "parameters0",
-    "loss", "loss_stderr", "loss0", "accuracy", "accuracy_stderr", "accuracy0", "chance", "bits_per_byte", "context",
-)  # fmt: skip
+    "ratio ratio_params ratio_nonembedding ratio_flops recovery_tokens parameters parameters0 loss loss_stderr loss0 "
+    "accuracy accuracy_stderr accuracy0 chance bits_per_byte context"
+).split()
 KEY = ("model", "method", "ratio", "ratio_of", "seed", "recovery", "recovery_tokens", "recovery_run")
 
 REASONS = {
@@ -43,7 +43,7 @@ REASONS = {
 """Why a row is left out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Points:
     """Rows that laws can use, in one form whatever the source, and those that they cannot.
 
@@ -55,8 +55,6 @@ class Points:
     excluded: pd.DataFrame
     notes: tuple[str, ...]
     given: int
-    selected: dict[tuple, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Selections that `claw.laws.sample` made before: hundreds of fits share a few dozen."""
 
     @property
     def responses(self) -> tuple[str, ...]:
@@ -72,19 +70,19 @@ class Points:
     def digest(self) -> str:
         """Hash of the points: equal data, equal digest, whatever the order of rows."""
         columns = sorted(self.rows.columns)
-        text = self.rows[columns].sort_values(columns, ignore_index=True).to_csv(index=False, lineterminator="\n")
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest(self.rows[columns].sort_values(columns, ignore_index=True).to_csv(index=False, lineterminator="\n"))
 
     @property
     def one_tokenizer(self) -> bool:
-        """Whether losses in nats per token compare between models: measured on the same token blocks, as far as is known."""
+        """Whether losses in nats per token can be compared across models: measured on the same tokens, as far as is known."""
         rows = self.rows[self.rows["use_loss"]]
         return "heldout_data" not in rows or rows["heldout_data"].nunique() <= 1
 
-    def of(self, response: str, axis: str = "ratio", dense: bool = False) -> pd.DataFrame:
-        """Rows usable for this response on this axis; the dense rows only on request."""
+    def of(self, response: str, axis: str = "ratio", *, dense: bool = False, recovered: bool = True) -> pd.DataFrame:
+        """Rows usable for this response on this axis; the dense rows only on request, recovered ones unless declined."""
         rows = self.rows[self.rows[f"use_{response}"] & self.rows[axis].notna()]
-        return rows if dense else rows[~is_dense(rows)]
+        rows = rows if dense else rows[~is_dense(rows)]
+        return rows if recovered else unrecovered(rows)
 
     def by_size(self, models: Iterable[str]) -> list[str]:
         """Models from small to large, as far as sizes are known."""
@@ -92,14 +90,13 @@ class Points:
         return sorted(models, key=lambda name: (size.get(name, np.nan), name))
 
     def dense_row(self, model: str) -> pd.Series:
-        """What the table says of a model as it is: its first row has the dense loss and accuracy."""
+        """The first row of a model, which holds its dense loss and accuracy."""
         return self.rows[self.rows["model"] == model].iloc[0]
 
     def completeness(self, response: str = "loss") -> pd.DataFrame:
         """Number of usable experiments by model and method (rows) and nominal ratio (columns)."""
-        rows = self.of(response)
-        counts = rows.pivot_table(index=["model", "method"], columns="ratio", values=response, aggfunc="size", fill_value=0)
-        return counts.astype(int)
+        place = {"index": ["model", "method"], "columns": "ratio", "values": response}
+        return self.of(response).pivot_table(**place, aggfunc="size", fill_value=0).astype(int)
 
 
 def is_dense(rows: pd.DataFrame) -> pd.Series:
@@ -107,15 +104,21 @@ def is_dense(rows: pd.DataFrame) -> pd.Series:
     return (rows["method"] == DENSE) | (rows["ratio"] == 0)
 
 
-def read_points(table: pd.DataFrame) -> Points:
-    """Points of a tidy table. Needed columns: model, method, ratio, and loss or accuracy; all others add what they can.
+def unrecovered(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models that were not trained after compression."""
+    return rows[rows["recovery_tokens"] == 0]
 
-    InputError: not a frame, a needed column missing, no usable row, losses or accuracies that were not measured alike.
+
+def read_points(table: pd.DataFrame) -> Points:
+    """Points of a tidy table. Required columns: model, method, ratio, and loss or accuracy; all others add what they can.
+
+    InputError: not a frame, a required column missing, no usable row, losses or accuracies measured in different settings.
     """
-    rows, notes = _with_defaults(_checked(table))
+    _check(table)
+    rows, notes = _with_defaults(table)
     rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
     _refuse_mixed(rows)
-    rows, notes = _with_dense(rows, notes)
+    rows = _with_dense(rows, notes)
     excluded = pd.concat([excluded, *(_unusable(rows, response) for response in RESPONSES if response in table)])
     for response in RESPONSES:
         gone = excluded.loc[excluded["response"] == response, "row"]
@@ -126,15 +129,18 @@ def read_points(table: pd.DataFrame) -> Points:
             "per byte where the table has them, else not at all; laws relative to each model's own dense loss are fitted. "
             "claw.laws.fit_each(table, by='heldout_data') fits each tokenizer apart."
         )
-    points = Points(rows.reset_index(drop=True), excluded.reset_index(drop=True), tuple(notes), len(table))
+    rows, excluded = rows.reset_index(drop=True), excluded.reset_index(drop=True)
+    points = Points(rows=rows, excluded=excluded, notes=tuple(notes), given=len(table))
     if len(points.rows) + (points.excluded["response"] == "all").sum() != points.given:
         raise AssertionError("rows used and rows excluded do not add up to the rows given")
     if not points.responses:
-        raise InputError(f"The table has {len(table)} rows and none can be used. {_tally(points.excluded)} Correct the table.")
+        counts = excluded.groupby(["response", "reason"]).size()
+        tally = "; ".join(f"{n} × {REASONS[reason]} ({response})" for (response, reason), n in counts.items())
+        raise InputError(f"The table has {len(table)} rows and none can be used. {tally}. Correct the table.")
     return points
 
 
-def _checked(table: pd.DataFrame) -> pd.DataFrame:
+def _check(table: pd.DataFrame) -> None:
     if not isinstance(table, pd.DataFrame):
         raise InputError(
             f"claw.laws.fit takes a pandas data frame, not {type(table).__name__}. Read a run's folder or a CSV file with "
@@ -154,11 +160,10 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"The table has columns of the same name: {twice}. Keep one of each.")
     if table.empty:
         raise InputError("The table has no rows. Run a study first: `claw run STUDY.yaml`, then `claw table STUDY.yaml`.")
-    return table
 
 
 def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """A copy with numbers as numbers, names as text, and the columns that mean `nothing special` filled in and noted."""
+    """A copy with numbers as numbers, names as text, and absent columns at their defaults, with a note."""
     rows, notes = table.copy().reset_index(drop=True), []
     rows["row"] = np.arange(len(rows))
     for name in NUMBERS:
@@ -186,21 +191,21 @@ def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return rows, notes
 
 
-def _excluded(rows: pd.DataFrame, mask: pd.Series, reason: str, response: str = "all", detail: str = "") -> pd.DataFrame:
-    found = rows.loc[mask, ["row", "model", "method", "ratio"]]
-    return found.assign(response=response, reason=reason, detail=detail or REASONS[reason])
+def _excluded(rows: pd.DataFrame, mask: pd.Series, reason: str, response: str = "all") -> pd.DataFrame:
+    columns = ["row", "model", "method", "ratio"]
+    return rows.loc[mask, columns].assign(response=response, reason=reason, detail=REASONS[reason])
 
 
 def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows whose experiment can be told, and those that are left out for every response.
+    """Rows that can be used, and those that are left out for every response.
 
     `told_apart`: the table has seeds or experiment ids, so equal keys are one experiment; without, they are replicates.
     """
-    found = []
+    excluded = []
 
     def leave_out(mask: pd.Series, reason: str) -> None:
         nonlocal rows
-        found.append(_excluded(rows, mask, reason))
+        excluded.append(_excluded(rows, mask, reason))
         rows = rows[~mask]
 
     if "status" in rows:
@@ -218,14 +223,14 @@ def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, p
     leave_out(rows.duplicated([*KEY, *values], keep="first"), "duplicate")
     if told_apart:
         leave_out(rows.duplicated(list(KEY) if "experiment" not in rows else ["experiment"], keep=False), "conflict")
-    return rows, pd.concat(found)
+    return rows, pd.concat(excluded)
 
 
 def _refuse_mixed(rows: pd.DataFrame) -> None:
     """InputError where one column holds measurements that cannot be compared."""
-    for response, names in (("loss", ("heldout", "context")), ("accuracy", ("tasks", "num_fewshot", "limit"))):
+    for response, settings in {"loss": ("heldout", "context"), "accuracy": ("tasks", "num_fewshot", "limit")}.items():
         measured = rows[rows[response].notna()] if response in rows else rows.iloc[:0]
-        for name in names:
+        for name in settings:
             values = sorted(set(measured[name].dropna().astype(str))) if name in measured else []
             if len(values) > 1:
                 raise InputError(
@@ -243,46 +248,38 @@ def _refuse_mixed(rows: pd.DataFrame) -> None:
             )
 
 
-def _with_dense(rows: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Rows with loss0 and accuracy0: as recorded, else those of the model's dense row."""
+def _with_dense(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Rows with loss0 and accuracy0, as recorded, else those of the model's dense row; `notes` grows by what was missing."""
     rows = rows.copy()
-    dense = rows[is_dense(rows) & (rows["recovery_tokens"] == 0)]
-    for response, name in (("loss", "loss0"), ("accuracy", "accuracy0"), ("bits_per_byte", "bits_per_byte0")):
+    dense = unrecovered(rows[is_dense(rows)])
+    for response in (*RESPONSES, "bits_per_byte"):
         if response not in rows:
             continue
+        name = f"{response}0"
         measured = dense[np.isfinite(dense[response]) & (dense[response] > 0)]
         spread = measured.groupby("model")[response].agg(lambda values: values.max() - values.min())
         several = sorted(spread.index[spread > 1e-6 * measured.groupby("model")[response].max()])
         if several:
             notes.append(f"More than one dense {response} for {', '.join(several)}: their mean is {name}.")
-        found = rows["model"].map(measured.groupby("model")[response].mean())
         recorded = rows[name] if name in rows else pd.Series(np.nan, rows.index)
-        rows[name] = recorded.where(recorded.notna(), found)
+        rows[name] = recorded.where(recorded.notna(), rows["model"].map(measured.groupby("model")[response].mean()))
         without = sorted(set(rows.loc[rows[name].isna(), "model"]))
         if without:
             notes.append(
                 f"No dense {response} for {', '.join(without)}: laws relative to the dense model leave these models out. Add a "
                 f"row with method dense and ratio 0, or a column {name}."
             )
-    return rows, notes
+    return rows
 
 
 def _unusable(rows: pd.DataFrame, response: str) -> pd.DataFrame:
-    """Exclusions of one response: missing is missing, and an impossible value is named."""
+    """Rows left out for one response, with the reason: not measured, not finite, or an impossible value."""
     value = rows[response]
-    finite = np.isfinite(value)
     status = rows["status"] if "status" in rows else pd.Series("done", rows.index)
     not_finite = (value.isna() & (status == "nan")) | np.isinf(value)
-    found = [_excluded(rows, not_finite, "not_finite", response)]
-    found.append(_excluded(rows, value.isna() & ~not_finite, "missing", response))
+    masks = {"not_finite": not_finite, "missing": value.isna() & ~not_finite}
     if response == "loss":
-        found.append(_excluded(rows, finite & (value <= 0), "not_positive", response))
+        masks["not_positive"] = np.isfinite(value) & (value <= 0)
     else:
-        found.append(_excluded(rows, finite & ((value < 0) | (value > 1)), "outside_unit", response))
-    return pd.concat(found)
-
-
-def _tally(excluded: pd.DataFrame) -> str:
-    """How many rows were left out for which reason."""
-    counts = excluded.groupby(["response", "reason"]).size()
-    return "; ".join(f"{n} × {REASONS[reason]} ({response})" for (response, reason), n in counts.items()) + "."
+        masks["outside_unit"] = np.isfinite(value) & ((value < 0) | (value > 1))
+    return pd.concat([_excluded(rows, mask, reason, response) for reason, mask in masks.items()])

@@ -5,16 +5,15 @@ Each law keeps the sums per model that its intervals need, so it predicts with a
 
 Notable choices:
 - The default interval is bias-reduced (CR2, Satterthwaite degrees of freedom); `claw.laws.clusters` says why.
-- Points at r = 0 are left out: in anchored forms they are satisfied by construction and would only flatter R² and BIC.
-- The recovery term is dropped, and that is said, where the rows have one recovery budget: it would be an intercept in
-  disguise.
+- Points at r = 0 are left out: anchored forms satisfy them by construction, so they would only flatter R² and BIC.
+- Where the rows have one recovery budget the recovery term is dropped, with a note: it would be an intercept in disguise.
 - With one model the curves (method, seed, recovery run) are the clusters, and the law speaks of that model only. With one
   curve the runs are, the dense one among them, as in a regression of a published curve.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,10 @@ from claw.errors import InputError, unknown
 from claw.laws import catalogue, clusters, critical, forms, mixed
 from claw.laws.clusters import Clusters
 from claw.laws.critical import Critical
-from claw.laws.forms import MILLION, Covariates, Form
+from claw.laws.forms import MILLION
 from claw.laws.mixed import Mixed
-from claw.laws.sample import Sample, kept_terms, quality, solve_form
+from claw.laws.sample import Sample, kept_terms, quality, solve
+from claw.words import plural
 
 KINDS = {
     "bias-reduced": "clustered by model, bias-reduced (CR2), Satterthwaite degrees of freedom",
@@ -39,18 +39,21 @@ KINDS = {
 }
 """Kinds of interval, the default first."""
 LATTICE = 9  # ratios at which a wild-bootstrap band is computed; between them its width is interpolated
+OTHER_EDGE = {"confidence_low": "confidence_high", "run_low": "run_high", "model_low": "model_high"}
+OTHER_EDGE |= {high: low for low, high in OTHER_EDGE.items()}
+"""The other edge of each band."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PooledLaw:
     """A fitted law across models."""
 
     form: str
-    family: str
+    group: str
     response: str
     axis: str
     method: str
-    kept: tuple[int, ...]  # parameters of the form that were fitted
+    kept: tuple[int, ...]  # coefficients of the form that were fitted
     coefficients: np.ndarray
     clusters: Clusters  # of the problem, linearised at the coefficients
     intervals: Mapping[str, np.ndarray]
@@ -64,59 +67,59 @@ class PooledLaw:
     low: float
     high: float
     tokens: tuple[float, ...]
-    quality: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    quality: Mapping[str, float]
+    notes: tuple[str, ...]
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the fitted parameters."""
-        return tuple(catalogue.find_form(self.form, self.family).parameters[i] for i in self.kept)
+    def coefficient_names(self) -> tuple[str, ...]:
+        """Names of the fitted coefficients."""
+        return tuple(catalogue.find_form(self.form, self.group).coefficient_names[i] for i in self.kept)
 
     @property
     def models(self) -> tuple[str, ...]:
         """What the law rests on: its clusters."""
         return self.clusters.names
 
-    def _parts(self, c: Covariates) -> tuple[np.ndarray, np.ndarray]:
-        """η and its Jacobian at covariates."""
-        form = catalogue.find_form(self.form, self.family)
-        theta = np.zeros(len(form.parameters))
-        theta[list(self.kept)] = self.coefficients
-        return form.eta(c, theta), form.jacobian(c, theta)[:, list(self.kept)]
-
-    def half_width(self, design: np.ndarray, kind: str = "bias-reduced", r: np.ndarray | None = None) -> np.ndarray:
+    def half_width(self, design: np.ndarray, kind: str = "bias-reduced") -> np.ndarray:
         """(points,) half of the interval of the mean at each row of `design`, on the form's scale."""
         if kind not in KINDS:
             raise unknown("kind of interval", kind, KINDS)
         g, tail = len(self.clusters.names), 0.5 + self.level / 2
-        if g < 2:
-            return np.full(len(design), math.nan)
-        if kind == "mixed":
-            if self.mixed is None:
-                return np.full(len(design), math.nan)
+        if kind == "mixed" and self.mixed is not None:
             low, high = self.mixed.intervals(self.clusters, design, self.level).T
             return (high - low) / 2
+        if kind == "mixed" or g < 2:
+            return np.full(len(design), math.nan)
         if kind == "ordinary":
             error = np.sqrt(self.sigma2) * _error(design, self.clusters.bread)
             return stats.t.ppf(tail, self.n - len(self.coefficients)) * error
         if kind == "clustered":
             return stats.t.ppf(tail, g - 1) * _error(design, clusters.clustered(self.clusters))
         if kind == "wild":
-            return self._wild_half_width(design, r)
+            chosen = np.unique(np.linspace(0, len(design) - 1, min(LATTICE, len(design))).astype(int))
+            low, high = self._wild_intervals(design[chosen]).T
+            return np.interp(np.arange(len(design)), chosen, (high - low) / 2)
         quantile = stats.t.ppf(tail, clusters.satterthwaite(self.clusters, design))
         if kind == "pairs":
             drawn = clusters.pairs(self.clusters, self.draws, np.random.default_rng(self.seed))
             return quantile * clusters.pairs_spread(drawn @ design.T, g)
         return quantile * _error(design, clusters.bias_reduced(self.clusters))
 
-    def _wild_half_width(self, design: np.ndarray, r: np.ndarray | None) -> np.ndarray:
+    def _wild_intervals(self, combinations: np.ndarray) -> np.ndarray:
+        """(combinations, 2): wild-bootstrap interval of each c'θ; zero width where c is zero."""
         weights = clusters.webb(len(self.clusters.names), self.draws, np.random.default_rng(self.seed))
-        chosen = np.unique(np.linspace(0, len(design) - 1, min(LATTICE, len(design))).astype(int))
-        half = []
-        for row in design[chosen]:
-            low, high = clusters.wild_interval(self.clusters, row, weights, self.level) if np.any(row) else (0.0, 0.0)
-            half.append((high - low) / 2)
-        return np.interp(np.arange(len(design)), chosen, half)
+        interval = lambda c: clusters.wild_interval(self.clusters, c, weights, self.level) if np.any(c) else (0.0, 0.0)
+        return np.array([interval(c) for c in combinations])
+
+    def coefficient_intervals(self, kind: str) -> np.ndarray:
+        """(coefficients, 2): interval of each coefficient."""
+        unit = np.eye(len(self.coefficients))
+        if kind == "wild" and len(self.clusters.names) > 1:
+            return self._wild_intervals(unit)
+        if kind == "mixed" and self.mixed is not None:
+            return self.mixed.intervals(self.clusters, unit, self.level)
+        half = self.half_width(unit, kind)
+        return np.column_stack([self.coefficients - half, self.coefficients + half])
 
     def predict(
         self,
@@ -140,33 +143,33 @@ class PooledLaw:
         r = critical.checked(r)
         if statistic not in ("median", "mean"):
             raise unknown("statistic", statistic, ["median", "mean"])
-        c = {
-            name: np.full(len(r), value, float) for name, value in (("dense", dense), ("chance", chance), ("size", size / 1e9))
-        }
-        c |= {"r": r, "d": np.full(len(r), tokens / MILLION)}
-        eta, design = self._parts(c)
-        half = self.half_width(design, interval, r)
+        fixed = {"dense": dense, "chance": chance, "size": size / 1e9, "d": tokens / MILLION}
+        c = {"r": r} | {name: np.full(len(r), value, float) for name, value in fixed.items()}
+        form, kept = catalogue.find_form(self.form, self.group), list(self.kept)
+        theta = np.zeros(len(form.coefficient_names))
+        theta[kept] = self.coefficients
+        eta, design = form.eta(c, theta), form.jacobian(c, theta)[:, kept]
+        half = self.half_width(design, interval)
         frame = {"mean": eta, "confidence_low": eta - half, "confidence_high": eta + half}
         frame |= self._run(eta, design, model) | self._new_model(eta, design, half)
-        scale = catalogue.find_form(self.form, self.family).scale
-        factor = self.quality["smearing"] if statistic == "mean" and scale == "log" else 1.0
-        found = {name: forms.from_scale(scale, values, c) * factor for name, values in frame.items()}
-        if scale == "inverse":  # a larger 1/S is a smaller S
-            found = {name: found[_other_edge(name)] for name in found}
+        factor = self.quality["smearing"] if statistic == "mean" and form.scale == "log" else 1.0
+        bands = {name: forms.from_scale(form.scale, values, c) * factor for name, values in frame.items()}
+        if form.scale == "inverse":  # a larger 1/S is a smaller S
+            bands = {name: bands[OTHER_EDGE.get(name, name)] for name in bands}
         outside = (r < self.low) | (r > self.high) | (tokens > max(self.tokens, default=0))
-        return pd.DataFrame({"ratio": r} | found | {"extrapolated": outside & (r > 0)})
+        return pd.DataFrame({"ratio": r} | bands | {"extrapolated": outside & (r > 0)})
 
     def _run(self, eta: np.ndarray, design: np.ndarray, model: str | None) -> dict[str, np.ndarray]:
         """Band of a new run, on the form's scale."""
-        middle, tail = eta, 0.5 + self.level / 2
-        if self.mixed is not None and self.mixed.random and model in self.clusters.names:
+        middle, names = eta, self.clusters.names
+        if self.mixed is not None and self.mixed.random and model in names:
             own, variance = self.mixed.of_model(self.clusters, model, design)
             middle, variance = eta + own, variance + self.mixed.sigma2
-            df = self.clusters.rows[self.clusters.names.index(model)] - len(self.coefficients)
+            df = self.clusters.rows[names.index(model)] - len(self.coefficients)
         else:
-            mean = _error(design, clusters.bias_reduced(self.clusters)) ** 2 if len(self.clusters.names) > 1 else 0.0
-            variance, df = mean + self.sigma2, len(self.clusters.names) - 1
-        half = stats.t.ppf(tail, max(1, df)) * np.sqrt(variance)
+            mean = _error(design, clusters.bias_reduced(self.clusters)) ** 2 if len(names) > 1 else np.zeros(len(eta))
+            variance, df = mean + self.sigma2, len(names) - 1
+        half = stats.t.ppf(0.5 + self.level / 2, max(1, df)) * np.sqrt(variance)
         return {"run_low": middle - half, "run_high": middle + half}
 
     def _new_model(self, eta: np.ndarray, design: np.ndarray, half: np.ndarray) -> dict[str, np.ndarray]:
@@ -181,104 +184,72 @@ class PooledLaw:
     def critical_ratio(self, threshold: float, dense: float, tokens: float = 0, **options: Any) -> Critical:
         """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
         band = self.predict(np.linspace(0, self.high, critical.GRID), dense, tokens, **options)
-        return critical.ratio(band, threshold, dense, self.response, self.level, f"{self.form} of {self.method}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, unrounded."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return plain | {
-            "coefficients": self.coefficients.tolist(), "clusters": self.clusters.to_dict(), "quality": dict(self.quality),
-            "intervals": {kind: found.tolist() for kind, found in self.intervals.items()},
-            "mixed": self.mixed and self.mixed.to_dict(),
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "PooledLaw":
-        """The law that `to_dict` wrote."""
-        found = dict(plain) | {name: tuple(plain[name]) for name in ("kept", "tokens", "notes")}
-        found["coefficients"], found["clusters"] = (
-            np.asarray(plain["coefficients"], float),
-            Clusters.from_dict(plain["clusters"]),
-        )
-        found["intervals"] = {kind: np.asarray(interval, float) for kind, interval in plain["intervals"].items()}
-        found["mixed"] = plain["mixed"] and Mixed.from_dict(plain["mixed"])
-        return cls(**found)
-
-
-def _other_edge(name: str) -> str:
-    """confidence_low for confidence_high, and so on."""
-    return name.replace("_low", "_high") if name.endswith("_low") else name.replace("_high", "_low")
+        title = f"{self.form} of {self.method}"
+        return critical.ratio(band, threshold, dense, self.response, level=self.level, title=title)
 
 
 def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", design, covariance, design), 0.0))
+    return np.sqrt(np.maximum(clusters.variances(design, covariance), 0.0))
 
 
 def fit_pooled(
-    found: Sample, form: Form, family: str, response: str, axis: str, method: str, *, level: float = 0.95, seed: int = 0,
-    draws: int = 2000, kinds: tuple[str, ...] = tuple(KINDS),
-) -> PooledLaw:  # fmt: skip
+    sample: Sample, *, level: float = 0.95, seed: int = 0, draws: int = 2000, kinds: Iterable[str] = KINDS
+) -> PooledLaw:
     """One law across models with the asked kinds of interval. InputError: terms that cannot be told apart, too few rows."""
-    kept, notes = kept_terms(form, found)
-    units = len(set(found.groups))
-    if found.n <= len(kept):
-        raise InputError(f"{found.n} rows cannot carry the {len(kept)} parameters of {form.name}: {form.formula}.")
-    ratios = set(found.covariates["r"]) - {0.0}
-    if len(ratios) < 2:
-        raise InputError(
-            f"{form.name} needs at least two ratios above 0, and {method} has {len(ratios)}: one ratio tells a height and no "
-            "course. Measure more ratios."
-        )
-    constant = sum(name in ("α", "κ") for name in form.parameters) if family == "cross" else 0
-    if constant and (found.unit != "model" or units <= constant):
-        count = 1 if found.unit != "model" else units
-        raise InputError(
-            f"{form.name} rests α on how models differ, and there {'is 1 model' if count == 1 else f'are {count} models'}: "
-            f"it needs at least {constant + 1}. Use unit-α or anchored."
-        )
-    if "λ" in form.parameters and (found.unit != "model" or units < 3):
-        raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
-    theta, eta, design = solve_form(form, found, kept)
-    residual = found.target - eta
-    sums = Clusters.of(design, residual + design @ theta, found.groups, found.weights)
-    varying = tuple(i for i, j in enumerate(kept) if form.parameters[j] in form.varying)
+    form, units = sample.form, len(set(sample.groups))
+    _check(sample, units)
+    solution = solve(sample)
+    sums, residual, r = solution.clusters, sample.target - solution.eta, sample.covariates["r"]
+    varying = tuple(i for i, name in enumerate(solution.names) if name in form.varying)
     random = None
     if "mixed" in kinds and units >= 3 and varying:
-        root = np.sqrt(found.weights)
-        random = mixed.fit_mixed(root[:, None] * design, root * (residual + design @ theta), found.groups, varying, sums)
+        root = np.sqrt(sample.weights)
+        random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
+    sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
+    fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "n", "unit")}
+    fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
+    fields |= {"kept": solution.kept, "coefficients": solution.theta, "clusters": sums, "intervals": {}, "mixed": random}
+    fields |= {"low": float(r.min()), "high": float(r.max()), "quality": quality(solution)}
     law = PooledLaw(
-        form.name, family, response, axis, method, kept, theta, sums, {}, random,
-        float(np.average(residual**2, weights=found.weights) * found.n / (found.n - len(kept))), level, seed, draws, found.n,
-        found.unit, float(found.covariates["r"].min()), float(found.covariates["r"].max()),
-        tuple(sorted(set(found.rows["recovery_tokens"].astype(float)))), quality(form, found, theta, kept, eta),
-        (*notes, *_caveats(found, units), *([random.note] if random and random.note else [])),
-    )  # fmt: skip
-    intervals = {kind: _intervals(law, kind) for kind in kinds}
-    return PooledLaw(**{**{name: getattr(law, name) for name in law.__dataclass_fields__}, "intervals": intervals})
+        **fields,
+        tokens=tuple(sorted(set(sample.rows["recovery_tokens"].astype(float)))),
+        notes=(*solution.notes, *_caveats(sample, units), *([random.note] if random and random.note else [])),
+    )
+    return replace(law, intervals={kind: law.coefficient_intervals(kind) for kind in kinds})
 
 
-def _intervals(law: PooledLaw, kind: str) -> np.ndarray:
-    """(parameters, 2) interval of each coefficient."""
-    k = len(law.coefficients)
-    if kind == "wild" and len(law.clusters.names) > 1:
-        weights = clusters.webb(len(law.clusters.names), law.draws, np.random.default_rng(law.seed))
-        return np.array([clusters.wild_interval(law.clusters, row, weights, law.level) for row in np.eye(k)])
-    if kind == "mixed" and law.mixed is not None:
-        return law.mixed.intervals(law.clusters, np.eye(k), law.level)
-    half = law.half_width(np.eye(k), kind)
-    return np.column_stack([law.coefficients - half, law.coefficients + half])
+def _check(sample: Sample, units: int) -> None:
+    """InputError where the sample cannot carry the form."""
+    form, (kept, _) = sample.form, kept_terms(sample)
+    if sample.n <= len(kept):
+        raise InputError(f"{sample.n} rows cannot carry the {len(kept)} coefficients of {form.name}: {form.formula}.")
+    ratios = len(set(sample.covariates["r"]) - {0.0})
+    if ratios < 2:
+        raise InputError(
+            f"{form.name} needs at least two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope. "
+            "Measure more ratios."
+        )
+    constant = sum(name in ("α", "κ") for name in form.coefficient_names) if form.group == "cross" else 0
+    models = units if sample.unit == "model" else 1
+    if constant and (sample.unit != "model" or units <= constant):
+        raise InputError(
+            f"{form.name} rests α on how models differ, and there {'is' if models == 1 else 'are'} {plural(models, 'model')}: "
+            f"it needs at least {constant + 1}. Use unit-α or anchored."
+        )
+    if "λ" in form.coefficient_names and models < 3:
+        raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
 
 
-def _caveats(found: Sample, units: int) -> tuple[str, ...]:
+def _caveats(sample: Sample, units: int) -> tuple[str, ...]:
     """What the number of models allows to be claimed."""
     notes = []
-    if found.unit != "model":
-        notes.append(f"One model only: the intervals are over its {found.unit}s ({units}) and say nothing of other models.")
+    if sample.unit != "model":
+        notes.append(f"One model only: the intervals are over its {sample.unit}s ({units}) and say nothing of other models.")
     elif units < 5:
         notes.append(
             f"{units} models: slopes rest on {units} numbers. Bias-reduced intervals hold their level; the wild bootstrap is "
             "too wide here, and a mixed model's variances are rough."
         )
-    if found.lost:
-        notes.append(f"{found.lost} rows have no value on this scale (no dense value, or at or below zero) and are left out.")
+    if sample.lost:
+        notes.append(f"{sample.lost} rows have no value on this scale (no dense value, or at or below zero) and are left out.")
     return tuple(notes)

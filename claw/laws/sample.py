@@ -9,16 +9,23 @@ import statsmodels.api as sm
 
 from claw.errors import InputError
 from claw.laws import clusters, forms, nonlinear
+from claw.laws.clusters import Clusters
 from claw.laws.forms import MILLION, Covariates, Form
-from claw.laws.points import RESPONSES, Points, is_dense
+from claw.laws.points import RESPONSES, Points, is_dense, unrecovered
 
 ALL = "all methods"
+NEEDED = {"chance": "chance", "size": "parameters0", "healing": "recovery tokens"}
+"""What a form needs, as users know it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """Rows that a form can use, on its scale."""
 
+    form: Form
+    response: str
+    axis: str
+    method: str
     rows: pd.DataFrame  # of the whole table of which this is a sample
     covariates: Covariates
     y: np.ndarray
@@ -43,85 +50,94 @@ class Sample:
 def covariates_of(rows: pd.DataFrame, response: str, axis: str, unit: float = MILLION) -> dict[str, np.ndarray]:
     """Covariates of rows; D counted in units of `unit` tokens."""
     nan = pd.Series(np.nan, rows.index)
-    found = {"r": rows[axis], "d": rows["recovery_tokens"] / unit, "dense": rows.get(f"{response}0", nan)}
-    found |= {"chance": rows.get("chance", nan), "size": rows.get("parameters0", nan) / 1e9}
-    return {name: column.to_numpy(float) for name, column in found.items()}
+    columns = {"r": rows[axis], "d": rows["recovery_tokens"] / unit, "dense": rows.get(f"{response}0", nan)}
+    columns |= {"chance": rows.get("chance", nan), "size": rows.get("parameters0", nan) / 1e9}
+    return {name: column.to_numpy(float) for name, column in columns.items()}
 
 
-def select(points: Points, response: str, axis: str = "ratio", method: str = ALL, recovered: bool = True) -> pd.DataFrame:
-    """Compressed experiments of a method (or all) that have the response; without recovered ones if so asked."""
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The compressed experiments of a table that many forms are fitted to: one response, one axis, one method or all."""
+
+    points: Points
+    response: str
+    axis: str
+    method: str
+    rows: pd.DataFrame
+    covariates: Covariates
+    models: np.ndarray
+    single: bool  # whether all rows are of one curve
+
+    def sample(self, form: Form) -> Sample:
+        """The rows that `form` can be fitted to. InputError where there are none, or where they cannot be compared."""
+        rows, column, c = self.rows, self.response, self.covariates
+        if form.name.startswith("original") and column == "loss" and not self.points.one_tokenizer:
+            column = "bits_per_byte"
+            if column not in self.points.rows or self.points.of(self.response)[column].isna().any():
+                raise InputError(
+                    "The models have different tokenizers (column heldout_data), so their losses in nats per token cannot be "
+                    "compared and a law with L0^α cannot pool them. Add a column bits_per_byte, use a form relative to the "
+                    "dense model, or fit each apart with claw.laws.fit_each(table, by='heldout_data')."
+                )
+            c = {**c, "dense": rows["bits_per_byte0"].to_numpy(float)}
+        y = rows[column].to_numpy(float)
+        target = forms.to_scale(form.scale, y, c)
+        usable = np.isfinite(np.column_stack([target, c["r"], *(c[name] for name in form.needs if name in c)])).all(axis=1)
+        if "healing" in form.needs:
+            usable &= c["d"] > 0
+        if form.scale in ("retention", "logit"):
+            usable &= c["dense"] > c["chance"]
+        if not usable.any():
+            needs = [NEEDED.get(name, f"the dense {self.response}") for name in form.needs]
+            raise InputError(
+                f"No row of {self.method} has all that the law {form.name} needs: "
+                f"{', '.join([self.response, self.axis, *needs])}."
+            )
+        models = self.models[usable]
+        if not usable.all():
+            rows, c = rows[usable], {name: values[usable] for name, values in c.items()}
+        groups, unit = models, "model"
+        if len(set(models)) == 1:
+            groups = np.array([f"run {row}" for row in rows["row"]], str) if self.single else _curve_names(rows)
+            unit = "run" if self.single else "curve"
+        y, target, weights = y[usable], target[usable], _weights(rows, self.response, form, c)
+        fields = {name: getattr(self, name) for name in ("response", "axis", "method")}
+        fields |= {"y": y, "target": target, "weights": weights, "groups": groups, "unit": unit}
+        return Sample(form=form, rows=rows, covariates=c, **fields, lost=int((~usable).sum()))
+
+
+def select(
+    points: Points, response: str, axis: str = "ratio", method: str = ALL, *, recovered: bool = True, unit: float = MILLION
+) -> Selection:
+    """Compressed experiments of a method (or all) that have the response; without recovered ones if so asked.
+
+    D is counted in units of `unit` tokens. InputError where the table lacks the response or the axis.
+    """
+    for column in (response, axis):
+        if column not in points.rows:
+            raise InputError(f"The table has no column {column}, which a law of {response} against {axis} needs.")
     rows = points.of(response, axis) if response in RESPONSES else points.rows[~is_dense(points.rows)]
-    if method != ALL:
-        rows = rows[rows["method"] == method]
-    return rows if recovered else rows[rows["recovery_tokens"] == 0]
+    rows = rows[rows["method"] == method] if method != ALL else rows
+    rows = rows if recovered else unrecovered(rows)
+    single = response in RESPONSES and rows["model"].nunique() == 1 and len(set(_curve_names(rows))) == 1
+    if single:
+        whole = unrecovered(points.of(response, axis, dense=True))
+        zero = whole[is_dense(whole) & (whole["model"] == rows["model"].iloc[0])]
+        rows = pd.concat([zero.head(1).assign(method=rows["method"].iloc[0]), rows])
+    covariates, models = covariates_of(rows, response, axis, unit), rows["model"].to_numpy(str)
+    place = {"response": response, "axis": axis, "method": method}
+    return Selection(points=points, **place, rows=rows, covariates=covariates, models=models, single=single)
 
 
 def _curve_names(rows: pd.DataFrame) -> np.ndarray:
-    """Curve of each row within its model."""
+    """The curve of each row within its model."""
     names = (rows[name].astype(str).to_numpy(object) for name in ("method", "seed", "recovery_run"))
     return np.array(["|".join(parts) for parts in zip(*names, strict=True)], str)
 
 
-def _selected(
-    points: Points, response: str, column: str, axis: str, method: str, recovered: bool, unit: float
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Rows of a selection, their covariates, models and curves; computed once for a table."""
-    key = (response, column, axis, method, recovered, unit)
-    if key not in points.selected:
-        rows = select(points, response, axis, method, recovered)
-        curves = _curve_names(rows)
-        if len(rows) and len(set(curves)) == 1 and rows["model"].nunique() == 1 and response in RESPONSES:
-            whole = points.of(response, axis, dense=True)
-            zero = whole[is_dense(whole) & (whole["model"] == rows["model"].iloc[0]) & (whole["recovery_tokens"] == 0)]
-            rows = pd.concat([zero.head(1).assign(method=rows["method"].iloc[0]), rows])
-            curves = np.array([f"run {row}" for row in rows["row"]], str)
-        points.selected[key] = rows, covariates_of(rows, column, axis, unit), rows["model"].to_numpy(str), curves
-    return points.selected[key]
-
-
-def gather(
-    points: Points,
-    form: Form,
-    response: str,
-    axis: str = "ratio",
-    method: str = ALL,
-    *,
-    recovered: bool = True,
-    unit: float = MILLION,
-) -> Sample:
-    """The rows of a table that `form` can be fitted to. InputError where there are none, or where they do not compare."""
-    column = response
-    if response not in points.rows or axis not in points.rows:
-        gone = axis if response in points.rows else response
-        raise InputError(f"The table has no column {gone}, which the law {form.name} of {response} against {axis} needs.")
-    if form.name.startswith("original") and response == "loss" and not points.one_tokenizer:
-        column = "bits_per_byte"
-        if column not in points.rows or points.of(response)[column].isna().any():
-            raise InputError(
-                "The models have different tokenizers (column heldout_data), so their losses in nats per token do not compare "
-                "and a law with L0^α cannot pool them. Add a column bits_per_byte, use a form relative to the dense model, or "
-                "fit each apart with claw.laws.fit_each(table, by='heldout_data')."
-            )
-    rows, c, groups, curves = _selected(points, response, column, axis, method, recovered, unit)
-    y = rows[column].to_numpy(float)
-    target = forms.to_scale(form.scale, y, c)
-    usable = np.isfinite(np.column_stack([target, c["r"], *(c[name] for name in form.needs if name in c)])).all(axis=1)
-    if "healing" in form.needs:
-        usable &= c["d"] > 0
-    if form.scale in ("retention", "logit"):
-        usable &= c["dense"] > c["chance"]
-    if not usable.any():
-        names = {"dense": f"the dense {response}", "chance": "chance", "size": "parameters0", "healing": "recovery tokens"}
-        needs = ", ".join([response, axis, *(names[name] for name in form.needs)])
-        raise InputError(f"No row of {method} has all that the law {form.name} needs: {needs}.")
-    if not usable.all():
-        rows, c = rows[usable], {name: values[usable] for name, values in c.items()}
-        groups, curves = groups[usable], curves[usable]
-    one = len(set(groups)) == 1
-    groups = curves if one else groups
-    weights, lost = _weights(rows, response, form, c), int((~usable).sum())
-    unit = "model" if not one else "run" if groups[0].startswith("run ") else "curve"
-    return Sample(rows, c, y[usable], target[usable], weights, groups, unit, lost)
+def gather(points: Points, form: Form, response: str, axis: str = "ratio", method: str = ALL, **choices) -> Sample:
+    """The rows of a table that `form` can be fitted to; `choices` as in `select`. InputError where there are none."""
+    return select(points, response, axis, method, **choices).sample(form)
 
 
 def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np.ndarray:
@@ -138,50 +154,83 @@ def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np
     return weights / weights.mean()
 
 
-def solve_form(form: Form, found: Sample, kept: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least-squares coefficients, η and its Jacobian at the sample, for the parameters `kept`."""
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """Least squares of a form on a sample."""
+
+    sample: Sample
+    kept: tuple[int, ...]  # coefficients of the form that were fitted
+    notes: tuple[str, ...]  # what was dropped, in words
+    theta: np.ndarray  # of those kept
+    eta: np.ndarray
+    design: np.ndarray  # the Jacobian of η at the sample
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fitted coefficients."""
+        return tuple(self.sample.form.coefficient_names[i] for i in self.kept)
+
+    @property
+    def every(self) -> np.ndarray:
+        """All coefficients of the form, zero where one was not fitted."""
+        theta = np.zeros(len(self.sample.form.coefficient_names))
+        theta[list(self.kept)] = self.theta
+        return theta
+
+    @property
+    def linearised(self) -> np.ndarray:
+        """(rows,) the response of the linear problem that has this solution."""
+        return self.sample.target - self.eta + self.design @ self.theta
+
+    @property
+    def clusters(self) -> Clusters:
+        """The sums per model that inference needs."""
+        return Clusters.of(self.design, self.linearised, self.sample.groups, self.sample.weights)
+
+
+def solve(sample: Sample) -> Solution:
+    """Least squares of the coefficients that the sample can carry. InputError: terms that cannot be told apart."""
+    form, (kept, notes) = sample.form, kept_terms(sample)
     if form.linear:
-        design = form.design(found.covariates)[:, list(kept)]
-        clusters.inverse((found.weights[:, None] * design).T @ design)  # refuses terms that cannot be told apart
-        fitted = sm.WLS(found.target - form.offset(found.covariates), design, weights=found.weights).fit()
-        return fitted.params, form.offset(found.covariates) + fitted.fittedvalues, design
-    theta = nonlinear.variable_projection(form, found.covariates, found.target, found.weights)
-    return theta, form.eta(found.covariates, theta), form.jacobian(found.covariates, theta)
+        design, offset = form.design(sample.covariates)[:, list(kept)], form.offset(sample.covariates)
+        clusters.inverse((sample.weights[:, None] * design).T @ design)  # refuses terms that cannot be told apart
+        fitted = sm.WLS(sample.target - offset, design, weights=sample.weights).fit()
+        theta, eta = fitted.params, offset + fitted.fittedvalues
+    else:
+        theta = nonlinear.variable_projection(form, sample.covariates, sample.target, sample.weights)
+        eta, design = form.eta(sample.covariates, theta), form.jacobian(sample.covariates, theta)
+    return Solution(sample=sample, kept=kept, notes=notes, theta=theta, eta=eta, design=design)
 
 
-def kept_terms(form: Form, found: Sample) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Parameters of a form that this sample can carry, and what was dropped, in words."""
-    every = tuple(range(len(form.parameters)))
-    recovery = [i for i in every if form.parameters[i] in ("γ", "g")]
-    if form.linear and recovery and len(set(found.covariates["d"])) == 1:
-        name = form.parameters[recovery[0]]
-        return tuple(i for i in every if i not in recovery), (f"One recovery budget only: {name} is not fitted.",)
-    return every, ()
+def kept_terms(sample: Sample) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Coefficients of the form that this sample can carry, and what was dropped, in words."""
+    names = sample.form.coefficient_names
+    kept = tuple(i for i, name in enumerate(names) if name not in ("γ", "g"))
+    if sample.form.linear and len(kept) < len(names) and len(set(sample.covariates["d"])) == 1:
+        return kept, (f"One recovery budget only: {'γ' if 'γ' in names else 'g'} is not fitted.",)
+    return tuple(range(len(names))), ()
 
 
-def quality(form: Form, found: Sample, theta: np.ndarray, kept: tuple[int, ...], eta: np.ndarray) -> dict[str, float]:
+def quality(solution: Solution) -> dict[str, float]:
     """R² centred and not, errors, smearing factor, anchor error, BIC and AICc of y (Jacobian included)."""
-    w, residual = found.weights, found.target - eta
-    total = np.average((found.target - np.average(found.target, weights=w)) ** 2, weights=w)
-    predicted = forms.from_scale(form.scale, eta, found.covariates)
-    n, p = found.n, len(theta) + 1
-    variance = float(np.average(residual**2, weights=w))
+    sample, form, c = solution.sample, solution.sample.form, solution.sample.covariates
+    w, n, p, residual = sample.weights, sample.n, len(solution.theta) + 1, sample.target - solution.eta
+    total = np.average((sample.target - np.average(sample.target, weights=w)) ** 2, weights=w)
+    square, variance = np.average(sample.target**2, weights=w), float(np.average(residual**2, weights=w))
+    predicted = forms.from_scale(form.scale, solution.eta, c)
     loglike = -n / 2 * (math.log(2 * math.pi * max(variance, 1e-300)) + 1) + 0.5 * float(np.log(w).sum())
-    loglike += forms.log_jacobian(form.scale, found.y, found.covariates)
-    full = np.zeros(len(form.parameters))
-    full[list(kept)] = theta
-    at_zero = {**found.covariates, "r": np.zeros(n), "d": np.zeros(n)}
-    anchor = np.nan
+    loglike += forms.log_jacobian(form.scale, sample.y, c)
+    at_zero = {**c, "r": np.zeros(n), "d": np.zeros(n)}
+    anchor = np.full(n, np.nan)
     if "healing" not in form.needs:
-        anchor = forms.from_scale(form.scale, form.eta(at_zero, full), at_zero) / found.covariates["dense"] - 1
-    positive = (predicted > 0) & (found.y > 0)
-    log_error = np.log(found.y[positive] / predicted[positive])
-    return {
-        "r2": float(1 - variance / total) if total > 0 else math.nan,
-        "r2_uncentred": float(1 - variance / square) if (square := np.average(found.target**2, weights=w)) > 0 else math.nan,
-        "rmse": math.sqrt(np.mean(residual**2)), "rmse_log": math.sqrt(np.mean(log_error**2)) if positive.all() else math.nan,
-        "relative_error": float(np.mean(np.abs(predicted / found.y - 1))) if (found.y > 0).all() else math.nan,
-        "smearing": float(np.average(np.exp(residual), weights=w)) if form.scale == "log" else 1.0,
-        "anchor_error": float(np.mean(np.abs(anchor))), "bic": p * math.log(n) - 2 * loglike, "loglike": loglike,
-        "aicc": 2 * p - 2 * loglike + (2 * p * (p + 1) / (n - p - 1) if n > p + 1 else math.inf),
-    }  # fmt: skip
+        anchor = forms.from_scale(form.scale, form.eta(at_zero, solution.every), at_zero) / c["dense"] - 1
+    positive = (predicted > 0) & (sample.y > 0)
+    log_error = np.log(sample.y[positive] / predicted[positive])
+    relative = float(np.mean(np.abs(predicted / sample.y - 1))) if (sample.y > 0).all() else math.nan
+    r2, r2_uncentred = (float(1 - variance / of) if of > 0 else math.nan for of in (total, square))
+    rmse, rmse_log = math.sqrt(np.mean(residual**2)), math.sqrt(np.mean(log_error**2)) if positive.all() else math.nan
+    smearing = float(np.average(np.exp(residual), weights=w)) if form.scale == "log" else 1.0
+    aicc = 2 * p - 2 * loglike + (2 * p * (p + 1) / (n - p - 1) if n > p + 1 else math.inf)
+    figures = {"r2": r2, "r2_uncentred": r2_uncentred, "rmse": rmse, "rmse_log": rmse_log, "relative_error": relative}
+    figures |= {"smearing": smearing, "anchor_error": float(np.mean(np.abs(anchor)))}
+    return figures | {"bic": p * math.log(n) - 2 * loglike, "loglike": loglike, "aicc": aicc}

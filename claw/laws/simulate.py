@@ -1,7 +1,7 @@
 """Tables with a known law: models differ in their slopes, runs have noise. For tests, coverage and teaching.
 
-y is drawn on the scale of a form, g(y) = η(θ + b_model) + ε, with b_model normal for the parameters that `between` names and ε
-normal with standard deviation `noise`: the same mathematics that the fits assume, so what they report can be checked.
+y is drawn on the scale of a form, g(y) = η(θ + b_model) + ε, with b_model normal for the coefficients that `between` names and
+ε normal with standard deviation `noise`: the model that the fits assume, so what they report can be checked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ class Design:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true: a form, its parameters, how much they differ between models, noise of a run on the form's scale."""
+    """What is true: a form, its coefficients, how much they differ between models, noise of a run on the form's scale."""
 
-    family: str
+    group: str
     form: str
     theta: Mapping[str, float]
     between: Mapping[str, float] = field(default_factory=dict)
@@ -51,21 +51,21 @@ def rows(design: Design, rng: np.random.Generator) -> pd.DataFrame:
         names=["number", "method", "recovery_tokens", "seed", "ratio"],
     ).to_frame(index=False)
     number = cells["number"].to_numpy()
-    return cells.assign(
-        model=[f"model-{i}" for i in number], family=np.array(FAMILIES)[index[number]], parameters0=size[number],
-        loss0=dense[number], accuracy0=accuracy[number], chance=CHANCE, ratio_params=0.62 * cells["ratio"],
-        recovery=np.where(cells["recovery_tokens"] > 0, "lora", "none"), status="done",
-    ).drop(columns="number")  # fmt: skip
+    columns = {"model": [f"model-{i}" for i in number], "family": np.array(FAMILIES)[index[number]]}
+    columns |= {"parameters0": size[number], "loss0": dense[number], "accuracy0": accuracy[number], "chance": CHANCE}
+    recovery = np.where(cells["recovery_tokens"] > 0, "lora", "none")
+    frame = cells.assign(**columns, ratio_params=0.62 * cells["ratio"], recovery=recovery, status="done")
+    return frame.drop(columns="number")
 
 
 def draw(frame: pd.DataFrame, truth: Truth, response: str, rng: np.random.Generator, axis: str = "ratio") -> np.ndarray:
-    """One response for every row: each model its own parameters, each row its own noise."""
-    form = catalogue.find_form(truth.form, truth.family)
+    """One response for every row: each model its own coefficients, each row its own noise."""
+    form = catalogue.find_form(truth.form, truth.group)
     covariates = covariates_of(frame.assign(recovery_tokens=frame["recovery_tokens"].astype(float)), response, axis)
-    theta = np.array([truth.theta[name] for name in form.parameters])
-    spread = np.array([truth.between.get(name, 0.0) for name in form.parameters])
+    theta = np.array([truth.theta[name] for name in form.coefficient_names])
+    spread = np.array([truth.between.get(name, 0.0) for name in form.coefficient_names])
     eta = np.empty(len(frame))
-    for _, index in frame.groupby("model", sort=True).indices.items():
+    for index in frame.groupby("model", sort=True).indices.values():
         own = {name: values[index] for name, values in covariates.items()}
         eta[index] = form.eta(own, theta + spread * rng.standard_normal(len(theta)))
     return forms.from_scale(form.scale, eta + truth.noise * rng.standard_normal(len(frame)), covariates)
@@ -77,9 +77,8 @@ def simulated_table(design: Design, truths: Mapping[str, Truth], seed: int = 0) 
     frame = rows(design, rng)
     for response, truth in truths.items():
         frame[response] = draw(frame, truth, response, rng)
-    dense = frame.drop_duplicates("model").assign(
-        method="dense", ratio=0.0, ratio_params=0.0, recovery="none", recovery_tokens=0, seed=0
-    )
+    uncompressed = {"method": "dense", "ratio": 0.0, "ratio_params": 0.0, "recovery": "none", "recovery_tokens": 0, "seed": 0}
+    dense = frame.drop_duplicates("model").assign(**uncompressed)
     for response in truths:
         dense[response] = dense.get(f"{response}0", np.nan)
     if "accuracy" in truths:

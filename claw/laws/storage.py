@@ -1,39 +1,35 @@
-"""laws.json: everything that was fitted, unrounded, so that sliders and figures need no refit."""
+"""Laws as plain data: laws.json holds everything that was fitted, unrounded, so that sliders and figures need no refit.
+
+Dataclasses become mappings of their fields and are read back by the types of these fields. A page without Python slides a law
+from a few coefficients and their covariance (`slider_data`).
+"""
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
-from claw.laws.curves import CurveLaw
-from claw.laws.points import Points
-from claw.laws.pooled import PooledLaw
-from claw.laws.study import FittedLaws
-from claw.laws.verdicts import Verdict
+from claw.files import write_text
+from claw.laws import catalogue, curves
+from claw.laws.curves import CurveKey
+from claw.laws.fitted import FittedLaws
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
     """The laws as JSON text, written to `path` if given."""
-    plain = {
-        "schema": SCHEMA, "source": dict(laws.source), "level": laws.level, "seed": laws.seed, "draws": laws.draws,
-        "points": {
-            "rows": _columns(laws.points.rows), "excluded": _columns(laws.points.excluded), "notes": list(laws.points.notes),
-            "given": laws.points.given,
-        },
-        "curves": [law.to_dict() for law in laws.curves], "pooled": [law.to_dict() for law in laws.pooled],
-        "comparisons": {name: _columns(table) for name, table in laws.comparisons.items()}, "tests": _columns(laws.tests),
-        "verdicts": [verdict.to_dict() for verdict in laws.verdicts], "unfitted": _columns(laws.unfitted),
-    }  # fmt: skip
-    written = json.dumps(plain_json(plain), separators=(",", ":"), allow_nan=False)
+    written = json.dumps(plain_json({"schema": SCHEMA} | _fields(laws)), separators=(",", ":"), allow_nan=False)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(written + "\n", encoding="utf-8")
+        write_text(Path(path), written + "\n")
     return written
 
 
@@ -47,20 +43,10 @@ def read_fields(source: str | Path) -> dict[str, Any]:
         written = path.read_text(encoding="utf-8")
     try:
         plain = json.loads(written)
-        if plain["schema"] != SCHEMA:
-            raise ValueError(f"schema {plain['schema']}, not {SCHEMA}")
-        points = plain["points"]
-        found = Points(_frame(points["rows"]), _frame(points["excluded"]), tuple(points["notes"]), points["given"])
-        return {
-            "points": found,
-            "curves": tuple(CurveLaw.from_dict(_numbers(law, ("sigma2", "df", "dense"))) for law in plain["curves"]),
-            "pooled": tuple(PooledLaw.from_dict(_numbers(law, ("sigma2",))) for law in plain["pooled"]),
-            "comparisons": {name: _frame(table) for name, table in plain["comparisons"].items()},
-            "tests": _frame(plain["tests"]),
-            "verdicts": tuple(Verdict(**_numbers(one)) for one in plain["verdicts"]),
-            "unfitted": _frame(plain["unfitted"]),
-            **{name: plain[name] for name in ("level", "seed", "draws", "source")},
-        }
+        schema = plain.pop("schema")
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema}, not {SCHEMA}")
+        return {name: _read(kind, plain[name]) for name, kind in _types(FittedLaws).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"These are not laws written by this version of claw ({type(error).__name__}: {error}). Fit them again with "
@@ -69,44 +55,83 @@ def read_fields(source: str | Path) -> dict[str, Any]:
 
 
 def plain_json(value: Any) -> Any:
-    """Python values that JSON has: NaN becomes null, infinity the text "inf", numpy's types Python's."""
-    if isinstance(value, dict):
-        return {str(name): plain_json(one) for name, one in value.items()}
+    """Python values that JSON has: NaN becomes null, infinity the text "inf", numpy's types Python's, frames their columns."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None if math.isnan(value) else str(float(value))
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, pd.DataFrame):
+        value = {name: value[name].tolist() for name in value.columns}
+    if isinstance(value, CurveKey) or is_dataclass(value):
+        value = _fields(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain_json(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
+        return [plain_json(each) for each in value]
+    return plain_json(value.tolist()) if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _columns(frame: pd.DataFrame) -> dict[str, list]:
-    return {str(name): frame[name].tolist() for name in frame.columns}
+def _fields(value: Any) -> dict[str, Any]:
+    return value._asdict() if isinstance(value, CurveKey) else {each.name: getattr(value, each.name) for each in fields(value)}
 
 
-def _frame(columns: dict[str, list]) -> pd.DataFrame:
-    """Null back to NaN in columns of numbers."""
-    return pd.DataFrame({name: _column(values) for name, values in columns.items()})
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _read(kind: Any, plain: Any) -> Any:
+    """The value of type `kind` that `plain_json` wrote as `plain`."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is CurveKey or hasattr(kind, "__dataclass_fields__"):
+        types = _types(kind)
+        return kind(**{name: _read(types[name], each) for name, each in plain.items()})
+    if kind is pd.DataFrame:
+        return pd.DataFrame({name: _column(values) for name, values in plain.items()})
+    if kind is np.ndarray:
+        array = np.array(plain) if plain else np.zeros((0, 0))  # only a matrix over random slopes may be empty
+        return array if array.dtype.kind in "if" else array.astype(float)  # null and "inf" among numbers
+    if origin is UnionType:
+        return None if plain is None else _read(inner[0], plain)
+    if origin is tuple:
+        return tuple(_read(inner[0], each) for each in plain)
+    if origin is Mapping:
+        return {name: _read(inner[1], each) for name, each in plain.items()}
+    return _number(plain) if kind in (float, Any) else plain
+
+
+def _number(value: Any) -> Any:
+    """Null back to NaN and "inf" to infinity, in mappings too."""
+    if isinstance(value, dict):
+        return {name: _number(each) for name, each in value.items()}
+    return math.nan if value is None else float(value) if value in ("inf", "-inf") else value
 
 
 def _column(values: list) -> list:
+    """Null back to NaN in a column of numbers."""
     numbers = any(isinstance(value, float) for value in values) or not any(isinstance(value, (str, bool)) for value in values)
     if numbers and any(value is None or isinstance(value, str) for value in values):
         return [math.nan if value is None else float(value) for value in values]
     return values
 
 
-def _numbers(plain: dict[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Null back to NaN in the named fields and in `quality` and `evidence`."""
-    found = plain | {name: _nan(plain[name]) for name in names}
-    for name in ("quality", "evidence"):
-        if name in found:
-            found[name] = {key: _nan(value) for key, value in found[name].items()}
-    return found
+def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
+    """One mapping per curve, response and axis, of the default form: all that a page needs to draw and slide it.
 
-
-def _nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _nan(one) for name, one in value.items()}
-    return math.nan if value is None else float(value) if value in ("inf", "-inf") else value
+    mean(r) = Σ coefficients[i] r^powers[i]; with x the powers of r, the confidence band is mean ± t √(xᵀ covariance x), the
+    new-run band mean ± t √(xᵀ covariance x + sigma2). `new_model` holds coefficients, covariance, sigma2 and t of its own for
+    the band of a model not seen (null below three models). `points` are [r, value, stderr]; beyond `range` draw dashed.
+    `unit`, `title` and `formula` are for people.
+    """
+    sliders = []
+    for law in laws.curves:
+        if law.form != curves.DEFAULT[law.response]:
+            continue
+        form, key = catalogue.find_form(law.form), law.curve
+        slider = {"id": "|".join(map(str, (*key, law.response, law.axis))), "title": key.title, **key._asdict()}
+        slider |= {"response": law.response, "unit": curves.UNITS[law.response], "axis": law.axis, "form": law.form}
+        slider |= {"formula": form.formula, "powers": form.powers, "coefficients": law.coefficients}
+        slider |= {"covariance": law.covariance, "t": law.quantile, "sigma2": law.sigma2, "level": law.level}
+        slider |= {"range": [law.low, law.high], "dense": law.dense, "n": law.n, "new_model": laws.between_models(law) or None}
+        sliders.append(slider | {"points": laws.measured(law)[["ratio", "value", "stderr"]].to_numpy()})
+    return plain_json(sliders)

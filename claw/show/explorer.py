@@ -18,8 +18,8 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.laws import label
 from claw.laws import KINDS, Critical, Laws, critical, fit, speed_law
+from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
-from claw.laws.study import POOLED
 from claw.show import start
 from claw.specs.notebooks import ExplorerParameters
 
@@ -97,7 +97,7 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
     found = None
     if threshold is not None and math.isfinite(dense):
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
-        found = critical.ratio(within, threshold, dense, response, laws.level, choice.model)
+        found = critical.ratio(within, threshold, dense, response, level=laws.level, title=choice.model)
     return View(response, dense, band, measured, found, laws.level, band.attrs["law"])
 
 

@@ -85,9 +85,9 @@ def test_the_critical_ratio_and_its_interval():
     exact = fit(curve(3 * (1 + RATIOS))).curve("m", "random").critical_ratio(1.3)
     assert exact.ratio == pytest.approx(0.3, abs=1e-6)
     noisy = fit(curve(np.log(PERPLEXITY))).curve("m", "random")
-    found = noisy.critical_ratio(1.5)
-    assert found.low < found.ratio < found.high
-    edge = noisy.predict(found.low)
+    critical = noisy.critical_ratio(1.5)
+    assert critical.low < critical.ratio < critical.high
+    edge = noisy.predict(critical.low)
     assert edge["confidence_high"].iloc[0] == pytest.approx(1.5 * noisy.dense, abs=1e-3)
     assert np.isnan(noisy.critical_ratio(30).high)
     for wrong in (0.5, np.nan, -1):
@@ -100,8 +100,8 @@ def test_too_few_points_are_named_not_fitted():
     alone = fitted.unfitted[fitted.unfitted["model"].notna()]
     assert list(alone["form"]) == ["quadratic"]
     assert "3 points" in alone["why"].iloc[0]
-    one = fit(curve([3.0, 3.1, 3.2, 3.3], [0.3] * 4))
-    assert {"linear", "quadratic"} <= set(one.unfitted["form"])
+    single = fit(curve([3.0, 3.1, 3.2, 3.3], [0.3] * 4))
+    assert {"linear", "quadratic"} <= set(single.unfitted["form"])
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan])

@@ -1,5 +1,7 @@
 """Out of sample: what generates the data wins, folds leave out what they say, and verdicts follow from numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,43 +35,47 @@ def test_the_simplest_form_within_one_standard_error_is_chosen(convex):
     assert table["chosen"].sum() == 1
     chosen = table[table["chosen"]].iloc[0]
     near = table[table["near"] == True]  # noqa: E712
-    assert chosen["parameters"] == near["parameters"].min()
+    assert chosen["coefficients"] == near["coefficients"].min()
 
 
 @pytest.mark.parametrize("split", ["model", "method", "family", "ratio", "size"])
 def test_folds_leave_out_what_they_say(convex, split):
-    found = gather(convex, catalogue.find_form("unit-α", "cross"), "loss")
-    tested = np.zeros(found.n, bool)
-    for name, train, test in outside.folds(found, split):
+    sample = gather(convex, catalogue.find_form("unit-α", "cross"), "loss")
+    tested = np.zeros(sample.n, bool)
+    for name, train, test in outside.folds(sample, split):
         assert not (train & test).any()
         tested |= test
         if split in ("model", "method", "family"):
-            assert set(found.rows[split][test]) == {name}
-            assert name not in set(found.rows[split][train])
+            assert set(sample.rows[split][test]) == {name}
+            assert name not in set(sample.rows[split][train])
     if split == "ratio":
-        assert found.covariates["r"][~tested].max() <= 0.5 < found.covariates["r"][tested].min()
+        assert sample.covariates["r"][~tested].max() <= 0.5 < sample.covariates["r"][tested].min()
     if split == "size":
-        assert found.covariates["size"][~tested].max() < found.covariates["size"][tested].min()
+        assert sample.covariates["size"][~tested].max() < sample.covariates["size"][tested].min()
     with pytest.raises(InputError, match="split"):
-        next(outside.folds(found, "planet"))
+        next(outside.folds(sample, "planet"))
 
 
 def test_predictions_do_not_depend_on_what_is_left_out(convex):
-    frame, _ = outside.predictions(convex, "loss", "model", only=["unit-α"])
+    frame, _ = outside.relative_predictions(convex, "loss", "model")
     spoiled = convex.rows.copy()
     spoiled.loc[(spoiled["model"] == "model-0") & (spoiled["ratio"] > 0), "loss"] *= 3
-    other, _ = outside.predictions(laws.Points(spoiled, convex.excluded, (), convex.given), "loss", "model", only=["unit-α"])
+    other, _ = outside.relative_predictions(replace(convex, rows=spoiled), "loss", "model")
     own = frame["model"] == "model-0"
     np.testing.assert_allclose(frame["unit-α"][own] * frame["y"][own], other["unit-α"][own] * other["y"][own])
     assert not np.allclose(frame["unit-α"][~own], other["unit-α"][~own])
 
 
+def claimed(verdicts_of_table: list[laws.Verdict], claim: str) -> laws.Verdict:
+    return next(judged for judged in verdicts_of_table if claim in judged.claim)
+
+
 def verdict(points: laws.Points, claim: str) -> laws.Verdict:
-    names = ("model", "ratio")
-    comparisons = {f"{response}|{split}|method": outside.compare(points, response, split)
-                   for response in points.responses for split in names}  # fmt: skip
-    found = verdicts.judge(points, comparisons, wald.ask_all(points))
-    return next(one for one in found if claim in one.claim)
+    comparisons = {}
+    for response in points.responses:
+        for split in ("model", "ratio"):
+            comparisons[f"{response}|{split}|method"] = outside.compare(points, response, split)
+    return claimed(verdicts.judge(points, comparisons, wald.ask_all(points)), claim)
 
 
 def test_a_quadratic_world_supports_the_claim_and_another_contradicts_it(convex):
@@ -78,18 +84,18 @@ def test_a_quadratic_world_supports_the_claim_and_another_contradicts_it(convex)
 
 
 def test_a_verdict_quotes_the_numbers_it_rests_on(convex):
-    found = verdict(convex, "quadratic")
-    assert found.verdict in found.sentence
-    assert f"{abs(found.evidence['delta_bic']):.0f}" in found.sentence
-    assert f"{found.evidence['extrapolation']['error']:.1%}" in found.sentence
+    quadratic = verdict(convex, "quadratic")
+    assert quadratic.verdict in quadratic.sentence
+    assert f"{abs(quadratic.evidence['delta_bic']):.0f}" in quadratic.sentence
+    assert f"{quadratic.evidence['extrapolation']['error']:.1%}" in quadratic.sentence
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.7, "contradicted"), (0.55, "supported"), (0.2, "not distinguishable")])
 def test_the_bound_on_recovery(gain, expected):
     rows = [("dense", 0.0, 0, 3.0), ("a", 0.5, 0, 10.0), ("a", 0.5, 1_000_000, 10.0 * (1 - gain))]
     frame = pd.DataFrame(rows, columns=["method", "ratio", "recovery_tokens", "loss"]).assign(model="m", seed=0)
-    found = verdicts.judge(laws.read_points(frame), {}, pd.DataFrame(columns=wald.COLUMNS))
-    assert next(one for one in found if "55 %" in one.claim).verdict == expected
+    judged = verdicts.judge(laws.read_points(frame), {}, pd.DataFrame(columns=wald.COLUMNS))
+    assert claimed(judged, "55 %").verdict == expected
 
 
 @pytest.mark.parametrize(("kept", "expected"), [(0.57, "supported"), (0.9, "contradicted")])
@@ -98,8 +104,8 @@ def test_the_figure_for_accuracy_kept(kept, expected):
         {"model": m, "method": "a", "ratio": 0.3, "accuracy": 0.6 * kept + 0.001 * i, "accuracy0": 0.6}
         for i, m in enumerate("xyz")
     ]
-    found = verdicts.judge(laws.read_points(pd.DataFrame(rows)), {}, pd.DataFrame(columns=wald.COLUMNS))
-    assert next(one for one in found if "57%" in one.claim).verdict == expected
+    judged = verdicts.judge(laws.read_points(pd.DataFrame(rows)), {}, pd.DataFrame(columns=wald.COLUMNS))
+    assert claimed(judged, "57%").verdict == expected
 
 
 def test_tests_are_corrected_together_and_find_what_is_there():
@@ -107,9 +113,9 @@ def test_tests_are_corrected_together_and_find_what_is_there():
     points = laws.read_points(
         simulate.simulated_table(Design(models=8, methods=("a",), ratios=(0.2, 0.5, 0.8), tokens=(0, 1e6)), truth)
     )
-    found = wald.ask_all(points).set_index("name")
-    assert (found["p_holm"] >= found["p"] - 1e-12).all()
-    assert found.loc["size", "p_holm"] < 0.05
-    assert found.loc["size", "estimate"] == pytest.approx(-0.5, abs=0.15)
+    tests = wald.ask_all(points).set_index("name")
+    assert (tests["p_holm"] >= tests["p"] - 1e-12).all()
+    assert tests.loc["size", "p_holm"] < 0.05
+    assert tests.loc["size", "estimate"] == pytest.approx(-0.5, abs=0.15)
     judged = verdicts.judge(points, {}, wald.ask_all(points))
-    assert next(one for one in judged if "larger models compress better" in one.claim).verdict == "supported"
+    assert claimed(judged, "larger models compress better").verdict == "supported"

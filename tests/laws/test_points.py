@@ -10,6 +10,9 @@ from claw import laws
 from claw.errors import InputError
 from claw.laws.points import REASONS
 
+METHODS, RATIOS, LOSSES = ["dense", "a", "b"], [0.0, 0.2, 0.5, 0.9, 1.0, -0.1], [3.0, 4.0, -1.0, np.nan, np.inf]
+STATUSES = ["done", "failed", "nan"]
+
 
 def table(**columns) -> pd.DataFrame:
     ratios = [0.0, 0.1, 0.3, 0.5, 0.7]
@@ -51,8 +54,8 @@ def test_percentages_are_recognised():
     ],
 )
 def test_an_unusable_row_is_left_out_for_a_stated_reason(change, reason):
-    found = laws.read_points(table(**change))
-    assert list(found.excluded["reason"]) == [reason]
+    points = laws.read_points(table(**change))
+    assert list(points.excluded["reason"]) == [reason]
     assert reason in REASONS
 
 
@@ -85,19 +88,12 @@ def test_text_in_a_column_of_numbers_is_named():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["dense", "a", "b"]), st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0, -0.1]),
-            st.sampled_from([3.0, 4.0, -1.0, np.nan, np.inf]), st.sampled_from(["done", "failed", "nan"]),
-        ), min_size=1, max_size=30,
-    )
-)  # fmt: skip
+@given(st.lists(st.tuples(*map(st.sampled_from, (METHODS, RATIOS, LOSSES, STATUSES))), min_size=1, max_size=30))
 def test_rows_used_and_left_out_add_up(rows):
     frame = pd.DataFrame(rows, columns=["method", "ratio", "loss", "status"]).assign(model="m")
     try:
-        found = laws.read_points(frame)
+        points = laws.read_points(frame)
     except InputError:
         return
-    assert len(found.rows) + (found.excluded["response"] == "all").sum() == len(frame)
-    assert found.rows["use_loss"].sum() + len(found.excluded) == len(frame)
+    assert len(points.rows) + (points.excluded["response"] == "all").sum() == len(frame)
+    assert points.rows["use_loss"].sum() + len(points.excluded) == len(frame)

@@ -21,10 +21,9 @@ def table() -> pd.DataFrame:
     points = points[(points["model"] == "Llama-3.2-1B") & points["method"].str.contains("MAW")]
     wide = points.pivot_table(index="ratio", columns="metric", values="value").reset_index()
     wide = wide[wide["wikitext:word_perplexity,none"].notna()]
-    return pd.DataFrame({
-        "model": "Llama-3.2-1B", "method": np.where(wide["ratio"] == 0, "dense", "MAW"), "ratio": wide["ratio"],
-        "loss": np.log(wide["wikitext:word_perplexity,none"]), "accuracy": wide[list(TASKS)].mean(axis=1),
-    })  # fmt: skip
+    method, loss = np.where(wide["ratio"] == 0, "dense", "MAW"), np.log(wide["wikitext:word_perplexity,none"])
+    accuracy = wide[list(TASKS)].mean(axis=1)
+    return wide[["ratio"]].assign(model="Llama-3.2-1B", method=method, loss=loss, accuracy=accuracy)
 
 
 def test_the_published_curve(table):
