@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from claw.engine.score import Scorer
-from claw.engine.tree import Request
+from claw.engine.prefix_tree import Request
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
 
@@ -73,7 +73,7 @@ def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
     requests = [Request(blocks.ids[n, : targets[n][-1] + 1].numpy().astype(np.int32), targets[n]) for n in some]
     sums = np.zeros(len(blocks))
     with tqdm(total=len(requests), desc="held-out loss", unit=" blocks", disable=None, leave=False) as bar:
-        for numbers, loglikelihoods, _ in scorer.score(scorer.forest(requests), greedy=False):
+        for numbers, loglikelihoods, _ in scorer.score(scorer.prefix_tree(requests), greedy=False):
             sums[np.array(some)[numbers]] = -loglikelihoods
             bar.update(len(numbers))
     return summarise(sums.tolist(), counts, blocks)

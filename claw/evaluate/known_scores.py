@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from claw.engine.tree import Request
+from claw.engine.prefix_tree import Request
 from claw.models.load import weights_hash
 from claw.project import cache
 

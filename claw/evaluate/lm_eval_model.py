@@ -26,7 +26,7 @@ from lm_eval.models.utils import resolve_max_length
 from torch import nn
 
 from claw.engine.score import Scorer
-from claw.engine.tree import Forest, Request
+from claw.engine.prefix_tree import PrefixTree, Request
 from claw.errors import InputError
 from claw.evaluate import known_scores
 from claw.models import load
@@ -166,7 +166,7 @@ class ClawLM(TemplateLM):
         if len(missing) == len(encoded):
             forest = _forest(encoded, self.scorer.decoder is not None)
         else:
-            forest = self.scorer.forest([encoded[i] for i in missing])
+            forest = self.scorer.prefix_tree([encoded[i] for i in missing])
         bar = tqdm(total=len(encoded), initial=len(encoded) - len(missing), desc="scoring", unit=" requests", leave=False,
                    disable=True if disable_tqdm else None)  # fmt: skip
         with bar, known:
@@ -267,9 +267,9 @@ def _encode_pairs(encoding: Encoding, pairs: tuple[Pair, ...]) -> tuple[Request,
 
 
 @functools.lru_cache(maxsize=4)
-def _forest(encoded: tuple[Request, ...], share: bool) -> Forest:
+def _forest(encoded: tuple[Request, ...], share: bool) -> PrefixTree:
     """Planned once for all models that score the same requests."""
-    return Forest(encoded, share=share)
+    return PrefixTree(encoded, share=share)
 
 
 def main() -> None:

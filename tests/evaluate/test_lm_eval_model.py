@@ -195,8 +195,8 @@ def test_what_is_known_is_not_computed_again_and_an_interrupted_run_continues(ow
     with pytest.raises(KeyboardInterrupt):
         answers(first, pairs)
     second = ClawLM(model, tokenizer)
-    forest, left = second.scorer.forest, []
-    monkeypatch.setattr(second.scorer, "forest", lambda missing: left.append(len(missing)) or forest(missing))
+    forest, left = second.scorer.prefix_tree, []
+    monkeypatch.setattr(second.scorer, "prefix_tree", lambda missing: left.append(len(missing)) or forest(missing))
     found, same = answers(second, pairs)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
     assert same == flags

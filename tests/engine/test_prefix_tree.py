@@ -1,10 +1,10 @@
-"""Trees of requests: every request reads exactly its own tokens, each shared one is there once."""
+"""Packed of requests: every request reads exactly its own tokens, each shared one is there once."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw.engine.tree import Forest, Request, common_prefix
+from claw.engine.prefix_tree import PrefixTree, Request, common_prefix
 
 token = st.integers(0, 3)  # few, so that much is shared by accident
 
@@ -19,7 +19,7 @@ def requests(draw) -> list[Request]:
     return found
 
 
-def read(forest: Forest, step: int) -> dict[int, list[list[int]]]:
+def read(forest: PrefixTree, step: int) -> dict[int, list[list[int]]]:
     """For each request the ids that each of its scored places can look at, by the masks of the batches."""
     seen = {}
 
@@ -57,7 +57,7 @@ def read(forest: Forest, step: int) -> dict[int, list[list[int]]]:
 @settings(max_examples=60, deadline=None)
 @given(asked=requests(), share=st.booleans(), step=st.sampled_from([1, 4]))
 def test_each_target_is_predicted_from_all_before_it_and_nothing_else(asked, share, step):
-    seen = read(Forest(asked, share=share), step)
+    seen = read(PrefixTree(asked, share=share), step)
     assert sorted(seen) == list(range(len(asked)))
     for number, request in enumerate(asked):
         assert seen[number] == [request.ids[: target + 1].tolist() for target in request.targets]
@@ -66,9 +66,9 @@ def test_each_target_is_predicted_from_all_before_it_and_nothing_else(asked, sha
 @settings(max_examples=60, deadline=None)
 @given(asked=requests())
 def test_sharing_never_computes_more(asked):
-    forest = Forest(asked)
+    forest = PrefixTree(asked)
     assert forest.tokens <= forest.tokens_unshared == sum(len(request.ids) - 1 for request in asked)
-    assert Forest(asked, share=False).tokens == forest.tokens_unshared
+    assert PrefixTree(asked, share=False).tokens == forest.tokens_unshared
 
 
 def test_choices_of_one_question_and_examples_of_a_task_are_computed_once():
@@ -76,13 +76,13 @@ def test_choices_of_one_question_and_examples_of_a_task_are_computed_once():
     examples = draw.integers(0, 1000, 400)
     questions = [np.concatenate([examples, draw.integers(0, 1000, 30)]) for _ in range(20)]
     asked = [Request.ending([*question, choice], 1) for question in questions for choice in range(4)]
-    forest = Forest(asked)
+    forest = PrefixTree(asked)
     assert forest.tokens == 400 + 20 * 30  # one-token choices are read off the same place
     assert [stem.length for stem in forest.root.walk()] == [0, 400]
 
 
 def test_no_requests_make_an_empty_forest():
-    forest = Forest([])
+    forest = PrefixTree([])
     assert len(forest) == 0 and forest.tokens == 0
 
 
