@@ -41,7 +41,6 @@ PLAN = (
 BATCH_SIZES = {"cpu": (1, 4, 16), "cuda": (16, 64, 256, 1024)}
 SAMPLE_TOKENS = {"cpu": 1500, "cuda": 400_000}  # for choosing lm-eval's batch size
 RATE_TOKENS = {"cpu": 2048, "cuda": 16384}
-SEED = 1234
 
 
 @dataclass
@@ -102,7 +101,8 @@ def describe(asked: argparse.Namespace, parts: Anatomy) -> str:
 def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_only: bool) -> dict:
     """One task's line: times, tokens, ratio, whether accuracies agree, the largest difference in log-likelihood."""
     tasks.check_tasks([task])
-    loaded = tasks.built_tasks((task,), limit, shots, False, SEED)
+    prompting = tasks.Prompting(shots)
+    loaded = tasks.built_tasks((task,), limit, prompting)
     parts, works, rates = anatomy(model), [], []
 
     def ours() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -111,9 +111,9 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
         rates.append(matmul_rate(parts))
         work = Work()
         with count(language_model.scorer.decoder, work):
-            found = run(language_model, loaded, task, shots, limit, work)
+            frames = run(language_model, loaded, task, prompting, limit, work)
         works.append(work)
-        return found
+        return frames
 
     frame, samples = ours()
     line = {"task": f"{task}:{shots}", "requests": len(samples), "tokens": works[0].tokens}
@@ -124,7 +124,7 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
     theirs.batch_size_per_gpu = best_batch_size(theirs, loaded)
     work = Work()
     with hooked(model, work):
-        other, other_samples = run(theirs, loaded, task, shots, limit, work)
+        other, other_samples = run(theirs, loaded, task, prompting, limit, work)
     ours()
     difference = (samples["loglikelihood"] - other_samples["loglikelihood"]).abs()
     values = frame["value"] - other["value"]
@@ -146,7 +146,7 @@ def speeds(works: Sequence[Work], rates: Sequence[float], parts: Anatomy) -> dic
 
 
 def run(
-    language_model, loaded: dict, task: str, shots: int, limit: int | None, work: Work
+    language_model, loaded: dict, task: str, prompting: tasks.Prompting, limit: int | None, work: Work
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """lm-eval's evaluation of this task with the seconds spent in the model class added to `work`."""
     score = language_model.loglikelihood
@@ -163,13 +163,13 @@ def run(
     with tasks.quiet():
         out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=2)
     del language_model.loglikelihood
-    return tasks.tidy(out, [task], shots, "archive"), tasks.tidy_samples(out, [task])
+    return tasks.tidy(out, [task], prompting), tasks.tidy_samples(out, [task])
 
 
 def forget() -> None:
     """Drop what claw keeps of encoded requests, so that every run starts from texts."""
     lm_eval_model._encode_pairs.cache_clear()
-    lm_eval_model._forest.cache_clear()
+    lm_eval_model._prefix_tree.cache_clear()
 
 
 class hooked:
