@@ -35,9 +35,7 @@ from claw.models import load
 from claw.models.anatomy import Anatomy, anatomy
 from claw.texts import token_blocks
 
-PLAN = (
-    "arc_easy:0", "arc_challenge:0", "hellaswag:0", "piqa:0", "winogrande:0", "mmlu:0", "mmlu:5", "arc_challenge:5",
-)  # fmt: skip
+PLAN = "arc_easy:0 arc_challenge:0 hellaswag:0 piqa:0 winogrande:0 mmlu:0 mmlu:5 arc_challenge:5".split()
 BATCH_SIZES = {"cpu": (1, 4, 16), "cuda": (16, 64, 256, 1024)}
 SAMPLE_TOKENS = {"cpu": 1500, "cuda": 400_000}  # for choosing lm-eval's batch size
 RATE_TOKENS = {"cpu": 2048, "cuda": 16384}
@@ -48,7 +46,7 @@ class Work:
     """What passed through a model: tokens, and for the engine the places that went on to the head."""
 
     tokens: int = 0
-    points: int = 0
+    places: int = 0
     seconds: float = 0.0
 
 
@@ -56,7 +54,7 @@ def main() -> None:
     """Print one line per task, the geometric means, the roofline fractions and the largest disagreement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m", help="anything that claw.load takes")
-    parser.add_argument("--only", nargs="+", default=list(PLAN), metavar="TASK:EXAMPLES", help="tasks to run")
+    parser.add_argument("--only", nargs="+", default=PLAN, metavar="TASK:EXAMPLES", help="tasks to run")
     parser.add_argument("--limit", type=int, default=None, help="documents per task, for mmlu per subject; all by default")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -128,15 +126,19 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
     ours()
     difference = (samples["loglikelihood"] - other_samples["loglikelihood"]).abs()
     values = frame["value"] - other["value"]
-    return line | speeds(works, rates, parts) | {
-        "lm-eval s": round(work.seconds, 2),
-        "lm-eval tokens": work.tokens,
-        "batch": theirs.batch_size_per_gpu,
-        "ratio": round(work.seconds / np.mean([w.seconds for w in works]), 2),
-        "acc": "equal" if (values == 0).all() else f"off by {values.abs().max():.4f}",
-        "largest": round(float(difference.max()), 6),
-        "rms": round(float((difference**2).mean() ** 0.5), 6),
-    }  # fmt: skip
+    return (
+        line
+        | speeds(works, rates, parts)
+        | {
+            "lm-eval s": round(work.seconds, 2),
+            "lm-eval tokens": work.tokens,
+            "batch": theirs.batch_size_per_gpu,
+            "ratio": round(work.seconds / np.mean([w.seconds for w in works]), 2),
+            "acc": "equal" if (values == 0).all() else f"off by {values.abs().max():.4f}",
+            "largest": round(float(difference.max()), 6),
+            "rms": round(float((difference**2).mean() ** 0.5), 6),
+        }
+    )
 
 
 def speeds(works: Sequence[Work], rates: Sequence[float], parts: Anatomy) -> dict:
@@ -197,10 +199,10 @@ class count:
     def __enter__(self) -> None:
         hidden, stem, work = self._decoder.hidden, self._decoder.stem, self._work
 
-        def counted_hidden(trees, points, above=None):
-            work.tokens += len(trees.tokens)
-            work.points += len(points)
-            return hidden(trees, points, above)
+        def counted_hidden(packed, places, above=None):
+            work.tokens += len(packed.tokens)
+            work.places += len(places)
+            return hidden(packed, places, above)
 
         def counted_stem(tokens, above=None):
             work.tokens += len(tokens)
@@ -219,7 +221,7 @@ def flops(parts: Anatomy, work: Work) -> float:
     heads = size((layer.q, layer.k, layer.v))
     rest = size((layer.o, layer.gate, layer.up, layer.down))
     everywhere = parts.depth * (heads + rest) - rest
-    return 2.0 * (work.tokens * everywhere + work.points * (rest + size((parts.head,))))
+    return 2.0 * (work.tokens * everywhere + work.places * (rest + size((parts.head,))))
 
 
 @torch.inference_mode()

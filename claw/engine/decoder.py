@@ -12,6 +12,7 @@ rounding can reach a fifth of its hidden states); where they differ, `build_deco
 
 import copy
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,9 @@ class Packed:
     @staticmethod
     def of(batch: Batch, device: torch.device) -> "Packed":
         """A batch moved to `device`."""
-        send = lambda value: torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
+        send: Callable[[Any], Any] = lambda value: (
+            torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
+        )
         groups = (Rows(**{name: send(value) for name, value in vars(group).items()}) for group in batch.groups)
         return Packed(send(batch.tokens), send(batch.positions), tuple(groups))
 
@@ -282,14 +285,15 @@ def _length(stem: KeyValues | None) -> int:
 def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
     """Additive mask (B, 1, T, P + T), or None where plain causal attention is meant."""
     count, length = rows.end.shape
-    beyond = window is not None and before + length > window
-    if rows.causal and not before and not beyond:
+    if window is not None and before + length <= window:
+        window = None
+    if rows.causal and not before and window is None:
         return None
     place = torch.arange(length, device=rows.end.device)
     seen = (place[:, None] >= place) & (place[:, None] < rows.end[:, None, :])
     if before:
         seen = torch.cat([seen.new_ones(count, length, before), seen], dim=2)
-    if beyond:
+    if window is not None:
         positions = torch.cat([torch.arange(before, device=place.device).expand(count, -1), rows.positions], dim=1)
         seen &= rows.positions[:, :, None] - positions[:, None, :] < window
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]

@@ -77,8 +77,8 @@ class Group:
     """
 
     span: slice
-    index: np.ndarray | None
-    back: np.ndarray | None
+    index: np.ndarray | None = None
+    back: np.ndarray | None = None
     end: np.ndarray
     positions: np.ndarray
     causal: bool
@@ -134,37 +134,29 @@ class PrefixTree:
         """Tokens that the model reads, each shared one once, padding not counted."""
         return sum(len(stem.ids) + sum(row.size for row in stem.rows) for stem in self.root.walk())
 
-    def _tree_size(self, lo: int, hi: int, base: int) -> int:
-        """Tokens of the tree of requests lo to hi beyond depth `base`, which they share."""
-        return int(self._size[lo] - base + self._fresh[hi] - self._fresh[lo + 1])
-
-    def _longest(self, lo: int, hi: int, base: int) -> int:
-        """Tokens of the longest of requests lo to hi beyond depth `base`."""
-        return int(self._size[lo:hi].max()) - base
+    def _measure(self, lo: int, hi: int, base: int) -> tuple[int, int]:
+        """Tokens beyond depth `base` of the tree of requests lo to hi, which share it, and of the longest of them."""
+        size = int(self._size[lo] + self._fresh[hi] - self._fresh[lo + 1])
+        return size - base, int(self._size[lo:hi].max()) - base
 
     def _fits(self, lo: int, hi: int, base: int) -> bool:
         """Whether these requests may be one row: a short tree, a chain, or a long sequence with little on its branches."""
-        size, longest = self._tree_size(lo, hi, base), self._longest(lo, hi, base)
+        size, longest = self._measure(lo, hi, base)
         return size <= ROW_TOKENS or size == longest or (size <= LONG_ROW_TOKENS and 2 * size <= 3 * longest)
-
-    def _related(self, lo: int, hi: int, base: int) -> bool:
-        """Whether one row saves something: these requests share some tokens, or are one chain."""
-        if hi - lo == 1 or self._common[lo + 1 : hi].min() - base >= SHARED_TOKENS:
-            return True
-        return self._tree_size(lo, hi, base) == self._longest(lo, hi, base)
 
     def _grow(self) -> None:
         """Cut the tree into stems and rows, from the root downwards."""
         todo = [(0, len(self), self.root)] if len(self) else []
         while todo:
             lo, hi, stem = todo.pop()
-            if self._fits(lo, hi, stem.length) and self._related(lo, hi, stem.length):
-                size = self._tree_size(lo, hi, stem.length)
-                stem.rows.append(Row(lo, hi, size, branches=size > self._longest(lo, hi, stem.length)))
+            size, longest = self._measure(lo, hi, stem.length)
+            shared = self._common[lo + 1 : hi]
+            common = int(shared.min(initial=self._size[lo]))
+            related = common - stem.length >= SHARED_TOKENS or size == longest  # else one row would save nothing
+            if related and self._fits(lo, hi, stem.length):
+                stem.rows.append(Row(lo, hi, size, branches=size > longest))
                 continue
-            common = int(self._common[lo + 1 : hi].min())
-            cuts = [lo, *(lo + 1 + np.flatnonzero(self._common[lo + 1 : hi] == common)).tolist(), hi]
-            parts = list(itertools.pairwise(cuts))
+            parts = list(itertools.pairwise([lo, *(lo + 1 + np.flatnonzero(shared == common)).tolist(), hi]))
             deepest = min(common, int(self._first[lo:hi].min()) - 1)  # a place that predicts is never inside a stem
             saving = (deepest - stem.length) * (len(parts) - 1)
             if deepest - stem.length >= STEM_TOKENS and saving >= STEM_SAVING:
@@ -198,22 +190,18 @@ class PrefixTree:
                 predicting.append(places + own.start)
                 targets.append(request.ids[request.targets].astype(np.int64))
         unique, place = np.unique(np.concatenate(predicting), return_inverse=True)
-        return Batch(
-            tokens=tokens,
-            positions=positions,
-            groups=tuple(_groups(rows, end, positions, step)),
-            places=unique,
-            place=place,
-            target=np.concatenate(targets),
-            owner=np.repeat(np.arange(len(targets)), [len(ids) for ids in targets]),
-            requests=np.concatenate([self.order[row.lo : row.hi] for row in rows]),
-        )
+        scored = {"places": unique, "place": place, "target": np.concatenate(targets)}
+        owner = np.repeat(np.arange(len(targets)), [len(ids) for ids in targets])
+        requests = np.concatenate([self.order[row.lo : row.hi] for row in rows])
+        groups = tuple(_groups(rows, end, positions, step))
+        return Batch(tokens=tokens, positions=positions, groups=groups, **scored, owner=owner, requests=requests)
 
     def _lay_out(
         self, row: Row, base: int, tokens: np.ndarray, positions: np.ndarray, end: np.ndarray
     ) -> Iterator[tuple[np.ndarray, Request]]:
         """Write one tree depth first; yield each request with the places that predict its targets."""
-        path = np.empty(self._longest(row.lo, row.hi, base), dtype=np.int64)  # places of the current request, by depth
+        _, longest = self._measure(row.lo, row.hi, base)
+        path = np.empty(longest, dtype=np.int64)  # places of the current request, by depth
         used = reached = 0
         for i in range(row.lo, row.hi):
             start = 0 if i == row.lo else int(self._common[i]) - base
@@ -245,15 +233,9 @@ def _groups(rows: Sequence[Row], end: np.ndarray, positions: np.ndarray, step: i
         place = np.arange(length)
         valid = place < sizes[:, None]
         index = (start + np.cumsum(sizes) - sizes)[:, None] + np.minimum(place, sizes[:, None] - 1)
-        full = bool(valid.all())
-        yield Group(
-            span=span,
-            index=None if full else index,
-            back=None if full else np.flatnonzero(valid),
-            end=np.where(valid, end[index], place + 1),
-            positions=positions[index],
-            causal=not branches,
-        )
+        padding = {} if valid.all() else {"index": index, "back": np.flatnonzero(valid)}
+        ends = np.where(valid, end[index], place + 1)
+        yield Group(span=span, **padding, end=ends, positions=positions[index], causal=not branches)
         start = span.stop
 
 

@@ -47,15 +47,14 @@ class CrossEntropy:
         return self.mean * self.tokens / self.bytes / math.log(2) if self.bytes else math.nan
 
     def _repr_html_(self) -> str:
-        return html_table(
-            [
-                ("loss, nats per token", f"{self.mean:.4f} ± {self.stderr:.4f}"),
-                ("perplexity per token", f"{self.token_perplexity:,.2f}"),
-                ("perplexity per word", f"{self.word_perplexity:,.2f}"),
-                ("bits per byte", f"{self.bits_per_byte:.4f}"),
-                ("measured on", f"{self.tokens:,} tokens of {self.corpus}, {self.context} tokens of context"),
-            ]
-        )
+        rows = {
+            "loss, nats per token": f"{self.mean:.4f} ± {self.stderr:.4f}",
+            "perplexity per token": f"{self.token_perplexity:,.2f}",
+            "perplexity per word": f"{self.word_perplexity:,.2f}",
+            "bits per byte": f"{self.bits_per_byte:.4f}",
+            "measured on": f"{self.tokens:,} tokens of {self.corpus}, {self.context} tokens of context",
+        }
+        return html_table(rows.items())
 
     def to_dict(self) -> dict:
         """Plain values for a record, the derived ones included."""
@@ -90,13 +89,5 @@ def summarise(sums: list[float], counts: list[int], blocks: Blocks) -> CrossEntr
     if n > 1:
         spread = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True)) / (n - 1)
         stderr = math.sqrt(spread * n) / tokens
-    return CrossEntropy(
-        mean=mean,
-        stderr=stderr,
-        tokens=tokens,
-        words=blocks.words,
-        bytes=blocks.bytes,
-        corpus=blocks.corpus,
-        context=blocks.length,
-        data=blocks.sha256,
-    )
+    about = {"words": blocks.words, "bytes": blocks.bytes, "corpus": blocks.corpus, "context": blocks.length}
+    return CrossEntropy(mean=mean, stderr=stderr, tokens=tokens, **about, data=blocks.sha256)

@@ -15,6 +15,7 @@ import functools
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import lm_eval.models  # noqa: F401  fills the registry, which lm-eval does only while it is empty
@@ -70,7 +71,8 @@ class ClawLM(TemplateLM):
         self._device = next(self.model.parameters()).device
         self._cache, self._max_length = cache, max_length
         self._prefix, self._add_bos = prefix_token_id, add_bos_token
-        self.encoding = Encoding(self.tokenizer, self.prefix_token_id, add_bos_token, self.max_length)
+        fingerprint = _fingerprint(self.tokenizer)
+        self.encoding = Encoding(self.tokenizer, fingerprint, self.prefix_token_id, add_bos_token, self.max_length)
 
     @property
     def max_length(self) -> int:
@@ -174,35 +176,31 @@ class ClawLM(TemplateLM):
         return list(zip(known.loglikelihood.tolist(), known.greedy.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
 class Encoding:
     """How texts become token requests. Equal for tokenizers of equal content, so requests are encoded once for all models."""
 
-    def __init__(self, tokenizer, prefix_token_id: int | None, add_bos_token: bool | None, max_length: int):
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self._prefix, self._add_bos = prefix_token_id, add_bos_token
-        self._key = (_fingerprint(tokenizer), prefix_token_id, add_bos_token, max_length)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Encoding) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
+    tokenizer: Any = field(compare=False)
+    fingerprint: str
+    prefix_token_id: int | None
+    add_bos_token: bool | None
+    max_length: int
 
     def prefix(self) -> int:
         """The token before a text without context."""
-        if self._prefix is None:
+        if self.prefix_token_id is None:
             raise InputError(
                 "The tokenizer has neither a beginning-of-text nor an end-of-text token, so a text without context cannot be "
                 "scored. Name the token that stands before it with prefix_token_id=."
             )
-        return self._prefix
+        return self.prefix_token_id
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool | None = None) -> list[list[int]]:
         """Token ids of texts. What the tokenizer adds by itself is not added to a text that begins with it already."""
-        usual = self._add_bos if add_special_tokens is None else add_special_tokens
+        usual = self.add_bos_token if add_special_tokens is None else add_special_tokens
         marked = [False] * len(texts)
-        if add_special_tokens is None and self._prefix is not None:
-            start = self.tokenizer.decode(self._prefix)
+        if add_special_tokens is None and self.prefix_token_id is not None:
+            start = self.tokenizer.decode(self.prefix_token_id)
             marked = [text.startswith(start) for text in texts]
         plain = iter(self._batch([text for text, has in zip(texts, marked, strict=True) if not has], usual))
         bare = iter(self._batch([text for text, has in zip(texts, marked, strict=True) if has], False))

@@ -61,9 +61,8 @@ class RecoveryReport:
     def to_dict(self) -> dict:
         """Plain values for a record."""
         best = self.best
-        derived = {"before": self.before, "last": self.last, "overfitted": self.overfitted}
-        derived |= {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
-        return asdict(self) | derived
+        values = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
+        return values | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
 
     def _repr_html_(self) -> str:
         rows = [(f"{point.tokens:,}", number(point.train, 4), number(point.heldout, 4)) for point in self.moments]

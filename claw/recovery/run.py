@@ -233,19 +233,16 @@ class Run:
     def _report(self, budget: Milestone, failed: int | None) -> RecoveryReport:
         at = self.at
         asked = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
+        done = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments), "nan_step": failed}
         return RecoveryReport(
             **asked,
+            **done,
             run=self.identity,
             asked=budget.asked,
-            tokens=at.tokens,
             epochs=at.tokens / (len(self.blocks) * budget.length),
-            steps=at.step,
-            trained=sum(p.numel() for p in self.student.trained),
-            seconds=at.seconds,
+            trained=sum(parameter.numel() for parameter in self.student.trained),
             tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan,
-            moments=tuple(at.moments),
             overlap=self.overlap,
-            nan_step=failed,
         )
 
 
