@@ -18,7 +18,8 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,8 +109,8 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
         language_model = ClawLM(model, tokenizer, cache=False)
         rates.append(matmul_rate(parts))
         work = Work()
-        with count(language_model.scorer.decoder, work):
-            frames = run(language_model, loaded, task, prompting, limit, work)
+        with counted(language_model.scorer.decoder, work):
+            frames = run(language_model, loaded, task, prompting, limit, work=work)
         works.append(work)
         return frames
 
@@ -122,7 +123,7 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
     theirs.batch_size_per_gpu = best_batch_size(theirs, loaded)
     work = Work()
     with hooked(model, work):
-        other, other_samples = run(theirs, loaded, task, prompting, limit, work)
+        other, other_samples = run(theirs, loaded, task, prompting, limit, work=work)
     ours()
     difference = (samples["loglikelihood"] - other_samples["loglikelihood"]).abs()
     values = frame["value"] - other["value"]
@@ -148,7 +149,7 @@ def speeds(works: Sequence[Work], rates: Sequence[float], parts: Anatomy) -> dic
 
 
 def run(
-    language_model, loaded: dict, task: str, prompting: tasks.Prompting, limit: int | None, work: Work
+    language_model, loaded: dict, task: str, prompting: tasks.Prompting, limit: int | None, *, work: Work
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """lm-eval's evaluation of this task with the seconds spent in the model class added to `work`."""
     score = language_model.loglikelihood
@@ -174,44 +175,39 @@ def forget() -> None:
     lm_eval_model._prefix_tree.cache_clear()
 
 
-class hooked:
+@contextmanager
+def hooked(model, work: Work) -> Iterator[None]:
     """Counts the tokens that pass through a model's own forward."""
 
-    def __init__(self, model, work: Work):
-        self._model, self._work = model, work
+    def see(_, args, kwargs):
+        work.tokens += (args[0] if args else kwargs["input_ids"]).numel()
 
-    def __enter__(self) -> None:
-        def see(module, args, kwargs):
-            self._work.tokens += (args[0] if args else kwargs["input_ids"]).numel()
-
-        self._handle = self._model.register_forward_pre_hook(see, with_kwargs=True)
-
-    def __exit__(self, *error) -> None:
-        self._handle.remove()
+    handle = model.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-class count:
+@contextmanager
+def counted(decoder: Decoder, work: Work) -> Iterator[None]:
     """Counts the tokens and scored places that pass through the engine's decoder."""
+    hidden, stem = decoder.hidden, decoder.stem
 
-    def __init__(self, decoder: Decoder, work: Work):
-        self._decoder, self._work = decoder, work
+    def counted_hidden(packed, places, above=None):
+        work.tokens += len(packed.tokens)
+        work.places += len(places)
+        return hidden(packed, places, above)
 
-    def __enter__(self) -> None:
-        hidden, stem, work = self._decoder.hidden, self._decoder.stem, self._work
+    def counted_stem(tokens, above=None):
+        work.tokens += len(tokens)
+        return stem(tokens, above)
 
-        def counted_hidden(packed, places, above=None):
-            work.tokens += len(packed.tokens)
-            work.places += len(places)
-            return hidden(packed, places, above)
-
-        def counted_stem(tokens, above=None):
-            work.tokens += len(tokens)
-            return stem(tokens, above)
-
-        self._decoder.hidden, self._decoder.stem = counted_hidden, counted_stem
-
-    def __exit__(self, *error) -> None:
-        del self._decoder.hidden, self._decoder.stem
+    decoder.hidden, decoder.stem = counted_hidden, counted_stem
+    try:
+        yield
+    finally:
+        del decoder.hidden, decoder.stem
 
 
 def flops(parts: Anatomy, work: Work) -> float:

@@ -162,8 +162,8 @@ def check_pair(small: Any, dense: Any, speed: Speed) -> None:
     for name, value in settings[0].items():
         if value != settings[1][name]:
             raise InputError(
-                f"The compressed model has {name} {value} and the dense one {settings[1][name]}, so their times do not compare. "
-                "Load both alike."
+                f"The compressed model has {name} {value} and the dense one {settings[1][name]}, so their times do not "
+                "compare. Load both alike."
             )
     room = min(model.config.get_text_config().max_position_embeddings for model in (small, dense))
     if speed.prompt + speed.generate > room:

@@ -108,8 +108,8 @@ def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     missing = [name for name in targets if name not in linears]
     if missing or not targets:
         raise InputError(
-            f"LoRA target {', '.join(map(repr, missing)) or '(none named)'} does not exist in {type(model).__name__}. Its linear "
-            f"layers are {', '.join(linears)}: name some of these in targets."
+            f"LoRA target {', '.join(map(repr, missing)) or '(none named)'} does not exist in {type(model).__name__}. "
+            f"Its linear layers are {', '.join(linears)}: name some of these in targets."
         )
 
 

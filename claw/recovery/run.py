@@ -3,8 +3,8 @@
 Notable choices:
 - Everything that a step does follows from the spec and the step's number, so a run that was killed goes on from its last
   state on disk and ends in the same weights, bit for bit.
-- A state is master weights and AdamW's state in one safetensors file. The trunk's state where a budget branches off is the one that the
-  trunk goes on from when the branch is done, so killing and branching are the same thing.
+- A state is master weights and AdamW's state in one safetensors file. From the trunk's state where a budget branches off the
+  trunk goes on when the branch is done, so going on after a kill and after a branch are the same thing.
 - Losses are divided by the targets of the whole batch, not of the part that fits into memory at a time.
 """
 
