@@ -42,9 +42,7 @@ def main() -> None:
     seconds = turns(run, trainer(model, blocks, recovery, asked))
     limit = limits(model, asked)
     tokens = asked.batch * asked.length
-    print(
-        f"{asked.model}, {asked.recipe}, {asked.dtype}, {asked.batch} blocks of {asked.length} a step, {asked.steps} steps each,"
-    )
+    print(f"{asked.model}, {asked.recipe}, {asked.dtype}, {asked.steps} steps each of {asked.batch} blocks of {asked.length},")
     machine = f"{torch.get_num_threads()} threads, {next(model.parameters()).device}"
     print(f"{machine}; torch {torch.__version__}, transformers {transformers.__version__}")
     rates = {name: tokens / statistics.median(times[1:]) for name, times in seconds.items()}

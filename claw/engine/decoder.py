@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.engine.prefix_tree import Batch
+from claw.engine.prefix_tree import Batch, Group
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 
@@ -33,16 +33,8 @@ PROBE_IDS = 64  # rows of the embedding in it
 KeyValues = list[tuple[torch.Tensor, torch.Tensor]]  # per layer keys and values (1, G, tokens, h)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """A claw.engine.prefix_tree.Group on the model's device: rows that attend together, padded to (B, T)."""
-
-    span: slice
-    index: torch.Tensor | None = None
-    back: torch.Tensor | None = None
-    end: torch.Tensor
-    positions: torch.Tensor
-    causal: bool
+class Rows(Group):
+    """A group on the model's device: rows that attend together, padded to (B, T)."""
 
     def take(self, x: torch.Tensor) -> torch.Tensor:
         """Heads (B, heads, T, h) of this group from packed ones (N, heads, h); a view where nothing is padded."""

@@ -15,6 +15,7 @@ Nothing here knows a model; all arrays are numpy.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ LONG_ROW_TOKENS = 1024  # ... unless one request alone is nearly as long
 STEM_TOKENS = 16  # shorter prefixes are not worth a pass of their own
 STEM_SAVING = 256  # tokens that a stem must save
 SHARED_TOKENS = 2  # neighbours in one row share at least so many
+
+Array = Any  # of numpy; of torch in the groups that the decoder has sent to a device
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +80,10 @@ class Group:
     """
 
     span: slice
-    index: np.ndarray | None = None
-    back: np.ndarray | None = None
-    end: np.ndarray
-    positions: np.ndarray
+    index: Array | None = None
+    back: Array | None = None
+    end: Array
+    positions: Array
     causal: bool
 
 

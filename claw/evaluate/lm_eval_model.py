@@ -69,15 +69,15 @@ class ClawLM(TemplateLM):
             self.model, self.tokenizer = pretrained.eval(), tokenizer
         load.check_vocabulary(self.model, self.tokenizer)
         self._device = next(self.model.parameters()).device
-        self._cache, self._max_length = cache, max_length
-        self._prefix, self._add_bos = prefix_token_id, add_bos_token
+        self._cache = cache
+        self._options = {"max_length": max_length, "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id}
         fingerprint = _fingerprint(self.tokenizer)
         self.encoding = Encoding(self.tokenizer, fingerprint, self.prefix_token_id, add_bos_token, self.max_length)
 
     @property
     def max_length(self) -> int:
         """Tokens that the model reads at most."""
-        return self._max_length or resolve_max_length(self.model.config, self.tokenizer)
+        return self._options["max_length"] or resolve_max_length(self.model.config, self.tokenizer)
 
     @property
     def eot_token_id(self) -> int | None:
@@ -86,7 +86,7 @@ class ClawLM(TemplateLM):
     @property
     def prefix_token_id(self) -> int | None:
         """What stands before a text without context: the beginning-of-text token, else the end-of-text token."""
-        tokens = (self._prefix, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        tokens = (self._options["prefix_token_id"], self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
         return next((token for token in tokens if token is not None), None)
 
     @property
@@ -99,18 +99,11 @@ class ClawLM(TemplateLM):
         return Scorer(self.model)
 
     @functools.cached_property
-    def _stock(self):
+    def _stock(self) -> Any:
         """lm-eval's own class around the same model, with a tokenizer of its own, to which it may add a padding token."""
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(
-            pretrained=self.model,
-            tokenizer=copy.deepcopy(self.tokenizer),
-            max_length=self._max_length,
-            add_bos_token=self._add_bos,
-            prefix_token_id=self._prefix,
-            batch_size=8,
-        )
+        return HFLM(pretrained=self.model, tokenizer=copy.deepcopy(self.tokenizer), batch_size=8, **self._options)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
         return self.encoding.encode([string], add_special_tokens)[0]
