@@ -87,13 +87,7 @@ def model_hash(model: Any) -> str:
 
 def requests_hash(requests: Sequence[Request]) -> str:
     """Hash over the token ids and targets of requests in their order."""
-    return digest(
-        *(
-            part
-            for request in requests
-            for part in (len(request.ids).to_bytes(8, "little"), request.ids.tobytes(), request.targets.tobytes())
-        )
-    )
+    return digest(*(len(r.ids).to_bytes(8, "little") + r.ids.tobytes() + r.targets.tobytes() for r in requests))
 
 
 def _read(path: Path, unknown: np.ndarray) -> np.ndarray:
