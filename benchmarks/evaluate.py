@@ -18,7 +18,8 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +36,10 @@ from claw.models import load
 from claw.models.anatomy import Anatomy, anatomy
 from claw.texts import token_blocks
 
-PLAN = (
-    "arc_easy:0", "arc_challenge:0", "hellaswag:0", "piqa:0", "winogrande:0", "mmlu:0", "mmlu:5", "arc_challenge:5",
-)  # fmt: skip
+PLAN = "arc_easy:0 arc_challenge:0 hellaswag:0 piqa:0 winogrande:0 mmlu:0 mmlu:5 arc_challenge:5".split()
 BATCH_SIZES = {"cpu": (1, 4, 16), "cuda": (16, 64, 256, 1024)}
 SAMPLE_TOKENS = {"cpu": 1500, "cuda": 400_000}  # for choosing lm-eval's batch size
 RATE_TOKENS = {"cpu": 2048, "cuda": 16384}
-SEED = 1234
 
 
 @dataclass
@@ -49,7 +47,7 @@ class Work:
     """What passed through a model: tokens, and for the engine the places that went on to the head."""
 
     tokens: int = 0
-    points: int = 0
+    places: int = 0
     seconds: float = 0.0
 
 
@@ -57,7 +55,7 @@ def main() -> None:
     """Print one line per task, the geometric means, the roofline fractions and the largest disagreement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m", help="anything that claw.load takes")
-    parser.add_argument("--only", nargs="+", default=list(PLAN), metavar="TASK:EXAMPLES", help="tasks to run")
+    parser.add_argument("--only", nargs="+", default=PLAN, metavar="TASK:EXAMPLES", help="tasks to run")
     parser.add_argument("--limit", type=int, default=None, help="documents per task, for mmlu per subject; all by default")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -102,7 +100,8 @@ def describe(asked: argparse.Namespace, parts: Anatomy) -> str:
 def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_only: bool) -> dict:
     """One task's line: times, tokens, ratio, whether accuracies agree, the largest difference in log-likelihood."""
     tasks.check_tasks([task])
-    loaded = tasks.built_tasks((task,), limit, shots, False, SEED)
+    prompting = tasks.Prompting(shots)
+    loaded = tasks.built_tasks((task,), limit, prompting)
     parts, works, rates = anatomy(model), [], []
 
     def ours() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -110,10 +109,10 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
         language_model = ClawLM(model, tokenizer, cache=False)
         rates.append(matmul_rate(parts))
         work = Work()
-        with count(language_model.scorer.decoder, work):
-            found = run(language_model, loaded, task, shots, limit, work)
+        with counted(language_model.scorer.decoder, work):
+            frames = run(language_model, loaded, task, prompting, limit, work=work)
         works.append(work)
-        return found
+        return frames
 
     frame, samples = ours()
     line = {"task": f"{task}:{shots}", "requests": len(samples), "tokens": works[0].tokens}
@@ -124,19 +123,23 @@ def compare(model, tokenizer, task: str, shots: int, limit: int | None, *, ours_
     theirs.batch_size_per_gpu = best_batch_size(theirs, loaded)
     work = Work()
     with hooked(model, work):
-        other, other_samples = run(theirs, loaded, task, shots, limit, work)
+        other, other_samples = run(theirs, loaded, task, prompting, limit, work=work)
     ours()
     difference = (samples["loglikelihood"] - other_samples["loglikelihood"]).abs()
     values = frame["value"] - other["value"]
-    return line | speeds(works, rates, parts) | {
-        "lm-eval s": round(work.seconds, 2),
-        "lm-eval tokens": work.tokens,
-        "batch": theirs.batch_size_per_gpu,
-        "ratio": round(work.seconds / np.mean([w.seconds for w in works]), 2),
-        "acc": "equal" if (values == 0).all() else f"off by {values.abs().max():.4f}",
-        "largest": round(float(difference.max()), 6),
-        "rms": round(float((difference**2).mean() ** 0.5), 6),
-    }  # fmt: skip
+    return (
+        line
+        | speeds(works, rates, parts)
+        | {
+            "lm-eval s": round(work.seconds, 2),
+            "lm-eval tokens": work.tokens,
+            "batch": theirs.batch_size_per_gpu,
+            "ratio": round(work.seconds / np.mean([w.seconds for w in works]), 2),
+            "acc": "equal" if (values == 0).all() else f"off by {values.abs().max():.4f}",
+            "largest": round(float(difference.max()), 6),
+            "rms": round(float((difference**2).mean() ** 0.5), 6),
+        }
+    )
 
 
 def speeds(works: Sequence[Work], rates: Sequence[float], parts: Anatomy) -> dict:
@@ -146,7 +149,7 @@ def speeds(works: Sequence[Work], rates: Sequence[float], parts: Anatomy) -> dic
 
 
 def run(
-    language_model, loaded: dict, task: str, shots: int, limit: int | None, work: Work
+    language_model, loaded: dict, task: str, prompting: tasks.Prompting, limit: int | None, *, work: Work
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """lm-eval's evaluation of this task with the seconds spent in the model class added to `work`."""
     score = language_model.loglikelihood
@@ -163,53 +166,48 @@ def run(
     with tasks.quiet():
         out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=2)
     del language_model.loglikelihood
-    return tasks.tidy(out, [task], shots, "archive"), tasks.tidy_samples(out, [task])
+    return tasks.tidy(out, [task], prompting), tasks.tidy_samples(out, [task])
 
 
 def forget() -> None:
     """Drop what claw keeps of encoded requests, so that every run starts from texts."""
     lm_eval_model._encode_pairs.cache_clear()
-    lm_eval_model._forest.cache_clear()
+    lm_eval_model._prefix_tree.cache_clear()
 
 
-class hooked:
+@contextmanager
+def hooked(model, work: Work) -> Iterator[None]:
     """Counts the tokens that pass through a model's own forward."""
 
-    def __init__(self, model, work: Work):
-        self._model, self._work = model, work
+    def see(_, args, kwargs):
+        work.tokens += (args[0] if args else kwargs["input_ids"]).numel()
 
-    def __enter__(self) -> None:
-        def see(module, args, kwargs):
-            self._work.tokens += (args[0] if args else kwargs["input_ids"]).numel()
-
-        self._handle = self._model.register_forward_pre_hook(see, with_kwargs=True)
-
-    def __exit__(self, *error) -> None:
-        self._handle.remove()
+    handle = model.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-class count:
+@contextmanager
+def counted(decoder: Decoder, work: Work) -> Iterator[None]:
     """Counts the tokens and scored places that pass through the engine's decoder."""
+    hidden, stem = decoder.hidden, decoder.stem
 
-    def __init__(self, decoder: Decoder, work: Work):
-        self._decoder, self._work = decoder, work
+    def counted_hidden(packed, places, above=None):
+        work.tokens += len(packed.tokens)
+        work.places += len(places)
+        return hidden(packed, places, above)
 
-    def __enter__(self) -> None:
-        hidden, stem, work = self._decoder.hidden, self._decoder.stem, self._work
+    def counted_stem(tokens, above=None):
+        work.tokens += len(tokens)
+        return stem(tokens, above)
 
-        def counted_hidden(trees, points, above=None):
-            work.tokens += len(trees.tokens)
-            work.points += len(points)
-            return hidden(trees, points, above)
-
-        def counted_stem(tokens, above=None):
-            work.tokens += len(tokens)
-            return stem(tokens, above)
-
-        self._decoder.hidden, self._decoder.stem = counted_hidden, counted_stem
-
-    def __exit__(self, *error) -> None:
-        del self._decoder.hidden, self._decoder.stem
+    decoder.hidden, decoder.stem = counted_hidden, counted_stem
+    try:
+        yield
+    finally:
+        del decoder.hidden, decoder.stem
 
 
 def flops(parts: Anatomy, work: Work) -> float:
@@ -219,7 +217,7 @@ def flops(parts: Anatomy, work: Work) -> float:
     heads = size((layer.q, layer.k, layer.v))
     rest = size((layer.o, layer.gate, layer.up, layer.down))
     everywhere = parts.depth * (heads + rest) - rest
-    return 2.0 * (work.tokens * everywhere + work.points * (rest + size((parts.head,))))
+    return 2.0 * (work.tokens * everywhere + work.places * (rest + size((parts.head,))))
 
 
 @torch.inference_mode()

@@ -38,22 +38,19 @@ def main() -> None:
     blocks = claw.blocks(tokenizer, "wikipedia-train", length=asked.length, count=count, purpose="recovery")
     recovery = Recovery(recipe=asked.recipe, tokens=count * asked.length, length=asked.length, batch=asked.batch)
     budgets = schedule.milestones([recovery.tokens], asked.length, asked.batch)
-    run = Run(model, blocks, recovery, budgets, None, None, recipes.TARGETS, 0.0, None, 1e9)
+    run = Run(model, blocks, recovery, budgets, targets=recipes.TARGETS)
     seconds = turns(run, trainer(model, blocks, recovery, asked))
     limit = limits(model, asked)
     tokens = asked.batch * asked.length
-    print(
-        f"{asked.model}, {asked.recipe}, {asked.dtype}, {asked.batch} blocks of {asked.length} a step, {asked.steps} steps each,"
-    )
-    print(f"{torch.get_num_threads()} threads, {next(model.parameters()).device}; torch {torch.__version__}, "
-          f"transformers {transformers.__version__}")  # fmt: skip
+    print(f"{asked.model}, {asked.recipe}, {asked.dtype}, {asked.steps} steps each of {asked.batch} blocks of {asked.length},")
+    machine = f"{torch.get_num_threads()} threads, {next(model.parameters()).device}"
+    print(f"{machine}; torch {torch.__version__}, transformers {transformers.__version__}")
     rates = {name: tokens / statistics.median(times[1:]) for name, times in seconds.items()}
     for name, rate in rates.items():
         print(f"  {name:34} {rate:8.0f} tokens/s")
     ratios = [there / here for here, there in zip(seconds["claw"][1:], seconds["Trainer"][1:], strict=True)]
-    print(
-        f"  claw over Trainer, median of turns {statistics.median(ratios):8.2f}  (lowest {min(ratios):.2f}, highest {max(ratios):.2f})"
-    )
+    extremes = f"(lowest {min(ratios):.2f}, highest {max(ratios):.2f})"
+    print(f"  claw over Trainer, median of turns {statistics.median(ratios):8.2f}  {extremes}")
     passes = 3 if asked.recipe == "full" else 2  # forward, gradient of what is read, gradient of weights
     products = passes * anatomy(model).shape.flops_per_token(asked.length)
     for name, rate in limit.items():
@@ -70,11 +67,18 @@ def trainer(model, blocks, recovery: Recovery, asked) -> transformers.Trainer:
     labels = blocks.ids.masked_fill(~blocks.scored, -100)
     rows = [{"input_ids": ids, "labels": label} for ids, label in zip(blocks.ids, labels, strict=True)]
     arguments = transformers.TrainingArguments(
-        output_dir=tempfile.mkdtemp(), max_steps=asked.steps, per_device_train_batch_size=asked.rows,
-        gradient_accumulation_steps=asked.batch // asked.rows, learning_rate=recovery.learning_rate, optim="adamw_torch_fused",
-        lr_scheduler_type="constant", report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no",
+        output_dir=tempfile.mkdtemp(),
+        max_steps=asked.steps,
+        per_device_train_batch_size=asked.rows,
+        gradient_accumulation_steps=asked.batch // asked.rows,
+        learning_rate=recovery.learning_rate,
+        optim="adamw_torch_fused",
+        lr_scheduler_type="constant",
+        report_to=[],
+        **dict.fromkeys(("save_strategy", "logging_strategy"), "no"),
+        disable_tqdm=True,
         dataloader_pin_memory=False,
-    )  # fmt: skip
+    )
     return transformers.Trainer(student, arguments, train_dataset=rows)
 
 
@@ -94,9 +98,8 @@ def turns(run: Run, other: transformers.Trainer) -> dict[str, list[float]]:
             run.weights.step(1.0)
             run.at.step += 1
             seconds["claw"].append(time.perf_counter() - started)
-            print(
-                f"  step {run.at.step}: {seconds['Trainer'][-1]:.2f} s, claw {seconds['claw'][-1]:.2f} s, loss {loss / count:.3f}"
-            )
+            taken = f"{seconds['Trainer'][-1]:.2f} s, claw {seconds['claw'][-1]:.2f} s"
+            print(f"  step {run.at.step}: {taken}, loss {loss / count:.3f}")
 
     other.add_callback(Clock())
     other.train()

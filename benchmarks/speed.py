@@ -37,8 +37,8 @@ def main() -> None:
     asked = parser.parse_args()
     dense, tokenizer = claw.load(asked.model, dtype=asked.dtype)
     choices = {name: getattr(asked, name) for name in ("prompt", "generate", "batches", "rounds", "compiled")}
-    print(f"{asked.model} in {dense.dtype} on {dense.device}, {torch.get_num_threads()} threads, prompt {asked.prompt}, "
-          f"{asked.generate} tokens generated, {asked.rounds} rounds A B A B")  # fmt: skip
+    print(f"{asked.model} in {dense.dtype} on {dense.device}, {torch.get_num_threads()} threads, prompt {asked.prompt},")
+    print(f"{asked.generate} tokens generated, {asked.rounds} rounds A B A B")
     print(f"{'method':24} {'ratio':>5} {'true':>5}  phase   batch  speed-up [95 % interval]  ideal  of ideal  memory")
     for method in asked.methods:
         statistics = None
@@ -57,11 +57,9 @@ def main() -> None:
 
 
 def show(name: str, report: timing.SpeedReport) -> None:
-    for one in report.timings:
-        print(
-            f"{name}  {one.phase:8}{one.batch:5}  {one.speedup:6.2f} [{one.low:.2f}, {one.high:.2f}]".ljust(len(name) + 42)
-            + f"{one.ideal:6.2f}  {one.of_ideal:8.0%}  {report.memory / report.memory0:6.0%}", flush=True
-        )  # fmt: skip
+    for t in report.timings:
+        measured = f"{name}  {t.phase:8}{t.batch:5}  {t.speedup:6.2f} [{t.low:.2f}, {t.high:.2f}]".ljust(len(name) + 42)
+        print(f"{measured}{t.ideal:6.2f}  {t.of_ideal:8.0%}  {report.memory / report.memory0:6.0%}", flush=True)
 
 
 def roundings(dense, asked, choices) -> None:

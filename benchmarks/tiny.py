@@ -23,11 +23,10 @@ def project(folder: Path) -> Path:
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(notebook, folder / "notebooks")
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, head_dim=8,
-        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-        tie_word_embeddings=True,
-    )  # fmt: skip
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8}
+    sizes |= {"vocab_size": 259, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = transformers.LlamaConfig(**sizes, **tokens, tie_word_embeddings=True)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, **{c: i + 3 for i, c in enumerate(alphabet)}}
@@ -46,11 +45,14 @@ def project(folder: Path) -> Path:
 def study(folder: Path, name: str, **changes) -> Path:
     """A study file of the project: the tiny model, a few methods and ratios; `changes` replace or add fields."""
     content = {
-        "name": name, "models": [str(folder / "model")], "methods": ["random", "magnitude", "wanda-sp+ridge"],
-        "ratios": [0, 0.2, 0.4, 0.6], "dtype": "float32",
+        "name": name,
+        "models": [str(folder / "model")],
+        "methods": ["random", "magnitude", "wanda-sp+ridge"],
+        "ratios": [0, 0.2, 0.4, 0.6],
+        "dtype": "float32",
         "calibration": {"corpus": str(folder / "train.txt"), "tokens": 512, "length": 64},
         "evaluation": {"heldout": str(folder / "heldout.txt"), "tokens": 512, "context": 64},
-    }  # fmt: skip
+    }
     path = folder / "params" / f"{name}.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in (content | changes).items() if value is not None}))
     return path

@@ -1,1 +1,1 @@
-"""The fast path through a decoder: shared prefixes once, the head only where something is scored."""
+"""Prefix sharing and packing: the fast path through a decoder, which runs the head only where something is scored."""

@@ -1,4 +1,4 @@
-"""A stock decoder's forward pass over trees of tokens, on the model's own weights.
+"""A stock decoder's forward pass with prefix sharing, over packed rows of tokens, on the model's own weights.
 
 Equal to the stock forward up to rounding, and faster: no padding beyond a few tokens, no copies that plain torch can avoid,
 norms and rotations in few passes over memory, and nothing after the last keys and values for tokens that nobody scores.
@@ -7,20 +7,23 @@ No weights are copied, so a model may be trained or cut between two passes.
 What a model may differ in (biases, norms on q and k, zero-centred gains, norms after blocks, sliding windows, rotary tables
 by layer type, embedding scale, softcap on the logits) is read off its modules. Whether all of it was understood is decided
 by comparing a small pass with the stock one on a float32 copy of a few layers (in half precision a compressed model's own
-rounding can reach a fifth of its hidden states); where they differ, `build` says so and the stock forward is used.
+rounding can reach a fifth of its hidden states); where they differ, `build_decoder` says so and the stock forward is used.
 """
 
 import copy
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.engine.tree import Batch
+from claw.engine.prefix_tree import Batch, Group
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 
 KINDS = (None, "full_attention", "sliding_attention")
 TOLERANCE = 1e-3  # relative difference of hidden states in float32
@@ -30,100 +33,84 @@ PROBE_IDS = 64  # rows of the embedding in it
 KeyValues = list[tuple[torch.Tensor, torch.Tensor]]  # per layer keys and values (1, G, tokens, h)
 
 
-@dataclass(frozen=True)
-class Trees:
-    """A batch on the model's device: `tokens` and `depth` (N,) packed, and the groups of rows that attend together."""
-
-    tokens: torch.Tensor
-    depth: torch.Tensor
-    groups: tuple["Rows", ...]
-
-    @staticmethod
-    def of(batch: Batch, device: torch.device) -> "Trees":
-        """The trees of a batch."""
-        send = lambda array: None if array is None else torch.from_numpy(array).to(device)
-        groups = []
-        for group in batch.groups:
-            index = send(group.index)
-            depth = send(batch.depth[group.start : group.stop] if group.index is None else batch.depth[group.index])
-            groups.append(
-                Rows(
-                    slice(group.start, group.stop),
-                    index,
-                    send(group.back),
-                    send(group.end),
-                    depth.view(group.end.shape),
-                    group.chain,
-                )
-            )
-        return Trees(send(batch.tokens), send(batch.depth), tuple(groups))
-
-    @staticmethod
-    def chains(tokens: torch.Tensor, start: int = 0) -> "Trees":
-        """Ordinary sequences (B, T) whose first token has position `start`."""
-        length = tokens.shape[1]
-        depth = torch.arange(start, start + length, device=tokens.device).expand(tokens.shape)
-        rows = Rows(slice(0, tokens.numel()), None, None, torch.full_like(tokens, length), depth, True)
-        return Trees(tokens.flatten(), depth.flatten(), (rows,))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One group as in claw.engine.tree.Group, with the positions `depth` (B, T) of its tokens."""
-
-    where: slice
-    index: torch.Tensor | None
-    back: torch.Tensor | None
-    end: torch.Tensor
-    depth: torch.Tensor
-    chain: bool
+class Rows(Group):
+    """A group on the model's device: rows that attend together, padded to (B, T)."""
 
     def take(self, x: torch.Tensor) -> torch.Tensor:
         """Heads (B, heads, T, h) of this group from packed ones (N, heads, h); a view where nothing is padded."""
-        taken = x[self.where] if self.index is None else x.index_select(0, self.index.flatten())
+        taken = x[self.span] if self.index is None else x.index_select(0, self.index.flatten())
         return taken.view(*self.end.shape, *x.shape[1:]).transpose(1, 2)
 
     def put(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """Write what belongs to this group's tokens from (B·T, d) into packed (N, d)."""
         if self.back is None:
-            out[self.where] = x
+            out[self.span] = x
         else:
-            torch.index_select(x, 0, self.back, out=out[self.where])
+            torch.index_select(x, 0, self.back, out=out[self.span])
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch on the model's device: `tokens` and `positions` (N,) packed, and the groups of rows that attend together."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    groups: tuple[Rows, ...]
+
+    @staticmethod
+    def of(batch: Batch, device: torch.device) -> "Packed":
+        """A batch moved to `device`."""
+        send: Callable[[Any], Any] = lambda value: (
+            torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
+        )
+        groups = (Rows(**{name: send(value) for name, value in vars(group).items()}) for group in batch.groups)
+        return Packed(send(batch.tokens), send(batch.positions), tuple(groups))
+
+    @staticmethod
+    def sequences(tokens: torch.Tensor, start: int = 0) -> "Packed":
+        """Ordinary sequences (B, T) whose first token has position `start`."""
+        length = tokens.shape[1]
+        positions = torch.arange(start, start + length, device=tokens.device).expand(tokens.shape)
+        rows = Rows(span=slice(tokens.numel()), end=torch.full_like(tokens, length), positions=positions, causal=True)
+        return Packed(tokens.flatten(), positions.flatten(), (rows,))
 
 
 class Decoder:
-    """Hidden states of a model for trees of tokens."""
+    """Hidden states of a model for packed tokens, and keys and values of the prefixes that they share."""
 
     def __init__(self, parts: Anatomy):
         self.parts = parts
         self.windows = [_window(parts, layer) for layer in parts.layers]
-        types = getattr(parts.config, "layer_types", None)
         by_type = "layer_type" in inspect.signature(parts.backbone.rotary_emb.forward).parameters
-        self.rotary_types = [types[layer.index] if by_type else None for layer in parts.layers]
+        self.rotary_types = [_layer_types(parts)[layer.index] if by_type else None for layer in parts.layers]
 
     @torch.inference_mode()
-    def hidden(self, trees: Trees, points: torch.Tensor, stem: KeyValues | None = None) -> torch.Tensor:
-        """Hidden states (K, d) after the last norm at places `points` (K,); all tokens come after those of `stem`."""
-        return self._run(trees, points, stem, None)
+    def hidden(self, packed: Packed, places: torch.Tensor, stem: KeyValues | None = None) -> torch.Tensor:
+        """Hidden states (K, d) after the last norm at `places` (K,); all tokens come after those of `stem`."""
+        return self._run(packed, places, stem)
 
     @torch.inference_mode()
     def stem(self, tokens: torch.Tensor, above: KeyValues | None = None) -> KeyValues:
         """Keys and values of a prefix (n,) that comes after those of `above`; the result includes them."""
-        found: KeyValues = []
-        self._run(Trees.chains(tokens[None], _length(above)), None, above, found)
-        return found
+        kept: KeyValues = []
+        self._run(Packed.sequences(tokens[None], _length(above)), None, above, kept)
+        return kept
 
-    def _run(self, trees: Trees, points: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None):
+    def _run(
+        self, packed: Packed, places: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None = None
+    ) -> torch.Tensor:
+        """Hidden states as in `hidden`; with `keep`, the pass fills it with keys and values and ends at the last ones."""
         parts = self.parts
-        x = parts.embedding(trees.tokens)
-        rotations = {kind: rotation(parts, x, trees.depth, kind) for kind in dict.fromkeys(self.rotary_types)}
-        masks = {w: [_mask(rows, _length(stem), w, x.dtype) for rows in trees.groups] for w in dict.fromkeys(self.windows)}
+        before = _length(stem)
+        x = parts.embedding(packed.tokens)
+        rotations = {kind: rotation(parts, x, packed.positions, kind) for kind in dict.fromkeys(self.rotary_types)}
+        masks = {w: [_mask(rows, before, w, x.dtype) for rows in packed.groups] for w in dict.fromkeys(self.windows)}
         for layer in parts.layers:
             last = layer is parts.layers[-1]
             y = normalise(layer.input_norm, x, parts.gain_offset)
             q, k, v = self._heads(layer, y, rotations[self.rotary_types[layer.index]])
             y = torch.empty(len(x), q[0].numel(), dtype=x.dtype, device=x.device)
-            for rows, mask in zip(trees.groups, masks[self.windows[layer.index]], strict=True):
+            for rows, mask in zip(packed.groups, masks[self.windows[layer.index]], strict=True):
                 keys, values = rows.take(k), rows.take(v)
                 if stem:
                     keys, values = (_after(old, new) for old, new in zip(stem[layer.index], (keys, values), strict=True))
@@ -132,14 +119,14 @@ class Decoder:
                 if not (last and keep is not None):
                     rows.put(attend(rows.take(q), keys, values, mask, layer.attention.scaling), y)
             if last:  # what follows concerns one token at a time, so only those that are scored
-                if points is None:
-                    return None
-                x, y = x[points], y[points]
+                if keep is not None:
+                    return x
+                x, y = x[places], y[places]
             x = self._add(x, layer.o(y), layer.after_attention)
             x = self._add(x, _feed_forward(layer, normalise(layer.mlp_norm, x, parts.gain_offset)), layer.after_mlp)
         return normalise(parts.norm, x, parts.gain_offset)
 
-    def _add(self, x: torch.Tensor, y: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
+    def _add(self, x: torch.Tensor, y: torch.Tensor, norm: Any) -> torch.Tensor:
         return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
 
     def _heads(self, layer: Layer, y: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -175,15 +162,14 @@ def _obstacle(parts: Anatomy) -> str:
     rotary = getattr(parts.backbone, "rotary_emb", None)
     if rotary is None:
         return "it has no rotary position embedding"
-    kinds = getattr(rotary, "rope_type", "default")
-    kinds = set(kinds.values()) if isinstance(kinds, dict) else {kinds}
-    if any("dynamic" in kind or "longrope" in kind for kind in kinds):
+    types = getattr(rotary, "rope_type", "default")
+    if any("dynamic" in kind or "longrope" in kind for kind in (types.values() if isinstance(types, dict) else [types])):
         return "its rotary table depends on the length of the longest sequence in a batch"
     if getattr(config, "attn_logit_softcapping", None) is not None:
         return "it caps attention scores"
     if getattr(config, "use_bidirectional_attention", False):
         return "its attention is not causal"
-    if any(kind not in KINDS for kind in getattr(config, "layer_types", None) or ()):
+    if any(kind not in KINDS for kind in _layer_types(parts)):
         return "it has layers with another kind of attention"
     for layer in parts.layers:
         norm = getattr(layer.attention, "q_norm", None)
@@ -201,7 +187,7 @@ def _few_layers(parts: Anatomy) -> nn.Module:
     memo: dict[int, object] = {id(modules): nn.ModuleList(copy.deepcopy(module) for module in modules[:count])}
     for weight in (parts.embedding.weight, parts.head.weight):
         memo[id(weight)] = nn.Parameter(weight.detach()[rows], requires_grad=False)
-    few = copy.deepcopy(parts.model, memo).float()
+    few: Any = copy.deepcopy(parts.model, memo).float()
     few.config.num_hidden_layers = few.model.config.num_hidden_layers = count
     few.get_input_embeddings().padding_idx = None  # a row that may not be among these; it changes gradients only
     return few.eval()
@@ -209,12 +195,9 @@ def _few_layers(parts: Anatomy) -> nn.Module:
 
 def _description(module: nn.Module) -> list[tuple]:
     """What two layers must have in common to compute alike: weights of the same shapes, and the same parts changed by hand."""
+    hooks = lambda part: (len(part._forward_hooks), len(part._forward_pre_hooks), "forward" in vars(part))
     weights = [(name, tuple(weight.shape)) for name, weight in module.named_parameters()]
-    changed = [
-        (name, type(part), len(part._forward_hooks), len(part._forward_pre_hooks), "forward" in vars(part))
-        for name, part in module.named_modules()
-    ]
-    return weights + changed
+    return weights + [(name, type(part), *hooks(part)) for name, part in module.named_modules()]
 
 
 @torch.inference_mode()
@@ -224,7 +207,7 @@ def _difference(decoder: Decoder) -> float:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(parts.vocabulary, PROBE, generator=generator).to(parts.device)
     stock = parts.backbone(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
-    ours = decoder.hidden(Trees.chains(tokens), torch.arange(tokens.numel(), device=tokens.device))
+    ours = decoder.hidden(Packed.sequences(tokens), torch.arange(tokens.numel(), device=tokens.device))
     if not stock.isfinite().all():  # a model that gives NaN gives NaN either way
         return 0.0
     return float((ours - stock).norm() / stock.norm().clamp(min=1e-30))
@@ -232,16 +215,19 @@ def _difference(decoder: Decoder) -> float:
 
 def _window(parts: Anatomy, layer: Layer) -> int | None:
     """How many tokens back, itself included, this layer looks; None for all."""
-    types = getattr(parts.config, "layer_types", None)
-    if types is not None and types[layer.index] != "sliding_attention":
-        return None
-    return getattr(parts.config, "sliding_window", None)
+    slides = _layer_types(parts)[layer.index] in (None, "sliding_attention")
+    return getattr(parts.config, "sliding_window", None) if slides else None
 
 
-def rotation(parts: Anatomy, x: torch.Tensor, depth: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _layer_types(parts: Anatomy) -> list[str | None]:
+    """The kind of attention of each layer; None where the configuration does not tell them apart."""
+    return getattr(parts.config, "layer_types", None) or [None] * parts.depth
+
+
+def rotation(parts: Anatomy, x: torch.Tensor, positions: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines (N, 1, h) from the model's own table."""
     typed = () if kind is None else (kind,)
-    cos, sin = parts.backbone.rotary_emb(x, depth[None], *typed)
+    cos, sin = parts.backbone.rotary_emb(x, positions[None], *typed)
     return cos[0][:, None], sin[0][:, None]
 
 
@@ -254,13 +240,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return out
 
 
-def normalise(norm: nn.Module, x: torch.Tensor, offset: float) -> torch.Tensor:
+def normalise(norm: Any, x: torch.Tensor, offset: float) -> torch.Tensor:
     """RMSNorm over the last axis: x / √(mean x² + eps), times the gain. Statistics are in float32.
 
     Rounded where the stock module rounds: to the model's type before a gain, after a zero-centred gain (offset 1).
     """
-    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
-    size = x.shape[-1]
+    eps, size = norm_epsilon(norm), x.shape[-1]
     if offset:
         wide = x.float()
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(size).add_(eps).rsqrt_()
@@ -292,16 +277,17 @@ def _length(stem: KeyValues | None) -> int:
 def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
     """Additive mask (B, 1, T, P + T), or None where plain causal attention is meant."""
     count, length = rows.end.shape
-    near = window is None or before + length <= window
-    if rows.chain and not before and near:
+    if window is not None and before + length <= window:
+        window = None
+    if rows.causal and not before and window is None:
         return None
     place = torch.arange(length, device=rows.end.device)
     seen = (place[:, None] >= place) & (place[:, None] < rows.end[:, None, :])
     if before:
         seen = torch.cat([seen.new_ones(count, length, before), seen], dim=2)
-    if not near:
-        depth = torch.cat([torch.arange(before, device=place.device).expand(count, -1), rows.depth], dim=1)
-        seen &= rows.depth[:, :, None] - depth[:, None, :] < window
+    if window is not None:
+        positions = torch.cat([torch.arange(before, device=place.device).expand(count, -1), rows.positions], dim=1)
+        seen &= rows.positions[:, :, None] - positions[:, None, :] < window
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from claw.engine.decoder import KeyValues, Trees, build_decoder
-from claw.engine.tree import Batch, Forest, Request, Row, Stem, padded
+from claw.engine.decoder import KeyValues, Packed, build_decoder
+from claw.engine.prefix_tree import Batch, PrefixTree, Request, Row, Stem, padded
 from claw.errors import InputError
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # tokens that pass through the model together
@@ -37,38 +37,39 @@ class Scorer:
         self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
         self.step = _for(self.device, ALIGNMENT)
 
-    def forest(self, requests: Sequence[Request]) -> Forest:
+    def prefix_tree(self, requests: Sequence[Request]) -> PrefixTree:
         """The order in which these requests are computed; reusable with another model of the same tokenizer."""
-        return Forest(requests, share=self.decoder is not None)
+        return PrefixTree(requests, share=self.decoder is not None)
 
-    def score(self, forest: Forest, *, greedy: bool = True) -> Iterator[Result]:
+    def score(self, tree: PrefixTree, *, greedy: bool = True) -> Iterator[Result]:
         """Yield numbers, log-likelihoods (float64) and greedy flags of the requests that each batch finished.
 
         A flag is True where every target was the most probable token (of equally probable ones the smallest id). Without
         `greedy` all are False, which saves looking for them.
         """
-        if self.decoder is None and forest.shared:
-            raise ValueError("the stock forward computes every request by itself: make the forest with Scorer.forest")
-        _keep_freed_memory(self.device)
-        yield from self._score(forest, forest.root, None, greedy)
+        if self.decoder is None and tree.shared:
+            raise ValueError("the stock forward computes every request by itself: make the tree with Scorer.prefix_tree")
+        if self.device.type == "cpu":
+            _keep_freed_memory()
+        yield from self._score(tree, tree.root, None, greedy)
 
-    def _score(self, forest: Forest, stem: Stem, above: KeyValues | None, greedy: bool) -> Iterator[Result]:
-        if len(stem.ids):
-            above = self.decoder.stem(torch.from_numpy(stem.ids).to(self.device), above)
+    def _score(self, tree: PrefixTree, stem: Stem, above: KeyValues | None, greedy: bool) -> Iterator[Result]:
+        if self.decoder is not None and len(stem.ids):
+            above = self.decoder.stem(self._send(stem.ids), above)
         waiting = list(stem.rows)
         while waiting:
             rows = waiting[: self._fitting(waiting, stem)]
             try:
-                result = self._batch(forest.batch(stem, rows, self.step), above, greedy)
+                result = self._batch(tree.batch(stem, rows, self.step), above, greedy)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 self._halve(rows, error)
-                continue
-            waiting = waiting[len(rows) :]
-            yield result
+            else:
+                waiting = waiting[len(rows) :]
+                yield result
         for below in stem.stems:
-            yield from self._score(forest, below, above, greedy)
+            yield from self._score(tree, below, above, greedy)
 
     def _fitting(self, rows: Sequence[Row], stem: Stem) -> int:
         """How many of these rows, longest first, make the next batch."""
@@ -99,47 +100,47 @@ class Scorer:
 
     @torch.inference_mode()
     def _batch(self, batch: Batch, above: KeyValues | None, greedy: bool) -> Result:
-        trees = Trees.of(batch, self.device)
-        points = torch.from_numpy(batch.points).to(self.device)
-        states = self.decoder.hidden(trees, points, above) if self.decoder else self._stock_logits(trees, points)
-        logprobs, hits = np.empty(len(batch.point), dtype=np.float64), np.zeros(len(batch.point), dtype=bool)
+        packed = Packed.of(batch, self.device)
+        places = self._send(batch.places)
+        states = self.decoder.hidden(packed, places, above) if self.decoder else self._stock_logits(packed, places)
+        logprobs, hits = np.empty(len(batch.place), dtype=np.float64), np.zeros(len(batch.place), dtype=bool)
         like_lm_eval = greedy and states.dtype == torch.float32
-        vocabulary = self.decoder.parts.head.out_features if self.decoder else states.shape[1]
-        at_once = max(1, _for(self.device, LOGITS_BYTES) // (4 * vocabulary)) if like_lm_eval else HEAD_ROWS
+        row_bytes = 4 * self._vocabulary(states)
+        at_once = max(1, _for(self.device, LOGITS_BYTES) // row_bytes) if like_lm_eval else HEAD_ROWS
         read = self._read_whole if like_lm_eval else self._read_tiles
-        for start in range(0, len(batch.points), at_once):
-            stop = min(start + at_once, len(batch.points))
-            these = np.flatnonzero((batch.point >= start) & (batch.point < stop))
+        for start in range(0, len(places), at_once):
+            stop = min(start + at_once, len(places))
+            these = np.flatnonzero((batch.place >= start) & (batch.place < stop))
             these = these[np.argsort(batch.target[these], kind="stable")]
-            logprobs[these], hits[these] = read(states[start:stop], batch.point[these] - start, batch.target[these], greedy)
+            logprobs[these], hits[these] = read(states[start:stop], batch.place[these] - start, batch.target[these], greedy)
         count = len(batch.requests)
         misses = np.bincount(batch.owner, weights=~hits, minlength=count)
         return batch.requests, np.bincount(batch.owner, weights=logprobs, minlength=count), misses == 0
 
-    def _stock_logits(self, trees: Trees, points: torch.Tensor) -> torch.Tensor:
-        """Logits (K, V) at the points of sequences, from the model's own forward."""
-        found = []
-        for rows in trees.groups:
-            here = points[(points >= rows.where.start) & (points < rows.where.stop)] - rows.where.start
-            tokens = trees.tokens[rows.where] if rows.index is None else trees.tokens[rows.index]
-            logits = self.model(input_ids=tokens.view(rows.end.shape), use_cache=False).logits.flatten(0, 1)
-            found.append(logits[here if rows.back is None else rows.back[here]])
-        return torch.cat(found)
+    def _stock_logits(self, packed: Packed, places: torch.Tensor) -> torch.Tensor:
+        """Logits (K, V) at these places of sequences, from the model's own forward."""
+        logits = []
+        for rows in packed.groups:
+            here = places[(places >= rows.span.start) & (places < rows.span.stop)] - rows.span.start
+            tokens = packed.tokens[rows.span] if rows.index is None else packed.tokens[rows.index]
+            padded_logits = self.model(input_ids=tokens.view(rows.end.shape), use_cache=False).logits.flatten(0, 1)
+            logits.append(padded_logits[here if rows.back is None else rows.back[here]])
+        return torch.cat(logits)
 
-    def _read_whole(self, states: torch.Tensor, point: np.ndarray, target: np.ndarray, greedy: bool) -> tuple[np.ndarray, ...]:
-        """Log-probability of each target at its point, and whether it is the most probable token there."""
+    def _read_whole(self, states: torch.Tensor, place: np.ndarray, target: np.ndarray, _greedy: bool) -> tuple[np.ndarray, ...]:
+        """Log-probability of each target after the state at its place, and whether it is the most probable token there."""
         logprobs = torch.log_softmax(self._logits(states, 0, None), dim=1)
-        where, wanted = torch.from_numpy(point).to(self.device), torch.from_numpy(target).to(self.device)
+        where, wanted = self._send(place), self._send(target)
         return logprobs[where, wanted].cpu().numpy(), (logprobs.argmax(dim=1)[where] == wanted).cpu().numpy()
 
-    def _read_tiles(self, states: torch.Tensor, point: np.ndarray, target: np.ndarray, greedy: bool) -> tuple[np.ndarray, ...]:
+    def _read_tiles(self, states: torch.Tensor, place: np.ndarray, target: np.ndarray, greedy: bool) -> tuple[np.ndarray, ...]:
         """The same for targets in ascending order, a tile of the vocabulary at a time."""
-        vocabulary = self.decoder.parts.head.out_features if self.decoder else states.shape[1]
         width = max(512, _for(self.device, TILE_BYTES) // (4 * len(states)) // 512 * 512)
-        where, wanted = torch.from_numpy(point).to(self.device), torch.from_numpy(target).to(self.device)
-        logits = torch.empty(len(target), device=self.device)
-        sums, tops = [], []
-        for start in range(0, vocabulary, width):
+        where, wanted = self._send(place), self._send(target)
+        logits = torch.empty(len(wanted), device=self.device)
+        sums: list[torch.Tensor] = []
+        tops: list[torch.Tensor] = []
+        for start in range(0, self._vocabulary(states), width):
             z = self._logits(states, start, start + width).float()
             lo, hi = np.searchsorted(target, (start, start + width))
             logits[lo:hi] = z[where[lo:hi], wanted[lo:hi] - start]
@@ -152,6 +153,12 @@ class Scorer:
             for some in near.split(NEAR_ROWS):
                 hits[some] = self._logits(states[where[some]], 0, None).argmax(dim=1) == wanted[some]
         return logprobs.cpu().numpy(), hits.cpu().numpy()
+
+    def _send(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _vocabulary(self, states: torch.Tensor) -> int:
+        return self.decoder.parts.head.out_features if self.decoder else states.shape[1]
 
     def _logits(self, states: torch.Tensor, start: int, stop: int | None) -> torch.Tensor:
         """Logits of vocabulary ids start to stop; what the stock model returns is logits already."""
@@ -169,14 +176,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _keep_freed_memory(device: torch.device) -> None:
+def _keep_freed_memory() -> None:
     """Let the C library keep tens of megabytes that are freed, instead of returning them and faulting them in again.
 
     glibc raises its threshold to the size of a large block when that is freed; without this, activations of a few megabytes
     cost a tenth of the time in page faults. Elsewhere it does nothing.
     """
-    if device.type == "cpu":
-        torch.empty(31 << 20, dtype=torch.uint8)
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def _for(device: torch.device, values: dict[str, int]) -> int:

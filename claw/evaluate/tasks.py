@@ -9,7 +9,9 @@ import functools
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import pandas as pd
@@ -24,6 +26,15 @@ SAMPLE_COLUMNS = ("task", "subtask", "document", "choice", "loglikelihood", "gre
 BOOTSTRAP = 1000  # draws for metrics without a closed form of the standard error; accuracy has one
 
 
+@dataclass(frozen=True)
+class Prompting:
+    """How documents become requests: number and seed of few-shot examples, and whether tasks come from the hub."""
+
+    num_fewshot: int = 0
+    hub: bool = False
+    seed: int = 1234
+
+
 def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
     """Raise InputError for a task that does not exist, or that needs the hub when `hub` is False."""
     for task in tasks:
@@ -31,30 +42,20 @@ def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
             raise InputError(f"a task is named by text such as 'piqa', not {task!r}.")
         if task in offline_tasks.task_names():
             continue
-        known = _everything().all_tasks
+        known = _manager(hub=True).all_tasks
         if task not in known:
-            raise unknown(
-                "task", task, offline_tasks.NAMES if not hub else known, "Any lm-eval task can be named with hub=True."
-            )
+            raise unknown("task", task, known if hub else offline_tasks.NAMES, "Any lm-eval task can be named with hub=True.")
         if not hub:
             raise offline_tasks.refuse_hub_only(task)
 
 
 @functools.cache
-def _everything():
-    """lm-eval's index of all its own tasks; building it takes some seconds."""
+def _manager(*, hub: bool) -> Any:
+    """lm-eval's index of the offline tasks, or of all its own, which takes some seconds to build."""
     from lm_eval.tasks import TaskManager
 
     with quiet():
-        return TaskManager()
-
-
-@functools.cache
-def _offline():
-    from lm_eval.tasks import TaskManager
-
-    with quiet():
-        return TaskManager(include_path=str(offline_tasks.folder()), include_defaults=False)
+        return TaskManager() if hub else TaskManager(include_path=str(offline_tasks.folder()), include_defaults=False)
 
 
 @contextmanager
@@ -63,38 +64,34 @@ def quiet() -> Iterator[None]:
     import datasets
     import lm_eval.api.task
 
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
-    levels = [logger.level for logger in loggers]
-    bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with mock.patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
+    with ExitStack() as stack:
+        for logger in (logging.getLogger("lm_eval"), logging.getLogger("datasets")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        if datasets.is_progress_bar_enabled():
+            datasets.disable_progress_bars()
+            stack.callback(datasets.enable_progress_bars)
+        stack.enter_context(mock.patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items))
+        yield
 
 
 @functools.lru_cache(maxsize=4)
-def built_tasks(tasks: tuple[str, ...], limit: int | None, num_fewshot: int, hub: bool, seed: int) -> dict:
+def built_tasks(tasks: tuple[str, ...], limit: int | None, prompting: Prompting) -> dict:
     """lm-eval's task objects with all requests built, for `lm_eval.evaluate`; built once per process."""
-    manager = _everything() if hub else _offline()
+    manager = _manager(hub=prompting.hub)
     with quiet():
         try:
             loaded = manager.load(list(tasks))
         except Exception as error:  # data sets, the hub client and task files each raise their own kinds
+            reason = str(error).splitlines()[0] if str(error) else repr(error)
             raise InputError(
-                f"The data of {', '.join(tasks)} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}. Tasks from "
-                f"the hub need the network (and some an account); offline there are {', '.join(offline_tasks.NAMES)}."
+                f"The data of {', '.join(tasks)} cannot be loaded: {reason}. Tasks from the hub need the network (and some an "
+                f"account); offline there are {', '.join(offline_tasks.NAMES)}."
             ) from error
         for task in loaded["tasks"].values():
             if task.get_config("num_fewshot") != 0:  # a task that fixes zero examples keeps them, as in lm-eval
-                task.set_config(key="num_fewshot", value=num_fewshot)
-            task.set_fewshot_seed(seed=seed)
+                task.set_config(key="num_fewshot", value=prompting.num_fewshot)
+            task.set_fewshot_seed(seed=prompting.seed)
             task.build_all_requests(limit=limit)
             task.build_all_requests = functools.partial(_forget_answers, task)  # what evaluate calls for every model
     return loaded
@@ -107,8 +104,8 @@ def _forget_answers(task, **_) -> None:
 
 
 def score_tasks(
-    model,
-    tokenizer,
+    model: Any,
+    tokenizer: Any,
     tasks: Sequence[str],
     *,
     limit: int | Mapping[str, int] | None = None,
@@ -132,13 +129,14 @@ def score_tasks(
     from claw.evaluate.lm_eval_model import ClawLM
 
     language_model = ClawLM(model, tokenizer, cache=cache)
+    prompting = Prompting(num_fewshot, hub, seed)
     frames, documents = [], []
-    for one in dict.fromkeys(limits.values()):  # lm-eval knows one limit per call
-        names = tuple(task for task in tasks if limits[task] == one)
-        loaded = built_tasks(names, one, num_fewshot, hub, seed)
+    for count in dict.fromkeys(limits.values()):  # lm-eval takes one limit per call
+        names = tuple(task for task in tasks if limits[task] == count)
+        loaded = built_tasks(names, count, prompting)
         with quiet():
-            out = evaluate(language_model, loaded, limit=one, log_samples=True, bootstrap_iters=BOOTSTRAP)
-        frames.append(tidy(out, names, num_fewshot, "hub" if hub else "archive"))
+            out = evaluate(language_model, loaded, limit=count, log_samples=True, bootstrap_iters=BOOTSTRAP)
+        frames.append(tidy(out, names, prompting))
         documents.append(tidy_samples(out, names))
     frame = pd.concat(frames, ignore_index=True)
     return (frame, pd.concat(documents, ignore_index=True)) if samples else frame
@@ -154,24 +152,22 @@ def limits_of(tasks: Sequence[str], limit: int | Mapping[str, int] | None) -> di
     return {task: named.get(task) for task in tasks}
 
 
-def tidy(out: dict, tasks: Sequence[str], num_fewshot: int, source: str) -> pd.DataFrame:
+def tidy(out: dict, tasks: Sequence[str], prompting: Prompting) -> pd.DataFrame:
     """The results of lm-eval for the named tasks, without its subtasks."""
     rows = []
-    samples = out["samples"]
-    children = out.get("group_subtasks", {})
     for task in tasks:
         result = out["results"].get(task) or out["groups"][task]
-        leaves = _leaves(task, children)
-        documents = [sample for leaf in leaves for sample in samples[leaf]]
-        choices = [len(sample["arguments"]) for sample in documents]
-        version = out["versions"].get(task)
+        documents = [sample for leaf in _leaves(task, out) for sample in out["samples"][leaf]]
+        count, version = len(documents), out["versions"].get(task)
         for key, value in result.items():
             metric, _, kind = key.partition(",")
             if kind and not metric.endswith("_stderr") and isinstance(value, (int, float)):
-                stderr = result.get(f"{metric}_stderr,{kind}", math.nan)
-                chance = sum(1 / n for n in choices) / len(choices) if metric.startswith("acc") else math.nan
+                stderr = result.get(f"{metric}_stderr,{kind}")
                 stderr = float(stderr) if isinstance(stderr, (int, float)) else math.nan
-                rows.append((task, metric, float(value), stderr, len(documents), chance, num_fewshot, version, source))
+                chances = [1 / len(sample["arguments"]) for sample in documents] if metric.startswith("acc") else [math.nan]
+                chance = sum(chances) / len(chances)
+                source = "hub" if prompting.hub else "archive"
+                rows.append((task, metric, float(value), stderr, count, chance, prompting.num_fewshot, version, source))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -182,8 +178,7 @@ def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
     has one; `acc` and `acc_norm` are the document's own, NaN where the task has no such metric.
     """
     rows = []
-    children = out.get("group_subtasks", {})
-    for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, children)):
+    for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, out)):
         for sample in out["samples"][subtask]:
             metrics = [sample.get(name, math.nan) for name in CORRECT]
             for choice, response in enumerate(sample["filtered_resps"]):
@@ -196,14 +191,14 @@ def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
 def answered(samples: pd.DataFrame) -> dict[str, dict[str, str]]:
     """By task and metric a text with 1 for each document answered rightly and 0 for each other, in the task's order."""
     documents = samples.drop_duplicates(["task", "subtask", "document"])
+    digits = lambda values: "".join(str(int(value)) for value in values)
     return {
-        task: {
-            metric: "".join(str(int(value)) for value in rows[metric]) for metric in CORRECT if rows[metric].isin((0, 1)).all()
-        }
+        task: {metric: digits(rows[metric]) for metric in CORRECT if rows[metric].isin((0, 1)).all()}
         for task, rows in documents.groupby("task", sort=False)
     }
 
 
-def _leaves(task: str, children: dict[str, list[str]]) -> list[str]:
-    below = children.get(task)
-    return [task] if not below else [leaf for child in below for leaf in _leaves(child, children)]
+def _leaves(task: str, out: dict) -> list[str]:
+    """The tasks of a group, of its groups and so on, or the task itself."""
+    below = out.get("group_subtasks", {}).get(task)
+    return [leaf for child in below for leaf in _leaves(child, out)] if below else [task]

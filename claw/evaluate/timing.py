@@ -1,24 +1,25 @@
-"""How fast a compressed model is beside its dense one: reading a prompt and generating, apart, on this machine.
+"""How fast a compressed model is beside its dense one on this machine: prefill (reading a prompt) and decode (generating).
 
 Notable choices:
-- Dense and compressed take turns in one process, A B A B, so that whatever else the machine does meets both; each round gives
+- Dense and compressed take turns in one process, A B A B, so that other load on the machine affects both; each round gives
   one ratio, and the interval is a bootstrap over rounds.
 - Prefill reads `prompt` tokens and gives the logits of the last; decode is the mean over `generate` single tokens after it.
 - Beside each measured ratio stands the ideal one: of FLOPs for prefill, of bytes read for decode.
-- Both sides run through the same code: the stock forward, or with `compiled` torch.compile over a static cache, which on a GPU
-  replays CUDA graphs.
+- Both models run through the same code: the stock forward, or with `compiled` torch.compile over a static cache, which on a
+  GPU replays CUDA graphs.
 """
 
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import DynamicCache, StaticCache
 
 from claw.errors import InputError
 from claw.models.anatomy import describe
@@ -26,13 +27,14 @@ from claw.models.load import check_same_vocabulary
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.specs.experiment import Speed, build_spec
+from claw.words import html_table
 
 PHASES = ("prefill", "decode")
 DRAWS = 2000  # of the bootstrap
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """One phase at one batch size. Seconds are medians: of a whole prompt batch, or of one decoding step of the batch."""
 
@@ -47,11 +49,11 @@ class Timing:
 
     @property
     def of_ideal(self) -> float:
-        """Share of the ideal speed-up that was got."""
+        """Share of the ideal speed-up that was reached."""
         return self.speedup / self.ideal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpeedReport:
     """Timings of a compressed model against its dense one, and the memory that each needs in bytes (weights, cache, peak)."""
 
@@ -72,50 +74,48 @@ class SpeedReport:
 
     def to_dict(self) -> dict:
         """Plain values for a record; the smallest batch gives the columns without a batch in their name."""
-        found = asdict(self)
-        smallest = min(t.batch for t in self.timings)
-        for timing in self.timings:
-            name = timing.phase if timing.batch == smallest else f"{timing.phase}_batch{timing.batch}"
-            found |= {f"speedup_{name}": timing.speedup, f"speedup_{name}_low": timing.low, f"speedup_{name}_high": timing.high}
-            found[f"ideal_{name}"] = timing.ideal
-        return found
+        columns = asdict(self)
+        smallest = min(timing.batch for timing in self.timings)
+        for t in self.timings:
+            name = t.phase if t.batch == smallest else f"{t.phase}_batch{t.batch}"
+            columns |= {f"speedup_{name}": t.speedup, f"speedup_{name}_low": t.low, f"speedup_{name}_high": t.high}
+            columns[f"ideal_{name}"] = t.ideal
+        return columns
 
     def _repr_html_(self) -> str:
         head = ("phase", "batch", "dense, ms", "compressed, ms", "times as fast", "95 % interval", "ideal", "of ideal")
-        rows = [
-            (t.phase, t.batch, f"{1e3 * t.seconds0:.1f}", f"{1e3 * t.seconds:.1f}", f"{t.speedup:.2f}",
-             f"{t.low:.2f} to {t.high:.2f}", f"{t.ideal:.2f}", f"{t.of_ideal:.0%}")
-            for t in self.timings
-        ]  # fmt: skip
-        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        rows = []
+        for t in self.timings:
+            measured = (t.phase, t.batch, f"{1e3 * t.seconds0:.1f}", f"{1e3 * t.seconds:.1f}", f"{t.speedup:.2f}")
+            rows.append((*measured, f"{t.low:.2f} to {t.high:.2f}", f"{t.ideal:.2f}", f"{t.of_ideal:.0%}"))
         return (
-            f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table><p>Prompt of {self.prompt} tokens, "
-            f"{self.generate} generated, {self.rounds} interleaved rounds on {self.device} with {self.threads} threads in {self.dtype}; "
-            f"memory {self.memory0 / 1e9:.2f} GB dense, {self.memory / 1e9:.2f} GB compressed.</p>"
+            f"{html_table(rows, head)}<p>Prompt of {self.prompt} tokens, {self.generate} generated, {self.rounds} interleaved "
+            f"rounds on {self.device} with {self.threads} threads in {self.dtype}; memory {self.memory0 / 1e9:.2f} GB dense, "
+            f"{self.memory / 1e9:.2f} GB compressed.</p>"
         )
 
     def sentences(self) -> str:
-        """What was found, in words; slower is called slower."""
-        return "\n".join(map(timing_sentence, (asdict(t) for t in self.timings)))
+        """The timings in words; slower is called slower."""
+        return "\n".join(timing_sentence(asdict(timing)) for timing in self.timings)
 
 
 def timing_sentence(timing: dict) -> str:
     """One timing in words, from its numbers."""
-    low, high, ratio = timing["low"], timing["high"], timing["speedup"]
+    low, high, ratio, ideal = (timing[name] for name in ("low", "high", "speedup", "ideal"))
     if low > 1:
-        found = f"is {ratio:.2f} times as fast as dense"
+        verdict = f"is {ratio:.2f} times as fast as dense"
     elif high < 1:
-        found = f"is SLOWER than dense: it takes {1 / ratio:.2f} times as long"
+        verdict = f"is SLOWER than dense: it takes {1 / ratio:.2f} times as long"
     else:
-        found = f"is not measurably faster or slower than dense ({ratio:.2f} times as fast)"
-    ideal = "FLOPs" if timing["phase"] == "prefill" else "bytes"
+        verdict = f"is not measurably faster or slower than dense ({ratio:.2f} times as fast)"
+    resource = "FLOPs" if timing["phase"] == "prefill" else "bytes"
     return (
-        f"{timing['phase']} at batch {timing['batch']} {found} [{low:.2f}, {high:.2f}]; {ideal} allow {timing['ideal']:.2f}, so "
-        f"{ratio / timing['ideal']:.0%} of the possible was got."
+        f"{timing['phase']} at batch {timing['batch']} {verdict} [{low:.2f}, {high:.2f}]: {ratio / ideal:.0%} of the ideal "
+        f"{ideal:.2f} by {resource}."
     )
 
 
-def measure_speed(small: nn.Module, *, against: nn.Module, **choices) -> SpeedReport:
+def measure_speed(small: Any, *, against: Any, **choices) -> SpeedReport:
     """Speed-up of `small` over the dense model `against`: prefill and decode at each batch size, with intervals and ideals.
 
     `choices` are the fields of claw.specs.experiment.Speed: `prompt` and `generate` (tokens), `batches`, `rounds`, `compiled`.
@@ -123,97 +123,90 @@ def measure_speed(small: nn.Module, *, against: nn.Module, **choices) -> SpeedRe
     """
     speed = build_spec(Speed, choices)
     check_pair(small, against, speed)
-    found = timings(small, against, speed)
+    measured = timings(small, against, speed)
     with torch.inference_mode():
-        largest = max(speed.batches)
-        memory0, memory = (peak_memory(Runner(model, largest, speed)) for model in (against, small))
+        memory0, memory = (peak_memory(Runner(model, max(speed.batches), speed)) for model in (against, small))
     device = next(small.parameters()).device
     return SpeedReport(
-        timings=found, memory=memory, memory0=memory0, prompt=speed.prompt, generate=speed.generate,
-        rounds=speed.rounds, compiled=speed.compiled,
+        **{name: getattr(speed, name) for name in ("prompt", "generate", "rounds", "compiled")},
+        timings=measured,
+        memory=memory,
+        memory0=memory0,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        dtype=str(small.dtype).removeprefix("torch."), threads=torch.get_num_threads(),
-    )  # fmt: skip
+        dtype=str(small.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
 
 
 @torch.inference_mode()
-def timings(small: nn.Module, dense: nn.Module, speed: Speed) -> tuple[Timing, ...]:
+def timings(small: Any, dense: Any, speed: Speed) -> tuple[Timing, ...]:
     """Both phases at each batch size, dense and compressed in turns."""
     models = (dense.eval(), small.eval())
-    shapes = tuple(describe(model) for model in models)
-    found = []
+    shapes = [describe(model) for model in models]
+    measured = []
     for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):
         seconds = interleaved([Runner(model, batch, speed) for model in models], speed.rounds)
         for phase in PHASES:
-            times0, times = (np.array(each[phase]) for each in seconds)
+            times0, times = (np.array(series[phase]) for series in seconds)
             ratio, low, high = interval(times0, times)
             ideal = ideal_ratio(phase, *shapes, batch=batch, speed=speed, element=small.dtype.itemsize)
-            found.append(Timing(phase, batch, float(np.median(times)), float(np.median(times0)), ratio, low, high, ideal))
-    return tuple(found)
+            medians = {"seconds": float(np.median(times)), "seconds0": float(np.median(times0))}
+            measured.append(Timing(phase=phase, batch=batch, **medians, speedup=ratio, low=low, high=high, ideal=ideal))
+    return tuple(measured)
 
 
-def check_pair(small: nn.Module, dense: nn.Module, speed: Speed) -> None:
+def check_pair(small: Any, dense: Any, speed: Speed) -> None:
     """InputError where the two models cannot be compared or the prompt does not fit."""
     check_same_vocabulary(small, dense)
-    for what, of in (("device", lambda m: next(m.parameters()).device), ("number type", lambda m: m.dtype)):
-        if of(small) != of(dense):
+    settings = [{"device": next(model.parameters()).device, "number type": model.dtype} for model in (small, dense)]
+    for name, value in settings[0].items():
+        if value != settings[1][name]:
             raise InputError(
-                f"The compressed model has {what} {of(small)} and the dense one {of(dense)}, so their times do not compare. Load "
-                "both alike."
+                f"The compressed model has {name} {value} and the dense one {settings[1][name]}, so their times do not "
+                "compare. Load both alike."
             )
-    for model in (small, dense):
-        room = model.config.get_text_config().max_position_embeddings
-        if speed.prompt + speed.generate > room:
-            raise InputError(
-                f"prompt={speed.prompt} and generate={speed.generate} do not fit into the {room} positions of the model. Ask for "
-                "fewer tokens."
-            )
+    room = min(model.config.get_text_config().max_position_embeddings for model in (small, dense))
+    if speed.prompt + speed.generate > room:
+        raise InputError(
+            f"prompt={speed.prompt} and generate={speed.generate} do not fit into the {room} positions of the model. Ask for "
+            "fewer tokens."
+        )
 
 
 class Runner:
     """One model with a prompt: times one prefill and the decoding after it."""
 
-    def __init__(self, model: nn.Module, batch: int, speed: Speed):
-        self.model, self.speed, self.batch = model, speed, batch
+    def __init__(self, model: Any, batch: int, speed: Speed):
+        self.model, self.speed = model, speed
         self.device = next(model.parameters()).device
         vocabulary = model.config.get_text_config().vocab_size
         generator = torch.Generator().manual_seed(0)
         self.ids = torch.randint(vocabulary, (batch, speed.prompt), generator=generator).to(self.device)
         self.places = torch.arange(speed.prompt + speed.generate, device=self.device)
-        self.cache = self._cache() if speed.compiled else None
-        self.forward = _compiled(model) if speed.compiled else model.forward
+        self.forward, self.static = model.forward, None
+        if speed.compiled:
+            self.static = StaticCache(config=model.config, max_cache_len=speed.prompt + speed.generate)
+            self.forward = torch.compile(model.forward, mode="reduce-overhead", fullgraph=False)  # CUDA graphs on a GPU
 
     def __call__(self) -> dict[str, float]:
         """Seconds of a prefill and of one decoding step."""
-        prompt = self.speed.prompt
-        cache = self.cache if self.cache is not None else self._cache()
-        if self.cache is not None:
-            self.cache.reset()
+        prompt, generate = self.speed.prompt, self.speed.generate
+        cache = DynamicCache(config=self.model.config) if self.static is None else self.static
+        if self.static is not None:
+            self.static.reset()
         started = self._now()
         token = self._step(self.model.forward, self.ids, cache, self.places[:prompt])
         middle = self._now()
-        for place in range(prompt, prompt + self.speed.generate):
+        for place in range(prompt, prompt + generate):
             token = self._step(self.forward, token, cache, self.places[place : place + 1])
         ended = self._now()
-        return {"prefill": middle - started, "decode": (ended - middle) / self.speed.generate}
+        return {"prefill": middle - started, "decode": (ended - middle) / generate}
 
-    def _step(self, forward: Callable, ids: torch.Tensor, cache, places: torch.Tensor) -> torch.Tensor:
-        """The likeliest next token (B, 1)."""
-        out = forward(
-            input_ids=ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            position_ids=places[None].expand(len(ids), -1),
-        )
+    def _step(self, forward: Callable, ids: torch.Tensor, cache: Any, places: torch.Tensor) -> torch.Tensor:
+        """The most probable next token (B, 1)."""
+        positions = places[None].expand(len(ids), -1)
+        out = forward(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, position_ids=positions)
         return out.logits[:, -1:].argmax(-1)
-
-    def _cache(self):
-        from transformers import DynamicCache, StaticCache
-
-        if self.speed.compiled:
-            return StaticCache(config=self.model.config, max_cache_len=self.speed.prompt + self.speed.generate)
-        return DynamicCache(config=self.model.config)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -221,22 +214,16 @@ class Runner:
         return time.perf_counter()
 
 
-def _compiled(model: nn.Module) -> Callable:
-    """The forward pass of one token, compiled; CUDA graphs where there is a GPU."""
-    return torch.compile(model.forward, mode="reduce-overhead", fullgraph=False)
-
-
 def interleaved(runners: list[Runner], rounds: int) -> list[dict[str, list[float]]]:
     """Seconds by phase of each runner, in turns, after warming up."""
     for runner in runners:
-        runner()
-        if runner.speed.compiled:  # the first replay comes after capture
+        for _ in range(2 if runner.speed.compiled else 1):  # the first replay comes after capture
             runner()
-    seconds = [{phase: [] for phase in PHASES} for _ in runners]
+    seconds: list[dict[str, list[float]]] = [{phase: [] for phase in PHASES} for _ in runners]
     for _ in range(rounds):
-        for runner, found in zip(runners, seconds, strict=True):
+        for runner, series in zip(runners, seconds, strict=True):
             for phase, value in runner().items():
-                found[phase].append(value)
+                series[phase].append(value)
     return seconds
 
 
@@ -282,20 +269,19 @@ class Held(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.now, self.highest, self.known = 0, 0, set()
+        self.now = self.highest = 0
+        self.known: set[int] = set()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         inputs = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         result = operation(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                place = storage.data_ptr()
-                if place not in self.known and place not in inputs:  # a view or an operation in place makes nothing
-                    self.known.add(place)
-                    self.now += storage.nbytes()
-                    self.highest = max(self.highest, self.now)
-                    weakref.finalize(storage, self._free, place, storage.nbytes())
+        for storage in (t.untyped_storage() for t in tree_leaves(result) if isinstance(t, torch.Tensor)):
+            place = storage.data_ptr()
+            if place not in self.known and place not in inputs:  # a view or an operation in place makes nothing
+                self.known.add(place)
+                self.now += storage.nbytes()
+                self.highest = max(self.highest, self.now)
+                weakref.finalize(storage, self._free, place, storage.nbytes())
         return result
 
     def _free(self, place: int, size: int) -> None:

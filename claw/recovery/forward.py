@@ -7,13 +7,15 @@ heads without being repeated. What the model is made of is read off its modules 
 stock pass; a model that it does not understand, and long blocks, go through the stock forward.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from claw.engine.decoder import Decoder, build_decoder, rotate, rotation
-from claw.models.anatomy import Layer
+from claw.models.anatomy import Layer, norm_epsilon
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
 QUERIES = 256  # queries whose scores are made at one time; keys after the last of them are left out
@@ -22,62 +24,54 @@ QUERIES = 256  # queries whose scores are made at one time; keys after the last 
 class Forward:
     """Hidden states after the last norm, (B, T, d), with gradients."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         self.model = model
         self.decoder: Decoder | None = build_decoder(model)[0] if next(model.parameters()).device.type == "cpu" else None
+        self.parts: Any = self.decoder and self.decoder.parts
         self.recomputes = False
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         if self.decoder is None or ids.shape[1] > LONGEST:
             return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        decoder, parts = self.decoder, self.decoder.parts
+        decoder, parts = self.decoder, self.parts
         batch, length = ids.shape
         x = parts.embedding(ids).flatten(0, 1)
-        places = torch.arange(length, device=ids.device)
-        turns = {kind: rotation(parts, x, places.repeat(batch), kind) for kind in dict.fromkeys(decoder.rotary_types)}
+        positions = torch.arange(length, device=ids.device).repeat(batch)
+        rotations = {kind: rotation(parts, x, positions, kind) for kind in dict.fromkeys(decoder.rotary_types)}
         masks = {window: _masks(length, window, x) for window in dict.fromkeys(decoder.windows)}
         for layer in parts.layers:
-            given = (layer, x, batch, turns[decoder.rotary_types[layer.index]], masks[decoder.windows[layer.index]])
-            x = checkpoint(self._block, *given, use_reentrant=False) if self.recomputes else self._block(*given)
+            inputs = (layer, x, batch, rotations[decoder.rotary_types[layer.index]], masks[decoder.windows[layer.index]])
+            x = checkpoint(self._block, *inputs, use_reentrant=False) if self.recomputes else self._block(*inputs)
         return self._norm(parts.norm, x).view(batch, length, -1)
 
-    def _block(self, layer: Layer, x: torch.Tensor, batch: int, turn, masks) -> torch.Tensor:
+    def _block(self, layer: Layer, x: torch.Tensor, batch: int, rotation, masks: list[torch.Tensor]) -> torch.Tensor:
         y = self._norm(layer.input_norm, x)
         q, k, v = (linear(y, module) for module in (layer.q, layer.k, layer.v))
-        y = training_attention(
-            *self._heads(layer, q, k, turn), v, batch, self.decoder.parts.head_size, layer.attention.scaling, masks
-        )
+        q, k = (part.view(len(part), -1, self.parts.head_size) for part in (q, k))
+        if hasattr(layer.attention, "q_norm"):
+            q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
+        q, k = Rotated.apply(q, *rotation), Rotated.apply(k, *rotation)
+        y = training_attention(q, k, v, batch=batch, scale=layer.attention.scaling, masks=masks)
         x = x + self._after(layer.after_attention, linear(y, layer.o))
         y = self._norm(layer.mlp_norm, x)
         gate, up = linear(y, layer.gate), linear(y, layer.up)
         y = Gated.apply(gate, up) if isinstance(layer.mlp.act_fn, nn.SiLU) else layer.mlp.act_fn(gate) * up
         return x + self._after(layer.after_mlp, linear(y, layer.down))
 
-    def _heads(self, layer: Layer, q: torch.Tensor, k: torch.Tensor, turn) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys (N, heads, h), rotated."""
-        q, k = (x.view(len(x), -1, self.decoder.parts.head_size) for x in (q, k))
-        if hasattr(layer.attention, "q_norm"):
-            q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
-        return Rotated.apply(q, *turn), Rotated.apply(k, *turn)
+    def _norm(self, norm: Any, x: torch.Tensor) -> torch.Tensor:
+        return norm(x) if self.parts.gain_offset else Normalised.apply(x, norm.weight, norm_epsilon(norm))
 
-    def _norm(self, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if self.decoder.parts.gain_offset:
-            return norm(x)
-        return Normalised.apply(x, norm.weight, norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
-
-    def _after(self, norm: nn.Module | None, y: torch.Tensor) -> torch.Tensor:
+    def _after(self, norm: Any, y: torch.Tensor) -> torch.Tensor:
         return y if norm is None else self._norm(norm, y)
 
 
-def linear(x: torch.Tensor, module: nn.Module) -> torch.Tensor:
+def linear(x: torch.Tensor, module: Any) -> torch.Tensor:
     """What the module does to (N, in); with an adapter, its products go into the same result."""
     if not hasattr(module, "lora_A"):
         return module(x)
     (name,) = module.active_adapters
-    base = module.get_base_layer()
-    return Adapted.apply(
-        x, base.weight, base.bias, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
-    )
+    base, down, up = module.get_base_layer(), module.lora_A[name], module.lora_B[name]
+    return Adapted.apply(x, base.weight, base.bias, down.weight, up.weight, module.scaling[name])
 
 
 class Adapted(torch.autograd.Function):
@@ -155,28 +149,30 @@ class Rotated(torch.autograd.Function):
 def _masks(length: int, window: int | None, x: torch.Tensor) -> list[torch.Tensor]:
     """Additive masks (queries, keys) of each block of queries."""
     places = torch.arange(length, device=x.device)
-    found = []
+    masks = []
     for first in range(0, length, QUERIES):
         back = places[first : first + QUERIES, None] - places[: first + QUERIES]
         hidden = (back < 0) if window is None else (back < 0) | (back >= window)
-        found.append(torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(hidden, -torch.inf))
-    return found
+        masks.append(torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(hidden, -torch.inf))
+    return masks
 
 
-def training_attention(q, k, v, batch: int, size: int, scale: float, masks: list[torch.Tensor]) -> torch.Tensor:
+def training_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, batch: int, scale: float, masks: list[torch.Tensor]
+) -> torch.Tensor:
     """Causal attention of queries (N, H, h) to keys (N, G, h) and values (N, G·h), as (N, H·h).
 
     The query heads of a group are rows of one product with the group's keys.
     """
-    length, groups = len(q) // batch, k.shape[1]
+    length, (groups, size) = len(q) // batch, k.shape[1:]
     repeat = q.shape[1] // groups
     q = q.view(batch, length, groups, repeat, size).permute(0, 2, 3, 1, 4)  # B G R T h
     k, v = (x.reshape(batch, length, groups, size).transpose(1, 2).flatten(0, 1) for x in (k, v))  # BG T h
-    found = []
+    outputs = []
     for first, mask in zip(range(0, length, QUERIES), masks, strict=True):
         rows, keys = mask.shape
         part = q[:, :, :, first : first + rows].reshape(batch * groups, repeat * rows, size)
         scores = torch.baddbmm(mask.repeat(repeat, 1), part, k[:, :keys].transpose(1, 2), alpha=scale)
         out = torch.bmm(scores.softmax(-1), v[:, :keys])
-        found.append(out.view(batch, groups, repeat, rows, size))
-    return torch.cat(found, dim=3).permute(0, 3, 1, 2, 4).reshape(batch * length, -1)
+        outputs.append(out.view(batch, groups, repeat, rows, size))
+    return torch.cat(outputs, dim=3).permute(0, 3, 1, 2, 4).reshape(batch * length, -1)

@@ -22,10 +22,9 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, gradient: Gradient) -> torch.Tensor:
-        with_weight = weight.requires_grad
         total = torch.zeros((), device=hidden.device, dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros(weight.shape, device=weight.device, dtype=torch.float32) if with_weight else None
+        grad_weight = torch.zeros(weight.shape, device=weight.device, dtype=torch.float32) if weight.requires_grad else None
         rows = ROWS if hidden.device.type == "cpu" else CHUNK
         for start in range(0, len(hidden), CHUNK):
             part = hidden[start : start + CHUNK]
@@ -36,7 +35,7 @@ class HeadLoss(torch.autograd.Function):
                 total += losses.sum()
                 piece.copy_(slopes)
             torch.mm(logits, weight, out=grad_hidden[start : start + CHUNK])
-            if with_weight:
+            if grad_weight is not None:
                 grad_weight += logits.t() @ part
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
@@ -63,9 +62,15 @@ def head_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torc
 
 
 def divergence(
-    hidden: torch.Tensor, weight: torch.Tensor, teacher_hidden: torch.Tensor, teacher_weight: torch.Tensor, targets: torch.Tensor,
-    kind: str = "forward", data: float = 0.0,
-) -> torch.Tensor:  # fmt: skip
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    teacher_hidden: torch.Tensor,
+    teacher_weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    kind: str = "forward",
+    data: float = 0.0,
+) -> torch.Tensor:
     """Sum over positions of (1 - data) KL + data cross-entropy, in nats, with the teacher's logits made chunk by chunk.
 
     Forward KL(teacher ‖ student) = Σ q (log q - log p), dz = p - q; reverse KL(student ‖ teacher) = Σ p (log p - log q),

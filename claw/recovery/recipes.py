@@ -1,4 +1,4 @@
-"""The recipes: which weights are trained, by which loss, and how the result becomes a plain model again.
+"""The recipes: which weights are trained, by which loss, and how the result becomes a stock model again.
 
 - `lora`: adapters on every linear layer of the blocks (SliceGPT's recovery: rank 32, alpha 10), by peft, merged at the end.
 - `full`: all weights, cross-entropy on the text.
@@ -9,6 +9,7 @@ Training works on a copy; the model that was given is not changed.
 
 import copy
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,15 +28,15 @@ ALPHA = 10
 class Student:
     """A model in training. `trained` are its weights that change, `loss` its summed loss on a batch."""
 
-    def __init__(self, model: nn.Module, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str], seed: int):
+    def __init__(self, model: Any, recovery: Recovery, teacher: Any, targets: Sequence[str], seed: int):
         self.recovery, self.teacher, self.dtype = recovery, teacher, model.dtype
-        self.adapted, self.recomputes = None, False
+        self.adapted: Any = None
         self.model = copy.deepcopy(model)
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
             _cast(self.model, torch.bfloat16)
         self.forward = Forward(self.model)
         if recovery.recipe == "lora":
-            self.adapted = adapt(self.model, recovery.rank, targets, seed)
+            self.adapted = adapt(self.model, cast(int, recovery.rank), targets, seed)
         else:
             self.model.requires_grad_(True)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -50,13 +51,13 @@ class Student:
             return objective.head_cross_entropy(hidden, head, targets)
         with torch.no_grad():
             taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
-        way = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
-        return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **way)
+        choices = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
+        return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **cast(dict, choices))
 
     def recompute(self) -> None:
         """From now on keep no activations inside a block, and compute them again in the backward pass."""
         _switch(self.model, "enable")({"use_reentrant": False})
-        self.recomputes = self.forward.recomputes = True
+        self.forward.recomputes = True
 
     @torch.no_grad()
     def plain(self, wide: Sequence[torch.Tensor]) -> nn.Module:
@@ -64,14 +65,14 @@ class Student:
         kept = [p.data for p in self.trained]
         try:
             for parameter, value in zip(self.trained, wide, strict=True):
-                parameter.data = value.detach() if self.adapted is not None else value.detach().to(self.dtype)
-            result = copy.deepcopy(self.model if self.adapted is None else self.adapted)
+                parameter.data = value.detach() if self.adapted else value.detach().to(self.dtype)
+            result = copy.deepcopy(self.adapted or self.model)
         finally:
             for parameter, value in zip(self.trained, kept, strict=True):
                 parameter.data = value
-        if self.adapted is not None:
+        if self.adapted:
             result = result.merge_and_unload()
-        if self.recomputes:
+        if self.forward.recomputes:
             _switch(result, "disable")()
         return _cast(result, self.dtype).requires_grad_(True).eval()
 
@@ -83,12 +84,12 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model
 
 
-def _switch(model: nn.Module, way: str):
-    """Method that turns activation checkpointing on or off; its name has changed in transformers."""
-    return getattr(model, f"activation_checkpointing_{way}", None) or getattr(model, f"gradient_checkpointing_{way}")
+def _switch(model: nn.Module, verb: str) -> Any:
+    """Method that turns activation checkpointing on or off ("enable", "disable"); its name has changed in transformers."""
+    return getattr(model, f"activation_checkpointing_{verb}", None) or getattr(model, f"gradient_checkpointing_{verb}")
 
 
-def adapt(model: nn.Module, rank: int, targets: Sequence[str], seed: int):
+def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module:
     """Put LoRA adapters into `model`, in its number type; the peft model around it."""
     import peft
 
@@ -104,24 +105,24 @@ def adapt(model: nn.Module, rank: int, targets: Sequence[str], seed: int):
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     """InputError unless every LoRA target is the name of linear layers of this model."""
     linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
-    gone = [name for name in targets if name not in linears]
-    if gone or not targets:
+    missing = [name for name in targets if name not in linears]
+    if missing or not targets:
         raise InputError(
-            f"LoRA target {', '.join(map(repr, gone)) or '(none named)'} does not exist in {type(model).__name__}. Its linear layers "
-            f"are {', '.join(linears)}: name some of these in targets."
+            f"LoRA target {', '.join(map(repr, missing)) or '(none named)'} does not exist in {type(model).__name__}. "
+            f"Its linear layers are {', '.join(linears)}: name some of these in targets."
         )
 
 
-def check_recipe(model: nn.Module, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
+def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
     """InputError where the recipe cannot be carried out on this model."""
     if recovery.recipe == "lora":
         check_targets(model, targets)
-    if (recovery.recipe == "distill") != (teacher is not None):
+    if recovery.recipe == "distill" and teacher is None:
+        raise InputError("recipe 'distill' learns from the dense parent, and none was given. Pass teacher=dense.")
+    if recovery.recipe != "distill" and teacher is not None:
         raise InputError(
             "distillation learns from the dense parent: pass teacher=dense with recipe='distill', and no teacher with "
             f"recipe={recovery.recipe!r}."
-            if teacher is not None
-            else "recipe 'distill' learns from the dense parent, and none was given. Pass teacher=dense."
         )
     if teacher is not None:
         check_same_vocabulary(model, teacher)

@@ -3,19 +3,21 @@
 import math
 from dataclasses import asdict, dataclass
 
+from claw.words import html_table, number
+
 OVERFITTED = 0.01  # nats above the best that count as worse
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Losses after so many tokens, nats per token: `train` the mean since the moment before, `heldout` measured then."""
+class LossPoint:
+    """Losses after so many tokens, nats per token: `train` the mean since the point before, `heldout` measured then."""
 
     tokens: int
     train: float
     heldout: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecoveryReport:
     """Result of one recovery, or of one milestone of a run. Held-out losses are NaN where no held-out text was given."""
 
@@ -31,7 +33,7 @@ class RecoveryReport:
     trained: int  # weights that were trained
     seconds: float  # of training on the way to this point, since the run was last started
     tokens_per_second: float
-    moments: tuple[Moment, ...]
+    moments: tuple[LossPoint, ...]  # the loss curve
     overlap: float  # share of held-out runs of tokens that also stand in the training text
     nan_step: int | None = None  # step whose loss or gradient was not finite, which ended the run
 
@@ -46,10 +48,10 @@ class RecoveryReport:
         return self.moments[-1].heldout if self.moments and self.nan_step is None else math.nan
 
     @property
-    def best(self) -> Moment | None:
-        """The moment with the lowest held-out loss."""
-        measured = [m for m in self.moments if math.isfinite(m.heldout)]
-        return min(measured, key=lambda m: m.heldout, default=None)
+    def best(self) -> LossPoint | None:
+        """The point with the lowest held-out loss."""
+        measured = [point for point in self.moments if math.isfinite(point.heldout)]
+        return min(measured, key=lambda point: point.heldout, default=None)
 
     @property
     def overfitted(self) -> bool:
@@ -59,22 +61,19 @@ class RecoveryReport:
     def to_dict(self) -> dict:
         """Plain values for a record."""
         best = self.best
-        found = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
-        return found | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
+        values = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
+        return values | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{m.tokens:,}</td><td>{m.train:.4f}</td><td>{m.heldout:.4f}</td></tr>".replace("nan", "–")
-            for m in self.moments
-        )
-        head = "<tr><th>tokens</th><th>train loss</th><th>held-out loss</th></tr>"
-        return f"<p>{self.summary()} {self.tokens_per_second:,.0f} tokens per second.</p><table>{head}{rows}</table>"
+        rows = [(f"{point.tokens:,}", number(point.train, 4), number(point.heldout, 4)) for point in self.moments]
+        table = html_table(rows, ("tokens", "train loss", "held-out loss"))
+        return f"<p>{self.summary()} {self.tokens_per_second:,.0f} tokens per second.</p>{table}"
 
     def summary(self) -> str:
         """The result in one sentence."""
         if self.nan_step is not None:
             return f"{self.recipe} broke at step {self.nan_step}: a loss or gradient was not finite. Lower the learning rate."
         text = f"{self.recipe} on {self.tokens:,} tokens: held-out loss {self.before:.4f} before, {self.last:.4f} after"
-        if self.overfitted:
+        if self.best is not None and self.overfitted:
             text += f"; best {self.best.heldout:.4f} at {self.best.tokens:,} tokens, so it went too far"
         return text + "."

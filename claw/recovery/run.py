@@ -1,20 +1,20 @@
-"""The one call that recovers, and the run behind it: a trunk of constant rate from which every budget branches off.
+"""The one call that recovers, and the run behind it (warmup-stable-decay): a trunk of constant rate, a decay per budget.
 
 Notable choices:
 - Everything that a step does follows from the spec and the step's number, so a run that was killed goes on from its last
   state on disk and ends in the same weights, bit for bit.
-- A state is masters and moments in one safetensors file. The trunk's state where a budget branches off is the one that the
-  trunk goes on from when the branch is done, so killing and branching are the same thing.
+- A state is master weights and AdamW's state in one safetensors file. From the trunk's state where a budget branches off the
+  trunk goes on when the branch is done, so going on after a kill and after a branch are the same thing.
 - Losses are divided by the targets of the whole batch, not of the part that fits into memory at a time.
 """
 
-import hashlib
 import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import torch
@@ -22,11 +22,12 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.evaluate import held_out
+from claw.files import digest
 from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
 from claw.recovery.recipes import TARGETS, Student
-from claw.recovery.recovery_report import Moment, RecoveryReport
+from claw.recovery.recovery_report import LossPoint, RecoveryReport
 from claw.recovery.schedule import Milestone
 from claw.recovery.weights import Weights, read_header
 from claw.specs.experiment import Recovery, build_spec
@@ -34,7 +35,7 @@ from claw.texts import overlap
 from claw.texts.token_blocks import Blocks
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
-LOOKS = 8  # measurements of held-out loss along the trunk of the longest budget
+MEASUREMENTS = 8  # of held-out loss along the trunk of the longest budget
 
 
 def recover(
@@ -92,33 +93,43 @@ def recover_milestones(
     budgets = schedule.milestones([recovery.tokens for recovery in recoveries], first.length, first.batch)
     if blocks.length != first.length or not len(blocks):
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
-    share = overlap.check_no_overlap(blocks, heldout) if heldout is not None else math.nan
-    run = Run(model, blocks, first, budgets, heldout, teacher, targets, share, checkpointing, seconds)
+    run = Run(
+        model, blocks, first, budgets, heldout, teacher=teacher, targets=targets, checkpointing=checkpointing, seconds=seconds
+    )
     with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:
         yield from run.go(Path(folder) if folder else Path(scratch))
 
 
+@dataclass
 class Run:
-    """One training run: a student, its weights, and where it is."""
+    """One training run: a student, its weights, and how far it is. The fields are the arguments of `recover_milestones`."""
 
-    student_type = Student
+    model: nn.Module
+    blocks: Blocks
+    recovery: Recovery
+    budgets: Sequence[Milestone]
+    heldout: Blocks | None = None
+    _: KW_ONLY
+    teacher: nn.Module | None = None
+    targets: Sequence[str] = ()
+    checkpointing: bool | None = None
+    seconds: float = math.inf
+    student_type: ClassVar[type[Student]] = Student
 
-    def __init__(self, model, blocks, recovery, budgets, heldout, teacher, targets, share, checkpointing, seconds):
-        self.blocks, self.recovery, self.budgets = blocks, recovery, budgets
-        self.heldout, self.share, self.every = heldout, share, seconds
-        seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
-        self.seed = seed
-        self.identity = hashlib.sha256(
-            f"{recovery.run.digest} {weights_hash(model)} {blocks.ids[0].tolist()} {seed} {list(targets)}".encode()
-        ).hexdigest()[:16]
-        self.student = self.student_type(model, recovery, teacher, targets, seed)
+    def __post_init__(self) -> None:
+        model, blocks, recovery, targets = self.model, self.blocks, self.recovery, self.targets
+        self.overlap = overlap.check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
+        self.seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
+        first = blocks.ids[0].tolist()
+        self.identity = digest(f"{recovery.run.digest} {weights_hash(model)} {first} {self.seed} {list(targets)}")
+        self.student = self.student_type(model, recovery, self.teacher, targets, self.seed)
         self.device = next(model.parameters()).device
         self.weights = Weights(self.student.trained, recovery.learning_rate)
         self.rows = max(1, PART_TOKENS.get(self.device.type, 2048) // blocks.length)
-        few = needs_checkpointing(model, self.rows * blocks.length) if checkpointing is None else checkpointing
-        if few:
+        low = needs_checkpointing(model, self.rows * blocks.length) if self.checkpointing is None else self.checkpointing
+        if low:
             self.student.recompute()
-        self.at = At()
+        self.at = Position()
 
     def go(self, folder: Path) -> Iterator[tuple[nn.Module, RecoveryReport]]:
         """Train, giving the model at each budget."""
@@ -126,13 +137,12 @@ class Run:
         first, last = self.budgets[0], self.budgets[-1]
         branched = self._resume(branch, first)
         if not (branched or self._resume(trunk, first)):
-            self._look(self.student.model)
+            self._measure(self.student.model)
         self.student.model.train()
-        total = last.ends + sum(b.ends - b.leaves for b in self.budgets[:-1])
+        total = last.ends + sum(budget.ends - budget.decays for budget in self.budgets[:-1])
         broken = None  # the trunk's step that was not finite
-        with tqdm(
-            total=total, initial=self.at.step, desc=f"recover {self.recovery.recipe}", unit=" steps", disable=None
-        ) as bar:
+        title = f"recover {self.recovery.recipe}"
+        with tqdm(total=total, initial=self.at.step, desc=title, unit=" steps", disable=None) as bar:
             for budget in self.budgets:
                 if not branched and broken is None:
                     broken = self._train(budget, trunk, bar, on_trunk=True)
@@ -142,7 +152,7 @@ class Run:
                 branched = False
                 small = self.student.plain(self.weights.wide)
                 if failed is None:
-                    self._look(small)
+                    self._measure(small)
                 yield small, self._report(budget, failed)
                 branch.unlink(missing_ok=True)
                 if broken is None and budget is not last:
@@ -151,9 +161,9 @@ class Run:
         trunk.unlink(missing_ok=True)
 
     def _train(self, budget: Milestone, path: Path, bar: tqdm, *, on_trunk: bool) -> int | None:
-        """Steps on the trunk up to where the budget leaves it, or on its branch to the end; the step (from 1) that broke."""
-        end, rate = (budget.leaves, schedule.trunk_rate) if on_trunk else (budget.ends, budget.rate)
-        look = max(1, self.budgets[-1].ends // LOOKS)
+        """Steps on the trunk up to where the budget's decay begins, or of its decay; the step (from 1) that broke."""
+        end, rate = (budget.decays, schedule.stable_rate) if on_trunk else (budget.ends, budget.rate)
+        interval = max(1, self.budgets[-1].ends // MEASUREMENTS)
         saved = time.monotonic()
         while self.at.step < end:
             started = time.perf_counter()
@@ -161,24 +171,27 @@ class Run:
             loss, count = self._gradients(order)
             if not math.isfinite(loss) or not math.isfinite(self.weights.step(rate(self.at.step))):
                 return self.at.step + 1
-            self.at.count(loss, count, len(order) * self.blocks.length, time.perf_counter() - started)
+            self.at.advance(loss, count, len(order) * self.blocks.length, time.perf_counter() - started)
             bar.update()
             bar.set_postfix_str(f"loss {loss / count:.3f}", refresh=False)
-            if on_trunk and self.at.step % look == 0:
-                self._look(self.student.model)
-            if time.monotonic() - saved > self.every:
+            if on_trunk and self.at.step % interval == 0:
+                self._measure(self.student.model)
+            if time.monotonic() - saved > self.seconds:
                 self._save(path, 0 if on_trunk else budget.blocks)
                 saved = time.monotonic()
         return None
 
     def _order(self, limit: int) -> list[int]:
-        """Numbers of the blocks of a step: the order given first, then shuffled anew each time round; the last may be short."""
-        first = self.at.step * self.recovery.batch
-        found = []
+        """Indices of a step's blocks: in the order given first, then shuffled anew each epoch; the last step may be short."""
+        first, count = self.at.step * self.recovery.batch, len(self.blocks)
+        order = []
         for place in range(first, min(first + self.recovery.batch, limit)):
-            epoch, index = divmod(place, len(self.blocks))
-            found.append(_shuffled(len(self.blocks), _mix(self.seed, epoch))[index] if epoch else index)
-        return found
+            epoch, index = divmod(place, count)
+            if epoch:
+                generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+                index = int(torch.randperm(count, generator=generator)[index])
+            order.append(index)
+        return order
 
     def _gradients(self, order: list[int]) -> tuple[float, int]:
         """Summed loss and number of targets of a batch, with gradients of the mean added up in the weights."""
@@ -192,85 +205,81 @@ class Run:
         return total, count
 
     @torch.no_grad()
-    def _look(self, model: nn.Module) -> None:
-        """Note the losses of this moment."""
+    def _measure(self, model: nn.Module) -> None:
+        """Add the losses at this step to the loss curve."""
         training = model.training
-        value = held_out.cross_entropy(model.eval(), self.heldout).mean if self.heldout is not None else math.nan
+        heldout = held_out.cross_entropy(model.eval(), self.heldout).mean if self.heldout is not None else math.nan
         model.train(training)
-        self.at.look(value)
+        self.at.measured(heldout)
 
     def _save(self, path: Path, branch: int) -> None:
         self.weights.save(path, {"identity": self.identity, "branch": branch, "at": asdict(self.at)})
 
     def _resume(self, path: Path, first: Milestone) -> bool:
-        """Take up a state on disk, if it is of this run and on the way to its first budget."""
+        """Take up a state on disk, if it is of this run and not beyond its first budget."""
         about = read_header(path)
         if about is None or about["identity"] != self.identity:
             return False
-        on_the_way = about["branch"] == first.blocks if about["branch"] else about["at"]["step"] <= first.leaves
-        if on_the_way:
+        usable = about["branch"] == first.blocks if about["branch"] else about["at"]["step"] <= first.decays
+        if usable:
             self._load(path)
-        return on_the_way
+        return usable
 
     def _load(self, path: Path) -> None:
-        at = read_header(path)["at"]
+        at = (read_header(path) or {})["at"]
         self.weights.load(path)
-        self.at = At(**at | {"moments": [Moment(**moment) for moment in at["moments"]]})
+        self.at = Position(**at | {"moments": [LossPoint(**point) for point in at["moments"]]})
 
     def _report(self, budget: Milestone, failed: int | None) -> RecoveryReport:
-        recovery, at = self.recovery, self.at
+        at = self.at
+        asked = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
+        done = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments), "nan_step": failed}
         return RecoveryReport(
-            recipe=recovery.recipe, run=self.identity, runs=recovery.runs, asked=budget.asked, tokens=at.tokens,
-            epochs=at.tokens / (len(self.blocks) * budget.length), steps=at.step, batch=recovery.batch,
-            learning_rate=recovery.learning_rate, trained=sum(p.numel() for p in self.student.trained), seconds=at.seconds,
-            tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan, moments=tuple(at.moments),
-            overlap=self.share, nan_step=failed,
-        )  # fmt: skip
+            **asked,
+            **done,
+            run=self.identity,
+            asked=budget.asked,
+            epochs=at.tokens / (len(self.blocks) * budget.length),
+            trained=sum(parameter.numel() for parameter in self.student.trained),
+            tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan,
+            overlap=self.overlap,
+        )
 
 
 @dataclass
-class At:
-    """How far a run is: steps taken, tokens seen, seconds trained, and its moments so far."""
+class Position:
+    """How far a run is: steps taken, tokens seen, seconds trained, and its loss curve so far."""
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    loss: float = 0.0  # summed since the last moment
+    loss: float = 0.0  # summed since the last measurement
     targets: int = 0
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[LossPoint] = field(default_factory=list)
 
-    def count(self, loss: float, targets: int, tokens: int, seconds: float) -> None:
-        """One more step."""
+    def advance(self, loss: float, targets: int, tokens: int, seconds: float) -> None:
+        """Count one more step."""
         self.step += 1
         self.tokens += tokens
         self.seconds += seconds
         self.loss += loss
         self.targets += targets
 
-    def look(self, heldout: float) -> None:
-        """One more moment."""
+    def measured(self, heldout: float) -> None:
+        """Close the mean of the training loss and add a point to the loss curve."""
         train = self.loss / self.targets if self.targets else math.nan
-        self.moments.append(Moment(self.tokens, train, heldout))
+        self.moments.append(LossPoint(self.tokens, train, heldout))
         self.loss, self.targets = 0.0, 0
 
 
-def needs_checkpointing(model: nn.Module, tokens: int) -> bool:
+def needs_checkpointing(model: Any, tokens: int) -> bool:
     """Whether the activations of so many tokens would take more than half of the memory that is free."""
-    config = model.config.get_text_config()
+    config, device = model.config.get_text_config(), next(model.parameters()).device
     per_token = config.num_hidden_layers * (16 * config.hidden_size + 8 * config.intermediate_size) * 4
-    return per_token * tokens > _free_memory(next(model.parameters()).device) / 2
-
-
-def _free_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
-def _shuffled(count: int, seed: int) -> list[int]:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return per_token * tokens > free / 2
 
 
 def _mix(*numbers: int) -> int:
     """A seed from several numbers."""
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:4], "big") % 2**31
+    return int(digest(repr(numbers))[:8], 16) % 2**31

@@ -1,4 +1,4 @@
-"""Full fine-tuning of a model larger than one device: weights, gradients and moments spread over processes by FSDP.
+"""Full fine-tuning of a model larger than one device: weights, gradients and AdamW's state spread over processes by FSDP.
 
 Each process takes its share of a batch. Weights are float32 shards; products are computed in the model's own type, gradients
 are added in float32. A budget ends in the same weights as in one process, up to rounding. Held-out loss is measured
@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +29,7 @@ from claw.texts.token_blocks import Blocks
 class Objective(nn.Module):
     """A model with its loss as one module, so that FSDP gathers the head's weight around it."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
@@ -42,7 +43,7 @@ class Objective(nn.Module):
 class ShardedStudent(Student):
     """A student whose weights are spread over all processes."""
 
-    def __init__(self, model: nn.Module, recovery: Recovery, *_):
+    def __init__(self, model: Any, recovery: Recovery, *_):
         super().__init__(model, recovery, None, (), 0)
         self.given, compute = model, self.model.dtype
         for parameter in self.model.parameters():
@@ -59,7 +60,7 @@ class ShardedStudent(Student):
         return self.objective(ids, scored) * dist.get_world_size()
 
     @torch.no_grad()
-    def plain(self, wide: Sequence[torch.Tensor]) -> nn.Module:
+    def plain(self, wide: Sequence[Any]) -> nn.Module:
         """The whole model, gathered on the CPU of every process."""
         result = copy.deepcopy(self.given).cpu()
         for parameter, value in zip(result.parameters(), wide, strict=True):
@@ -90,8 +91,8 @@ class ShardedRun(Run):
         dist.all_reduce(total)
         return float(total), count
 
-    def _look(self, model: nn.Module) -> None:
-        self.at.look(math.nan)
+    def _measure(self, model: nn.Module) -> None:
+        self.at.measured(math.nan)
 
 
 def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder: Path) -> tuple[nn.Module, RecoveryReport]:
@@ -102,5 +103,4 @@ def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder
         )
     check_recipe(model, recovery, None, ())
     budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
-    run = ShardedRun(model, blocks, recovery, budgets, None, None, (), math.nan, False, math.inf)
-    return next(run.go(folder))
+    return next(ShardedRun(model, blocks, recovery, budgets, checkpointing=False).go(folder))

@@ -1,16 +1,19 @@
-"""Trained weights with their float32 masters and optimiser, and how both are written to disk between two steps."""
+"""Trained weights with their float32 masters and AdamW, and how both are written to disk between two steps."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from claw.errors import InputError
+from claw.files import whole
 
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.01
@@ -18,16 +21,16 @@ LARGEST_NORM = 1.0
 
 
 class Weights:
-    """Working weights, in the type that products are computed in, with masters, gradients and moments in float32.
+    """Working weights, in the type that products are computed in, with masters, gradients and AdamW's state in float32.
 
     Gradients are added up in float32 as soon as a working gradient is whole, and the working one is freed. A weight that is
     float32 already is its own master.
     """
 
     def __init__(self, working: Sequence[nn.Parameter], rate: float):
-        self.working, self.rate = list(working), rate
-        self.wide = [p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in self.working]
-        self.narrow = [(p, w) for p, w in zip(self.working, self.wide, strict=True) if p is not w]
+        self.rate = rate
+        self.wide = [p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in working]
+        self.narrow = [(p, w) for p, w in zip(working, self.wide, strict=True) if p is not w]
         self.hooks = [p.register_post_accumulate_grad_hook(_adder(w)) for p, w in self.narrow]
         sharded = isinstance(self.wide[0], DTensor)
         self.optimizer = torch.optim.AdamW(self.wide, lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=not sharded)
@@ -35,8 +38,8 @@ class Weights:
     @torch.no_grad()
     def step(self, factor: float) -> float:
         """One step of AdamW at `factor` times the peak rate, gradients clipped; their norm. Not finite: nothing is changed."""
-        norm = nn.utils.clip_grad_norm_(self.wide, LARGEST_NORM)
-        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        total = nn.utils.clip_grad_norm_(self.wide, LARGEST_NORM)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if norm < float("inf"):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * factor
@@ -57,50 +60,40 @@ class Weights:
             hook.remove()
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write masters and moments to a safetensors file, whole or not at all; `about` is any JSON."""
-        from safetensors.torch import save_file
-
-        tensors = {}
+        """Write masters and AdamW's state to a safetensors file, whole or not at all; `about` is any JSON."""
+        tensors: dict[str, torch.Tensor] = {}
         for number, weight in enumerate(self.wide):
             state = self.optimizer.state.get(weight, {})
             tensors |= {f"{number}.{name}": value.contiguous() for name, value in state.items()}
             tensors[f"{number}.weight"] = weight.detach().contiguous()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
         try:
-            save_file(tensors, part, metadata={"about": json.dumps(about)})
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(part, path)
+            with whole(path) as scratch:
+                save_file(tensors, scratch, metadata={"about": json.dumps(about)})
+                with scratch.open("rb") as written:
+                    os.fsync(written.fileno())
         except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
             raise InputError(
-                f"The state of the recovery could not be written to {path.parent}: {error}. Free disk space and run again; what "
-                "was recorded is kept."
+                f"The state of the recovery could not be written to {path.parent}: {error}. Free disk space and run again; "
+                "what was recorded is kept."
             ) from error
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Take masters and moments from a file that `save` wrote."""
-        from safetensors import safe_open
-
+        """Take masters and AdamW's state from a file that `save` wrote."""
+        self.optimizer.state.clear()
         with safe_open(path, "pt") as file:
-            names = set(file.keys())
-            for number, weight in enumerate(self.wide):
-                weight.copy_(file.get_tensor(f"{number}.weight"))
-                found = {n.partition(".")[2] for n in names if n.startswith(f"{number}.")} - {"weight"}
-                state = {name: file.get_tensor(f"{number}.{name}") for name in found}
-                device = weight.device
-                self.optimizer.state[weight] = {name: value.to(device) for name, value in state.items()}
-                if not state:
-                    del self.optimizer.state[weight]
+            for key in sorted(file.keys()):
+                number, _, name = key.partition(".")
+                weight, value = self.wide[int(number)], file.get_tensor(key)
+                if name == "weight":
+                    weight.copy_(value)
+                else:
+                    self.optimizer.state[weight][name] = value.to(weight.device)
         self._narrow()
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
     """The JSON beside saved weights, or None where there is no readable file."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["about"])
@@ -108,14 +101,11 @@ def read_header(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _adder(wide: torch.Tensor):
+def _adder(wide: torch.Tensor) -> Callable[[Any], None]:
     """A hook that adds a working gradient to its master's and frees it."""
 
-    def add(working: torch.Tensor) -> None:
-        if wide.grad is None:
-            wide.grad = working.grad.float()
-        else:
-            wide.grad.add_(working.grad)
+    def add(working: Any) -> None:
+        wide.grad = working.grad.float() if wide.grad is None else wide.grad.add_(working.grad)
         working.grad = None
 
     return add

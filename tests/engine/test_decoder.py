@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from claw.engine.decoder import Decoder, Trees, build_decoder
+from claw.engine.decoder import Decoder, Packed, build_decoder
 from claw.models.anatomy import anatomy
 
 
@@ -27,14 +27,14 @@ def tokens() -> torch.Tensor:
 def test_hidden_states_are_the_stock_ones(model, tokens):
     decoder, reason = build_decoder(model)
     assert decoder is not None, reason
-    found = decoder.hidden(Trees.chains(tokens), everywhere(tokens))
-    torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
+    hidden = decoder.hidden(Packed.sequences(tokens), everywhere(tokens))
+    torch.testing.assert_close(hidden, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
 
 
-def test_only_the_points_asked_for_are_returned(model, tokens):
-    points = torch.tensor([0, 41, 119])
-    found = Decoder(anatomy(model)).hidden(Trees.chains(tokens), points)
-    torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1)[points], atol=1e-4, rtol=1e-4)
+def test_only_the_places_asked_for_are_returned(model, tokens):
+    places = torch.tensor([0, 41, 119])
+    hidden = Decoder(anatomy(model)).hidden(Packed.sequences(tokens), places)
+    torch.testing.assert_close(hidden, stock(model, tokens).flatten(0, 1)[places], atol=1e-4, rtol=1e-4)
 
 
 def test_what_comes_after_a_stem_sees_it(model, tokens):
@@ -43,17 +43,17 @@ def test_what_comes_after_a_stem_sees_it(model, tokens):
     shared = tokens[0, :25]
     stem = decoder.stem(shared[10:], decoder.stem(shared[:10]))
     ends = tokens[:, 25:]
-    found = decoder.hidden(Trees.chains(ends, start=25), everywhere(ends), stem)
+    hidden = decoder.hidden(Packed.sequences(ends, start=25), everywhere(ends), stem)
     whole = torch.cat([shared.expand(3, -1), ends], dim=1)
-    torch.testing.assert_close(found, stock(model, whole)[:, 25:].flatten(0, 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(hidden, stock(model, whole)[:, 25:].flatten(0, 1), atol=1e-4, rtol=1e-4)
 
 
 def test_weights_are_used_as_they_are_now(model, tokens):
     decoder, _ = build_decoder(model)
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.mul_(2)
-    found = decoder.hidden(Trees.chains(tokens), everywhere(tokens))
-    torch.testing.assert_close(found, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
+    hidden = decoder.hidden(Packed.sequences(tokens), everywhere(tokens))
+    torch.testing.assert_close(hidden, stock(model, tokens).flatten(0, 1), atol=1e-4, rtol=1e-4)
 
 
 def test_building_changes_nothing_of_the_model(model):

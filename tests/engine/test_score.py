@@ -7,9 +7,9 @@ from conftest import FAMILIES, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw.engine import score, tree
+from claw.engine import prefix_tree, score
+from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
-from claw.engine.tree import Request
 from claw.errors import InputError
 
 SIZES = {  # ROW_TOKENS, STEM_TOKENS, STEM_SAVING: as shipped, and so small that tiny requests make stems and many rows
@@ -30,12 +30,12 @@ def stock(model, request: Request) -> tuple[float, bool]:
 
 def scores(scorer: Scorer, requests: list[Request], *, greedy: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """All results in the order of the requests; fails if one comes twice or not at all."""
-    found, flags = np.full(len(requests), np.nan), np.zeros(len(requests), dtype=bool)
-    for numbers, loglikelihoods, hits in scorer.score(scorer.forest(requests), greedy=greedy):
-        assert np.isnan(found[numbers]).all()
-        found[numbers], flags[numbers] = loglikelihoods, hits
-    assert not np.isnan(found).any()
-    return found, flags
+    sums, flags = np.full(len(requests), np.nan), np.zeros(len(requests), dtype=bool)
+    for numbers, loglikelihoods, hits in scorer.score(scorer.prefix_tree(requests), greedy=greedy):
+        assert np.isnan(sums[numbers]).all()
+        sums[numbers], flags[numbers] = loglikelihoods, hits
+    assert not np.isnan(sums).any()
+    return sums, flags
 
 
 @st.composite
@@ -62,13 +62,13 @@ def test_equal_to_the_stock_forward(family, sizes):
     def check(requests, batch_tokens):
         with pytest.MonkeyPatch.context() as patch:
             for name, value in zip(("ROW_TOKENS", "STEM_TOKENS", "STEM_SAVING"), SIZES[sizes], strict=True):
-                patch.setattr(tree, name, value)
-            patch.setattr(tree, "LONG_ROW_TOKENS", 4 * SIZES[sizes][0])
+                patch.setattr(prefix_tree, name, value)
+            patch.setattr(prefix_tree, "LONG_ROW_TOKENS", 4 * SIZES[sizes][0])
             scorer = Scorer(model, batch_tokens=batch_tokens)
             assert scorer.decoder is not None, scorer.reason
-            found, flags = scores(scorer, requests)
+            sums, flags = scores(scorer, requests)
         wanted = [stock(model, request) for request in requests]
-        np.testing.assert_allclose(found, [w[0] for w in wanted], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(sums, [w[0] for w in wanted], atol=1e-4, rtol=0)
         assert flags.tolist() == [w[1] for w in wanted]
 
     check()
@@ -111,8 +111,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(family, request
         return hidden(trees, *rest)
 
     monkeypatch.setattr(scorer.decoder, "hidden", limited)
-    found, _ = scores(scorer, requests)
-    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+    sums, _ = scores(scorer, requests)
+    np.testing.assert_allclose(sums, expected, atol=1e-4, rtol=0)
     assert sizes[0] > 100 and scorer.batch_tokens <= 100
 
 
@@ -146,9 +146,9 @@ def test_the_stock_forward_serves_a_model_that_is_not_understood(requests):
     model = model.eval()
     scorer = Scorer(model)
     assert scorer.decoder is None and scorer.reason
-    found, flags = scores(scorer, requests)
+    sums, flags = scores(scorer, requests)
     wanted = [stock(model, request) for request in requests]
-    np.testing.assert_allclose(found, [w[0] for w in wanted], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(sums, [w[0] for w in wanted], atol=1e-4, rtol=0)
     assert flags.tolist() == [w[1] for w in wanted]
 
 

@@ -17,22 +17,22 @@ def test_equal_to_the_definition(family, tokenizer, heldout_text):
         logprobs = model(blocks.ids).logits[:, :-1].double().log_softmax(-1)
     losses = -logprobs.gather(-1, blocks.ids[:, 1:, None])[..., 0] * blocks.scored[:, 1:]
     per_block, counts = losses.sum(1), blocks.scored[:, 1:].sum(1)
-    found = cross_entropy(model, blocks)
+    loss = cross_entropy(model, blocks)
     mean = float(losses.sum() / counts.sum())
-    assert found.mean == pytest.approx(mean, abs=1e-5)
-    assert found.tokens == int(counts.sum())
+    assert loss.mean == pytest.approx(mean, abs=1e-5)
+    assert loss.tokens == int(counts.sum())
     spread = float(((per_block - mean * counts) ** 2).sum()) / (len(blocks) - 1)
-    assert found.stderr == pytest.approx(math.sqrt(spread * len(blocks)) / found.tokens, rel=1e-4)
+    assert loss.stderr == pytest.approx(math.sqrt(spread * len(blocks)) / loss.tokens, rel=1e-4)
 
 
 def test_strided_blocks_score_each_token_once_with_more_context(tokenizer, heldout_text):
     model = tiny_model("llama")
     strided = token_blocks.blocks(tokenizer, heldout_text, length=48, count=20, purpose="heldout", stride=12)
-    found = cross_entropy(model, strided)
+    loss = cross_entropy(model, strided)
     with torch.inference_mode():
         logprobs = model(strided.ids).logits[:, :-1].double().log_softmax(-1)
     losses = -logprobs.gather(-1, strided.ids[:, 1:, None])[..., 0] * strided.scored[:, 1:]
-    assert found.mean == pytest.approx(float(losses.sum() / strided.scored[:, 1:].sum()), abs=1e-5)
+    assert loss.mean == pytest.approx(float(losses.sum() / strided.scored[:, 1:].sum()), abs=1e-5)
 
 
 def test_a_model_that_gives_nan_has_nan_loss(tokenizer, heldout_text):

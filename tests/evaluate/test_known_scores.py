@@ -6,7 +6,7 @@ import torch
 from conftest import tiny_model
 
 from claw import project
-from claw.engine.tree import Request
+from claw.engine.prefix_tree import Request
 from claw.evaluate.known_scores import KnownScores, model_hash, requests_hash
 
 TASKS = ["a", "a", "b/c", "a"]

@@ -30,10 +30,8 @@ def merging():
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<pad>", "<s>", "</s>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    special, alphabet = ["<pad>", "<s>", "</s>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False, initial_alphabet=alphabet)
     tokenizer.train_from_iterator([sentences(3, 200)], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
@@ -44,8 +42,8 @@ def requests_of(pairs: list[tuple]) -> list[Instance]:
 
 
 def answers(language_model, pairs: list[tuple[str, str]]) -> tuple[np.ndarray, list[bool]]:
-    found = language_model.loglikelihood(requests_of(pairs), disable_tqdm=True)
-    return np.array([a[0] for a in found]), [bool(a[1]) for a in found]
+    results = language_model.loglikelihood(requests_of(pairs), disable_tqdm=True)
+    return np.array([a[0] for a in results]), [bool(a[1]) for a in results]
 
 
 def assert_equal(ours: ClawLM, theirs: HFLM, pairs: list[tuple[str, str]]) -> None:
@@ -152,12 +150,8 @@ def test_what_lm_eval_cannot_score_is_refused(pair, tokenizer):
 
 def test_generation_is_that_of_lm_eval(tokenizer):
     ours, theirs = both(tiny_model("llama"), tokenizer)
-    asked = [
-        Instance(
-            request_type="generate_until", doc={}, arguments=("the of", {"until": ["\n"], "max_gen_toks": 5}),
-            idx=0, metadata=("made", 0, 1),
-        )
-    ]  # fmt: skip
+    arguments = ("the of", {"until": ["\n"], "max_gen_toks": 5})
+    asked = [Instance(request_type="generate_until", doc={}, arguments=arguments, idx=0, metadata=("made", 0, 1))]
     assert ours.generate_until(asked, disable_tqdm=True) == theirs.generate_until(asked, disable_tqdm=True)
 
 
@@ -170,10 +164,10 @@ def test_lm_eval_knows_it_by_name(folder_model):
 def test_requests_are_encoded_and_planned_once_for_models_with_equal_tokenizers():
     pairs = [("the of", " and"), ("the of", " to")]
     lm_eval_model._encode_pairs.cache_clear()
-    lm_eval_model._forest.cache_clear()
+    lm_eval_model._prefix_tree.cache_clear()
     for seed in range(2):
         answers(ClawLM(tiny_model("llama", seed=seed), byte_tokenizer(), cache=False), pairs)
-    assert (lm_eval_model._encode_pairs.cache_info().misses, lm_eval_model._forest.cache_info().misses) == (1, 1)
+    assert (lm_eval_model._encode_pairs.cache_info().misses, lm_eval_model._prefix_tree.cache_info().misses) == (1, 1)
 
 
 def test_what_is_known_is_not_computed_again_and_an_interrupted_run_continues(own_cache, tokenizer, monkeypatch):
@@ -184,8 +178,8 @@ def test_what_is_known_is_not_computed_again_and_an_interrupted_run_continues(ow
     first.scorer.batch_tokens = 64
     score, done = first.scorer.score, []
 
-    def interrupted(forest, **options):
-        for result in score(forest, **options):
+    def interrupted(tree, **options):
+        for result in score(tree, **options):
             yield result
             done.extend(result[0].tolist())
             if len(done) > 20:
@@ -195,10 +189,10 @@ def test_what_is_known_is_not_computed_again_and_an_interrupted_run_continues(ow
     with pytest.raises(KeyboardInterrupt):
         answers(first, pairs)
     second = ClawLM(model, tokenizer)
-    forest, left = second.scorer.forest, []
-    monkeypatch.setattr(second.scorer, "forest", lambda missing: left.append(len(missing)) or forest(missing))
-    found, same = answers(second, pairs)
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    prefix_tree, left = second.scorer.prefix_tree, []
+    monkeypatch.setattr(second.scorer, "prefix_tree", lambda missing: left.append(len(missing)) or prefix_tree(missing))
+    sums, same = answers(second, pairs)
+    np.testing.assert_allclose(sums, expected, atol=TOLERANCE, rtol=0)
     assert same == flags
     assert left == [len(pairs) - len(done)]
 

@@ -26,11 +26,12 @@ def lm_eval_results(model, tokenizer, names, limit, num_fewshot):
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    loaded = tasks.built_tasks(tuple(names), limit, num_fewshot, False, 1234)
+    prompting = tasks.Prompting(num_fewshot)
+    loaded = tasks.built_tasks(tuple(names), limit, prompting)
     language_model = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=4)
     with tasks.quiet():
         out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=tasks.BOOTSTRAP)
-    return tasks.tidy(out, names, num_fewshot, "archive"), tasks.tidy_samples(out, names)
+    return tasks.tidy(out, names, prompting), tasks.tidy_samples(out, names)
 
 
 def test_an_unknown_task_lists_near_names():
@@ -141,11 +142,12 @@ def test_equal_to_lm_eval_on_a_real_model():
 @needs_archive
 def test_lm_evals_own_command_line_knows_the_class(folder_model, tmp_path):
     """A process of its own, as a user starts it; the tasks' folder makes it work offline."""
-    model = f"pretrained={folder_model},dtype=float32,cache=False"
-    command = [
-        sys.executable, "-c", "from claw.evaluate.lm_eval_model import main; main()", "--model", "claw", "--model_args", model, "--tasks", "piqa",
-        "--include_path", str(offline_tasks.folder()), "--limit", "2", "--device", "cpu", "--output_path", str(tmp_path / "out"),
-    ]  # fmt: skip
+    options = (
+        f"--model claw --tasks piqa --limit 2 --device cpu --model_args pretrained={folder_model},dtype=float32,cache=False"
+    )
+    folders = ["--include_path", str(offline_tasks.folder()), "--output_path", str(tmp_path / "out")]
+    program = "from claw.evaluate.lm_eval_model import main; main()"
+    command = [sys.executable, "-c", program, *options.split(), *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = (tmp_path / "out").rglob("results*.json")

@@ -95,16 +95,16 @@ def test_ideals_on_known_shapes():
     assert timing.prefill_flops(tiny, 6) == 6 * 2 * (block + 4 * 6) + 2 * 10 * 4
     half = tiny.with_(width=4)
     read = [shape.parameters / 3 + 2 * 2 * (5 + 1) for shape in (tiny, half)]
-    found = timing.ideal_ratio("decode", tiny, half, batch=3, speed=Speed(prompt=5, generate=2), element=2)
-    assert found == pytest.approx(read[0] / read[1])
+    ideal = timing.ideal_ratio("decode", tiny, half, batch=3, speed=Speed(prompt=5, generate=2), element=2)
+    assert ideal == pytest.approx(read[0] / read[1])
     assert describe(tiny_model("llama", num_hidden_layers=1)).parameters < describe(tiny_model("llama")).parameters
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
 def test_the_interval_holds_the_median_and_is_reproducible(ratios):
     dense = np.array(ratios)
-    one, two = timing.interval(dense, np.ones(len(dense))), timing.interval(dense, np.ones(len(dense)))
-    assert one == two and one[1] <= one[0] <= one[2] and one[0] == pytest.approx(np.median(ratios))
+    first, again = (timing.interval(dense, np.ones(len(dense))) for _ in range(2))
+    assert first == again and first[1] <= first[0] <= first[2] and first[0] == pytest.approx(np.median(ratios))
 
 
 @pytest.mark.parametrize(

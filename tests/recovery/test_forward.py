@@ -16,11 +16,11 @@ def compare(model, run, tolerance):
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad and "lm_head" not in name}
     expected = torch.autograd.grad((stock * slope).sum(), trained.values(), allow_unused=True)
     ours = run(ids)
-    found = torch.autograd.grad((ours * slope).sum(), trained.values(), allow_unused=True)
-    pairs = {"hidden": (ours, stock)} | dict(zip(trained, zip(found, expected, strict=True), strict=True))
-    for name, (one, two) in pairs.items():
-        if two is not None:
-            difference = (one - two).float().norm() / two.float().norm().clamp(min=1e-6)
+    gradients = torch.autograd.grad((ours * slope).sum(), trained.values(), allow_unused=True)
+    pairs = {"hidden": (ours, stock)} | dict(zip(trained, zip(gradients, expected, strict=True), strict=True))
+    for name, (mine, wanted) in pairs.items():
+        if wanted is not None:
+            difference = (mine - wanted).float().norm() / wanted.float().norm().clamp(min=1e-6)
             assert difference < tolerance, name
 
 

@@ -23,12 +23,12 @@ def plain_divergence(logits, taught, targets, kind, data):
     return (1 - data) * (forward if kind == "forward" else reverse) + data * F.cross_entropy(logits, targets, reduction="sum")
 
 
-def compare(found, expected, *leaves):
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    ours = torch.autograd.grad(0.5 * found, leaves)
+def compare(loss, expected, *leaves):
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    ours = torch.autograd.grad(0.5 * loss, leaves)
     theirs = torch.autograd.grad(0.5 * expected, leaves)
-    for one, two in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    for gradient, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
@@ -38,8 +38,8 @@ def test_cross_entropy_in_chunks(positions, seed, chunk):
     kept = objective.CHUNK
     objective.CHUNK = chunk
     try:
-        found = objective.head_cross_entropy(hidden, weight, targets)
-        compare(found, F.cross_entropy(hidden @ weight.t(), targets, reduction="sum"), hidden, weight)
+        loss = objective.head_cross_entropy(hidden, weight, targets)
+        compare(loss, F.cross_entropy(hidden @ weight.t(), targets, reduction="sum"), hidden, weight)
     finally:
         objective.CHUNK = kept
 
@@ -49,8 +49,8 @@ def test_cross_entropy_in_chunks(positions, seed, chunk):
 def test_divergence(positions, seed, kind, data):
     hidden, weight, targets = tensors(positions, seed)
     other, head, _ = tensors(positions, seed + 1000, requires_grad=False)
-    found = objective.divergence(hidden, weight, other, head, targets, kind, data)
-    compare(found, plain_divergence(hidden @ weight.t(), other @ head.t(), targets, kind, data), hidden, weight)
+    loss = objective.divergence(hidden, weight, other, head, targets, kind=kind, data=data)
+    compare(loss, plain_divergence(hidden @ weight.t(), other @ head.t(), targets, kind, data), hidden, weight)
 
 
 def test_a_frozen_head_gets_no_gradient():
@@ -62,9 +62,9 @@ def test_a_frozen_head_gets_no_gradient():
 
 @given(st.integers(1, 500), st.integers(1, 16))
 def test_a_budget_ends_with_a_rate_near_zero_and_all_its_blocks(blocks, batch):
-    (one,) = schedule.milestones([blocks * 64 + 3], 64, batch)
-    assert one.blocks == blocks and (one.ends - 1) * batch < blocks <= one.ends * batch
-    assert 0 <= one.leaves < one.ends
-    rates = [one.rate(step) for step in range(one.leaves, one.ends)]
+    (budget,) = schedule.milestones([blocks * 64 + 3], 64, batch)
+    assert budget.blocks == blocks and (budget.ends - 1) * batch < blocks <= budget.ends * batch
+    assert 0 <= budget.decays < budget.ends
+    rates = [budget.rate(step) for step in range(budget.decays, budget.ends)]
     assert all(0 < rate <= 1 for rate in rates)
-    assert rates[-1] == pytest.approx(schedule.trunk_rate(one.ends - 1) / (one.ends - one.leaves + 1))
+    assert rates[-1] == pytest.approx(schedule.stable_rate(budget.ends - 1) / (budget.ends - budget.decays + 1))

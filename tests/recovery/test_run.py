@@ -72,16 +72,16 @@ def test_every_family_trains_and_stays_a_plain_checkpoint(family, tokenizer, blo
 
 def test_reverse_divergence_and_data_loss_are_other_losses(blocks):
     teacher, model = tiny_model("llama", seed=1), tiny_model("llama")
-    found = set()
+    losses = set()
 
     def loss(recovery, teacher):
         return round(Student(model, recovery, teacher, (), 0).loss(blocks.ids[:2], blocks.scored[:2]).item(), 3)
 
     for divergence, share in (("forward", 0.0), ("reverse", 0.0), ("forward", 0.5), ("forward", 1.0)):
         recovery = Recovery(recipe="distill", tokens=64, length=64, divergence=divergence, data_loss=share)
-        found.add(loss(recovery, teacher))
-    assert len(found) == 4
-    assert loss(Recovery(recipe="full", tokens=64, length=64), None) in found  # data_loss = 1 is the cross-entropy
+        losses.add(loss(recovery, teacher))
+    assert len(losses) == 4
+    assert loss(Recovery(recipe="full", tokens=64, length=64), None) in losses  # data_loss = 1 is the cross-entropy
 
 
 def test_tokens_are_those_really_seen(blocks, monkeypatch):
@@ -123,11 +123,11 @@ def test_a_milestone_is_what_a_run_of_its_own_gives(blocks, heldout):
 
 def test_separate_runs_have_their_own_ids_and_weights(blocks):
     model = tiny_model("llama")
-    found = []
+    runs = []
     for tokens in (512, 1024):
         recovery = Recovery(recipe="full", tokens=tokens, length=64, runs="separate")
-        found += [r.run for _, r in run.recover_milestones(model, blocks, [recovery])]
-    assert len(set(found)) == 2
+        runs += [r.run for _, r in run.recover_milestones(model, blocks, [recovery])]
+    assert len(set(runs)) == 2
     with pytest.raises(InputError, match="run of its own"):
         list(run.recover_milestones(model, blocks, [Recovery(tokens=t, length=64, runs="separate") for t in (512, 1024)]))
 
@@ -146,8 +146,8 @@ def test_accumulation_and_recomputation_change_nothing_but_rounding(blocks, monk
     monkeypatch.setitem(run.PART_TOKENS, "cpu", 64)
     parts, _ = next(run.recover_milestones(model, blocks, recovery))
     for other in (few, parts):
-        for one, two in zip(plain.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+        for expected, parameter in zip(plain.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-4)
 
 
 SCRIPT = """
@@ -161,8 +161,9 @@ from claw.specs.experiment import Recovery
 from claw.texts.token_blocks import blocks as token_blocks
 blocks = token_blocks(byte_tokenizer(), {text!r}, length=64, count=96, purpose="recovery")
 recoveries = [Recovery(recipe="full", tokens=t, length=64, batch=2, learning_rate=3e-3) for t in (3000, 6000)]
-for model, report in run.recover_milestones(tiny_model("llama", dtype=torch.bfloat16), blocks, recoveries, folder={folder!r}, seconds=0):
-    print(weights_hash(model), report.steps, len(report.moments), flush=True)
+model = tiny_model("llama", dtype=torch.bfloat16)
+for small, report in run.recover_milestones(model, blocks, recoveries, folder={folder!r}, seconds=0):
+    print(weights_hash(small), report.steps, len(report.moments), flush=True)
 """
 
 
@@ -227,10 +228,10 @@ def test_not_a_number_ends_the_run_and_names_the_step(blocks, heldout):
 
     Student.loss = breaks
     try:
-        found = list(run.recover_milestones(model, blocks, recoveries, heldout=heldout))
+        series = list(run.recover_milestones(model, blocks, recoveries, heldout=heldout))
     finally:
         Student.loss = student
-    for small, report in found:
+    for small, report in series:
         assert report.nan_step == 3 and report.tokens == 2 * 4 * 64 and math.isnan(report.last)
         assert "step 3" in report.summary()
         assert all(p.isfinite().all() for p in small.parameters())

@@ -1,10 +1,10 @@
-"""Trees of requests: every request reads exactly its own tokens, each shared one is there once."""
+"""Prefix trees of requests: every request reads exactly its own tokens, each shared one is there once."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw.engine.tree import Forest, Request, common_prefix
+from claw.engine.prefix_tree import PrefixTree, Request, common_prefix
 
 token = st.integers(0, 3)  # few, so that much is shared by accident
 
@@ -12,52 +12,54 @@ token = st.integers(0, 3)  # few, so that much is shared by accident
 @st.composite
 def requests(draw) -> list[Request]:
     beginning = draw(st.lists(token, max_size=60))
-    found = []
+    drawn = []
     for _ in range(draw(st.integers(1, 30))):
         ids = beginning[: draw(st.integers(0, len(beginning)))] + draw(st.lists(token, min_size=2, max_size=30))
-        found.append(Request.ending(ids, draw(st.integers(1, len(ids) - 1))))
-    return found
+        drawn.append(Request.ending(ids, draw(st.integers(1, len(ids) - 1))))
+    return drawn
 
 
-def read(forest: Forest, step: int) -> dict[int, list[list[int]]]:
+def read(tree: PrefixTree, step: int) -> dict[int, list[list[int]]]:
     """For each request the ids that each of its scored places can look at, by the masks of the batches."""
     seen = {}
 
     def walk(stem, above):
         path = [*above, *stem.ids.tolist()]
         if stem.rows:
-            batch = forest.batch(stem, stem.rows, step)
-            assert sum(group.stop - group.start for group in batch.groups) == len(batch.tokens)
+            batch = tree.batch(stem, stem.rows, step)
+            assert sum(group.span.stop - group.span.start for group in batch.groups) == len(batch.tokens)
             contexts = {}
             for group in batch.groups:
                 count, length = group.end.shape
-                index = np.arange(group.start, group.stop).reshape(count, length) if group.index is None else group.index
+                index = (
+                    np.arange(group.span.start, group.span.stop).reshape(count, length) if group.index is None else group.index
+                )
                 places = index.flatten() if group.back is None else index.flatten()[group.back]
-                assert places.tolist() == list(range(group.start, group.stop))  # back undoes index
+                assert places.tolist() == list(range(group.span.start, group.span.stop))  # back undoes index
                 for row in range(count):
                     for i in range(length):
                         looked = [j for j in range(length) if j <= i < group.end[row, j]]
                         ids = [int(batch.tokens[index[row, j]]) for j in looked]
-                        depths = [int(batch.depth[index[row, j]]) for j in looked]
-                        if depths == list(range(len(path), len(path) + len(looked))):  # padding sees itself alone
+                        positions = [int(batch.positions[index[row, j]]) for j in looked]
+                        if positions == list(range(len(path), len(path) + len(looked))):  # padding sees itself alone
                             contexts.setdefault(int(index[row, i]), path + ids)
             for number, request in enumerate(batch.requests):
                 own = batch.owner == number
                 seen[int(request)] = [
                     [*contexts[int(place)], int(target)]
-                    for place, target in zip(batch.points[batch.point[own]], batch.target[own], strict=True)
+                    for place, target in zip(batch.places[batch.place[own]], batch.target[own], strict=True)
                 ]
         for below in stem.stems:
             walk(below, path)
 
-    walk(forest.root, [])
+    walk(tree.root, [])
     return seen
 
 
 @settings(max_examples=60, deadline=None)
 @given(asked=requests(), share=st.booleans(), step=st.sampled_from([1, 4]))
 def test_each_target_is_predicted_from_all_before_it_and_nothing_else(asked, share, step):
-    seen = read(Forest(asked, share=share), step)
+    seen = read(PrefixTree(asked, share=share), step)
     assert sorted(seen) == list(range(len(asked)))
     for number, request in enumerate(asked):
         assert seen[number] == [request.ids[: target + 1].tolist() for target in request.targets]
@@ -66,9 +68,9 @@ def test_each_target_is_predicted_from_all_before_it_and_nothing_else(asked, sha
 @settings(max_examples=60, deadline=None)
 @given(asked=requests())
 def test_sharing_never_computes_more(asked):
-    forest = Forest(asked)
-    assert forest.tokens <= forest.tokens_unshared == sum(len(request.ids) - 1 for request in asked)
-    assert Forest(asked, share=False).tokens == forest.tokens_unshared
+    tree = PrefixTree(asked)
+    unshared = sum(len(request.ids) - 1 for request in asked)
+    assert tree.tokens <= unshared == PrefixTree(asked, share=False).tokens
 
 
 def test_choices_of_one_question_and_examples_of_a_task_are_computed_once():
@@ -76,14 +78,14 @@ def test_choices_of_one_question_and_examples_of_a_task_are_computed_once():
     examples = draw.integers(0, 1000, 400)
     questions = [np.concatenate([examples, draw.integers(0, 1000, 30)]) for _ in range(20)]
     asked = [Request.ending([*question, choice], 1) for question in questions for choice in range(4)]
-    forest = Forest(asked)
-    assert forest.tokens == 400 + 20 * 30  # one-token choices are read off the same place
-    assert [stem.length for stem in forest.root.walk()] == [0, 400]
+    tree = PrefixTree(asked)
+    assert tree.tokens == 400 + 20 * 30  # one-token choices are read off the same place
+    assert [stem.length for stem in tree.root.walk()] == [0, 400]
 
 
-def test_no_requests_make_an_empty_forest():
-    forest = Forest([])
-    assert len(forest) == 0 and forest.tokens == 0
+def test_no_requests_make_an_empty_tree():
+    tree = PrefixTree([])
+    assert len(tree) == 0 and tree.tokens == 0
 
 
 @given(a=st.lists(token, max_size=12), b=st.lists(token, max_size=12))

@@ -1,13 +1,13 @@
-"""Requests as trees of tokens, so that every prefix that several requests share is computed once.
+"""Prefix sharing: requests as a prefix tree of tokens, so that what several of them begin with is computed once.
 
-A request is a run of token ids whose last ones are to be predicted. Sorted, requests with a common beginning are
-neighbours, and their longest common prefixes make a tree. The tree is cut into
+A request is a sequence of token ids whose last ones are to be predicted. Sorted, requests with a common beginning are
+neighbours, and their longest common prefixes make a prefix tree (a trie). The tree is cut into
 
-- rows: small trees laid out depth first. Token i may look at token j exactly if j <= i < end[j], where end[j] is one past
+- rows: small trees packed depth first. Token i may attend to token j exactly if j <= i < end[j], where end[j] is one past
   the last descendant of j, so one integer per token states the whole attention mask. A row without branches is an
-  ordinary causal sequence; its position is the depth in the tree.
-- stems: long prefixes under which many rows hang (the examples of a few-shot task). Their keys and values are computed
-  once and every row below looks at them. Stems nest.
+  ordinary causal sequence; a token's position is its depth in the tree.
+- stems: long prefixes shared by many rows (the examples of a few-shot task). Their keys and values are computed once and
+  every row below attends to them. Stems nest.
 
 Nothing here knows a model; all arrays are numpy.
 """
@@ -15,6 +15,7 @@ Nothing here knows a model; all arrays are numpy.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,12 @@ STEM_TOKENS = 16  # shorter prefixes are not worth a pass of their own
 STEM_SAVING = 256  # tokens that a stem must save
 SHARED_TOKENS = 2  # neighbours in one row share at least so many
 
+Array = Any  # of numpy; of torch in the groups that the decoder has sent to a device
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Token ids (n,) of which those at indices `targets` (ascending, none of them 0) are to be predicted from all before them.
+    """Token ids (n,) of which those at indices `targets` (ascending, none of them 0) are predicted from all before them.
 
     The last id is a target, so it is never read: the model sees ids[:-1].
     """
@@ -43,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Row:
-    """Requests lo to hi of the sorted order in one tree of `size` tokens below their stem; a tree that is a chain or branches."""
+    """Requests lo to hi of the sorted order in one tree of `size` tokens below their stem, which may be a chain."""
 
     lo: int
     hi: int
@@ -53,7 +56,7 @@ class Row:
 
 @dataclass(eq=False)
 class Stem:
-    """A prefix of `length` tokens, of which `ids` come after those of the stem above, and what hangs below it."""
+    """A shared prefix of `length` tokens, of which `ids` come after those of the stem above, and what hangs below it."""
 
     ids: np.ndarray
     length: int
@@ -67,44 +70,43 @@ class Stem:
             yield from stem.walk()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
-    """Rows of a batch that attend together, padded to length T: tokens `start` to `stop` of the packed batch.
+    """Rows of a batch that attend together, padded to length T: tokens `span` of the packed batch.
 
-    `index` (B, T): which packed token stands where (padding repeats some token); None if nothing is padded. `back` (stop - start,):
-    where the packed tokens stand in the flattened B·T. `end` (B, T): one past the last descendant within the row; padding sees
-    only itself. `chain`: no row branches, so the mask is the causal one.
+    `index` (B, T): which packed token stands where (padding repeats some token); None if nothing is padded. `back` (tokens,):
+    where the packed tokens stand in the flattened B·T. `end` (B, T): one past the last descendant within the row; padding
+    attends only to itself. `positions` (B, T): absolute. `causal`: no row branches, so the mask is the plain causal one.
     """
 
-    start: int
-    stop: int
-    rows: int
-    index: np.ndarray | None
-    back: np.ndarray | None
-    end: np.ndarray
-    chain: bool
+    span: slice
+    index: Array | None = None
+    back: Array | None = None
+    end: Array
+    positions: Array
+    causal: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows of one stem, packed without padding, with what is to be read off them.
 
-    `tokens`, `depth` (N,): ids and absolute positions. `points` (K,): places whose next token is scored, each once. For each
-    predicted token (M,): in `point` the index of its place in `points`, in `target` its id, in `owner` the index of its
-    request in `requests`.
+    `tokens`, `positions` (N,): ids and absolute positions. `places` (K,): indices of the tokens whose next token is scored,
+    each once. For each predicted token (M,): in `place` the index of its place in `places`, in `target` its id, in `owner`
+    the index of its request in `requests`.
     """
 
     tokens: np.ndarray
-    depth: np.ndarray
+    positions: np.ndarray
     groups: tuple[Group, ...]
-    points: np.ndarray
-    point: np.ndarray
+    places: np.ndarray
+    place: np.ndarray
     target: np.ndarray
     owner: np.ndarray
     requests: np.ndarray
 
 
-class Forest:
+class PrefixTree:
     """All requests of one call as stems and rows.
 
     With `share=False` every request is a row of its own, as a stock model computes it.
@@ -115,8 +117,8 @@ class Forest:
         inputs = [request.ids[:-1].astype(">u4").tobytes() for request in requests]  # sort like the ids themselves
         self.order = np.array(sorted(range(len(requests)), key=inputs.__getitem__), dtype=np.int64)
         self._requests = [requests[i] for i in self.order]
-        self._size = np.array([len(r.ids) - 1 for r in self._requests], dtype=np.int64)
-        self._first = np.array([r.targets[0] for r in self._requests], dtype=np.int64)
+        self._size = np.array([len(request.ids) - 1 for request in self._requests], dtype=np.int64)
+        self._first = np.array([request.targets[0] for request in self._requests], dtype=np.int64)
         self._common = np.zeros(len(requests), dtype=np.int64)  # tokens shared with the request before
         if share:
             for i in range(1, len(requests)):
@@ -125,7 +127,7 @@ class Forest:
         self.root = Stem(np.empty(0, dtype=np.int32), 0)
         self._grow()
         for stem in self.root.walk():
-            stem.rows.sort(key=lambda row: (row.branches, -row.size))
+            stem.rows.sort(key=_branches_last_longest_first)
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -135,45 +137,32 @@ class Forest:
         """Tokens that the model reads, each shared one once, padding not counted."""
         return sum(len(stem.ids) + sum(row.size for row in stem.rows) for stem in self.root.walk())
 
-    @property
-    def tokens_unshared(self) -> int:
-        """Tokens that it would read if every request were computed by itself."""
-        return int(self._size.sum())
-
-    def _tree_size(self, lo: int, hi: int, base: int) -> int:
-        """Tokens of the tree of requests lo to hi beyond depth `base`, which they share."""
-        return int(self._size[lo] - base + self._fresh[hi] - self._fresh[lo + 1])
-
-    def _longest(self, lo: int, hi: int, base: int) -> int:
-        """Tokens of the longest of requests lo to hi beyond depth `base`."""
-        return int(self._size[lo:hi].max()) - base
+    def _measure(self, lo: int, hi: int, base: int) -> tuple[int, int]:
+        """Tokens beyond depth `base` of the tree of requests lo to hi, which share it, and of the longest of them."""
+        size = int(self._size[lo] + self._fresh[hi] - self._fresh[lo + 1])
+        return size - base, int(self._size[lo:hi].max()) - base
 
     def _fits(self, lo: int, hi: int, base: int) -> bool:
-        """Whether these requests may be one row: a short tree, a chain, or a long trunk with little on its branches."""
-        size, longest = self._tree_size(lo, hi, base), self._longest(lo, hi, base)
+        """Whether these requests may be one row: a short tree, a chain, or a long sequence with little on its branches."""
+        size, longest = self._measure(lo, hi, base)
         return size <= ROW_TOKENS or size == longest or (size <= LONG_ROW_TOKENS and 2 * size <= 3 * longest)
-
-    def _related(self, lo: int, hi: int, base: int) -> bool:
-        """Whether one row saves something: these requests share some tokens, or are one chain."""
-        if hi - lo == 1 or self._common[lo + 1 : hi].min() - base >= SHARED_TOKENS:
-            return True
-        return self._tree_size(lo, hi, base) == self._longest(lo, hi, base)
 
     def _grow(self) -> None:
         """Cut the tree into stems and rows, from the root downwards."""
         todo = [(0, len(self), self.root)] if len(self) else []
         while todo:
             lo, hi, stem = todo.pop()
-            if self._fits(lo, hi, stem.length) and self._related(lo, hi, stem.length):
-                size = self._tree_size(lo, hi, stem.length)
-                stem.rows.append(Row(lo, hi, size, branches=size > self._longest(lo, hi, stem.length)))
+            size, longest = self._measure(lo, hi, stem.length)
+            shared = self._common[lo + 1 : hi]
+            common = int(shared.min(initial=self._size[lo]))
+            related = common - stem.length >= SHARED_TOKENS or size == longest  # else one row would save nothing
+            if related and self._fits(lo, hi, stem.length):
+                stem.rows.append(Row(lo, hi, size, branches=size > longest))
                 continue
-            common = int(self._common[lo + 1 : hi].min())
-            cuts = [lo, *(lo + 1 + np.flatnonzero(self._common[lo + 1 : hi] == common)).tolist(), hi]
-            parts = list(itertools.pairwise(cuts))
+            parts = list(itertools.pairwise([lo, *(lo + 1 + np.flatnonzero(shared == common)).tolist(), hi]))
             deepest = min(common, int(self._first[lo:hi].min()) - 1)  # a place that predicts is never inside a stem
-            gain = (deepest - stem.length) * (len(parts) - 1)
-            if deepest - stem.length >= STEM_TOKENS and gain >= STEM_SAVING:
+            saving = (deepest - stem.length) * (len(parts) - 1)
+            if deepest - stem.length >= STEM_TOKENS and saving >= STEM_SAVING:
                 below = Stem(self._requests[lo].ids[stem.length : deepest], deepest)
                 stem.stems.append(below)
                 stem = below
@@ -193,24 +182,29 @@ class Forest:
 
     def batch(self, stem: Stem, rows: Sequence[Row], step: int = 1) -> Batch:
         """These rows of a stem as arrays; rows whose sizes round up to the same multiple of `step` attend together."""
-        rows = sorted(rows, key=lambda row: (row.branches, -row.size))
+        rows = sorted(rows, key=_branches_last_longest_first)
         stops = np.cumsum([row.size for row in rows])
-        tokens, depth, end = (np.empty(stops[-1], dtype=np.int64) for _ in range(3))
-        places, targets, owners = [], [], []
+        tokens, positions, end = (np.empty(stops[-1], dtype=np.int64) for _ in range(3))
+        predicting: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
         for row, stop in zip(rows, stops, strict=True):
             own = slice(stop - row.size, stop)
-            for place, request in self._lay_out(row, stem.length, tokens[own], depth[own], end[own]):
-                owners.append(np.full(len(place), len(places)))
-                places.append(place + own.start)
+            for places, request in self._lay_out(row, stem.length, tokens[own], positions[own], end[own]):
+                predicting.append(places + own.start)
                 targets.append(request.ids[request.targets].astype(np.int64))
-        points, point = np.unique(np.concatenate(places), return_inverse=True)
+        unique, place = np.unique(np.concatenate(predicting), return_inverse=True)
+        scored = {"places": unique, "place": place, "target": np.concatenate(targets)}
+        owner = np.repeat(np.arange(len(targets)), [len(ids) for ids in targets])
         requests = np.concatenate([self.order[row.lo : row.hi] for row in rows])
-        groups = tuple(_groups(rows, end, step))
-        return Batch(tokens, depth, groups, points, point, np.concatenate(targets), np.concatenate(owners), requests)
+        groups = tuple(_groups(rows, end, positions, step))
+        return Batch(tokens=tokens, positions=positions, groups=groups, **scored, owner=owner, requests=requests)
 
-    def _lay_out(self, row: Row, base: int, tokens: np.ndarray, depth: np.ndarray, end: np.ndarray) -> Iterator[tuple]:
+    def _lay_out(
+        self, row: Row, base: int, tokens: np.ndarray, positions: np.ndarray, end: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Request]]:
         """Write one tree depth first; yield each request with the places that predict its targets."""
-        path = np.empty(self._longest(row.lo, row.hi, base), dtype=np.int64)  # places of the current request, by depth
+        _, longest = self._measure(row.lo, row.hi, base)
+        path = np.empty(longest, dtype=np.int64)  # places of the current request, by depth
         used = reached = 0
         for i in range(row.lo, row.hi):
             start = 0 if i == row.lo else int(self._common[i]) - base
@@ -219,7 +213,7 @@ class Forest:
             new = slice(used, used + size - start)
             path[start:size] = np.arange(new.start, new.stop)
             tokens[new] = self._requests[i].ids[base + start : base + size]
-            depth[new] = np.arange(base + start, base + size)
+            positions[new] = np.arange(base + start, base + size)
             used, reached = new.stop, size
             yield path[self._requests[i].targets - 1 - base], self._requests[i]
         end[path[:reached]] = used
@@ -230,20 +224,22 @@ def padded(size: int, step: int) -> int:
     return size + -size % step
 
 
-def _groups(rows: Sequence[Row], end: np.ndarray, step: int) -> Iterator[Group]:
+def _branches_last_longest_first(row: Row) -> tuple[bool, int]:
+    return row.branches, -row.size
+
+
+def _groups(rows: Sequence[Row], end: np.ndarray, positions: np.ndarray, step: int) -> Iterator[Group]:
     start = 0
     for (branches, length), run in itertools.groupby(rows, key=lambda row: (row.branches, padded(row.size, step))):
         sizes = np.array([row.size for row in run])
-        stop = start + int(sizes.sum())
+        span = slice(start, start + int(sizes.sum()))
         place = np.arange(length)
         valid = place < sizes[:, None]
         index = (start + np.cumsum(sizes) - sizes)[:, None] + np.minimum(place, sizes[:, None] - 1)
+        padding = {} if valid.all() else {"index": index, "back": np.flatnonzero(valid)}
         ends = np.where(valid, end[index], place + 1)
-        if valid.all():
-            yield Group(start, stop, len(sizes), None, None, ends, not branches)
-        else:
-            yield Group(start, stop, len(sizes), index, np.flatnonzero(valid), ends, not branches)
-        start = stop
+        yield Group(span=span, **padding, end=ends, positions=positions[index], causal=not branches)
+        start = span.stop
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
