@@ -63,11 +63,11 @@ LAWS = [
 
 def prepared(response: str, truth: Truth, models: int, rng: np.random.Generator):
     """The rows of the design and a sample whose response is filled in per draw."""
-    recovered = truth.family in ("cross", "retention", "post-training")
-    budgets = {"post-training": (1e6, 5e6, 25e6)}.get(truth.family, (0, 1e6, 5e6, 25e6) if recovered else (0,))
+    recovered = truth.group in ("cross", "retention", "post-training")
+    budgets = {"post-training": (1e6, 5e6, 25e6)}.get(truth.group, (0, 1e6, 5e6, 25e6) if recovered else (0,))
     frame = simulate.rows(Design(models=models, tokens=budgets), rng)
     frame[response] = simulate.draw(frame, replace(truth, noise=0.0, between={}), response, rng)
-    form = catalogue.find_form(truth.form, truth.family)
+    form = catalogue.find_form(truth.form, truth.group)
     sample = gather(read_points(frame.assign(loss=frame.get("loss", 3.0))), form, response, recovered=recovered)
     return form, sample
 
@@ -84,13 +84,13 @@ def coverage(
     """One row per parameter: bias in standard errors, coverage in percent by kind."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{truth.form} {response} {models}".encode())])  # laws share no draws
     form, sample = prepared(response, truth, models, rng)
-    target = np.array([truth.theta[name] for name in form.parameters])
+    target = np.array([truth.theta[name] for name in form.coefficient_names])
     estimates, hits, lost = [], {}, 0
     for _ in range(draws):
         try:
             found = simulated(sample, form, response, truth, rng)
             law = pooled.fit_pooled(
-                found, form, truth.family, response, "ratio", ALL, level=LEVEL, seed=0, draws=999, kinds=kinds
+                found, form, truth.group, response, "ratio", ALL, level=LEVEL, seed=0, draws=999, kinds=kinds
             )
         except ValueError:
             lost += 1
@@ -105,7 +105,9 @@ def coverage(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shares = {kind: 100 * np.nanmean(found, axis=0) for kind, found in hits.items()}
-    frame = pd.DataFrame({"law": f"{truth.form} ({response})", "models": models, "parameter": form.parameters, "bias/se": bias})
+    frame = pd.DataFrame(
+        {"law": f"{truth.form} ({response})", "models": models, "coefficient": form.coefficient_names, "bias/se": bias}
+    )
     return frame.assign(**shares, lost=lost)
 
 
@@ -165,7 +167,7 @@ def bands(response: str, truth: Truth, models: int, draws: int) -> pd.DataFrame:
     for _ in range(draws):
         drawn = simulated(sample, form, response, truth, rng)
         found = replace(rest, y=drawn.y[~mask], target=drawn.target[~mask])
-        law = pooled.fit_pooled(found, form, truth.family, response, "ratio", ALL, level=LEVEL, draws=999, kinds=("mixed",))
+        law = pooled.fit_pooled(found, form, truth.group, response, "ratio", ALL, level=LEVEL, draws=999, kinds=("mixed",))
         band = law.predict(GRID, dense, 0.0, chance=simulate.CHANCE, model=first)
         fresh, again = simulate.draw(new, truth, response, rng), drawn.y[mask]
         for kind, value in (("confidence", mean), ("model", fresh), ("run", again)):
@@ -215,9 +217,9 @@ def main() -> None:
         if chosen.only in (None, "curve"):
             print(curve_bands(chosen.draws).round(3).to_string(index=False), flush=True)
         for response, truth, kinds in LAWS:
-            if chosen.only not in (None, truth.family):
+            if chosen.only not in (None, truth.group):
                 continue
-            for models in chosen.models if truth.family in ("cross", "retention") else chosen.models[:1]:
+            for models in chosen.models if truth.group in ("cross", "retention") else chosen.models[:1]:
                 if len(truth.theta) > models or (truth.form in ("original+intercept", "unit-α×size") and models < 3):
                     continue
                 table = coverage(response, truth, tuple(chosen.kinds or kinds), models, chosen.draws, chosen.ideas, chosen.seed)

@@ -73,7 +73,7 @@ def speeds(found: Laws) -> pd.DataFrame:
         axis = laws.speed_law.speed_axis(found.points, response)
         frame = tables.across_table(found, response, axis)
         for number, name in enumerate(frame["law"] if len(frame) else ()):
-            law = found.law(name, response, axis=axis, family="speed")
+            law = found.law(name, response, axis=axis, group="speed")
             if "size" in laws.catalogue.find_form(name, "speed").needs:  # says another speed-up for each size
                 continue
             half = law.predict([0.5], 1.0).iloc[0]

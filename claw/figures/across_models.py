@@ -10,7 +10,7 @@ from claw.figures import style as looks
 from claw.figures.style import Drawing, Style
 from claw.laws import Laws, catalogue, outside
 from claw.laws.diagnostics import diagnose
-from claw.laws.study import POOLED
+from claw.laws.fitted import POOLED
 
 TENTH = 0.1
 SPLITS = {"model": "models left out", "ratio": "from r ≤ 0.5 to r > 0.5"}
@@ -84,7 +84,7 @@ def _predictions(laws: Laws) -> dict[str, pd.DataFrame]:
         )
     for by in ("method", "all"):
         try:
-            frame, _ = outside.predictions(points, "loss", "model", by=by)
+            frame, _ = outside.relative_predictions(points, "loss", "model", by=by)
         except InputError:
             continue
         forms = frame.drop(columns=["row", "model", "method", "recovery_tokens", "ratio", "fold", "y"])
@@ -102,9 +102,8 @@ def _predictions(laws: Laws) -> dict[str, pd.DataFrame]:
 
 def _within(laws: Laws) -> pd.DataFrame:
     """Predictions of the default law across curves at the points it was fitted to."""
-    rows = unrecovered(laws.points.of("loss"))
     parts = []
-    for (model, method), own in rows.groupby(["model", "method"]):
+    for (model, method), own in laws.points.of("loss", recovered=False).groupby(["model", "method"]):
         try:
             band = laws.predict(own["ratio"].to_numpy(), model, method, response="loss", law=POOLED["loss"])
         except InputError as error:
@@ -148,7 +147,7 @@ def diagnostic_panels(laws: Laws, response: str = "loss", *, width: str | float 
 def _influence(panel: Axes, influence: pd.DataFrame) -> None:
     """How far each coefficient moves, in standard errors, when a model (or curve, or run) is left out."""
     names = sorted(set(influence["without"]))
-    for number, (name, part) in enumerate(influence.groupby("parameter", sort=False)):
+    for number, (name, part) in enumerate(influence.groupby("coefficient", sort=False)):
         height = [names.index(gone) for gone in part["without"]]
         panel.plot(part["in_stderr"], height, "s" if number else "o", label=name)
     panel.axvline(0, color=looks.BLACK, lw=0.6)

@@ -12,7 +12,7 @@ from claw.figures import style
 from claw.figures.style import Drawing
 from claw.laws import Laws
 from claw.laws import speed_law as speeds
-from claw.laws.points import is_dense
+from claw.laws.points import is_dense, unrecovered
 from claw.specs.budget import LIMITS
 from claw.words import quantity
 

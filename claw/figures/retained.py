@@ -9,7 +9,7 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
 from claw.laws import Laws
-from claw.laws.points import is_dense
+from claw.laws.points import is_dense, unrecovered
 from claw.laws.verdicts import gains
 from claw.records import PRIMARY
 

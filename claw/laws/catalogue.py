@@ -1,4 +1,4 @@
-"""Every form that is fitted, by family: of one curve, across models, competing, our own, post-training, speed.
+"""Every form that is fitted, by group: of one curve, across models, competing, our own, post-training, speed.
 
 Names of parameters are those of the papers. The competing forms were fixed before looking at data. Ours (`OWN`) were suggested
 by first curves (LLaMA-2-7B and Llama-3.2-1B as published, SmolLM2-135M, Gemma-3-270M): on those their errors flatter.
@@ -171,15 +171,15 @@ SPEED = (
 )  # fmt: skip
 """Speed-up S over the dense model against the share ρ truly removed; N0 parameters of the dense model."""
 
-FAMILIES = {
+GROUPS = {
     "curve": CURVE, "cross": CROSS, "retention": RETENTION, "competing": COMPETING, "own": OWN, "speed": SPEED,
     "post-training": POST_TRAINING,
 }  # fmt: skip
 
 
-def find_form(name: str, family: str = "curve") -> Form:
-    """The form of this name in its family. InputError names near ones."""
-    for form in FAMILIES[family]:
+def find_form(name: str, group: str = "curve") -> Form:
+    """The form of this name in its group. InputError names near ones."""
+    for form in GROUPS[group]:
         if form.name == name:
             return form
-    raise unknown("form", name, [form.name for form in FAMILIES[family]])
+    raise unknown("form", name, [form.name for form in GROUPS[group]])

@@ -150,10 +150,10 @@ def fit_curve(
     """
     law = catalogue.find_form(form)
     r, y = rows[axis].to_numpy(float), rows[response].to_numpy(float)
-    if len(np.unique(r)) <= len(law.parameters) - 1 or len(r) <= len(law.parameters):
+    if len(np.unique(r)) <= len(law.coefficient_names) - 1 or len(r) <= len(law.coefficient_names):
         raise InputError(
-            f"{curve.title}: {len(r)} points at {len(np.unique(r))} ratios cannot carry the {len(law.parameters)} parameters "
-            f"of {law.formula} and its error. Measure at least {len(law.parameters) + 1} ratios, r = 0 among them."
+            f"{curve.title}: {len(r)} points at {len(np.unique(r))} ratios cannot carry the {len(law.coefficient_names)} parameters "
+            f"of {law.formula} and its error. Measure at least {len(law.coefficient_names) + 1} ratios, r = 0 among them."
         )
     stderr = rows.get(f"{response}_stderr", pd.Series(np.nan, rows.index)).to_numpy(float)
     weighted = response == "accuracy" and bool((stderr > 0).all())
@@ -169,7 +169,7 @@ def fit_curve(
             "r2": float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan,
             "rmse": float(np.sqrt(np.mean(residual**2))),
             "relative_error": float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan,
-            "bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * _penalty(len(law.parameters) + 1, len(r))),
+            "bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * _penalty(len(law.coefficient_names) + 1, len(r))),
         },
     )  # fmt: skip
 
@@ -184,7 +184,7 @@ def curve_html(law: CurveLaw) -> str:
     form = catalogue.find_form(law.form)
     rows = "".join(
         f"<tr><th>{name}</th><td>{with_interval(value, interval)}</td></tr>"
-        for name, value, interval in zip(form.parameters, law.coefficients, law.intervals, strict=True)
+        for name, value, interval in zip(form.coefficient_names, law.coefficients, law.intervals, strict=True)
     )
     reach = (
         "" if math.isnan(law.dense) or law.response != "loss" else f" With 10 % more loss allowed: {law.critical_ratio(1.1)}."

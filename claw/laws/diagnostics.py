@@ -31,13 +31,13 @@ class Diagnostics:
     """What can be said against a fit.
 
     `residuals`: one row per experiment (model, method, ratio, fitted, residual, standardised, normal quantile), on the form's
-    scale. `influence`: each parameter refitted without each model, in standard errors of the full fit. `parameters`: what each
-    parameter rests on. `tests`: heteroscedasticity and normality p-values, condition number.
+    scale. `influence`: each parameter refitted without each model, in standard errors of the full fit. `coefficients`: what each
+    coefficient rests on. `tests`: heteroscedasticity and normality p-values, condition number.
     """
 
     residuals: pd.DataFrame
     influence: pd.DataFrame
-    parameters: pd.DataFrame
+    coefficients: pd.DataFrame
     tests: dict[str, float]
 
 
@@ -49,7 +49,7 @@ def diagnose(points: Points, form: Form, response: str, axis: str = "ratio", met
     root = np.sqrt(found.weights)
     residual = root * (found.target - eta)
     sums = Clusters.of(design, found.target - eta + design @ theta, found.groups, found.weights)
-    names = tuple(form.parameters[i] for i in kept)
+    names = tuple(form.coefficient_names[i] for i in kept)
     return Diagnostics(
         _residuals(found, eta, residual, root[:, None] * design),
         _influence(sums, names),
@@ -74,7 +74,7 @@ def _influence(sums: Clusters, names: tuple[str, ...]) -> pd.DataFrame:
     """Refits without each model; NaN where the rest cannot carry the law."""
     rows = []
     if len(sums.names) < 2:
-        return pd.DataFrame(columns=["without", "parameter", "estimate", "change", "in_stderr"])
+        return pd.DataFrame(columns=["without", "coefficient", "estimate", "change", "in_stderr"])
     full, error = sums.coefficients, np.sqrt(np.diag(clusters.bias_reduced(sums)))
     for model in sums.names:
         try:
@@ -84,7 +84,7 @@ def _influence(sums: Clusters, names: tuple[str, ...]) -> pd.DataFrame:
         for name, before, after, stderr in zip(names, full, theta, error, strict=True):
             in_stderr = (after - before) / stderr if stderr > 0 else math.nan
             rows.append(
-                {"without": model, "parameter": name, "estimate": after, "change": after - before, "in_stderr": in_stderr}
+                {"without": model, "coefficient": name, "estimate": after, "change": after - before, "in_stderr": in_stderr}
             )
     return pd.DataFrame(rows)
 
@@ -100,7 +100,7 @@ def _parameters(sums: Clusters, names: tuple[str, ...], found: Sample, design: n
         constant = within <= 1e-9 * max(1.0, float(np.abs(column).max()))
         basis = f"{g} {found.unit}s, one value each" if constant else f"{g} {found.unit}s and their rows"
         values = len(np.unique(np.round(column, 12)))
-        rows.append({"parameter": name, "rests on": basis, "values": values, "df": df[i], "vif": _inflation(design, i)})
+        rows.append({"coefficient": name, "rests on": basis, "values": values, "df": df[i], "vif": _inflation(design, i)})
     return pd.DataFrame(rows)
 
 
@@ -142,15 +142,17 @@ def sensitivity(
         try:
             rows += [row | {"choice": name} for row in _refit(points, law, response, choice.get("axis", axis), method, choice)]
         except (InputError, KeyError) as error:
-            rows.append({"choice": name, "parameter": "", "estimate": math.nan, "stderr": math.nan, "n": 0, "why": str(error)})
+            rows.append(
+                {"choice": name, "coefficient": "", "estimate": math.nan, "stderr": math.nan, "n": 0, "why": str(error)}
+            )
     return pd.DataFrame(rows)
 
 
 def robustness(points: Points, response: str = "loss", axis: str = "ratio", method: str = ALL) -> pd.DataFrame:
     """Forms that are not linear, by least squares and with Huber's loss: one row per form and parameter, and their change."""
     rows = []
-    for family in ("competing", "own"):
-        for form in catalogue.FAMILIES[family]:
+    for group in ("competing", "own"):
+        for form in catalogue.GROUPS[group]:
             if form.linear:
                 continue
             try:
@@ -161,10 +163,10 @@ def robustness(points: Points, response: str = "loss", axis: str = "ratio", meth
                 ]
             except InputError:
                 continue
-            for name, plain, huber in zip(form.parameters, *fits, strict=True):
+            for name, plain, huber in zip(form.coefficient_names, *fits, strict=True):
                 change = huber / plain - 1 if plain else math.nan
-                rows.append({"form": form.name, "parameter": name, "least squares": plain, "Huber": huber, "change": change})
-    return pd.DataFrame(rows, columns=["form", "parameter", "least squares", "Huber", "change"])
+                rows.append({"form": form.name, "coefficient": name, "least squares": plain, "Huber": huber, "change": change})
+    return pd.DataFrame(rows, columns=["form", "coefficient", "least squares", "Huber", "change"])
 
 
 def _refit(points: Points, law: Form, response: str, axis: str, method: str, choice: dict) -> list[dict]:
@@ -184,9 +186,9 @@ def _refit(points: Points, law: Form, response: str, axis: str, method: str, cho
         weights = _seed_noise_weights(found)
     sums = Clusters.of(design, target, found.groups, weights)
     error = np.sqrt(np.diag(clusters.bias_reduced(sums))) if len(sums.names) > 1 else np.full(len(kept), math.nan)
-    names = [law.parameters[i] for i in kept]
+    names = [law.coefficient_names[i] for i in kept]
     return [
-        {"choice": "", "parameter": name, "estimate": value, "stderr": stderr, "n": found.n, "why": ""}
+        {"choice": "", "coefficient": name, "estimate": value, "stderr": stderr, "n": found.n, "why": ""}
         for name, value, stderr in zip(names, sums.coefficients, error, strict=True)
     ]
 

@@ -96,7 +96,7 @@ def _curves(found: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
 
 
 def law_candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bool, tuple[str, ...]]]:
-    """Family, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
+    """Group, form, whether recovered rows enter, and kinds of interval, of every law across models of a response."""
     kinds = tuple(pooled.KINDS)
     for form in catalogue.CROSS:
         yield "cross", form, True, kinds
@@ -106,9 +106,9 @@ def law_candidates(found: Points, response: str) -> Iterator[tuple[str, Form, bo
     if response == "loss":
         for form in catalogue.POST_TRAINING:
             yield "post-training", form, True, SHAPES
-    for family in ("competing", "own"):
-        for form in catalogue.FAMILIES[family]:
-            yield family, form, False, SHAPES
+    for group in ("competing", "own"):
+        for form in catalogue.GROUPS[group]:
+            yield group, form, False, SHAPES
 
 
 def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
@@ -116,10 +116,10 @@ def _pooled(found: Points, options: dict[str, Any]) -> tuple[list[PooledLaw], li
     fitted, failed = [], []
     jobs = [(response, axis, method, *candidate) for response, axis, method in _groups(found)
             for candidate in law_candidates(found, response)]  # fmt: skip
-    for response, axis, method, family, form, recovered, kinds in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
+    for response, axis, method, group, form, recovered, kinds in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
         try:
             sample = gather(found, form, response, axis, method, recovered=recovered)
-            fitted.append(pooled.fit_pooled(sample, form, family, response, axis, method, kinds=kinds, **options))
+            fitted.append(pooled.fit_pooled(sample, form, group, response, axis, method, kinds=kinds, **options))
         except InputError as error:
             failed.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return fitted, failed

@@ -35,7 +35,7 @@ class Form:
 
     name: str
     formula: str
-    parameters: tuple[str, ...]
+    coefficient_names: tuple[str, ...]
     scale: str = "identity"
     columns: Callable[[Covariates], tuple] | None = None
     """Columns of X, for a form linear in its parameters: η = offset + Xθ."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from claw.laws import sliders, storage, tables
-from claw.laws.study import FittedLaws
+from claw.laws.fitted import FittedLaws
 
 
 class Laws(FittedLaws):

@@ -35,7 +35,7 @@ COMBINATION = ("power-of-r of y/y0", "log-kept-power")
 
 
 def contenders(response: str, recovered: bool) -> list[tuple[str, Form]]:
-    """The forms that are compared for a response, with their family: the original ones first, ours last."""
+    """The forms that are compared for a response, with their group: the original ones first, ours last."""
     found = [("cross", form) for form in catalogue.CROSS if recovered or form.name != "anchored"]
     if response == "accuracy":
         found += [("retention", form) for form in catalogue.RETENTION if form.scale != "logit"]  # no value at or below chance
@@ -67,7 +67,7 @@ def folds(found: Sample, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarr
         yield name, names != name, names == name
 
 
-def predictions(
+def relative_predictions(
     points: Points,
     response: str,
     split: str,
@@ -82,8 +82,8 @@ def predictions(
         raise unknown("grouping", by, BY)
     columns: dict[str, pd.Series] = {}
     base, failed = [], {}
-    for family, form in contenders(response, recovered):
-        name = form.name if family not in ("competing",) else f"{form.name} of y/y0"
+    for group, form in contenders(response, recovered):
+        name = form.name if group != "competing" else f"{form.name} of y/y0"
         if only is not None and name not in only:
             continue
         try:
@@ -113,10 +113,10 @@ def _predict(found: Sample, form: Form, split: str, by: str) -> tuple[pd.Series,
             fold_of[test & here] = name
             try:
                 fitted = found.take(train & here)
-                if fitted.n <= len(form.parameters):
-                    raise InputError(f"{fitted.n} rows to fit {len(form.parameters)} parameters.")
+                if fitted.n <= len(form.coefficient_names):
+                    raise InputError(f"{fitted.n} rows to fit {len(form.coefficient_names)} parameters.")
                 kept, _ = kept_terms(form, fitted)
-                theta = np.zeros(len(form.parameters))
+                theta = np.zeros(len(form.coefficient_names))
                 theta[list(kept)], _, _ = solve_form(form, fitted, kept)
             except InputError as error:
                 reason = error
@@ -143,7 +143,7 @@ def compare(
     `best` marks the smallest error, `chosen` the simplest form within one standard error of it (the difference's, paired by
     model). Forms that could not be fitted have NaN and a reason.
     """
-    frame, failed = predictions(points, response, split, axis=axis, by=by, recovered=recovered)
+    frame, failed = relative_predictions(points, response, split, axis=axis, by=by, recovered=recovered)
     names = [name for name in frame.columns if name not in ("row", "model", "method", "recovery_tokens", "ratio", "fold", "y")]
     usable = [name for name in names if frame[name].notna().mean() > 0.5]
     if not usable:
@@ -155,13 +155,13 @@ def compare(
     unit = "model" if split != "method" else "method"
     by_unit = errors.groupby(common[unit]).mean()
     gone = () if recovered else ("γ", "g")
-    size = {form.name: sum(p not in gone for p in form.parameters) for _, form in contenders(response, recovered)}
+    size = {form.name: sum(p not in gone for p in form.coefficient_names) for _, form in contenders(response, recovered)}
     rows = []
     best = by_unit.mean().idxmin()
     baseline = next((name for name in ORIGINAL if name in usable), None)
     for name in usable:
         error = by_unit[name]
-        row = {"form": name, "parameters": size.get(name.removesuffix(" of y/y0"), 3), "n": len(common), "units": len(error)}
+        row = {"form": name, "coefficients": size.get(name.removesuffix(" of y/y0"), 3), "n": len(common), "units": len(error)}
         row |= {"error": error.mean(), "stderr": error.std(ddof=1) / math.sqrt(len(error)) if len(error) > 1 else math.nan}
         if baseline:
             row["ratio"], row["ratio_stderr"] = _ratio(error.to_numpy(), by_unit[baseline].to_numpy())
@@ -170,7 +170,7 @@ def compare(
         row |= {"best": name == best, "near": bool(gap.mean() <= spread), "why": ""}
         rows.append(row)
     table = pd.DataFrame(rows)
-    near = table[table["near"]].sort_values(["parameters", "error"])
+    near = table[table["near"]].sort_values(["coefficients", "error"])
     table["chosen"] = table["form"] == near["form"].iloc[0]
     lost = [name for name in names if name not in usable] + list(failed)
     missing = [{"form": name, "error": math.nan, "why": failed.get(name, "fitted on too few folds")} for name in lost]

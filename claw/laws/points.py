@@ -81,10 +81,11 @@ class Points:
         rows = self.rows[self.rows["use_loss"]]
         return "heldout_data" not in rows or rows["heldout_data"].nunique() <= 1
 
-    def of(self, response: str, axis: str = "ratio", dense: bool = False) -> pd.DataFrame:
-        """Rows usable for this response on this axis; the dense rows only on request."""
+    def of(self, response: str, axis: str = "ratio", *, dense: bool = False, recovered: bool = True) -> pd.DataFrame:
+        """Rows usable for this response on this axis; the dense rows only on request, recovered ones unless declined."""
         rows = self.rows[self.rows[f"use_{response}"] & self.rows[axis].notna()]
-        return rows if dense else rows[~is_dense(rows)]
+        rows = rows if dense else rows[~is_dense(rows)]
+        return rows if recovered else unrecovered(rows)
 
     def by_size(self, models: Iterable[str]) -> list[str]:
         """Models from small to large, as far as sizes are known."""
@@ -105,6 +106,11 @@ class Points:
 def is_dense(rows: pd.DataFrame) -> pd.Series:
     """Whether a row is an uncompressed model."""
     return (rows["method"] == DENSE) | (rows["ratio"] == 0)
+
+
+def unrecovered(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models that were not trained after compression."""
+    return rows[rows["recovery_tokens"] == 0]
 
 
 def read_points(table: pd.DataFrame) -> Points:

@@ -46,7 +46,7 @@ class PooledLaw:
     """A fitted law across models."""
 
     form: str
-    family: str
+    group: str
     response: str
     axis: str
     method: str
@@ -68,9 +68,9 @@ class PooledLaw:
     notes: tuple[str, ...] = ()
 
     @property
-    def parameters(self) -> tuple[str, ...]:
+    def coefficient_names(self) -> tuple[str, ...]:
         """Names of the fitted parameters."""
-        return tuple(catalogue.find_form(self.form, self.family).parameters[i] for i in self.kept)
+        return tuple(catalogue.find_form(self.form, self.group).coefficient_names[i] for i in self.kept)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -79,8 +79,8 @@ class PooledLaw:
 
     def _parts(self, c: Covariates) -> tuple[np.ndarray, np.ndarray]:
         """η and its Jacobian at covariates."""
-        form = catalogue.find_form(self.form, self.family)
-        theta = np.zeros(len(form.parameters))
+        form = catalogue.find_form(self.form, self.group)
+        theta = np.zeros(len(form.coefficient_names))
         theta[list(self.kept)] = self.coefficients
         return form.eta(c, theta), form.jacobian(c, theta)[:, list(self.kept)]
 
@@ -148,7 +148,7 @@ class PooledLaw:
         half = self.half_width(design, interval, r)
         frame = {"mean": eta, "confidence_low": eta - half, "confidence_high": eta + half}
         frame |= self._run(eta, design, model) | self._new_model(eta, design, half)
-        scale = catalogue.find_form(self.form, self.family).scale
+        scale = catalogue.find_form(self.form, self.group).scale
         factor = self.quality["smearing"] if statistic == "mean" and scale == "log" else 1.0
         found = {name: forms.from_scale(scale, values, c) * factor for name, values in frame.items()}
         if scale == "inverse":  # a larger 1/S is a smaller S
@@ -215,7 +215,7 @@ def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
 
 
 def fit_pooled(
-    found: Sample, form: Form, family: str, response: str, axis: str, method: str, *, level: float = 0.95, seed: int = 0,
+    found: Sample, form: Form, group: str, response: str, axis: str, method: str, *, level: float = 0.95, seed: int = 0,
     draws: int = 2000, kinds: tuple[str, ...] = tuple(KINDS),
 ) -> PooledLaw:  # fmt: skip
     """One law across models with the asked kinds of interval. InputError: terms that cannot be told apart, too few rows."""
@@ -229,25 +229,25 @@ def fit_pooled(
             f"{form.name} needs at least two ratios above 0, and {method} has {len(ratios)}: one ratio tells a height and no "
             "course. Measure more ratios."
         )
-    constant = sum(name in ("α", "κ") for name in form.parameters) if family == "cross" else 0
+    constant = sum(name in ("α", "κ") for name in form.coefficient_names) if group == "cross" else 0
     if constant and (found.unit != "model" or units <= constant):
         count = 1 if found.unit != "model" else units
         raise InputError(
             f"{form.name} rests α on how models differ, and there {'is 1 model' if count == 1 else f'are {count} models'}: "
             f"it needs at least {constant + 1}. Use unit-α or anchored."
         )
-    if "λ" in form.parameters and (found.unit != "model" or units < 3):
+    if "λ" in form.coefficient_names and (found.unit != "model" or units < 3):
         raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
     theta, eta, design = solve_form(form, found, kept)
     residual = found.target - eta
     sums = Clusters.of(design, residual + design @ theta, found.groups, found.weights)
-    varying = tuple(i for i, j in enumerate(kept) if form.parameters[j] in form.varying)
+    varying = tuple(i for i, j in enumerate(kept) if form.coefficient_names[j] in form.varying)
     random = None
     if "mixed" in kinds and units >= 3 and varying:
         root = np.sqrt(found.weights)
         random = mixed.fit_mixed(root[:, None] * design, root * (residual + design @ theta), found.groups, varying, sums)
     law = PooledLaw(
-        form.name, family, response, axis, method, kept, theta, sums, {}, random,
+        form.name, group, response, axis, method, kept, theta, sums, {}, random,
         float(np.average(residual**2, weights=found.weights) * found.n / (found.n - len(kept))), level, seed, draws, found.n,
         found.unit, float(found.covariates["r"].min()), float(found.covariates["r"].max()),
         tuple(sorted(set(found.rows["recovery_tokens"].astype(float)))), quality(form, found, theta, kept, eta),

@@ -151,10 +151,10 @@ def solve_form(form: Form, found: Sample, kept: tuple[int, ...]) -> tuple[np.nda
 
 def kept_terms(form: Form, found: Sample) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Parameters of a form that this sample can carry, and what was dropped, in words."""
-    every = tuple(range(len(form.parameters)))
-    recovery = [i for i in every if form.parameters[i] in ("γ", "g")]
+    every = tuple(range(len(form.coefficient_names)))
+    recovery = [i for i in every if form.coefficient_names[i] in ("γ", "g")]
     if form.linear and recovery and len(set(found.covariates["d"])) == 1:
-        name = form.parameters[recovery[0]]
+        name = form.coefficient_names[recovery[0]]
         return tuple(i for i in every if i not in recovery), (f"One recovery budget only: {name} is not fitted.",)
     return every, ()
 
@@ -168,7 +168,7 @@ def quality(form: Form, found: Sample, theta: np.ndarray, kept: tuple[int, ...],
     variance = float(np.average(residual**2, weights=w))
     loglike = -n / 2 * (math.log(2 * math.pi * max(variance, 1e-300)) + 1) + 0.5 * float(np.log(w).sum())
     loglike += forms.log_jacobian(form.scale, found.y, found.covariates)
-    full = np.zeros(len(form.parameters))
+    full = np.zeros(len(form.coefficient_names))
     full[list(kept)] = theta
     at_zero = {**found.covariates, "r": np.zeros(n), "d": np.zeros(n)}
     anchor = np.nan

@@ -33,7 +33,7 @@ class Design:
 class Truth:
     """What is true: a form, its parameters, how much they differ between models, noise of a run on the form's scale."""
 
-    family: str
+    group: str
     form: str
     theta: Mapping[str, float]
     between: Mapping[str, float] = field(default_factory=dict)
@@ -60,10 +60,10 @@ def rows(design: Design, rng: np.random.Generator) -> pd.DataFrame:
 
 def draw(frame: pd.DataFrame, truth: Truth, response: str, rng: np.random.Generator, axis: str = "ratio") -> np.ndarray:
     """One response for every row: each model its own parameters, each row its own noise."""
-    form = catalogue.find_form(truth.form, truth.family)
+    form = catalogue.find_form(truth.form, truth.group)
     covariates = covariates_of(frame.assign(recovery_tokens=frame["recovery_tokens"].astype(float)), response, axis)
-    theta = np.array([truth.theta[name] for name in form.parameters])
-    spread = np.array([truth.between.get(name, 0.0) for name in form.parameters])
+    theta = np.array([truth.theta[name] for name in form.coefficient_names])
+    spread = np.array([truth.between.get(name, 0.0) for name in form.coefficient_names])
     eta = np.empty(len(frame))
     for _, index in frame.groupby("model", sort=True).indices.items():
         own = {name: values[index] for name, values in covariates.items()}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from claw.laws import catalogue, curves
+from claw.laws.fitted import FittedLaws
 from claw.laws.storage import plain_json
-from claw.laws.study import FittedLaws
 
 
 def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import pandas as pd
 
 from claw.errors import InputError
 from claw.laws.curves import CurveLaw
+from claw.laws.fitted import FittedLaws
 from claw.laws.points import Points
 from claw.laws.pooled import PooledLaw
-from claw.laws.study import FittedLaws
 from claw.laws.verdicts import Verdict
 
 SCHEMA = 1

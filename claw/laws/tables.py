@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from claw.laws import catalogue, conversion, curves, pooled
+from claw.laws.fitted import FittedLaws
 from claw.laws.outside import SPLITS
 from claw.laws.points import AXES, REASONS
 from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL
-from claw.laws.study import FittedLaws
 from claw.words import number, with_interval
 
 ACROSS = ("cross", "retention", "speed", "post-training")
@@ -26,7 +26,7 @@ def curve_table(laws: FittedLaws, response: str, axis: str = "ratio") -> pd.Data
             continue
         row = {"curve": law.curve.title, "n": law.n, "r": f"{law.low:.2g}–{law.high:.2g}"}
         for name, value, interval in zip(
-            catalogue.find_form(law.form).parameters, law.coefficients, law.intervals, strict=True
+            catalogue.find_form(law.form).coefficient_names, law.coefficients, law.intervals, strict=True
         ):
             row[name] = with_interval(value, interval)
         rows.append(row | {"R²": number(law.quality["r2"]), "RMSE": number(law.quality["rmse"])})
@@ -37,10 +37,10 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
     """One row per law across models: coefficients with the default interval, what it rests on, centred R², errors, BIC."""
     rows = []
     for law in laws.pooled:
-        if (law.response, law.axis, law.method) != (response, axis, method) or law.family not in ACROSS:
+        if (law.response, law.axis, law.method) != (response, axis, method) or law.group not in ACROSS:
             continue
         found = law.intervals["ordinary" if law.unit == "run" and "ordinary" in law.intervals else "bias-reduced"]
-        shown = [f"{p} {with_interval(*one)}" for p, *one in zip(law.parameters, law.coefficients, found, strict=True)]
+        shown = [f"{p} {with_interval(*one)}" for p, *one in zip(law.coefficient_names, law.coefficients, found, strict=True)]
         rows.append({
             "law": law.form, "coefficients": ", ".join(shown), "n": law.n, f"{law.unit}s": len(law.models),
             "r": f"{law.low:.2g}–{law.high:.2g}", "R²": number(law.quality["r2"]),
@@ -54,9 +54,9 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
 def interval_table(law: PooledLaw) -> pd.DataFrame:
     """The kinds of interval side by side: a row per parameter."""
     rows = [
-        {"parameter": name, "estimate": number(value)}
+        {"coefficient": name, "estimate": number(value)}
         | {kind: with_interval(value, found[i]).partition(" ")[2] or "–" for kind, found in law.intervals.items()}
-        for i, (name, value) in enumerate(zip(law.parameters, law.coefficients, strict=True))
+        for i, (name, value) in enumerate(zip(law.coefficient_names, law.coefficients, strict=True))
     ]
     return pd.DataFrame(rows)
 
@@ -65,7 +65,7 @@ def comparison_table(laws: FittedLaws, name: str) -> pd.DataFrame:
     """Out-of-sample errors of a comparison for reading; `name` as in laws.comparisons."""
     found = laws.comparisons[name]
     found = found[found["error"].notna()]
-    shown = found[["form", "parameters"]].assign(error=[f"{e:.1%}" for e in found["error"]])
+    shown = found[["form", "coefficients"]].assign(error=[f"{e:.1%}" for e in found["error"]])
     shown["±"] = [f"{e:.1%}" if math.isfinite(e) else "–" for e in found["stderr"]]
     if "ratio" in found:
         shown["of original"] = [
@@ -121,7 +121,7 @@ def sections(laws: FittedLaws, full: bool = True) -> list[tuple[str, pd.DataFram
             form = catalogue.find_form(curves.DEFAULT[response])
             title = f"{response} ({curves.UNITS[response]}): {form.formula}, r = {AXES[axis]}, {laws.level:.0%} intervals"
             found.append((title, curve_table(laws, response, axis)))
-    pairs = sorted({(law.response, law.axis) for law in laws.pooled if law.family in ACROSS and law.method == ALL})
+    pairs = sorted({(law.response, law.axis) for law in laws.pooled if law.group in ACROSS and law.method == ALL})
     for response, axis in pairs:
         if full or axis == "ratio" or response not in laws.points.responses:
             alone = any(

@@ -97,7 +97,7 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
         square = {name: square[name] + found[name] for name in square}
     rows = []
     for form in forms if n else ():
-        parameters = curves_used * len(form.parameters) + 1
+        parameters = curves_used * len(form.coefficient_names) + 1
         bic = n * math.log(max(square[form.name] / n, 1e-20)) + parameters * math.log(n)
         rows.append({"form": form.name, "bic": bic, "curves": curves_used})
     frame = pd.DataFrame(rows, columns=["form", "bic", "curves"]).sort_values("bic", ignore_index=True)

@@ -30,7 +30,7 @@ class Question:
     """One hypothesis: a parameter of a law has this value."""
 
     name: str
-    family: str
+    group: str
     form: str
     term: str
     null: float
@@ -60,11 +60,11 @@ SPEED = Question("speed size", "speed", "speed-power", "λ", 0, "larger models g
 
 def ask(points: Points, question: Question, response: str, axis: str = "ratio") -> dict | None:
     """One test as a plain row, or None where the table cannot answer it."""
-    form = catalogue.find_form(question.form, question.family)
+    form = catalogue.find_form(question.form, question.group)
     try:
         found = gather(points, form, response, axis, ALL, recovered=question.recovered)
         kept, _ = kept_terms(form, found)
-        index = [form.parameters[i] for i in kept].index(question.term)
+        index = [form.coefficient_names[i] for i in kept].index(question.term)
         if found.unit != "model" or len(set(found.groups)) < 2 or found.n <= len(kept):
             return None
         theta, eta, design = solve_form(form, found, kept)

@@ -18,8 +18,8 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.laws import label
 from claw.laws import KINDS, Critical, Laws, critical, fit, speed_law
+from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
-from claw.laws.study import POOLED
 from claw.show import start
 from claw.specs.notebooks import ExplorerParameters
 

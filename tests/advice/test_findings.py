@@ -125,7 +125,7 @@ def test_speed_laws_say_what_half_gives(text):
     assert len(shown) and set(shown.index.get_level_values("of")) <= {"prefill", "decode"}
     for (of, form), words in shown.items():
         response = f"speedup_{of}"
-        law = found.law(form, response, axis=laws.speed_law.speed_axis(found.points, response), family="speed")
+        law = found.law(form, response, axis=laws.speed_law.speed_axis(found.points, response), group="speed")
         assert (words == "–") == (form == "speed-power")  # which differs by size
         if form == "speed-power-one-size":
             value, low, high = map(float, re.findall(r"[\d.]+", words))

@@ -33,7 +33,7 @@ def test_the_simplest_form_within_one_standard_error_is_chosen(convex):
     assert table["chosen"].sum() == 1
     chosen = table[table["chosen"]].iloc[0]
     near = table[table["near"] == True]  # noqa: E712
-    assert chosen["parameters"] == near["parameters"].min()
+    assert chosen["coefficients"] == near["coefficients"].min()
 
 
 @pytest.mark.parametrize("split", ["model", "method", "family", "ratio", "size"])
@@ -55,10 +55,12 @@ def test_folds_leave_out_what_they_say(convex, split):
 
 
 def test_predictions_do_not_depend_on_what_is_left_out(convex):
-    frame, _ = outside.predictions(convex, "loss", "model", only=["unit-α"])
+    frame, _ = outside.relative_predictions(convex, "loss", "model", only=["unit-α"])
     spoiled = convex.rows.copy()
     spoiled.loc[(spoiled["model"] == "model-0") & (spoiled["ratio"] > 0), "loss"] *= 3
-    other, _ = outside.predictions(laws.Points(spoiled, convex.excluded, (), convex.given), "loss", "model", only=["unit-α"])
+    other, _ = outside.relative_predictions(
+        laws.Points(spoiled, convex.excluded, (), convex.given), "loss", "model", only=["unit-α"]
+    )
     own = frame["model"] == "model-0"
     np.testing.assert_allclose(frame["unit-α"][own] * frame["y"][own], other["unit-α"][own] * other["y"][own])
     assert not np.allclose(frame["unit-α"][~own], other["unit-α"][~own])

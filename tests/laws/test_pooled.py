@@ -28,10 +28,10 @@ def fitted(table) -> laws.Laws:
     return laws.fit(table, draws=300, compare=False)
 
 
-def one(table, form, family="cross", response="loss", kinds=("bias-reduced", "clustered", "ordinary"), **options):
-    law = catalogue.find_form(form, family)
+def one(table, form, group="cross", response="loss", kinds=("bias-reduced", "clustered", "ordinary"), **options):
+    law = catalogue.find_form(form, group)
     found = gather(laws.read_points(table), law, response, **options)
-    return pooled.fit_pooled(found, law, family, response, "ratio", ALL, kinds=kinds, draws=200)
+    return pooled.fit_pooled(found, law, group, response, "ratio", ALL, kinds=kinds, draws=200)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def one(table, form, family="cross", response="loss", kinds=("bias-reduced", "cl
     ],
 )
 def test_a_law_without_noise_is_found_exactly(response, truth):
-    design = replace(SMALL, tokens=(1e6, 5e6, 25e6)) if truth.family == "post-training" else SMALL
-    exact = simulate.simulated_table(design, {response: Truth(truth.family, truth.form, truth.theta, {}, 1e-9)})
-    recovered = truth.family not in ("competing", "own")
-    law = one(exact, truth.form, truth.family, response, ("bias-reduced",), recovered=recovered)
-    np.testing.assert_allclose(law.coefficients, [truth.theta[name] for name in law.parameters], rtol=1e-4)
+    design = replace(SMALL, tokens=(1e6, 5e6, 25e6)) if truth.group == "post-training" else SMALL
+    exact = simulate.simulated_table(design, {response: Truth(truth.group, truth.form, truth.theta, {}, 1e-9)})
+    recovered = truth.group not in ("competing", "own")
+    law = one(exact, truth.form, truth.group, response, ("bias-reduced",), recovered=recovered)
+    np.testing.assert_allclose(law.coefficients, [truth.theta[name] for name in law.coefficient_names], rtol=1e-4)
     assert law.quality["r2"] > 1 - 1e-8
 
 
@@ -149,7 +149,7 @@ def test_trap_1_competing_forms_share_one_response():
 
 
 def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
-    found = diagnostics.sensitivity(laws.read_points(table), form="anchored").set_index(["choice", "parameter"])["estimate"]
+    found = diagnostics.sensitivity(laws.read_points(table), form="anchored").set_index(["choice", "coefficient"])["estimate"]
     millions, tokens = found["as reported (D in millions)", "γ"], found["D in tokens", "γ"]
     assert millions == pytest.approx(one(table, "anchored").coefficients[1])
     assert abs(tokens - millions) > 0.01
@@ -159,7 +159,7 @@ def test_trap_2_tokens_count_in_millions_and_the_unit_matters(table):
 def test_trap_3_alpha_rests_on_as_many_numbers_as_there_are_models(table):
     found = diagnostics.diagnose(
         laws.read_points(table), catalogue.find_form("original", "cross"), "loss"
-    ).parameters.set_index("parameter")
+    ).coefficients.set_index("coefficient")
     assert found.loc["α", "rests on"] == "5 models, one value each"
     assert found.loc["α", "values"] == 5
     two = table[table["model"].isin(["model-0"])]
@@ -275,7 +275,7 @@ def test_robust_fits_resist_a_wild_run():
     clean = simulate.simulated_table(SMALL, {"loss": Truth("competing", "power-of-r", {"a": 1.5, "b": 1.5}, {}, 0.01)})
     spoiled = clean.copy()
     spoiled.loc[(clean["model"] == "model-0") & (clean["ratio"] == 0.5) & (clean["method"] == "a"), "loss"] *= 3
-    found = diagnostics.robustness(laws.read_points(spoiled)).set_index(["form", "parameter"]).loc["power-of-r"]
+    found = diagnostics.robustness(laws.read_points(spoiled)).set_index(["form", "coefficient"]).loc["power-of-r"]
     assert abs(found.loc["b", "Huber"] - 1.5) < abs(found.loc["b", "least squares"] - 1.5) / 2
 
 

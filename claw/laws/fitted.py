@@ -71,16 +71,16 @@ class FittedLaws:
         return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, curves.DEFAULT[response])]
 
     def law(
-        self, form: str, response: str = "loss", method: str = ALL, axis: str = "ratio", family: str | None = None
+        self, form: str, response: str = "loss", method: str = ALL, axis: str = "ratio", group: str | None = None
     ) -> PooledLaw:
         """A law across models. InputError names what there is.
 
-        `family` tells forms of one name apart: cross, retention, competing, own, post-training, speed.
+        `group` tells forms of one name apart: cross, retention, competing, own, post-training, speed.
         """
         have = [law for law in self.pooled if (law.response, law.axis) == (response, axis)]
         if method not in {law.method for law in have}:
             raise unknown("method", method, {law.method for law in have})
-        have = [law for law in have if law.method == method and family in (None, law.family)]
+        have = [law for law in have if law.method == method and group in (None, law.group)]
         if form not in {law.form for law in have}:
             raise unknown("law", form, {law.form for law in have}, "laws.unfitted says why others could not be fitted.")
         return next(law for law in have if law.form == form)
@@ -154,7 +154,7 @@ class FittedLaws:
         """Speed-up at nominal ratios."""
         have = [one for one in self.pooled if one.response == response]
         if not have:
-            raise unknown("speed-up", response, {one.response for one in self.pooled if one.family == "speed"}, NO_SPEED)
+            raise unknown("speed-up", response, {one.response for one in self.pooled if one.group == "speed"}, NO_SPEED)
         axis = have[0].axis
         found = self.law(POOLED["speed"] if form == "speed" else form, response, ALL, axis)
         r = critical.checked(r)
