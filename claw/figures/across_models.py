@@ -1,5 +1,7 @@
 """Figures of the laws across models: predicted against measured, which form errs least, and whether a fit can be trusted."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,14 +18,14 @@ TENTH = 0.1
 SPLITS = {"model": "models left out", "ratio": "from r ≤ 0.5 to r > 0.5"}
 
 
-def out_of_sample(
-    laws: Laws, response: str = "loss", *, style: Style = "screen", width: str | float = "icml-wide"
-) -> Drawing:
+def out_of_sample(laws: Laws, response: str = "loss", *, style: Style = "screen", width: str | float = "icml-wide") -> Drawing:
     """Error of each form on models left out, and beyond r = 0.5; ours filled, the original in black, one standard error."""
     shown = {}
     for split in SPLITS:
-        tables = [laws.comparisons.get(f"{response}|{split}|{by}") for by in ("method", "all")]
-        shown |= {split: table[table["error"].notna()] for table in tables[::-1] if table is not None}
+        by_method, by_all = (laws.comparisons.get(f"{response}|{split}|{by}") for by in ("method", "all"))
+        table = by_all if by_method is None else by_method
+        if table is not None:
+            shown[split] = table[table["error"].notna()]
     if not shown:
         raise InputError(
             f"No form of {response} could be judged out of sample: that takes two models, or ratios above 0.5. Add models or "
@@ -125,7 +127,7 @@ def diagnostic_panels(laws: Laws, response: str = "loss", *, width: str | float 
     with looks.paper():
         figure, (left, middle, right) = looks.grid(3, width=width, each=2.6, width_ratios=(1, 1, 1.2))
         for (method, family), part in rows.groupby(["method", "family"], sort=True):
-            look = {"color": looks.colour(method), "marker": looks.marker(family), "ls": "", "ms": 2.5}
+            look: dict[str, Any] = {"color": looks.colour(method), "marker": looks.marker(family), "ls": "", "ms": 2.5}
             left.plot(part["ratio"], part["standardised"], label=f"{method} ({family})", **look)
             middle.plot(part["normal"], part["standardised"], **look)
         left.axhline(0, color=looks.BLACK, lw=0.6)

@@ -1,6 +1,7 @@
 """Figures of what compression buys: speed-up beside the ideal, loss against time, and advice against its costs."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,17 +126,15 @@ def advice_pareto(advice: Advice, cost: str = "parameters", *, width: str | floa
         raise unknown("cost", cost, [name for name in LIMITS if advice.options[name].notna().any()])
     rows, frontier = advice.options[advice.options[cost].notna()], advice.pareto(cost)
     cut, dense = rows[rows["method"] != AS_IS], rows[rows["method"] == AS_IS]
-    frontier_look = {"color": style.BLACK, "lw": 2.4, "alpha": 0.25}
+    frontier_look: dict[str, Any] = {"color": style.BLACK, "lw": 2.4, "alpha": 0.25}
     budget_look = {"color": style.RED, "lw": 1.0, "ls": "--"}
-    methods = [style.handle(name, color=style.colour(name), ls=style.line(name)) for name in sorted(set(cut["method"]))]
-    handles = [
-        *methods,
-        style.handle("model as it is", marker="s", ls="", color=style.BLACK),
-        style.handle("not beaten (Pareto)", **frontier_look),
-        style.handle("advised", marker="*", ls="", ms=9, color=style.RED),
-    ]
     with style.paper():
         figure, (panel,) = style.grid(1, width=width, each=3.4)
+        methods = sorted(set(cut["method"]))
+        handles = [style.handle(name, color=style.colour(name), ls=style.line(name)) for name in methods]
+        handles.append(style.handle("model as it is", marker="s", ls="", color=style.BLACK))
+        handles.append(style.handle("not beaten (Pareto)", **frontier_look))
+        handles.append(style.handle("advised", marker="*", ls="", ms=9, color=style.RED))
         for (_, method, _), part in cut.groupby(["model", "method", "tokens"], sort=True):
             part, ink = part.sort_values(cost), style.colour(method)
             panel.plot(part[cost], part["value"], color=ink, ls=style.line(method), lw=1.0, alpha=0.8)

@@ -123,7 +123,7 @@ def _draw(panel: Axes, curve: _Curve, response: str, axis: str, style: Style, *,
     """
     key, rows, law = curve
     layout, look = _LAYOUTS[style], looks.style_of(key.method)
-    named = {"axis": axis, "model": key.model, "method": key.method}
+    named: dict[str, object] = {"axis": axis, "model": key.model, "method": key.method}
     rows = rows.sort_values([axis, "seed"])
     if style == "paper":
         rows = rows[~is_dense(rows)]
@@ -134,8 +134,7 @@ def _draw(panel: Axes, curve: _Curve, response: str, axis: str, style: Style, *,
     points = pd.DataFrame({"ratio": rows[axis], "mean": rows[response], "stderr": stderr, "seed": rows["seed"]})
     points = points.assign(kind="measured", **named)
     for dense, part in points.groupby(is_dense(rows)):
-        ink = dict.fromkeys(("color", "mfc", "mec"), looks.BLACK) if dense else {}
-        dots = look | {"ls": ""} | ink
+        dots = (looks.style_of("dense") if dense else look) | {"ls": ""}
         panel.errorbar(part["ratio"], part["mean"], part["stderr"].fillna(0), **dots, ms=3, elinewidth=0.6, zorder=3)
     if law is None:
         return points
@@ -176,4 +175,5 @@ def _legend(figure: Figure, methods: Iterable[str], level: float, style: Style) 
     patches = [Patch(color=grey, alpha=alpha, lw=0, label=bands[kind]) for kind, alpha in alphas.items()]
     lines = [] if style == "paper" else [looks.handle("extrapolated", color=grey, ls=looks.EXTRAPOLATED)]
     lines.append(looks.handle("dense", color=looks.BLACK, lw=0.7, ls=":"))
-    figure.legend(handles=[*handles, *patches, *lines], loc="outside lower center", ncols=5, handlelength=3.2)
+    columns = 5 if style == "paper" else 4
+    figure.legend(handles=[*handles, *patches, *lines], loc="outside lower center", ncols=columns, handlelength=3.2)

@@ -1,9 +1,10 @@
 """Figures of what is kept and won back: accuracy task by task after a cut, loss by recovery."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.projections.polar import PolarAxes
 
 from claw.errors import InputError
 from claw.figures import style
@@ -46,7 +47,7 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
     return Drawing("paper_radar", figure, kept)
 
 
-def _web(panel: PolarAxes, rows: pd.DataFrame) -> None:
+def _web(panel: Any, rows: pd.DataFrame) -> None:
     """Draw one model: a spoke per task, a closed line per method."""
     tasks = sorted(set(rows["task"]))
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
@@ -67,10 +68,9 @@ def _web(panel: PolarAxes, rows: pd.DataFrame) -> None:
 def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
     """Share kept of accuracy above guessing by model, method and task, at each model's ratio nearest to the one asked for."""
     rows = unrecovered(laws.points.rows)
+    tasks = [str(name).removesuffix("_chance") for name in rows.columns if str(name).endswith("_chance")]
     scored = {name for name in rows.columns if rows[name].notna().any()}
-    metrics = {}
-    for task in (str(name).removesuffix("_chance") for name in rows.columns if str(name).endswith("_chance")):
-        metrics |= {task: f"{task}_{metric}" for metric in PRIMARY[::-1] if f"{task}_{metric}" in scored}  # the first one wins
+    metrics = {task: next((f"{task}_{metric}" for metric in PRIMARY if f"{task}_{metric}" in scored), "") for task in tasks}
     parts = []
     for _, own in rows.groupby("model"):
         dense, cut = own[is_dense(own)], own[~is_dense(own)]
@@ -78,8 +78,10 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
             continue
         cut = cut[cut["ratio"] == min(cut["ratio"].unique(), key=lambda r: (abs(r - ratio), r))]
         for task, metric in metrics.items():
+            if not metric or dense[metric].isna().all():
+                continue
             above = float((dense[metric] - dense[f"{task}_chance"]).mean())
-            if dense[metric].isna().all() or above <= 2 * float(dense[f"{metric}_stderr"].mean()):
+            if above <= 2 * float(dense[f"{metric}_stderr"].mean()):
                 continue
             share = (cut[metric] - cut[f"{task}_chance"]) / above
             frame = cut[["model", "method", "ratio"]].assign(task=task, kept=share, stderr=cut[f"{metric}_stderr"] / above)
@@ -128,7 +130,7 @@ def _gains(panel: Axes, rows: pd.DataFrame) -> None:
         panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **style.style_of(method))
         ends.append((y[-1], x[-1], ratio, style.colour(method)))
     step, last = max(1e-9, 100 * rows["gain"].abs().max() / 12), -np.inf
-    where = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 6, "va": "center"}
     for y, x, ratio, ink in sorted(ends):
         last = max(y, last + step)
-        panel.annotate(f"r = {ratio:g}", (x, last), color=ink, **where)
+        look: Any = {"color": ink, "fontsize": 6, "va": "center"}
+        panel.annotate(f"r = {ratio:g}", (x, last), xytext=(5, 0), textcoords="offset points", **look)

@@ -64,7 +64,7 @@ SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
 
 LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 
-_SETTINGS = {
+_SETTINGS: dict[str, dict[str, Any]] = {
     "figure": {"dpi": 150, "constrained_layout.use": True},
     "font": {"size": 8, "family": "DejaVu Sans"},
     "axes": {"titlesize": 8, "labelsize": 8, "linewidth": 0.6, "grid": True, "axisbelow": True},
@@ -79,11 +79,7 @@ _SETTINGS = {
     "ps": {"fonttype": 42},
     "svg": {"fonttype": "none", "hashsalt": "claw"},
 }
-_UNDATED = {
-    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "png": {"Software": None},
-    "svg": {"Date": None},
-}
+_UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}, "svg": {"Date": None}}
 """Kinds of file, and the metadata that would differ from run to run."""
 
 
@@ -127,9 +123,10 @@ def label(response: str) -> str:
 @contextmanager
 def paper() -> Iterator[None]:
     """Matplotlib settings of every figure, restored afterwards."""
-    with matplotlib.rc_context():
-        for group, values in _SETTINGS.items():
-            matplotlib.rc(group, **values)
+    settings: Any = {}
+    for group, values in _SETTINGS.items():
+        settings |= {f"{group}.{name}": value for name, value in values.items()}
+    with matplotlib.rc_context(settings):
         yield
 
 

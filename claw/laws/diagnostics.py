@@ -1,6 +1,6 @@
 """Is a law's fit to be trusted? Residuals, heteroscedasticity, influence by model, identifiability; and what changes it.
 
-`of` computes everything the panels of `claw.figures.laws.diagnostics` draw. `sensitivity` refits one law under other
+`diagnose` computes everything that `claw.figures.diagnostic_panels` draws. `sensitivity` refits one law under other
 choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the true ratio. `robustness` does it for forms
 that are not linear.
 """

@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures", "peft")
+MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures.measured", "claw.figures.maps", "peft")
 
 
 class Server:
