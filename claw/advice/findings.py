@@ -8,6 +8,7 @@ Notable choices:
 - Each claim is judged twice: against the ratio that was asked for, and against the share of parameters truly removed.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,11 +52,6 @@ INTRODUCTIONS = {
 """What stands below a heading, before its table."""
 
 
-def on_true_share(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the share of parameters truly removed in place of the ratio that was asked for."""
-    return table.assign(ratio=table[TRUE]).drop(columns=TRUE)
-
-
 def claim_table(nominal: Sequence[Verdict], true: Sequence[Verdict], *, ours: bool = False) -> pd.DataFrame:
     """One row per claim: the verdict against the nominal ratio and against the true share, with the numbers of both."""
     on_share = {verdict.claim: _judged(verdict) for verdict in true}
@@ -76,22 +72,22 @@ def _judged(verdict: Verdict) -> str:
 
 def exponent_table(laws: Laws) -> pd.DataFrame:
     """Laws across models on both axes, with bias-reduced clustered intervals."""
-    parts = []
-    for response in laws.points.responses:
-        for axis in laws.points.axes:
-            frame = tables.across_table(laws, response, axis).drop(columns=["R² uncentred", "BIC"], errors="ignore")
-            parts.append(_labelled(frame, response, "nominal ratio" if axis == "ratio" else "true share"))
-    return pd.concat(parts, ignore_index=True)
+    shares = {"ratio": "nominal ratio", TRUE: "true share"}
+    pairs = [(response, axis) for response in laws.points.responses for axis in laws.points.axes]
+    return _stacked({(response, shares[axis]): tables.across_table(laws, response, axis) for response, axis in pairs})
 
 
-def _labelled(frame: pd.DataFrame, of: str, against: str) -> pd.DataFrame:
-    """The frame with what its laws are of and against as first columns."""
-    return pd.concat([pd.DataFrame({"of": of, "against": against}, index=frame.index), frame], axis=1)
+def _stacked(frames: dict[tuple[str, str], pd.DataFrame], *without: str) -> pd.DataFrame:
+    """Tables of laws below each other, beside what each is of and against; without columns for specialists."""
+    if not frames:
+        return pd.DataFrame()
+    frame = pd.concat(frames, names=["of", "against"]).reset_index(["of", "against"])
+    return frame.drop(columns=["R² uncentred", "BIC", *without], errors="ignore").reset_index(drop=True)
 
 
 def speed_table(laws: Laws) -> pd.DataFrame:
     """Speed laws of prefill and decode against the share removed that each follows, and the speed-up they give at half of it."""
-    parts = [pd.DataFrame()]
+    parts = {}
     for response in speed_law.responses(laws.points):
         axis = speed_law.speed_axis(laws.points, response)
         frame = tables.across_table(laws, response, axis)
@@ -101,9 +97,8 @@ def speed_table(laws: Laws) -> pd.DataFrame:
                 half = law.predict([0.5], 1.0).iloc[0]
                 text = with_interval(half["mean"], (half["confidence_low"], half["confidence_high"]), 2)
                 frame.loc[number, "half of it removed"] = text
-        frame = frame.drop(columns=["R² uncentred", "BIC", "anchor error"], errors="ignore").fillna("–")
-        parts.append(_labelled(frame, response.removeprefix("speedup_").replace("_", " "), axis))
-    return pd.concat(parts, ignore_index=True)
+        parts[response.removeprefix("speedup_").replace("_", " "), axis] = frame.fillna("–")
+    return _stacked(parts, "anchor error")
 
 
 def critical_ratios(laws: Laws, threshold: float) -> pd.DataFrame:
@@ -113,12 +108,10 @@ def critical_ratios(laws: Laws, threshold: float) -> pd.DataFrame:
     for tokens in dict.fromkeys((0.0, max(budgets))):  # the anchored law is the same for every model
         row = {"curve": f"law across all, {tokens_text(tokens)} of recovery" if tokens else "law across all"}
         for axis, name in AXES.items():
-            try:
-                if axis not in laws.points.axes:
-                    raise InputError(f"No column {axis}.")
-                row[name] = str(laws.critical_ratio(threshold, model, ALL, tokens, axis=axis, law="anchored"))
-            except InputError:
-                row[name] = "–"
+            row[name] = "–"
+            if axis in laws.points.axes:
+                with contextlib.suppress(InputError):
+                    row[name] = str(laws.critical_ratio(threshold, model, ALL, tokens, axis=axis, law="anchored"))
         rows.append(row)
     true = {law.curve: str(law.critical_ratio(threshold)) for law in laws.curves_of("loss", TRUE)}
     for law in laws.curves_of("loss"):
@@ -164,8 +157,8 @@ def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
         yield "**No recovery** was measured, so nothing is said about it."
     if "accuracy" in laws.points.responses:
         error = rows["accuracy_stderr"].median() if "accuracy_stderr" in rows else math.nan
-        documents = table["limit"].dropna() if "limit" in table else ()
-        limited = f" (limit: {documents.iloc[0]})" if len(documents) else ""
+        documents = [] if "limit" not in table else table["limit"].dropna().tolist()
+        limited = f" (limit: {documents[0]})" if documents else ""
         yield (
             "**Accuracy without its noise.** The table has no standard errors of accuracy."
             if math.isnan(error)
@@ -194,10 +187,8 @@ def findings_page(table: pd.DataFrame, laws: Laws, name: str, published: pd.Data
     """findings.md as text. `published`: dense accuracies of others, columns model, task, metric, value, shots, source."""
     true: Sequence[Verdict] = ()
     if TRUE in table and table[TRUE].notna().any():
-        try:
-            true = fitting.judge_table(on_true_share(table), laws.level)
-        except InputError:
-            pass
+        with contextlib.suppress(InputError):
+            true = fitting.judge_table(table.assign(ratio=table[TRUE]).drop(columns=TRUE), laws.level)
     claims = claim_table(laws.verdicts, true)
     counts = pd.Series([verdict.verdict for verdict in laws.verdicts if OURS not in verdict.claim]).value_counts()
     tally = ", ".join(f"{counts.get(verdict, 0)} {word}" for verdict, word in WORDS.items())

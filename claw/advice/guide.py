@@ -132,8 +132,8 @@ def advise(
     options[amounts] = options[amounts].mul(options["model"].map(factors).astype(float), axis=0)
     options = _with_costs(laws, options, budget)
     finalists = _finalists(options, budget, response, draws, seed)
-    choice = {"response": response, "unit": unit, "budget": budget, "level": laws.level}
-    advice = Advice(**choice, options=options, finalists=finalists)
+    frames = {"options": options, "finalists": finalists}
+    advice = Advice(response=response, unit=unit, budget=budget, level=laws.level, **frames)
     return replace(advice, sentences=tuple(_sentences(laws, advice)))
 
 

@@ -18,6 +18,7 @@ TENTH = 0.1
 SPLITS = {"model": "models left out", "ratio": "from r ≤ 0.5 to r > 0.5"}
 
 
+@looks.paper()
 def out_of_sample(laws: Laws, response: str = "loss", *, style: Style = "screen", width: str | float = "icml-wide") -> Drawing:
     """Error of each form on models left out, and beyond r = 0.5; ours filled, the original in black, one standard error."""
     shown = {}
@@ -32,22 +33,22 @@ def out_of_sample(laws: Laws, response: str = "loss", *, style: Style = "screen"
             "larger ratios to the study and `claw run` it again."
         )
     own = {form.name for form in catalogue.OWN} | {"combination"}
-    with looks.paper():
-        figure, panels = looks.grid(len(shown), width=width, head=0.7, each=0.17 * max(map(len, shown.values())))
-        for panel, (split, frame) in zip(panels, shown.items(), strict=True):
-            frame = frame.sort_values("error", ascending=False, ignore_index=True)
-            for height, row in enumerate(frame.itertuples()):
-                ink, kind = (looks.BLACK, "s") if row.form == "original" else (looks.GREY, "o")
-                if row.form in own:
-                    ink, kind = looks.COLOURS["claw"], "D"
-                panel.errorbar(100 * row.error, height, xerr=100 * np.nan_to_num(row.stderr), fmt=kind, color=ink)
-            panel.set_yticks(range(len(frame)), frame["form"] + np.where(frame["chosen"], " ←", ""), fontsize=6)
-            panel.set(xlabel="absolute relative error (%)", title=SPLITS[split], xscale="log")
-            looks.plain_log(panel.xaxis, (1, 2, 5))
+    figure, panels = looks.grid(len(shown), width=width, head=0.7, each=0.17 * max(map(len, shown.values())))
+    for panel, (split, frame) in zip(panels, shown.items(), strict=True):
+        frame = frame.sort_values("error", ascending=False, ignore_index=True)
+        for height, row in enumerate(frame.itertuples()):
+            ink, kind = (looks.BLACK, "s") if row.form == "original" else (looks.GREY, "o")
+            if row.form in own:
+                ink, kind = looks.COLOURS["claw"], "D"
+            panel.errorbar(100 * row.error, height, xerr=100 * np.nan_to_num(row.stderr), fmt=kind, color=ink)
+        panel.set_yticks(range(len(frame)), frame["form"] + np.where(frame["chosen"], " ←", ""), fontsize=6)
+        panel.set(xlabel="absolute relative error (%)", title=SPLITS[split], xscale="log")
+        looks.plain_log(panel.xaxis, (1, 2, 5))
     numbers = pd.concat([frame.assign(split=split) for split, frame in shown.items()], ignore_index=True)
     return Drawing("paper_forms" if style == "paper" else f"out_of_sample_{response}", figure, numbers)
 
 
+@looks.paper()
 def leave_one_out(laws: Laws) -> Drawing:
     """Loss predicted by laws fitted to the other models, against the loss measured: the original form and the best one.
 
@@ -56,24 +57,23 @@ def leave_one_out(laws: Laws) -> Drawing:
     shown = _predictions(laws)
     numbers = pd.concat([frame.assign(form=form) for form, frame in shown.items()], ignore_index=True)
     low, high = 0.93 * numbers[["loss", "predicted"]].min().min(), 1.08 * numbers[["loss", "predicted"]].max().max()
-    with looks.paper():
-        figure, panels = looks.grid(len(shown), width=1.0 + 2.5 * len(shown), each=3.6, sharex=True, sharey=True)
-        for panel, (form, frame) in zip(panels, shown.items(), strict=True):
-            for method, rows in frame.groupby("method", sort=True):
-                panel.plot(rows["loss"], rows["predicted"], ms=3.5, **looks.style_of(method) | {"ls": ""})
-            line = np.array([low, high])
-            panel.plot(line, line, color=looks.BLACK, lw=0.7)
-            panel.fill_between(line, line * (1 - TENTH), line * (1 + TENTH), color=looks.GREY, alpha=0.2, lw=0)
-            error = (frame["predicted"] / frame["loss"] - 1).abs().groupby(frame["model"]).mean().mean()
-            panel.set_title(f"{form}: mean error {error:.1%}")
-            panel.set(xlabel="measured loss (nats/token)", xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
-            for axis in (panel.xaxis, panel.yaxis):
-                looks.plain_log(axis, (1, 2, 3, 5, 7))
-        where = "law fitted without this model" if numbers["fold"].ne("").all() else "law fitted to these points"
-        panels[0].set_ylabel(f"predicted loss, {where}")
-        within = Patch(color=looks.GREY, alpha=0.3, lw=0, label="within 10 %")
-        handles = [*looks.method_handles(numbers["method"], joined=False), within]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2, handletextpad=0.3)
+    figure, panels = looks.grid(len(shown), width=1.0 + 2.5 * len(shown), each=3.6, sharex=True, sharey=True)
+    for panel, (form, frame) in zip(panels, shown.items(), strict=True):
+        for method, rows in frame.groupby("method", sort=True):
+            panel.plot(rows["loss"], rows["predicted"], ms=3.5, **looks.style_of(method) | {"ls": ""})
+        line = np.array([low, high])
+        panel.plot(line, line, color=looks.BLACK, lw=0.7)
+        panel.fill_between(line, line * (1 - TENTH), line * (1 + TENTH), color=looks.GREY, alpha=0.2, lw=0)
+        error = (frame["predicted"] / frame["loss"] - 1).abs().groupby(frame["model"]).mean().mean()
+        panel.set_title(f"{form}: mean error {error:.1%}")
+        panel.set(xlabel="measured loss (nats/token)", xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+        for axis in (panel.xaxis, panel.yaxis):
+            looks.plain_log(axis, (1, 2, 3, 5, 7))
+    where = "law fitted without this model" if numbers["fold"].ne("").all() else "law fitted to these points"
+    panels[0].set_ylabel(f"predicted loss, {where}")
+    within = Patch(color=looks.GREY, alpha=0.3, lw=0, label="within 10 %")
+    handles = [*looks.method_handles(numbers["method"], ls=""), within]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2, handletextpad=0.3)
     return Drawing("paper_left_out", figure, numbers)
 
 
@@ -116,6 +116,7 @@ def _within(laws: Laws) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@looks.paper()
 def diagnostic_panels(laws: Laws, response: str = "loss", *, width: str | float = "icml-wide") -> Drawing:
     """Three panels on the default law across curves: residuals by ratio, QQ, and each coefficient without each model.
 
@@ -124,24 +125,23 @@ def diagnostic_panels(laws: Laws, response: str = "loss", *, width: str | float 
     form = catalogue.find_form(POOLED[response], "cross" if response == "loss" else "retention")
     diagnostics = diagnose(laws.points, form, response)
     rows, influence, tests = diagnostics.residuals, diagnostics.influence, diagnostics.tests
-    with looks.paper():
-        figure, (left, middle, right) = looks.grid(3, width=width, each=2.6, width_ratios=(1, 1, 1.2))
-        for (method, family), part in rows.groupby(["method", "family"], sort=True):
-            look: dict[str, Any] = {"color": looks.colour(method), "marker": looks.marker(family), "ls": "", "ms": 2.5}
-            left.plot(part["ratio"], part["standardised"], label=f"{method} ({family})", **look)
-            middle.plot(part["normal"], part["standardised"], **look)
-        left.axhline(0, color=looks.BLACK, lw=0.6)
-        ends = [rows["normal"].min(), rows["normal"].max()]
-        middle.plot(ends, ends, color=looks.BLACK, lw=0.6)
-        left.set(xlabel="fraction removed r", ylabel="standardised residual")
-        middle.set(xlabel="normal quantile", ylabel="standardised residual")
-        _influence(right, influence)
-        title = (
-            f"{form.name} law of {response}: Breusch-Pagan p = {tests['breusch_pagan_p']:.2g}, "
-            f"Jarque-Bera p = {tests['jarque_bera_p']:.2g}, condition number {tests['condition_number']:.1f}"
-        )
-        figure.suptitle(title, fontsize=8)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure, (left, middle, right) = looks.grid(3, width=width, each=2.6, width_ratios=(1, 1, 1.2))
+    for (method, family), part in rows.groupby(["method", "family"], sort=True):
+        look: dict[str, Any] = {"color": looks.colour(method), "marker": looks.marker(family), "ls": "", "ms": 2.5}
+        left.plot(part["ratio"], part["standardised"], label=f"{method} ({family})", **look)
+        middle.plot(part["normal"], part["standardised"], **look)
+    left.axhline(0, color=looks.BLACK, lw=0.6)
+    ends = [rows["normal"].min(), rows["normal"].max()]
+    middle.plot(ends, ends, color=looks.BLACK, lw=0.6)
+    left.set(xlabel="fraction removed r", ylabel="standardised residual")
+    middle.set(xlabel="normal quantile", ylabel="standardised residual")
+    _influence(right, influence)
+    title = (
+        f"{form.name} law of {response}: Breusch-Pagan p = {tests['breusch_pagan_p']:.2g}, "
+        f"Jarque-Bera p = {tests['jarque_bera_p']:.2g}, condition number {tests['condition_number']:.1f}"
+    )
+    figure.suptitle(title, fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     numbers = pd.concat([rows.assign(kind="residual"), influence.assign(kind="influence")], ignore_index=True)
     return Drawing(f"diagnostics_{response}", figure, numbers)
 

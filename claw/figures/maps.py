@@ -20,26 +20,26 @@ RIGHT_OR_WRONG = ListedColormap(["#f3d9c9", "#4f81b5"])  # wrong, right; they di
 STATE_COLOURS = {"planned": "#eeeeee", "running": "#f0c808", "done": "#2f7d4f", "failed": "#c23b22"}
 
 
+@style.paper()
 def kept_map(results: Sequence[Mapping[str, Any]]) -> Drawing:
     """Layers × stretches of the cut axis, one panel per ratio; dark is kept, light is cut."""
     points = [record["result"] for record in results if record["stage"] == "compress" and record["result"].get("kept")]
-    with style.paper():
-        if not points:
-            return _nothing("kept_map", "No point here removed units of a layer.", 2.2, ["ratio", "layer", "stretch", "kept"])
-        numbers = []
-        figure, panels = style.grid(len(points), width="neurips", sharey=True)
-        for panel, point in zip(panels, points, strict=True):
-            share = kept_share(point)
-            image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest", origin="lower")
-            panel.set(title=f"r = {point['ratio']:g}", xticks=[])
-            panel.grid(False)
-            layer, stretch = (index.ravel() for index in np.indices(share.shape))
-            columns = {"ratio": point["ratio"], "layer": layer, "stretch": stretch, "kept": share.ravel()}
-            numbers.append(pd.DataFrame(columns))
-        panels[0].set_ylabel("layer")
-        panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.supxlabel("units of the cut axis, in their order", fontsize=8)
-        figure.colorbar(image, ax=panels, label="share kept", fraction=0.04)
+    if not points:
+        return _nothing("kept_map", "No point here removed units of a layer.", 2.2, ["ratio", "layer", "stretch", "kept"])
+    numbers = []
+    figure, panels = style.grid(len(points), width="neurips", sharey=True)
+    for panel, point in zip(panels, points, strict=True):
+        share = kept_share(point)
+        image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest", origin="lower")
+        panel.set(title=f"r = {point['ratio']:g}", xticks=[])
+        panel.grid(False)
+        layer, stretch = (index.ravel() for index in np.indices(share.shape))
+        columns = {"ratio": point["ratio"], "layer": layer, "stretch": stretch, "kept": share.ravel()}
+        numbers.append(pd.DataFrame(columns))
+    panels[0].set_ylabel("layer")
+    panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.supxlabel("units of the cut axis, in their order", fontsize=8)
+    figure.colorbar(image, ax=panels, label="share kept", fraction=0.04)
     return Drawing("kept_map", figure, pd.concat(numbers))
 
 
@@ -63,6 +63,7 @@ def kept_share(point: Mapping[str, Any]) -> np.ndarray:
     return np.array([np.histogram(kept, edges)[0] / counts for kept in point["kept"]])
 
 
+@style.paper()
 def flips(results: Sequence[Mapping[str, Any]]) -> Drawing:
     """Which questions each model answers rightly: a column per question, a row per ratio, one panel per task and curve.
 
@@ -72,28 +73,26 @@ def flips(results: Sequence[Mapping[str, Any]]) -> Drawing:
     answers = _answers(results)
     if answers.empty:
         raise InputError("No record says which questions were answered rightly: score some tasks and evaluate again.")
-    grids = [(curve, rows.pivot(index="question", columns="ratio", values="right")) for curve, rows in _curves(answers)]
-    grids = [(curve, grid) for curve, grid in grids if grid.shape[1] > 1 and 0.0 in grid]
+    grids = list(_grids(answers))
     columns = ["model", "method", "task", "ratio", "lost", "gained", "n"]
-    with style.paper():
-        if not grids:
-            return _nothing("flips", "One ratio alone shows no changes; add the dense model and others.", 1.0, columns)
-        numbers = []
-        figure, panels = style.grid(len(grids), 2, head=0.4, each=1.35)
-        for panel, ((model, method, task), grid) in zip(panels, grids, strict=True):
-            ratios = list(grid.columns)
-            right = grid.to_numpy(dtype=bool).T[:, _order(grid)]
-            panel.imshow(right, cmap=RIGHT_OR_WRONG, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-            lost, gained = (right[0] & ~right).sum(axis=1), (~right[0] & right).sum(axis=1)
-            panel.set_title(f"{task}, {method}: r = {ratios[-1]:g} lost {lost[-1]}, gained {gained[-1]}")
-            panel.set_yticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
-            panel.set_xlim(-0.5, right.shape[1] - 0.5)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.grid(False)
-            row = {"model": model, "method": method, "task": task, "ratio": ratios}
-            numbers.append(pd.DataFrame(row | {"lost": lost, "gained": gained, "n": right.shape[1]}))
-        figure.supylabel("ratio r", fontsize=8)
-        figure.supxlabel("questions (dark: answered rightly)", fontsize=8)
+    if not grids:
+        return _nothing("flips", "One ratio alone shows no changes; add the dense model and others.", 1.0, columns)
+    numbers = []
+    figure, panels = style.grid(len(grids), 2, head=0.4, each=1.35)
+    for panel, ((model, method, task), grid) in zip(panels, grids, strict=True):
+        ratios = list(grid.columns)
+        right = grid.to_numpy(dtype=bool).T[:, _order(grid)]
+        panel.imshow(right, cmap=RIGHT_OR_WRONG, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        lost, gained = (right[0] & ~right).sum(axis=1), (~right[0] & right).sum(axis=1)
+        panel.set_title(f"{task}, {method}: r = {ratios[-1]:g} lost {lost[-1]}, gained {gained[-1]}")
+        panel.set_yticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
+        panel.set_xlim(-0.5, right.shape[1] - 0.5)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.grid(False)
+        row = {"model": model, "method": method, "task": task, "ratio": ratios}
+        numbers.append(pd.DataFrame(row | {"lost": lost, "gained": gained, "n": right.shape[1]}))
+    figure.supylabel("ratio r", fontsize=8)
+    figure.supxlabel("questions (dark: answered rightly)", fontsize=8)
     return Drawing("flips", figure, pd.concat(numbers, ignore_index=True))
 
 
@@ -110,12 +109,15 @@ def _answers(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "method", "ratio", "task", "question", "right"])
 
 
-def _curves(answers: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
-    """Answers of each model, method and task, those of the dense model among them as ratio 0."""
+def _grids(answers: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """Questions × ratios of each model, method and task that has more than one ratio, the dense model's as ratio 0."""
     dense = answers[answers["method"] == "dense"]
     for (model, method, task), rows in answers[answers["method"] != "dense"].groupby(["model", "method", "task"], sort=False):
         own = dense[(dense["model"] == model) & (dense["task"] == task)]
-        yield (model, method, task), pd.concat([own, rows]).drop_duplicates(["ratio", "question"])
+        rows = pd.concat([own, rows]).drop_duplicates(["ratio", "question"])
+        grid = rows.pivot(index="question", columns="ratio", values="right")
+        if grid.shape[1] > 1 and 0.0 in grid:
+            yield (model, method, task), grid
 
 
 def _order(grid: pd.DataFrame) -> np.ndarray:
@@ -126,6 +128,7 @@ def _order(grid: pd.DataFrame) -> np.ndarray:
     return np.lexsort((-right.sum(axis=1), np.where(right[:, 0], -stayed, stayed), ~right[:, 0]))
 
 
+@style.paper()
 def sweep_status(cells: pd.DataFrame) -> Drawing:
     """Share of the records of each model, method and ratio that are there, with counts; failed and running cells are framed.
 
@@ -134,26 +137,25 @@ def sweep_status(cells: pd.DataFrame) -> Drawing:
     rows = list(dict.fromkeys(zip(cells["model"], cells["method"], strict=True)))
     ratios = sorted(cells["ratio"].unique())
     names = [f"{Path(model).name} · {method}" for model, method in rows]
-    with style.paper():
-        figure = style.figure(max(3.25, 0.3 + 0.065 * max(map(len, names)) + 0.42 * len(ratios)), 0.7 + 0.22 * len(rows))
-        panel = figure.subplots()
-        for cell in cells.itertuples():
-            x, y = ratios.index(cell.ratio), rows.index((cell.model, cell.method))
-            complete = cell.finished == cell.records
-            panel.add_patch(_square(x, y, STATE_COLOURS["planned"]))
-            panel.add_patch(_square(x, y, STATE_COLOURS["done"], cell.finished / cell.records))
-            for state in ("running", "failed"):
-                if getattr(cell, state):
-                    panel.add_patch(_square(x, y, "none", edge=STATE_COLOURS[state]))
-            text = f"{cell.finished}/{cell.records}" + ("!" if cell.failed else "…" if cell.running else "")
-            panel.text(x, y, text, ha="center", va="center", fontsize=6, color="white" if complete else "black")
-        panel.set(xlim=(-0.5, len(ratios) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="ratio r")
-        panel.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
-        panel.set_yticks(range(len(rows)), names)
-        panel.set_title("records there / planned   (… running, ! failed)", loc="left")
-        panel.grid(False)
-        panel.tick_params(length=0)
-        panel.spines[:].set_visible(False)
+    figure = style.figure(max(3.25, 0.3 + 0.065 * max(map(len, names)) + 0.42 * len(ratios)), 0.7 + 0.22 * len(rows))
+    panel = figure.subplots()
+    for cell in cells.itertuples():
+        x, y = ratios.index(cell.ratio), rows.index((cell.model, cell.method))
+        complete = cell.finished == cell.records
+        panel.add_patch(_square(x, y, STATE_COLOURS["planned"]))
+        panel.add_patch(_square(x, y, STATE_COLOURS["done"], cell.finished / cell.records))
+        for state in ("running", "failed"):
+            if getattr(cell, state):
+                panel.add_patch(_square(x, y, "none", edge=STATE_COLOURS[state]))
+        text = f"{cell.finished}/{cell.records}" + ("!" if cell.failed else "…" if cell.running else "")
+        panel.text(x, y, text, ha="center", va="center", fontsize=6, color="white" if complete else "black")
+    panel.set(xlim=(-0.5, len(ratios) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="ratio r")
+    panel.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
+    panel.set_yticks(range(len(rows)), names)
+    panel.set_title("records there / planned   (… running, ! failed)", loc="left")
+    panel.grid(False)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
     return Drawing("sweep_status", figure, cells)
 
 

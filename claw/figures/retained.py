@@ -25,6 +25,7 @@ TASKS = {
 }
 
 
+@style.paper()
 def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
     """Share of the accuracy above guessing that is kept on each task at the measured ratio nearest to `ratio`; a radar per model.
 
@@ -34,16 +35,15 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
     kept = _kept(laws, ratio)
     models = laws.points.by_size(set(kept["model"]))
     columns = min(3, len(models))
-    with style.paper():
-        polar = {"projection": "polar"}
-        figure, panels = style.grid(len(models), columns, width=0.75 + 2 * columns, head=0.9, each=2.0, subplot_kw=polar)
-        for panel, model in zip(panels, models, strict=True):
-            rows = kept[kept["model"] == model]
-            _web(panel, rows)
-            panel.set_ylim(0, max(1.05, kept["kept"].max()))
-            panel.set_title(f"{model}, r = {rows['ratio'].iloc[0]:g}", pad=8)
-        handles = style.method_handles(kept["method"])
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(1 + columns, len(handles)), handlelength=3.2)
+    polar = {"projection": "polar"}
+    figure, panels = style.grid(len(models), columns, width=0.75 + 2 * columns, head=0.9, each=2.0, subplot_kw=polar)
+    for panel, model in zip(panels, models, strict=True):
+        rows = kept[kept["model"] == model]
+        _web(panel, rows)
+        panel.set_ylim(0, max(1.05, kept["kept"].max()))
+        panel.set_title(f"{model}, r = {rows['ratio'].iloc[0]:g}", pad=8)
+    handles = style.method_handles(kept["method"])
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(1 + columns, len(handles)), handlelength=3.2)
     return Drawing("paper_radar", figure, kept)
 
 
@@ -96,6 +96,7 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
     return kept.groupby(["model", "method", "task"], as_index=False)[["ratio", "kept", "stderr"]].mean()
 
 
+@style.paper()
 def recovery_gains(laws: Laws) -> Drawing:
     """Share of the loss that recovery won back, against tokens; a panel per model, a line per method and ratio."""
     won = gains(laws.points) if "loss" in laws.points.responses else pd.DataFrame()
@@ -108,16 +109,15 @@ def recovery_gains(laws: Laws) -> Drawing:
     won = won.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
     columns = min(4, len(models))
     width = "icml-wide" if columns > 1 else "icml"
-    with style.paper():
-        figure, panels = style.grid(len(models), columns, width=width, head=0.6, each=2.0, sharey=True)
-        for panel, model in zip(panels, models, strict=True):
-            _gains(panel, won[won["model"] == model])
-            panel.set(title=model, xlabel="recovery D (million tokens)", xlim=(0, 1.22e-6 * won["recovery_tokens"].max()))
-            panel.axhline(0, color=style.BLACK, lw=0.6)
-        for panel in panels[::columns]:
-            panel.set_ylabel("loss won back (%)")
-        handles = style.method_handles(won["method"])
-        figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
+    figure, panels = style.grid(len(models), columns, width=width, head=0.6, each=2.0, sharey=True)
+    for panel, model in zip(panels, models, strict=True):
+        _gains(panel, won[won["model"] == model])
+        panel.set(title=model, xlabel="recovery D (million tokens)", xlim=(0, 1.22e-6 * won["recovery_tokens"].max()))
+        panel.axhline(0, color=style.BLACK, lw=0.6)
+    for panel in panels[::columns]:
+        panel.set_ylabel("loss won back (%)")
+    handles = style.method_handles(won["method"])
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
     return Drawing("paper_recovery", figure, won)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import matplotlib
 import pandas as pd
 import seaborn
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -83,15 +84,10 @@ _UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "p
 """Kinds of file, and the metadata that would differ from run to run."""
 
 
-def base(method: str) -> str:
-    """Method without what is added to it: magnitude+ridge is drawn in the colour of magnitude."""
-    return method.split("+", 1)[0]
-
-
 def colour(method: str) -> str:
-    """Colour of a method; an unknown one gets a steady colour of the palette from its name."""
-    palette = (_BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, _YELLOW, _SKY)
-    return COLOURS.get(base(method)) or _steady(palette, base(method))
+    """Colour of a method, compensated or not; an unknown one gets a steady colour of the palette from its name."""
+    name, palette = method.split("+", 1)[0], (_BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, _YELLOW, _SKY)
+    return COLOURS.get(name) or _steady(palette, name)
 
 
 def line(method: str) -> Any:
@@ -110,7 +106,7 @@ def _steady(choices: tuple[str, ...], name: str) -> str:
 
 def style_of(method: str) -> dict[str, Any]:
     """Colour, marker, face and dashes of a method in print, for `plot` and `errorbar`: no two methods by colour alone."""
-    name, ink = base(method), colour(method)
+    name, ink = method.split("+", 1)[0], colour(method)
     _, symbol, dashes = LOOKS.get(name) or (ink, _steady(SPARE, name), SOLID)
     return {"color": ink, "marker": symbol, "mfc": "white" if "+" in method else ink, "mec": ink, "ls": dashes, "mew": 0.8}
 
@@ -163,9 +159,9 @@ def handle(name: str, **look: Any) -> Line2D:
     return Line2D([], [], label=name, **look)
 
 
-def method_handles(methods: Iterable[str], *, joined: bool = True) -> list[Line2D]:
-    """Legend entries of methods in the look of print, by name; without lines where points are not joined."""
-    return [handle(name, ms=4, **style_of(name) | ({} if joined else {"ls": ""})) for name in sorted(set(methods))]
+def method_handles(methods: Iterable[str], **changes: Any) -> list[Artist]:
+    """Legend entries of methods in the look of print, by name; `ls=""` where points are not joined."""
+    return [handle(name, ms=4, **style_of(name) | changes) for name in sorted(set(methods))]
 
 
 @dataclass(frozen=True)
