@@ -50,13 +50,12 @@ def law_curves(
     faces = {name: looks.style_of(name) for name in sorted({curve.method for curve in drawn})}
     if not paper:  # where dashes mean extrapolation
         faces = {name: face | {"ls": looks.line(name)} for name, face in faces.items()}
-    if not drawn:
-        raise InputError(
-            f"No compressed model has a {response}: run a study with ratios above 0, such as params/quickstart.yaml."
-        )
     if not paper and drawn.isdisjoint(fitted[axes[0]]):
         why = f"No law of {response} against {axes[0]} with {tokens:g} recovery tokens was fitted"
         raise InputError(f"{why}; laws.unfitted says why.")
+    if not drawn:
+        why = f"No compressed model has a {response}"
+        raise InputError(f"{why}: run a study with ratios above 0, such as params/quickstart.yaml.")
     models = points.by_size({curve.model for curve in drawn})
     columns = min(4 if paper else 3, len(models))
     blocks = math.ceil(len(models) / columns)
