@@ -1,4 +1,4 @@
-"""What a table holds, as Markdown: what was run on what and when, how complete it is, what was left out and why, every column."""
+"""What a table holds, as Markdown: what was run and when, how complete it is, what was left out and why, every column."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Findings of a table in words and tables, as Markdown: every sentence and number is generated, none is typed by hand.
 
-`claw findings results/reference.csv` writes findings.md (verdicts on the claims of the original paper, laws with intervals, what
-to do at 10 to 90 %, what these data cannot say) and README.md (what was run, see `claw.advice.datasheet`) beside the table, and
-laws.json where it is not there yet.
+`claw findings results/reference.csv` writes findings.md (verdicts on the claims of the original paper, laws with intervals,
+what to do at 10 to 90 %, what these data cannot say) and README.md (what was run, see `claw.advice.datasheet`) beside the
+table, and laws.json where it is not there yet.
 
 Notable choices:
 - Each claim is judged twice: against the ratio that was asked for, and against the share of parameters truly removed.
@@ -34,19 +34,20 @@ AXES = {"ratio": "nominal ratio", TRUE: "share of parameters"}
 INTRODUCTIONS = {
     "Our own claim": "Judged by the same rules.",
     "Laws across models": "Coefficients with bias-reduced clustered intervals. α, β, γ are the exponents of "
-    "L = L0^α (1+r)^β (1+1/(D+1))^γ, D in millions of tokens. *anchor error*: how far the law misses the dense model at r = 0, D = 0.",
-    "How much faster": "Speed-up S over the dense model on the machine that measured it, against the share ρ truly removed: κ = 1 "
-    "and f = 1 would be all that FLOPs (prefill) or bytes (decode) allow, λ is the change of κ per tenfold size. Bias-reduced "
-    "clustered intervals.",
+    "L = L0^α (1+r)^β (1+1/(D+1))^γ, D in millions of tokens. *anchor error*: how far the law misses the dense model, at r = 0 "
+    "and D = 0.",
+    "How much faster": "Speed-up S over the dense model on the machine that measured it, against the share ρ truly removed. "
+    "κ = 1 and f = 1 are the ideal, all that FLOPs (prefill) or bytes (decode) allow; λ is the change of κ per tenfold size. "
+    "Bias-reduced clustered intervals.",
     "How far for 10 % more loss": "The largest ratio with its interval (where the law's band meets 1.1 × L0).",
-    "Nominal and true ratio tell different stories": "{conversion} Methods in the order of the loss that their laws predict, least "
-    "first, within the measured range of both axes.",
-    "What to do at 10, 30, 50, 70 and 90 %": "To remove this share of a model's *parameters* (not the nominal ratio), to within half "
-    "a point of rounding, at the least loss. The interval is of a new run, and the advice is the cut whose interval ends best: a law "
-    "that hardly knows its curve promises nothing. The probability of being the best of the measured methods knows the noise of laws "
-    "and runs, and nothing of other methods.",
-    "Dense models beside published numbers": "Measured here with lm-eval's prompts and metrics on the official rows; *gap* is in "
-    "standard errors of the measurement here. The weights here were quantised once, our tasks may be limited to their first "
+    "Nominal and true ratio tell different stories": "{conversion} Methods in the order of the loss that their laws predict, "
+    "lowest first, within the measured range of both axes.",
+    "What to do at 10, 30, 50, 70 and 90 %": "How to remove this share of a model's *parameters* (not the nominal ratio), to "
+    "within half a point of rounding, at the lowest loss. The interval is that of a new run, and the advice is the cut whose "
+    "interval ends lowest: a law that hardly knows its curve promises nothing. The probability of being the best of the "
+    "measured methods covers the noise of laws and runs, and says nothing of other methods.",
+    "Dense models beside published numbers": "Measured here with lm-eval's prompts and metrics on the official rows; *gap* is "
+    "in standard errors of the measurement here. The weights here were quantised once, our tasks may be limited to their first "
     "documents, and others may use other prompts or shots.",
 }
 """What stands below a heading, before its table."""
@@ -86,7 +87,7 @@ def _stacked(frames: dict[tuple[str, str], pd.DataFrame], *without: str) -> pd.D
 
 
 def speed_table(laws: Laws) -> pd.DataFrame:
-    """Speed laws of prefill and decode against the share removed that each follows, and the speed-up they give at half of it."""
+    """Speed laws of prefill and decode against the share removed that each follows, and the speed-up at half of it."""
     parts = {}
     for response in speed_law.responses(laws.points):
         axis = speed_law.speed_axis(laws.points, response)
@@ -102,7 +103,7 @@ def speed_table(laws: Laws) -> pd.DataFrame:
 
 
 def critical_ratios(laws: Laws, threshold: float) -> pd.DataFrame:
-    """How far for `threshold` × the dense loss, as nominal ratio and as share of parameters: by the law across models, by curve."""
+    """How far for `threshold` × the dense loss, as nominal ratio and share of parameters: law across models, then each curve."""
     rows = []
     model, budgets = min(laws.points.rows["model"]), laws.points.rows["recovery_tokens"]
     for tokens in dict.fromkeys((0.0, max(budgets))):  # the anchored law is the same for every model
@@ -128,9 +129,9 @@ def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
     notes = {name: source.note for name in models if (source := sources.models().get(name)) and source.note}
     if notes:
         yield (
-            f"**Quantised once.** {'; '.join(f'{name} {note}' for name, note in notes.items())}. Their numbers are a little below "
-            "those published for the original weights, and how much of a compressed model's loss comes from the first "
-            "quantisation is not in these data."
+            f"**Quantised once.** {'; '.join(f'{name} {note}' for name, note in notes.items())}. Their numbers are a little "
+            "below those published for the original weights, and these data do not say how much of a compressed model's loss "
+            "comes from the first quantisation."
         )
     yield f"**Few models.** {'; '.join(_few_models(rows, models))}."
     if not laws.points.one_tokenizer:
@@ -150,8 +151,8 @@ def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
     if len(recovered):
         yield (
             f"**Little recovery.** At most {tokens_text(recovered['recovery_tokens'].max())}, on "
-            f"{plural(recovered['model'].nunique(), 'model')}, {plural(len(recovered), 'experiment')}; the original study went to "
-            "25M."
+            f"{plural(recovered['model'].nunique(), 'model')}, {plural(len(recovered), 'experiment')}; the original study went "
+            "to 25M."
         )
     else:
         yield "**No recovery** was measured, so nothing is said about it."
@@ -159,12 +160,9 @@ def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
         error = rows["accuracy_stderr"].median() if "accuracy_stderr" in rows else math.nan
         documents = [] if "limit" not in table else table["limit"].dropna().tolist()
         limited = f" (limit: {documents[0]})" if documents else ""
-        yield (
-            "**Accuracy without its noise.** The table has no standard errors of accuracy."
-            if math.isnan(error)
-            else f"**Accuracy is noisy.** The standard error of a mean accuracy is {error:.3f}{limited}; smaller differences are "
-            "not seen."
-        )
+        noise = f"The standard error of a mean accuracy is {error:.3f}{limited}; smaller differences cannot be seen."
+        unknown = "**Accuracy without its noise.** The table has no standard errors of accuracy."
+        yield unknown if math.isnan(error) else f"**Accuracy is noisy.** {noise}"
     if not speed_law.responses(laws.points):
         yield "**No speed** was measured in this table."
 
@@ -208,8 +206,8 @@ def findings_page(table: pd.DataFrame, laws: Laws, name: str, published: pd.Data
         "# Findings",
         f"Generated from `{name}` by `claw findings {name}`; nothing here is typed by hand. {remarks}",
         "## Claims of the original paper",
-        f"Of {len(claims)} claims (Sengupta, Chaudhary, Chakraborty 2025, arXiv 2504.04342), against the ratio asked for: {tally}. "
-        "*Reproduced* and *not reproduced* follow the rules in `claw/laws/verdicts.py`; intervals are "
+        f"Of {len(claims)} claims (Sengupta, Chaudhary, Chakraborty 2025, arXiv 2504.04342), against the ratio asked for: "
+        f"{tally}. *Reproduced* and *not reproduced* follow the rules in `claw/laws/verdicts.py`; intervals are "
         f"{laws.level:.0%}.",
         markdown(claims),
     ]

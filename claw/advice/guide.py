@@ -6,7 +6,7 @@ for a run of it. Among the options within the budget the best of each curve comp
 the probability that each is the best.
 
 Notable choices:
-- Advised is the option whose interval of a new run ends best, not the one with the best prediction: what one can count on decides.
+- The advice is the option whose interval of a new run ends best, not the one with the best prediction: it can be counted on.
 - Options beyond the measured ratios are left out: laws say little there, and advice should not rest on that.
 - A model that fits as it is does not compete compressed: a law's noise at small ratios would make compression look like a gain.
 - A run's prediction is Student's t around the law, with the variance of the law and of a run; a dense model was measured, so
@@ -124,8 +124,8 @@ def advise(
     parts = [part for part in parts if len(part)]
     if not parts:
         raise InputError(
-            f"There is nothing to advise on: no model of {', '.join(chosen)} has a dense {response} or a law of it. Measure the "
-            "dense models (ratio 0) and at least three ratios of one method; laws.unfitted says why laws were not fitted."
+            f"There is nothing to advise on: no model of {', '.join(chosen)} has a dense {response} or a law of it. Measure "
+            "the dense models (ratio 0) and at least three ratios of one method; laws.unfitted says why laws were not fitted."
         )
     options = pd.concat(parts, ignore_index=True)
     amounts = ["value", "low", "high", "scale"]
@@ -149,8 +149,8 @@ def _unit(laws: Laws, response: str, models: tuple[str, ...]) -> tuple[str, dict
     if gone:
         raise InputError(
             f"The models have different tokenizers, so their losses per token do not compare, and {', '.join(gone)} has no "
-            "bits_per_byte beside its dense loss to compare by. Choose models of one tokenizer (models=), care for accuracy, or "
-            "add a column bits_per_byte."
+            "bits_per_byte beside its dense loss to compare by. Choose models of one tokenizer (models=), ask for accuracy, "
+            "or add a column bits_per_byte."
         )
     return "bits per byte", factors
 

@@ -78,8 +78,8 @@ def write_tables(laws: Laws, folder: Path) -> list[Path]:
     paths = []
     for response in laws.points.responses:
         results = (
-            f"{response.capitalize()} by model, method and nominal ratio. * is the best of its model and ratio; ± is the standard "
-            "deviation over seeds."
+            f"{response.capitalize()} by model, method and nominal ratio. * is the best of its model and ratio; ± is the "
+            "standard deviation over seeds."
         )
         curves = f"Law of {response} of each curve with {laws.level:.0%} intervals."
         across = f"Laws of {response} across curves with bias-reduced clustered {laws.level:.0%} intervals."

@@ -24,7 +24,7 @@ BEST = 4
 
 
 def method_orders(laws: Laws) -> pd.DataFrame:
-    """The best methods at an equal nominal ratio and at an equal share of parameters, by their laws; τ compares the whole orders."""
+    """The best methods by their laws at an equal nominal ratio and at an equal share of parameters; τ compares the orders."""
     rows = []
     for model in laws.points.by_size({law.curve.model for law in laws.curves_of("loss")}):
         for r in RANKED:

@@ -43,7 +43,7 @@ def out_of_sample(laws: Laws, response: str = "loss", *, style: Style = "screen"
             panel.errorbar(100 * row.error, height, xerr=100 * np.nan_to_num(row.stderr), fmt=kind, color=ink)
         panel.set_yticks(range(len(frame)), frame["form"] + np.where(frame["chosen"], " ←", ""), fontsize=6)
         panel.set(xlabel="absolute relative error (%)", title=SPLITS[split], xscale="log")
-        looks.plain_log(panel.xaxis, (1, 2, 5))
+        looks.plain_log((1, 2, 5), panel.xaxis)
     numbers = pd.concat([frame.assign(split=split) for split, frame in shown.items()], ignore_index=True)
     return Drawing("paper_forms" if style == "paper" else f"out_of_sample_{response}", figure, numbers)
 
@@ -67,8 +67,7 @@ def leave_one_out(laws: Laws) -> Drawing:
         error = (frame["predicted"] / frame["loss"] - 1).abs().groupby(frame["model"]).mean().mean()
         panel.set_title(f"{form}: mean error {error:.1%}")
         panel.set(xlabel="measured loss (nats/token)", xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
-        for axis in (panel.xaxis, panel.yaxis):
-            looks.plain_log(axis, (1, 2, 3, 5, 7))
+        looks.plain_log((1, 2, 3, 5, 7), panel.xaxis, panel.yaxis)
     where = "law fitted without this model" if numbers["fold"].ne("").all() else "law fitted to these points"
     panels[0].set_ylabel(f"predicted loss, {where}")
     within = Patch(color=looks.GREY, alpha=0.3, lw=0, label="within 10 %")

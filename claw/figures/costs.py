@@ -30,7 +30,7 @@ LOG_TICKS = (1, 1.5, 2, 3, 5, 7)
 
 @style.paper()
 def speed_against_share(laws: Laws) -> Drawing:
-    """Measured speed-up with its interval against the share truly removed, prefill and decoding, beside the ideal 1/(1-share)."""
+    """Measured speed-up with its interval against the share truly removed, prefill and decoding; the ideal is 1/(1-share)."""
     phases = {name: phase for name, phase in PHASES.items() if name in speeds.responses(laws.points)}
     if not phases:
         raise InputError(f"No speed was measured: {TO_MEASURE}")
@@ -53,7 +53,7 @@ def speed_against_share(laws: Laws) -> Drawing:
         numbers += [frame.assign(phase=phase, axis=axis) for frame in lines]
         panel.axhline(1, color=style.BLACK, ls=":", lw=0.7)
         panel.set(title=f"{phase}, batch 1", xlabel=SHARES[axis], yscale="log")
-        style.plain_log(panel.yaxis, LOG_TICKS)
+        style.plain_log(LOG_TICKS, panel.yaxis)
     panels[0].set_ylabel("times as fast as dense")
     handles = style.method_handles(rows.loc[rows[list(phases)].notna().any(axis=1), "method"], ls="")
     handles.append(style.handle("speed law", color=style.BLACK, lw=1.4))
@@ -112,10 +112,9 @@ def loss_against_time(laws: Laws) -> Drawing:
         panel.annotate(row.model, here, xytext=(2, -5), textcoords="offset points", fontsize=6.5, ha="right", va="top")
     panel.set(xlabel="milliseconds per generated token, batch 1", ylabel=title, xscale="log", yscale="log")
     panel.set_ylim(0.75 * every["value"].min(), 1.08 * every["value"].max())  # room for the names below
-    for axis in (panel.xaxis, panel.yaxis):
-        style.plain_log(axis, LOG_TICKS)
-    beaten = style.handle("not beaten (Pareto)", color=style.BLACK, lw=4, alpha=0.2)
-    handles = [*style.method_handles(cut["method"]), beaten]
+    style.plain_log(LOG_TICKS, panel.xaxis, panel.yaxis)
+    frontier = style.handle("not beaten (Pareto)", color=style.BLACK, lw=4, alpha=0.2)
+    handles = [*style.method_handles(cut["method"]), frontier]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=3.2)
     return Drawing("paper_pareto", figure, every)
 
@@ -128,7 +127,7 @@ def advice_pareto(advice: Advice, cost: str = "parameters", *, width: str | floa
     rows, frontier = advice.options[advice.options[cost].notna()], advice.pareto(cost)
     cut, dense = rows[rows["method"] != AS_IS], rows[rows["method"] == AS_IS]
     frontier_look: dict[str, Any] = {"color": style.BLACK, "lw": 2.4, "alpha": 0.25}
-    budget_look = {"color": style.RED, "lw": 1.0, "ls": "--"}
+    budget_look: dict[str, Any] = {"color": style.RED, "lw": 1.0, "ls": "--"}
     figure, (panel,) = style.grid(1, width=width, each=3.4)
     methods = sorted(set(cut["method"]))
     handles = [style.handle(name, color=style.colour(name), ls=style.line(name)) for name in methods]

@@ -106,7 +106,7 @@ def _measure(panel: Axes, table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 @style.paper()
 def recovery_progress(moments: pd.DataFrame) -> Drawing:
-    """Held-out loss against tokens seen, one panel per ratio; the budgets of one run share the constant phase of its schedule."""
+    """Held-out loss against tokens seen, one panel per ratio; budgets of one run share its phase of constant learning rate."""
     moments = moments[np.isfinite(moments["heldout"])]
     if moments.empty:
         raise InputError("There is no held-out loss to draw: no recovery has been run, or all broke at their first step.")

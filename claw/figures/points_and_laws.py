@@ -142,7 +142,7 @@ def _limit(panel: Axes, response: str, measured: pd.Series, *, paper: bool) -> N
         panel.set_ylim(max(0.0, low - 0.05), min(1.0, high + 0.05))
     else:
         panel.set(yscale="log", ylim=(0.93 * low, 1.1 * high))
-        looks.plain_log(panel.yaxis, FixedLocator([tick for tick in TICKS if 0.93 * low <= tick <= 1.1 * high]))
+        looks.plain_log(FixedLocator([tick for tick in TICKS if 0.93 * low <= tick <= 1.1 * high]), panel.yaxis)
         panel.yaxis.set_minor_locator(NullLocator())
 
 

@@ -27,7 +27,7 @@ TASKS = {
 
 @style.paper()
 def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
-    """Share of the accuracy above guessing that is kept on each task at the measured ratio nearest to `ratio`; a radar per model.
+    """Share of the accuracy above guessing that is kept on each task at the measured ratio nearest to `ratio`, by model.
 
     The outer ring is the dense model. What is below guessing is drawn in the centre and kept as it is in the numbers. Tasks on
     which a dense model is within two standard errors of guessing are left out: a share of nothing says nothing.
@@ -102,8 +102,8 @@ def recovery_gains(laws: Laws) -> Drawing:
     won = gains(laws.points) if "loss" in laws.points.responses else pd.DataFrame()
     if won.empty:
         raise InputError(
-            "No compressed model was recovered: `claw run params/recovery.yaml`, or put `recovery:` with its token budgets into "
-            "the study."
+            "No compressed model was recovered: `claw run params/recovery.yaml`, or put `recovery:` with its token budgets "
+            "into the study."
         )
     models = laws.points.by_size(set(won["model"]))
     won = won.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()

@@ -148,11 +148,12 @@ def grid(
     return made, list(panels.flat[:count])
 
 
-def plain_log(axis: Axis, locator: Locator | tuple[float, ...]) -> None:
-    """Ticks of a logarithmic axis written as plain numbers: at a locator's places, or at these multiples of powers of ten."""
-    axis.set_major_locator(locator if isinstance(locator, Locator) else LogLocator(subs=locator))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
+def plain_log(ticks: Locator | tuple[float, ...], *axes: Axis) -> None:
+    """Ticks of logarithmic axes as plain numbers: where a locator puts them, or at these multiples of powers of ten."""
+    for axis in axes:
+        axis.set_major_locator(ticks if isinstance(ticks, Locator) else LogLocator(subs=ticks))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def handle(name: str, **look: Any) -> Line2D:
