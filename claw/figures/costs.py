@@ -49,7 +49,7 @@ def speed_against_share(laws: Laws) -> Drawing:
             known = pd.DataFrame({"phase": phase, "axis": axis, "model": own["model"], "method": method})
             known = known.assign(share=own[axis], speedup=own[name], low=low, high=high, ideal=ideal, kind="measured")
             numbers.append(known)
-        lines = _ideal_and_law(panel, laws, name, axis, float(timed[axis].max()))
+        lines = _ideal_and_law(panel, laws, name, float(timed[axis].max()))
         numbers += [frame.assign(phase=phase, axis=axis) for frame in lines]
         panel.axhline(1, color=style.BLACK, ls=":", lw=0.7)
         panel.set(title=f"{phase}, batch 1", xlabel=SHARES[axis], yscale="log")
@@ -62,7 +62,7 @@ def speed_against_share(laws: Laws) -> Drawing:
     return Drawing("paper_speed", figure, pd.concat(numbers, ignore_index=True))
 
 
-def _ideal_and_law(panel: Axes, laws: Laws, response: str, axis: str, high: float) -> list[pd.DataFrame]:
+def _ideal_and_law(panel: Axes, laws: Laws, response: str, high: float) -> list[pd.DataFrame]:
     """Draw 1/(1-share) and the speed law with its band; their numbers."""
     share = np.linspace(0, high, 61)
     ideal = pd.DataFrame({"share": share, "ideal": 1 / (1 - share), "kind": "ideal"})
@@ -71,10 +71,10 @@ def _ideal_and_law(panel: Axes, laws: Laws, response: str, axis: str, high: floa
     if law is None:
         return [ideal]
     band = law.predict(share, 1.0)
-    low, high = band["confidence_low"], band["confidence_high"]
-    panel.plot(share, band["mean"], color=style.BLACK, lw=1.4)
-    panel.fill_between(share, low, high, color=style.GREY, alpha=0.3, lw=0)
-    return [ideal, pd.DataFrame({"share": share, "speedup": band["mean"], "low": low, "high": high, "kind": "law"})]
+    band = band.rename(columns={"mean": "speedup", "confidence_low": "low", "confidence_high": "high"})
+    panel.plot(share, band["speedup"], color=style.BLACK, lw=1.4)
+    panel.fill_between(share, band["low"], band["high"], color=style.GREY, alpha=0.3, lw=0)
+    return [ideal, band[["speedup", "low", "high"]].assign(share=share, kind="law")]
 
 
 @style.paper()
