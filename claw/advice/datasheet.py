@@ -1,4 +1,4 @@
-"""What a table holds, as Markdown: what was run on what and when, how complete it is, what was left out and why, every column."""
+"""What a table holds, as Markdown: what was run and when, how complete it is, what was left out and why, every column."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,71 +6,69 @@ from pathlib import Path
 import pandas as pd
 
 from claw.laws import Laws
-from claw.laws.points import REASONS, is_dense
+from claw.laws.points import is_dense
+from claw.laws.tables import exclusion_table
 from claw.records import COLUMNS
 from claw.specs.experiment import Experiment
-from claw.words import markdown
+from claw.specs.study import load_study
+from claw.words import markdown, plural
+
+MEASURED = {
+    "Held-out loss": "heldout context loss_tokens",
+    "Tasks": "tasks limit num_fewshot",
+    "Machine": "device dtype",
+    "Code": "code",
+    "Days (UTC)": "day",
+}
+"""Columns that say how the numbers were measured."""
+FILES = """\
+- `{table}`: one row per experiment; the columns are below.
+- `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it.
+- `findings.md`: verdicts, laws with intervals, advice, limits.
+- `published_dense.csv`, where there is one: accuracies of the dense models as others published them, with the source."""
 
 
 def planned(study: Path) -> dict[str, Experiment]:
     """The experiments that a study plans, by id."""
-    from claw.specs import study as studies
-
-    return {experiment.id: experiment for experiment in studies.load_study(study).experiments}
+    return {experiment.id: experiment for experiment in load_study(study).experiments}
 
 
-def counts(table: pd.DataFrame) -> pd.DataFrame:
+def experiment_counts(table: pd.DataFrame) -> pd.DataFrame:
     """Experiments by method (rows) and model (columns), recovered ones in brackets."""
-    recovered = table["recovery_tokens"] > 0
-    cells = {}
-    for (method, model), rows in table.groupby(["method", "model"], sort=True):
-        more = int(recovered[rows.index].sum())
-        cells[method, model] = f"{len(rows) - more}" + (f" (+{more})" if more else "")
+    recovered = table.groupby(["method", "model"])["recovery_tokens"].agg([lambda tokens: (tokens > 0).sum(), "size"])
+    cells = {key: f"{size - more}" + (f" (+{more})" if more else "") for key, more, size in recovered.itertuples()}
     frame = pd.Series(cells).unstack().fillna("–").rename_axis("method").reset_index()
-    total = {model: str(int((table["model"] == model).sum())) for model in frame.columns[1:]}
+    total = table["model"].value_counts().astype(str)
     return pd.concat([frame, pd.DataFrame([{"method": "all", **total}])], ignore_index=True)
 
 
 def completeness(table: pd.DataFrame, plan: Mapping[str, Experiment]) -> pd.DataFrame:
     """Planned experiments by model and method, and how many of them have a loss and an accuracy; recovery apart."""
-    have = {name: set(table.loc[table[name].notna(), "experiment"]) for name in ("loss", "accuracy") if name in table}
-    have["row"] = set(table["experiment"])
+    have = {"run": set(table["experiment"])}
+    have |= {f"with {name}": set(table.dropna(subset=name)["experiment"]) for name in ("loss", "accuracy") if name in table}
     rows = []
-    for id_, experiment in plan.items():
-        compression = experiment.compression
-        method = compression.method + (", recovered" if experiment.recovery else "")
-        rows.append({"model": compression.model, "method": method, "planned": 1, "run": id_ in have["row"]}
-                    | {f"with {name}": id_ in found for name, found in have.items() if name != "row"})  # fmt: skip
-    frame = pd.DataFrame(rows).groupby(["model", "method"], as_index=False).sum()
-    return frame.astype(dict.fromkeys(frame.columns[2:], int))
+    for experiment_id, experiment in plan.items():
+        method = experiment.compression.method + (", recovered" if experiment.recovery else "")
+        row = {"model": experiment.compression.model, "method": method, "planned": 1}
+        rows.append(row | {name: int(experiment_id in ids) for name, ids in have.items()})
+    return pd.DataFrame(rows).groupby(["model", "method"], as_index=False).sum()
 
 
-def points_grid(found: Laws) -> pd.DataFrame:
+def usable_points(laws: Laws) -> pd.DataFrame:
     """Usable experiments without recovery by model and method (rows) and nominal ratio (columns)."""
-    rows = found.points.of("loss") if "loss" in found.points.responses else found.points.of("accuracy")
-    rows = rows[rows["recovery_tokens"] == 0]
+    rows = laws.points.of("loss" if "loss" in laws.points.responses else "accuracy", recovered=False)
     frame = rows.pivot_table(index=["model", "method"], columns="ratio", values="row", aggfunc="size", fill_value=0)
-    frame.columns = [f"r = {r:g}" for r in frame.columns]
-    return frame.replace(0, "·").reset_index()
-
-
-def exclusions(found: Laws) -> pd.DataFrame:
-    """Rows left out of the laws, by response and reason."""
-    gone = found.points.excluded.groupby(["response", "reason"], as_index=False).size()
-    return gone.assign(meaning=gone["reason"].map(REASONS)).rename(columns={"size": "rows"})
+    return frame.rename(columns="r = {:g}".format).replace(0, "·").reset_index()
 
 
 def how_measured(table: pd.DataFrame) -> list[str]:
     """How it was measured: held-out text, tasks, machine, time, code; one line each."""
     lines = []
-    for label, names in {
-        "Held-out loss": ("heldout", "context", "loss_tokens"), "Tasks": ("tasks", "limit", "num_fewshot"),
-        "Machine": ("device", "dtype"), "Code": ("code",), "Days (UTC)": ("day",),
-    }.items():  # fmt: skip
-        values = {name: sorted({_plain(value) for value in table[name].dropna()}) for name in names if name in table}
-        said = [f"{name} {', '.join(found)}" for name, found in values.items() if found]
-        if said:
-            lines.append(f"- {label}: {'; '.join(said)}.")
+    for title, names in MEASURED.items():
+        values = {name: sorted({_plain(value) for value in table[name].dropna()}) for name in names.split() if name in table}
+        parts = [f"{name} {', '.join(texts)}" for name, texts in values.items() if texts]
+        if parts:
+            lines.append(f"- {title}: {'; '.join(parts)}.")
     if "seconds" in table and table["seconds"].notna().any():
         hours = table["seconds"].sum() / 3600
         lines.append(f"- Time: {hours:.1f} hours of work in all, {table['seconds'].median():.0f} s for the median experiment.")
@@ -83,41 +81,35 @@ def _plain(value: object) -> str:
 
 
 def datasheet_page(
-    table: pd.DataFrame, found: Laws, name: str, study: Path | None, plan: Mapping[str, Experiment] | None
+    table: pd.DataFrame, laws: Laws, name: str, study: Path | None, plan: Mapping[str, Experiment] | None
 ) -> str:
     """README.md of a folder of results."""
-    cut, models = table[~is_dense(table)], table["model"].nunique()
-    parts = [
-        f"# What was run\n\n{len(table)} experiments in `{Path(name).name}`: {len(cut)} compressed models and {len(table) - len(cut)} dense "
-        f"ones, {models} model{'s' if models != 1 else ''}, {cut['method'].nunique()} method{'s' if cut['method'].nunique() != 1 else ''}, "
-        f"{int((cut['recovery_tokens'] > 0).sum())} of them recovered. "
-        + (f"Planned by `{study.as_posix()}`, run by `claw run {study.as_posix()}`. " if study else "")
-        + f"This page is written by `claw findings {name}`; so is [findings.md](findings.md), what it means.",
-        "## How it was measured\n\n" + ("\n".join(how_measured(table)) or "The table does not say."),
-        "## Experiments by method and model\n\nIn brackets, recovered ones.\n\n" + markdown(counts(table)),
-    ]
+    file, cut = Path(name).name, table[~is_dense(table)]
+    run = f"Planned by `{study.as_posix()}`, run by `claw run {study.as_posix()}`. " if study else ""
+    sections = {
+        "How it was measured": "\n".join(how_measured(table)) or "The table does not say.",
+        "Experiments by method and model": f"In brackets, recovered ones.\n\n{markdown(experiment_counts(table))}",
+    }
     if plan is not None and "experiment" in table:
         frame = completeness(table, plan)
-        done, more = int(frame["run"].sum()), len(set(table["experiment"]) - set(plan))
+        more = len(set(table["experiment"]) - set(plan))
         beyond = f" {more} rows are of experiments that the study does not plan." if more else ""
-        parts.append(f"## Completeness\n\n{done} of {len(plan)} planned experiments are here.{beyond}\n\n{markdown(frame)}")
-    parts.append("## Usable points without recovery\n\nReplicates (seeds) are counted.\n\n" + markdown(points_grid(found)))
-    gone = exclusions(found)
-    left = markdown(gone) if len(gone) else "Nothing was left out."
-    parts.append(
-        f"## Left out of the laws\n\nRows used and rows left out add up to the {found.points.given} rows given.\n\n{left}"
+        done = f"{frame['run'].sum()} of {len(plan)} planned experiments are here.{beyond}"
+        sections["Completeness"] = f"{done}\n\n{markdown(frame)}"
+    excluded = exclusion_table(laws)
+    known = pd.DataFrame({"column": f"`{name}`", "meaning": COLUMNS[name]} for name in table.columns if name in COLUMNS)
+    others = ", ".join(f"`{name}`" for name in table.columns if name not in COLUMNS)
+    sections |= {
+        "Usable points without recovery": f"Replicates (seeds) are counted.\n\n{markdown(usable_points(laws))}",
+        "Left out of the laws": f"Rows used and rows left out add up to the {laws.points.given} rows given.\n\n"
+        + (markdown(excluded) if len(excluded) else "Nothing was left out."),
+        "Files": FILES.format(table=file),
+        "Columns": markdown(known) + (f"\n\nBy task: {others}." if others else ""),
+    }
+    intro = (
+        f"{len(table)} experiments in `{file}`: {len(cut)} compressed models and {len(table) - len(cut)} dense ones, "
+        f"{plural(table['model'].nunique(), 'model')}, {plural(cut['method'].nunique(), 'method')}, "
+        f"{(cut['recovery_tokens'] > 0).sum()} of them recovered. {run}This page is written by `claw findings {name}`; so is "
+        "[findings.md](findings.md), what it means."
     )
-    known = pd.DataFrame(
-        [{"column": f"`{column}`", "meaning": COLUMNS[column]} for column in table.columns if column in COLUMNS]
-    )
-    others = [f"`{column}`" for column in table.columns if column not in COLUMNS]
-    by_task = f"\n\nBy task: {', '.join(others)}." if others else ""
-    parts.append(
-        "## Files\n\n"
-        f"- `{Path(name).name}`: one row per experiment; the columns are below.\n"
-        "- `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it.\n"
-        "- `findings.md`: verdicts, laws with intervals, advice, limits.\n"
-        "- `published_dense.csv`, where there is one: accuracies of the dense models as others published them, with the source."
-    )
-    parts.append(f"## Columns\n\n{markdown(known)}{by_task}")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([f"# What was run\n\n{intro}", *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"

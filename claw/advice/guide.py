@@ -6,7 +6,7 @@ for a run of it. Among the options within the budget the best of each curve comp
 the probability that each is the best.
 
 Notable choices:
-- Advised is the option whose interval of a new run ends best, not the one with the best prediction: what one can count on decides.
+- The advice is the option whose interval of a new run ends best, not the one with the best prediction: it can be counted on.
 - Options beyond the measured ratios are left out: laws say little there, and advice should not rest on that.
 - A model that fits as it is does not compete compressed: a law's noise at small ratios would make compression look like a gain.
 - A run's prediction is Student's t around the law, with the variance of the law and of a run; a dense model was measured, so
@@ -17,8 +17,10 @@ Notable choices:
 import html
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,19 +28,27 @@ from scipy import stats
 
 from claw.errors import InputError, unknown
 from claw.files import write_text
-from claw.laws import Laws, conversion, curves
+from claw.laws import CurveLaw, Laws, conversion
 from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
 from claw.specs.budget import LIMITS, Budget
 from claw.specs.methods import is_control
-from claw.words import quantity, tokens_text
+from claw.words import plural, quantity, tokens_text
 
 GRID = 0.01
 LIKELY, CLEAR = 0.8, 0.95
 AS_IS = "as it is"
+NEEDS = {
+    "parameters": "the columns parameters0 and ratio_params",
+    "memory": "the columns parameters0 and ratio_params",
+    "flops": "the columns flops_per_token and ratio_flops",
+    "milliseconds": "the measured milliseconds per token of each dense model (dense_milliseconds), and a speed law for "
+    "compressed ones",
+}
+"""What a table must have so that an option can be held against a limit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Advice:
     """What the laws advise. `options`: every option with its costs and prediction; `finalists`: the best of each curve within
     the budget, with the probability of being best, the one to count on first; `sentences`: the advice in words.
@@ -49,12 +59,12 @@ class Advice:
     budget: Budget
     options: pd.DataFrame
     finalists: pd.DataFrame
-    sentences: tuple[str, ...]
     level: float
+    sentences: tuple[str, ...] = ()
 
     @property
     def best(self) -> pd.Series | None:
-        """The finalist with the best prediction; None where nothing fits."""
+        """The finalist to count on first; None where nothing fits."""
         return self.finalists.iloc[0] if len(self.finalists) else None
 
     def pareto(self, cost: str = "parameters") -> pd.DataFrame:
@@ -66,18 +76,16 @@ class Advice:
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
-        return f"<ul>{items}</ul>{shown(self.finalists).to_html(index=False, border=0)}"
+        return f"<ul>{items}</ul>{_for_reading(self.finalists).to_html(index=False, border=0)}"
 
 
-def shown(finalists: pd.DataFrame) -> pd.DataFrame:
-    """Finalists for reading."""
-    found = finalists[["option", "ratio", "value", "low", "high", "probability"]].copy()
-    for name in ("parameters", "memory", "flops", "milliseconds"):
+def _for_reading(finalists: pd.DataFrame) -> pd.DataFrame:
+    formats = dict(ratio="{:.2f}", value="{:.3f}", low="{:.3f}", high="{:.3f}", probability="{:.0%}")
+    table = finalists[["option"]].assign(**{name: finalists[name].map(text.format) for name, text in formats.items()})
+    for name, title in LIMITS.items():
         if finalists[name].notna().any():
-            found[LIMITS[name]] = finalists[name].map(lambda v: "–" if pd.isna(v) else quantity(v))
-    for name in ("value", "low", "high"):
-        found[name] = found[name].map("{:.3f}".format)
-    return found.assign(probability=found["probability"].map("{:.0%}".format), ratio=found["ratio"].map("{:.2f}".format))
+            table[title] = finalists[name].map(lambda value: "–" if pd.isna(value) else quantity(value))
+    return table
 
 
 def advise(
@@ -112,20 +120,21 @@ def advise(
         needless = law.curve.model in served and is_control(law.curve.method)
         allowed = law.curve.model in chosen and (law.curve.method in methods if methods else not needless)
         if allowed and (most_recovery is None or law.curve.tokens <= most_recovery):
-            parts.append(_curve_options(laws, law))
-    options = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else pd.DataFrame()
-    if not len(options):
+            parts.append(_curve_options(law))
+    parts = [part for part in parts if len(part)]
+    if not parts:
         raise InputError(
-            f"There is nothing to advise on: no model of {', '.join(chosen)} has a dense {response} or a law of it. Measure the "
-            "dense models (ratio 0) and at least three ratios of one method; laws.unfitted says why laws were not fitted."
+            f"There is nothing to advise on: no model of {', '.join(chosen)} has a dense {response} or a law of it. Measure "
+            "the dense models (ratio 0) and at least three ratios of one method; laws.unfitted says why laws were not fitted."
         )
-    factor = options["model"].map(factors).to_numpy(float)
-    for name in ("value", "low", "high", "scale"):
-        options[name] = options[name] * factor
+    options = pd.concat(parts, ignore_index=True)
+    amounts = ["value", "low", "high", "scale"]
+    options[amounts] = options[amounts].mul(options["model"].map(factors).astype(float), axis=0)
     options = _with_costs(laws, options, budget)
     finalists = _finalists(options, budget, response, draws, seed)
-    words = _sentences(laws, options, finalists, budget, response, unit)
-    return Advice(response, unit, budget, options, finalists, tuple(words), laws.level)
+    frames = {"options": options, "finalists": finalists}
+    advice = Advice(response=response, unit=unit, budget=budget, level=laws.level, **frames)
+    return replace(advice, sentences=tuple(_sentences(laws, advice)))
 
 
 def _unit(laws: Laws, response: str, models: tuple[str, ...]) -> tuple[str, dict[str, float]]:
@@ -134,93 +143,78 @@ def _unit(laws: Laws, response: str, models: tuple[str, ...]) -> tuple[str, dict
         return "", dict.fromkeys(models, 1.0)
     if laws.points.one_tokenizer or len(models) == 1:
         return "nats per token", dict.fromkeys(models, 1.0)
-    dense = laws.points.rows.drop_duplicates("model").set_index("model")
-    factors = {}
-    for model in models:
-        own = dense.loc[model]
-        factors[model] = float(own.get("bits_per_byte0", math.nan)) / float(own["loss0"])
+    dense = {model: laws.points.dense_row(model) for model in models}
+    factors = {model: float(row.get("bits_per_byte0", math.nan)) / float(row["loss0"]) for model, row in dense.items()}
     gone = [model for model, value in factors.items() if not math.isfinite(value)]
     if gone:
         raise InputError(
             f"The models have different tokenizers, so their losses per token do not compare, and {', '.join(gone)} has no "
-            "bits_per_byte beside its dense loss to compare by. Choose models of one tokenizer (models=), care for accuracy, or "
-            "add a column bits_per_byte."
+            "bits_per_byte beside its dense loss to compare by. Choose models of one tokenizer (models=), ask for accuracy, "
+            "or add a column bits_per_byte."
         )
     return "bits per byte", factors
 
 
 def _dense_options(laws: Laws, models: tuple[str, ...], response: str) -> pd.DataFrame:
     """Models as they are: measured, so only as unsure as the measurement."""
-    points = laws.points.of(response, dense=True)
-    points = points[is_dense(points) & (points["recovery_tokens"] == 0) & points["model"].isin(models)]
-    points = points.drop_duplicates("model")
-    error = points.get(f"{response}_stderr", pd.Series(0.0, points.index)).fillna(0.0).to_numpy(float)
-    value = points[response].to_numpy(float)
-    frame = pd.DataFrame({"model": points["model"].to_numpy(), "method": AS_IS, "tokens": 0.0, "ratio": 0.0, "value": value})
+    rows = laws.points.of(response, dense=True, recovered=False)
+    rows = rows[is_dense(rows) & rows["model"].isin(models)].drop_duplicates("model").reset_index(drop=True)
+    error = rows.get(f"{response}_stderr", pd.Series(0.0, rows.index)).fillna(0.0).astype(float)
+    value = rows[response].astype(float)
+    frame = pd.DataFrame({"model": rows["model"], "method": AS_IS, "tokens": 0.0, "ratio": 0.0, "value": value})
     frame = frame.assign(low=value - 1.96 * error, high=value + 1.96 * error, scale=error, df=math.inf)
-    return frame.assign(option=[f"{name} {AS_IS}" for name in frame["model"]])
+    return frame.assign(option=frame["model"] + f" {AS_IS}")
 
 
-def _curve_options(laws: Laws, law: curves.CurveLaw) -> pd.DataFrame:
+def _curve_options(law: CurveLaw) -> pd.DataFrame:
     """A curve on a grid of ratios, no further than it was measured."""
     ratios = np.arange(1, math.floor(law.high / GRID + 1e-9) + 1) * GRID
     ratios = ratios[ratios >= law.low]
     band = law.predict(ratios)
     half = (band["run_high"] - band["run_low"]) / 2
     value, low, high = (band[name].to_numpy(float) for name in ("mean", "run_low", "run_high"))
-    # a parabola may dip below what it starts from, but a cut alone betters nothing
+    # a parabola may dip below what it starts from, but no cut alone improves a model
     if law.curve.tokens == 0 and math.isfinite(law.dense):
         value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
         low, high = np.minimum(low, value), np.maximum(high, value)
-    recovery = f" and {tokens_text(law.curve.tokens)} of recovery" if law.curve.tokens else ""
-    frame = pd.DataFrame({
-        "model": law.curve.model, "method": law.curve.method, "tokens": float(law.curve.tokens), "ratio": ratios,
-        "value": value, "low": low, "high": high, "scale": half / law.quantile, "df": law.df,
-    })  # fmt: skip
-    return frame.assign(option=f"{law.curve.model} with {law.curve.method}{recovery}")
+    model, method, tokens = law.curve.model, law.curve.method, law.curve.tokens
+    recovery = f" and {tokens_text(tokens)} of recovery" if tokens else ""
+    frame = pd.DataFrame({"model": model, "method": method, "tokens": float(tokens), "ratio": ratios, "value": value})
+    frame = frame.assign(low=low, high=high, scale=half / law.quantile, df=law.df)
+    return frame.assign(option=f"{model} with {method}{recovery}")
 
 
 def _with_costs(laws: Laws, options: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """Costs of each option; NaN where the table does not tell. InputError if a limit needs what is not there."""
-    dense = laws.points.rows[is_dense(laws.points.rows)].drop_duplicates("model").set_index("model")
-    times = dict(budget.dense_milliseconds)
-    options = options.assign(parameters=math.nan, memory=math.nan, flops=math.nan, milliseconds=math.nan)
-    have = conversion.axes(laws.points)
+    times, known = dict(budget.dense_milliseconds), conversion.axes(laws.points)
+    options = options.assign(**dict.fromkeys(LIMITS, math.nan))
     for (model, method), index in options.groupby(["model", "method"]).groups.items():
         r = options.loc[index, "ratio"].to_numpy(float)
-        size = _known(laws, dense, model, "parameters0", "parameters")
-        work = _known(laws, dense, model, "flops_per_token", None)
-        share = {axis: np.zeros(len(r)) if method == AS_IS else conversion.share(laws.points, r, model, method, axis)
-                 for axis in have}  # fmt: skip
-        if "ratio_params" in share or method == AS_IS:
-            options.loc[index, "parameters"] = size * (1 - share.get("ratio_params", np.zeros(len(r))))
-        if "ratio_flops" in share or method == AS_IS:
-            options.loc[index, "flops"] = work * (1 - share.get("ratio_flops", np.zeros(len(r))))
+        rows = laws.points.rows[laws.points.rows["model"] == model]
+        dense = rows[is_dense(rows)].head(1)
+        size = next(_numbers(dense, "parameters0", "parameters"), next(_numbers(rows, "parameters0"), math.nan))
+        work = next(_numbers(dense, "flops_per_token"), math.nan)
+        for cost, full, axis in (("parameters", size, "ratio_params"), ("flops", work, "ratio_flops")):
+            if method == AS_IS:
+                options.loc[index, cost] = full
+            elif axis in known:
+                options.loc[index, cost] = full * (1 - conversion.share(laws.points, r, model, method, axis))
         if model in times:
             options.loc[index, "milliseconds"] = times[model] / _speedup(laws, r, model, method)
     options["memory"] = options["parameters"] * budget.bytes_per_parameter / 1e9
     for name in budget.limits:
-        if options[name].notna().any():
-            continue
-        needs = {
-            "parameters": "the columns parameters0 and ratio_params", "memory": "the columns parameters0 and ratio_params",
-            "flops": "the columns flops_per_token and ratio_flops",
-            "milliseconds": "the measured milliseconds per token of each dense model (dense_milliseconds), and a speed law for "
-            "compressed ones",
-        }  # fmt: skip
-        raise InputError(
-            f"A limit on {LIMITS[name]} needs {needs[name]}, which this table does not have. Limit something else."
-        )
+        if options[name].isna().all():
+            raise InputError(
+                f"A limit on {LIMITS[name]} needs {NEEDS[name]}, which this table does not have. Limit something else."
+            )
     return options
 
 
-def _known(laws: Laws, dense: pd.DataFrame, model: str, column: str, other: str | None) -> float:
-    """A number of the dense model; NaN where it is not in the table."""
-    for name in (column, other):
-        if name in dense and model in dense.index and np.isfinite(dense.loc[model, name]):
-            return float(dense.loc[model, name])
-    rows = laws.points.rows[laws.points.rows["model"] == model]
-    return float(rows[column].mean()) if column in rows and column.endswith("0") else math.nan
+def _numbers(rows: pd.DataFrame, *columns: str) -> Iterator[float]:
+    """The finite numbers in these columns, one column after the other."""
+    for name in columns:
+        if name in rows:
+            yield from (float(value) for value in rows[name] if np.isfinite(value))
 
 
 def _speedup(laws: Laws, r: np.ndarray, model: str, method: str) -> np.ndarray:
@@ -238,101 +232,98 @@ def _finalists(options: pd.DataFrame, budget: Budget, response: str, draws: int,
 
     First comes the one whose interval of a new run ends best, so what one can count on decides and not a lucky prediction.
     """
-    fits = np.ones(len(options), bool)
+    fits, whole = pd.Series(True, options.index), options["method"] == AS_IS
     for name, limit in budget.limits.items():
-        fits &= (options[name] <= limit * (1 + 1e-12)).to_numpy()
-    whole = set(options.loc[fits & (options["method"] == AS_IS).to_numpy(), "model"])
-    within = options[fits & ((options["method"] == AS_IS) | ~options["model"].isin(whole)).to_numpy()]
+        fits &= options[name] <= limit * (1 + 1e-12)
+    within = options[fits & (whole | ~options["model"].isin(options.loc[fits & whole, "model"]))]
     sign = 1 if response == "loss" else -1
     best = (sign * within["value"]).groupby([within["model"], within["method"], within["tokens"]]).idxmin()
     counted_on = "high" if response == "loss" else "low"  # a law that hardly knows its curve promises nothing
-    found = within.loc[best].sort_values(counted_on, ascending=response == "loss", ignore_index=True)
+    finalists = within.loc[best].sort_values(counted_on, ascending=response == "loss", ignore_index=True)
     rng = np.random.default_rng(seed)
-    drawn = np.empty((draws, len(found)))
-    for i, one in found.iterrows():
-        noise = rng.standard_normal(draws) if math.isinf(one["df"]) else rng.standard_t(one["df"], draws)
-        drawn[:, i] = sign * (one["value"] + one["scale"] * noise)
-    wins = np.bincount(drawn.argmin(axis=1), minlength=len(found)) / draws if len(found) else []
-    return found.assign(probability=wins)
+    drawn = np.empty((draws, len(finalists)))
+    for i, option in enumerate(finalists.itertuples()):
+        noise = rng.standard_normal(draws) if math.isinf(option.df) else rng.standard_t(option.df, draws)
+        drawn[:, i] = sign * (option.value + option.scale * noise)
+    winners = drawn.argmin(axis=1) if len(finalists) else np.empty(0, int)
+    return finalists.assign(probability=np.bincount(winners, minlength=len(finalists)) / draws)
 
 
-def _sentences(
-    laws: Laws, options: pd.DataFrame, finalists: pd.DataFrame, budget: Budget, response: str, unit: str
-) -> list[str]:
+def _sentences(laws: Laws, advice: Advice) -> Iterator[str]:
     """The advice in words, generated from the numbers."""
+    options, finalists, budget = advice.options, advice.finalists, advice.budget
     where = budget.text()
     if not len(finalists):
         name = next(iter(budget.limits))
         least = options.loc[options[name].idxmin()]
-        return [
-            f"Nothing fits {where}. The least that was measured is {_what(least)} with {quantity(least[name])} {LIMITS[name]}: "
+        yield (
+            f"Nothing fits {where}. The least that was measured is {_name(least)} with {quantity(least[name])} {LIMITS[name]}: "
             "allow that much, measure larger ratios, or add a smaller model."
-        ]
+        )
+        return
     best = finalists.iloc[0]
-    words = [f"{where[0].upper()}{where[1:]}, {_take(best)}: {_worth(best, response, unit, laws.level)}."]
+    yield f"{where[0].upper()}{where[1:]}, {_do(best)}: {_worth(best, advice)}."
     whole, cut = finalists[finalists["method"] == AS_IS], finalists[finalists["method"] != AS_IS]
     if len(whole) and len(cut):
-        words.append(_duel(whole.iloc[0], cut.iloc[0], finalists, response))
+        yield _duel(whole.iloc[0], cut.iloc[0], advice.response)
     elif not len(whole):
-        words.append("No model fits as it is, so the question is only which one to compress.")
+        yield "No model fits as it is, so the question is only which one to compress."
     elif not budget.limits:
-        words.append("Without a limit nothing needs compressing; set one to ask what to compress.")
+        yield "Without a limit nothing needs compressing; set one to ask what to compress."
     else:
-        words.append("Every model that fits, fits as it is; of the others no compressed option fits, or none has a law.")
+        yield "Every model that fits, fits as it is; of the others no compressed option fits, or none has a law."
     if len(finalists) > 1:
         second = finalists.iloc[1]
-        p = best["probability"]
-        sure = "clearly" if p >= CLEAR else "probably" if p >= LIKELY else "not safely"
-        words.append(
-            f"It is {sure} the best of the {len(finalists)} that fit (probability {p:.0%}); next is {_what(second)} "
-            f"({second['probability']:.0%})."
+        sure = _by_probability(best["probability"], "clearly", "probably", "not safely")
+        yield (
+            f"It is {sure} the best of the {len(finalists)} that fit (probability {best['probability']:.0%}); "
+            f"next is {_name(second)} ({second['probability']:.0%})."
         )
     if best["method"] != AS_IS and best["tokens"] == 0 and not (options["tokens"] > 0).any():
-        words.append("No law of recovered runs is among the options, so what fine-tuning would win back is not in this advice.")
+        yield "No law of recovered runs is among the options, so what fine-tuning would win back is not in this advice."
     models = laws.points.rows["model"].nunique()
-    words.append(
-        f"The probabilities rest on {len(laws.curves_of(response))} curve{'s' if len(laws.curves_of(response)) != 1 else ''} of "
-        f"{models} model{'s' if models != 1 else ''}: they speak of these models and these methods"
-        + (" only." if models < 3 else ", and less surely of others.")
+    yield (
+        f"The probabilities rest on {plural(len(laws.curves_of(advice.response)), 'curve')} of {plural(models, 'model')}: they "
+        f"speak of these models and these methods{' only' if models < 3 else ', and less surely of others'}."
     )
-    return words
 
 
-def _what(option: pd.Series) -> str:
+def _by_probability(p: float, clear: str, likely: str, neither: str) -> str:
+    return clear if p >= CLEAR else likely if p >= LIKELY else neither
+
+
+def _name(option: pd.Series) -> str:
     return option["option"] if option["method"] == AS_IS else f"{option['option']} at r = {option['ratio']:.2f}"
 
 
-def _take(option: pd.Series) -> str:
+def _do(option: pd.Series) -> str:
     if option["method"] == AS_IS:
         return f"take {option['option']}"
     return f"compress {option['option']}, removing {option['ratio']:.0%}"
 
 
-def _worth(option: pd.Series, response: str, unit: str, level: float) -> str:
-    unit = f" {unit}" if unit else ""
+def _worth(option: pd.Series, advice: Advice) -> str:
+    value = f"{option['value']:.3f} {advice.unit}".rstrip()
     if option["method"] == AS_IS:
-        return f"its {response} was measured as {option['value']:.3f}{unit}"
-    return f"{response} {option['value']:.3f}{unit} ({level:.0%} of runs between {option['low']:.3f} and {option['high']:.3f})"
+        return f"its {advice.response} was measured as {value}"
+    low, high = option["low"], option["high"]
+    return f"{advice.response} {value} ({advice.level:.0%} of runs between {low:.3f} and {high:.3f})"
 
 
-def _duel(whole: pd.Series, cut: pd.Series, finalists: pd.DataFrame, response: str) -> str:
+def _duel(whole: pd.Series, cut: pd.Series, response: str) -> str:
     """The best model as it is against the best compressed one."""
     gap = cut["value"] - whole["value"] if response == "loss" else whole["value"] - cut["value"]
     spread = math.hypot(cut["scale"], whole["scale"])
-    df = cut["df"] if math.isfinite(cut["df"]) else 1e6
-    p = float(stats.t.sf(gap / spread, df)) if spread > 0 else float(gap < 0)
-    better, other = ("compressing", p) if p >= 0.5 else ("the uncompressed model", 1 - p)
-    how = "is clearly" if other >= CLEAR else "is probably" if other >= LIKELY else "may be"
-    return f"{_what(cut)} against {_what(whole)}: {better} {how} better (probability {other:.0%})" + (
-        "; on this table the two cannot be told apart." if other < LIKELY else "."
-    )
+    p = float(stats.t.sf(gap / spread, cut["df"])) if spread > 0 else float(gap < 0)
+    better, p = ("compressing", p) if p >= 0.5 else ("the uncompressed model", 1 - p)
+    verb = _by_probability(p, "is clearly", "is probably", "may be")
+    undecided = "; on this table the two cannot be told apart" if p < LIKELY else ""
+    return f"{_name(cut)} against {_name(whole)}: {better} {verb} better (probability {p:.0%}){undecided}."
 
 
 def save_advice(advice: Advice, path: Path) -> Path:
     """Write the advice as JSON: budget, sentences, finalists, unrounded."""
-    plain = {
-        "budget": asdict(advice.budget), "response": advice.response, "unit": advice.unit, "level": advice.level,
-        "sentences": list(advice.sentences), "finalists": advice.finalists.to_dict("records"),
-    }  # fmt: skip
+    plain: dict[str, Any] = {name: getattr(advice, name) for name in ("response", "unit", "level", "sentences")}
+    plain = {"budget": asdict(advice.budget), **plain, "finalists": advice.finalists.to_dict("records")}
     write_text(Path(path), json.dumps(plain_json(plain), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)

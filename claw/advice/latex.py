@@ -9,23 +9,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from claw import words
 from claw.errors import InputError
 from claw.files import write_text
 from claw.laws import Laws, conversion, tables
 from claw.laws.points import is_dense
+from claw.words import number
 
 LONG = 40  # rows above which a table may break over pages
-SIGNS = {
-    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "κ": r"$\kappa$", "λ": r"$\lambda$", "ω": r"$\omega$",
-    "ρ": r"$\rho$", "²": r"$^2$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "∞": r"$\infty$", "–": "--", "≤": r"$\leq$", "|": r"$|$",
-}  # fmt: skip
+_COMMANDS = "alpha beta gamma delta kappa lambda omega rho pm times cdot infty leq".split()
+SIGNS = {sign: rf"$\{command}$" for sign, command in zip("αβγδκλωρ±×·∞≤", _COMMANDS, strict=True)}
+SIGNS |= {"²": "$^2$", "–": "--", "|": "$|$"}
 """What LaTeX writes for signs that pdflatex does not know."""
 DIGITS = {"loss": 2, "accuracy": 3}
 
 
-def results(laws: Laws, response: str = "loss") -> pd.DataFrame:
-    """Mean over seeds by model and method (rows) and nominal ratio (columns), ± the standard deviation of seeds where there are some.
+def results_table(laws: Laws, response: str = "loss") -> pd.DataFrame:
+    """Mean over seeds by model and method (rows) and nominal ratio (columns), ± the standard deviation where there are several.
 
     `share / r` is the mean share of all parameters that one unit of the nominal ratio truly removes.
     """
@@ -33,85 +32,66 @@ def results(laws: Laws, response: str = "loss") -> pd.DataFrame:
         raise InputError(
             f"No {response} was measured, so there is no table of it. Measure it with notebooks/30_evaluate.ipynb."
         )
-    rows = laws.points.of(response, dense=True)
-    rows = rows[rows["recovery_tokens"] == 0]
-    dense, cut = rows[is_dense(rows)], rows[~is_dense(rows)]
-    ratios = sorted(cut["ratio"].unique())
+    digits = DIGITS[response]
+    measured = laws.points.of(response, dense=True, recovered=False)
     shares = conversion.conversion_table(laws.points).set_index(["model", "method"])["mean"]
-    found = []
-    for model in laws.points.by_size(set(rows["model"])):
-        zero = dense.loc[dense["model"] == model, response]
-        own = cut[cut["model"] == model]
-        best = own.groupby(["ratio", "method"])[response].mean().groupby("ratio").agg("min" if response == "loss" else "max")
-        for method, part in own.groupby("method", sort=True):
-            row = {"model": model, "method": method, "share / r": words.number(shares.get((model, method), math.nan), 2)}
-            row["0"] = words.number(float(zero.mean()) if len(zero) else math.nan, DIGITS[response])
-            for r in ratios:
-                row[f"{r:g}"] = _cell(part.loc[part["ratio"] == r, response], best.get(r), DIGITS[response])
-            found.append(row)
-    return pd.DataFrame(found)
+    cut = measured[~is_dense(measured)]
+    means = cut.groupby(["model", "ratio", "method"])[response].mean().groupby(["model", "ratio"])
+    best = means.min() if response == "loss" else means.max()
+    rows = []
+    for model in laws.points.by_size(set(measured["model"])):
+        dense = measured.loc[is_dense(measured) & (measured["model"] == model), response].mean()
+        for method, own in cut[cut["model"] == model].groupby("method", sort=True):
+            row = {"model": model, "method": method, "share / r": number(shares.get((model, method), math.nan), 2)}
+            row["0"] = number(dense, digits)
+            for ratio in sorted(cut["ratio"].unique()):
+                values = own.loc[own["ratio"] == ratio, response]
+                row[f"{ratio:g}"] = _cell(values, best.get((model, ratio)), digits)
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def _cell(values: pd.Series, best: float, digits: int) -> str:
+def _cell(values: pd.Series, best: float | None, digits: int) -> str:
     """3.42 ± 0.01, with a star on the best of its model and ratio."""
-    if not len(values):
+    if values.empty:
         return "–"
     spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{spread}" + ("*" if values.mean() == best else "")
 
 
-def curve_laws(laws: Laws, response: str = "loss") -> pd.DataFrame:
-    """The law of each curve with its intervals; see `claw.laws.tables.curve_table`."""
-    frame = tables.curve_table(laws, response)
-    if frame.empty:
-        raise InputError(
-            f"No curve has enough ratios for a law of {response}: measure four or more, the dense model among them."
-        )
-    return frame
-
-
-def pooled_laws(laws: Laws, response: str = "loss") -> pd.DataFrame:
-    """The laws across models with bias-reduced clustered intervals; see `claw.laws.tables.across_table`."""
-    frame = tables.across_table(laws, response)
-    if frame.empty:
-        raise InputError(f"No law of {response} could be fitted across curves: laws.unfitted says why.")
-    return frame
-
-
-def code(frame: pd.DataFrame, caption: str, label: str) -> str:
+def to_latex(frame: pd.DataFrame, caption: str, label: str) -> str:
     """LaTeX of a table of text with booktabs rules; names and signs are written so that pdflatex takes them."""
-    shown = frame.rename(columns=str)
-    style = shown.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
-    environment = "longtable" if len(frame) > LONG else None
-    wide = "l" * sum(column in ("model", "method", "curve", "law", "coefficients") for column in shown)
-    written = style.to_latex(
-        hrules=True, caption=_escape(caption), label=label, position=None if environment else "t", environment=environment,
-        column_format=wide + "r" * (shown.shape[1] - len(wide)), position_float=None if environment else "centering",
-    )  # fmt: skip
-    return "".join(SIGNS.get(letter, letter) for letter in written)
-
-
-def _escape(sentence: str) -> str:
-    return sentence.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    frame = frame.rename(columns=str)
+    style = frame.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
+    wide = [column in ("model", "method", "curve", "law", "coefficients") for column in frame]
+    place = {"environment": "longtable"} if len(frame) > LONG else {"position": "t", "position_float": "centering"}
+    for sign in "%_&":
+        caption = caption.replace(sign, rf"\{sign}")
+    columns = "l" * sum(wide) + "r" * (len(wide) - sum(wide))
+    return style.to_latex(hrules=True, caption=caption, label=label, column_format=columns, **place).translate(
+        str.maketrans(SIGNS)
+    )
 
 
 def write_tables(laws: Laws, folder: Path) -> list[Path]:
     """Write every table that these laws have as .tex and .csv to `folder`; the paths."""
-    level = f"{laws.level:.0%}"
-    found = []
+    paths = []
     for response in laws.points.responses:
-        for make, name, caption in (
-            (results, f"table_{response}", f"{response.capitalize()} by model, method and nominal ratio. * is the best of its model and "
-             "ratio; ± is the standard deviation over seeds."),
-            (curve_laws, f"table_{response}_curves", f"Law of {response} of each curve with {level} intervals."),
-            (pooled_laws, f"table_{response}_laws", f"Laws of {response} across curves with bias-reduced clustered {level} intervals."),
-        ):  # fmt: skip
-            try:
-                frame = make(laws, response)
-            except InputError:
+        results = (
+            f"{response.capitalize()} by model, method and nominal ratio. * is the best of its model and ratio; ± is the "
+            "standard deviation over seeds."
+        )
+        curves = f"Law of {response} of each curve with {laws.level:.0%} intervals."
+        across = f"Laws of {response} across curves with bias-reduced clustered {laws.level:.0%} intervals."
+        for name, caption, frame in (
+            (response, results, results_table(laws, response)),
+            (f"{response}_curves", curves, tables.curve_table(laws, response)),
+            (f"{response}_laws", across, tables.across_table(laws, response)),
+        ):
+            if frame.empty:
                 continue
-            path = Path(folder) / f"paper_{name}.tex"
-            write_text(path, code(frame, caption, f"tab:{name.removeprefix('table_').replace('_', '-')}"))
+            path = Path(folder) / f"paper_table_{name}.tex"
+            write_text(path, to_latex(frame, caption, f"tab:{name.replace('_', '-')}"))
             write_text(path.with_suffix(".csv"), frame.to_csv(index=False, lineterminator="\n"))
-            found += [path, path.with_suffix(".csv")]
-    return found
+            paths += [path, path.with_suffix(".csv")]
+    return paths

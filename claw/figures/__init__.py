@@ -1,13 +1,29 @@
-"""Figures: one style, one function per figure. They draw numbers that others computed and write those numbers beside them."""
+"""Figures: one style, one function per figure. They draw numbers that others computed and write those numbers beside them.
 
-from claw.figures.compress import kept_map, loss_curve
-from claw.figures.evaluate import accuracy_by_task, evaluation, flips
-from claw.figures.recover import recovery_progress
-from claw.figures.speed import speedups
-from claw.figures.style import Drawing, colour, marker, paper
-from claw.figures.sweep import sweep_status
+The names below are imported when first used, so that a figure of measured points does not wait for the statistics of laws.
+"""
 
-__all__ = [
-    "Drawing", "accuracy_by_task", "colour", "evaluation", "flips", "kept_map", "loss_curve", "marker", "paper",
-    "recovery_progress", "speedups", "sweep_status",
-]  # fmt: skip
+from importlib import import_module
+
+_WHERE = {
+    "style": "Drawing colour marker paper",
+    "measured": "accuracy_by_task evaluation loss_curve recovery_progress speedups",
+    "maps": "flips kept_map sweep_status",
+    "points_and_laws": "law_curves",
+    "across_models": "diagnostic_panels leave_one_out out_of_sample",
+    "costs": "advice_pareto loss_against_time speed_against_share",
+    "retained": "radar recovery_gains",
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return getattr(import_module(f"claw.figures.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'claw.figures' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

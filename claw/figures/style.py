@@ -1,107 +1,169 @@
 """One style for every figure: print sizes, one colour per method, one marker per family, files that do not change on rerun.
 
 Notable choices:
-- Colour says the method and line style says whether it was compensated; marker says the family. Nothing by colour alone.
+- Colour says the method and line style says whether it was compensated; the marker says the family, or, where a panel shows
+  one model, the method. Nothing is told by colour alone.
 - Fonts are embedded as Type 42; no dates and a fixed salt, so equal numbers give equal bytes.
 - A figure carries the numbers it draws, and saves them as CSV beside pdf, png and svg.
 """
 
 import io
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 import pandas as pd
-import seaborn
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import Locator, LogLocator, NullFormatter
+
+Style = Literal["screen", "paper"]
+"""Where a figure is read: a notebook, or a page on which curves must differ in grey too."""
 
 WIDTHS = {"icml": 3.25, "icml-wide": 6.75, "neurips": 5.5, "iclr": 5.5}
 """Inches of a column, or of the page."""
 
-_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = seaborn.color_palette("colorblind").as_hex()
+# seaborn's colour-blind palette, written out because importing seaborn imports statsmodels: seconds in every stage
+_BLUE, _ORANGE, _GREEN, RED, _PURPLE = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"
+_BROWN, _PINK, GREY, _YELLOW, _SKY = "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"
 BLACK = "#222222"
+SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
 
-COLOURS = {
-    "dense": BLACK, "random": _GREY, "magnitude": _BROWN, "ppm": _PINK, "prunenet": _RED, "prunenet-stochastic": "#e69070", "wanda-sp": _SKY, "flap": _ORANGE,
-    "taylor": "#b3a100", "minitron": _PURPLE, "slicegpt": _GREEN, "slicegpt-perlayer": "#7fc7ae", "shortgpt": "#8c6bb1",
-    "blocks": "#c2a5cf", "claw": _BLUE,
-}  # fmt: skip
-"""Colour of a method; "+ridge" keeps the colour of the method it compensates and is drawn with another line."""
+LOOKS: dict[str, tuple[str, str, Any]] = {
+    "dense": (BLACK, "o", SOLID),
+    "random": (GREY, "X", (0, (1, 1.2))),
+    "magnitude": (_BROWN, "P", (0, (4, 1.5))),
+    "ppm": (_PINK, "*", (0, (2, 1))),
+    "prunenet": (RED, "v", (0, (6, 1.2, 1, 1.2))),
+    "prunenet-stochastic": ("#e69070", "1", (0, (2, 1, 5, 1))),
+    "wanda-sp": (_SKY, "s", (0, (3, 1, 1, 1, 1, 1))),
+    "flap": (_ORANGE, "D", (0, (8, 1.5))),
+    "taylor": ("#b3a100", ">", (0, (5, 1, 2, 1))),
+    "minitron": (_PURPLE, "<", (0, (2, 2))),
+    "slicegpt": (_GREEN, "^", (0, (10, 1, 1, 1))),
+    "slicegpt-perlayer": ("#7fc7ae", "d", SOLID),
+    "shortgpt": ("#8c6bb1", "p", (0, (1, 2))),
+    "blocks": ("#c2a5cf", "h", (0, (3, 3))),
+    "claw": (_BLUE, "o", SOLID),
+}
+"""Colour, marker and dashes of a method; "+ridge" keeps the look of the method it compensates and is drawn open."""
+
+COLOURS = {method: look[0] for method, look in LOOKS.items()}
+"""Colour of a method."""
 
 MARKERS = {"llama": "o", "qwen2": "s", "qwen3": "D", "gemma3": "^", "mistral": "v", "unknown": "P"}
 """Marker of a family: the architecture's name in small letters."""
 
-SYMBOLS = {
-    "dense": "o", "random": "X", "magnitude": "P", "ppm": "*", "prunenet": "v", "prunenet-stochastic": "1", "wanda-sp": "s", "flap": "D", "taylor": ">",
-    "minitron": "<", "slicegpt": "^", "slicegpt-perlayer": "d", "shortgpt": "p", "blocks": "h", "claw": "o",
-}  # fmt: skip
-"""Marker of a method, where a panel shows one model: drawn open when compensated."""
-
-DASHES = {
-    "random": (0, (1, 1.2)), "magnitude": (0, (4, 1.5)), "ppm": (0, (2, 1)), "prunenet": (0, (6, 1.2, 1, 1.2)),
-    "prunenet-stochastic": (0, (2, 1, 5, 1)), "wanda-sp": (0, (3, 1, 1, 1, 1, 1)), "flap": (0, (8, 1.5)), "taylor": (0, (5, 1, 2, 1)), "minitron": (0, (2, 2)),
-    "slicegpt": (0, (10, 1, 1, 1)), "shortgpt": (0, (1, 2)), "blocks": (0, (3, 3)),
-}  # fmt: skip
-"""Dashes of a method in print, so that curves differ in grey too; solid for ours and for unknown ones."""
-
 SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
-SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
 
-_RC = {
-    "figure.dpi": 150, "savefig.dpi": 300, "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7,
-    "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.linewidth": 0.6, "lines.linewidth": 1.1, "lines.markersize": 3.5, "pdf.fonttype": 42, "ps.fonttype": 42,
-    "svg.hashsalt": "claw", "svg.fonttype": "none", "font.family": "DejaVu Sans", "axes.grid": True, "grid.linewidth": 0.3,
-    "grid.color": "#dddddd", "axes.axisbelow": True, "figure.constrained_layout.use": True,
-}  # fmt: skip
+LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 
-
-def base(method: str) -> str:
-    """Method without what is added to it: magnitude+ridge is drawn in the colour of magnitude."""
-    return method.split("+", 1)[0]
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "figure": {"dpi": 150, "constrained_layout.use": True},
+    "font": {"size": 8, "family": "DejaVu Sans"},
+    "axes": {"titlesize": 8, "labelsize": 8, "linewidth": 0.6, "grid": True, "axisbelow": True},
+    "axes.spines": {"top": False, "right": False},
+    "grid": {"linewidth": 0.3, "color": "#dddddd"},
+    "xtick": {"labelsize": 7},
+    "ytick": {"labelsize": 7},
+    "legend": {"fontsize": 7, "frameon": False},
+    "lines": {"linewidth": 1.1, "markersize": 3.5},
+    "savefig": {"dpi": 300},
+    "pdf": {"fonttype": 42},
+    "ps": {"fonttype": 42},
+    "svg": {"fonttype": "none", "hashsalt": "claw"},
+}
+_UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}, "svg": {"Date": None}}
+"""Kinds of file, and the metadata that would differ from run to run."""
 
 
 def colour(method: str) -> str:
-    """Colour of a method; an unknown one gets a steady colour of the palette from its name."""
-    palette = (_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _YELLOW, _SKY)
-    return COLOURS.get(base(method)) or palette[zlib.crc32(base(method).encode()) % len(palette)]
+    """Colour of a method, compensated or not; an unknown one gets a steady colour of the palette from its name."""
+    name, palette = method.split("+", 1)[0], (_BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, _YELLOW, _SKY)
+    return COLOURS.get(name) or _steady(palette, name)
 
 
-def line(method: str) -> object:
+def line(method: str) -> Any:
     """Line style of a method: solid, or dash-dot when compensated."""
     return COMPENSATED if "+" in method else SOLID
 
 
 def marker(family: str) -> str:
     """Marker of a family; an unknown one gets a steady spare from its name."""
-    return MARKERS.get(family.lower()) or SPARE[zlib.crc32(family.encode()) % len(SPARE)]
+    return MARKERS.get(family.lower()) or _steady(SPARE, family)
 
 
-def symbol(method: str) -> str:
-    """Marker of a method in print; an unknown one gets a steady spare from its name."""
-    return SYMBOLS.get(base(method)) or SPARE[zlib.crc32(base(method).encode()) % len(SPARE)]
+def _steady(choices: tuple[str, ...], name: str) -> str:
+    return choices[zlib.crc32(name.encode()) % len(choices)]
 
 
-def style_of(method: str) -> dict[str, object]:
+def style_of(method: str) -> dict[str, Any]:
     """Colour, marker, face and dashes of a method in print, for `plot` and `errorbar`: no two methods by colour alone."""
-    ink = colour(method)
-    face = "white" if "+" in method else ink
-    return {"color": ink, "marker": symbol(method), "mfc": face, "mec": ink, "ls": DASHES.get(base(method), SOLID), "mew": 0.8}
+    name, ink = method.split("+", 1)[0], colour(method)
+    _, symbol, dashes = LOOKS.get(name) or (ink, _steady(SPARE, name), SOLID)
+    return {"color": ink, "marker": symbol, "mfc": "white" if "+" in method else ink, "mec": ink, "ls": dashes, "mew": 0.8}
+
+
+def label(response: str) -> str:
+    """Axis label of a response."""
+    return LABELS.get(response) or f"{response.removeprefix('speedup').replace('_', ' ').strip()} speed-up over dense".strip()
 
 
 @contextmanager
 def paper() -> Iterator[None]:
     """Matplotlib settings of every figure, restored afterwards."""
-    with matplotlib.rc_context(_RC):
+    settings: Any = {}
+    for group, values in _SETTINGS.items():
+        settings |= {f"{group}.{name}": value for name, value in values.items()}
+    with matplotlib.rc_context(settings):
         yield
 
 
 def figure(width: str | float = "icml-wide", height: float = 2.5) -> Figure:
     """An empty figure of print size. Draw inside `paper()`."""
     return Figure(figsize=(WIDTHS[width] if isinstance(width, str) else width, height))
+
+
+def grid(
+    count: int, columns: int = 0, *, width: str | float = "icml-wide", head: float = 0.0, each: float = 2.2, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, `columns` beside each other (0: all), and the panels in reading order.
+
+    Its height is `head` + `each` × rows, in inches; `options` are those of `Figure.subplots`.
+    """
+    columns = min(columns or count, count)
+    rows = math.ceil(count / columns)
+    made = figure(width, head + each * rows)
+    panels = made.subplots(rows, columns, squeeze=False, **options)
+    for panel in panels.flat[count:]:
+        panel.set_visible(False)
+    return made, list(panels.flat[:count])
+
+
+def plain_log(ticks: Locator | tuple[float, ...], *axes: Axis) -> None:
+    """Ticks of logarithmic axes as plain numbers: where a locator puts them, or at these multiples of powers of ten."""
+    for axis in axes:
+        axis.set_major_locator(ticks if isinstance(ticks, Locator) else LogLocator(subs=ticks))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
+def handle(name: str, **look: Any) -> Line2D:
+    """Legend entry of a line or marker."""
+    return Line2D([], [], label=name, **look)
+
+
+def method_handles(methods: Iterable[str], **changes: Any) -> list[Artist]:
+    """Legend entries of methods in the look of print, by name; `ls=""` where points are not joined."""
+    return [handle(name, ms=4, **style_of(name) | changes) for name in sorted(set(methods))]
 
 
 @dataclass(frozen=True)
@@ -116,22 +178,14 @@ class Drawing:
         """Paths of pdf, png, svg and csv, written; equal drawings give equal bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        silent = {
-            "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-            "png": {"Software": None},
-            "svg": {"Date": None},
-        }
-        paths = []
+        paths = [folder / f"{self.name}.{kind}" for kind in (*_UNDATED, "csv")]
         with paper():
-            for kind, metadata in silent.items():
-                path = folder / f"{self.name}.{kind}"
+            for path, metadata in zip(paths, _UNDATED.values(), strict=False):
                 self.figure.savefig(path, metadata=metadata)
-                paths.append(path)
-        path = folder / f"{self.name}.csv"
-        path.write_text(self.numbers.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
-        return [*paths, path]
+        self.numbers.to_csv(paths[-1], index=False, lineterminator="\n")
+        return paths
 
     def _repr_png_(self) -> bytes:
         with paper(), io.BytesIO() as out:
-            self.figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+            self.figure.savefig(out, format="png", dpi=150, metadata=_UNDATED["png"])
             return out.getvalue()

@@ -1,6 +1,6 @@
 """Can a law's fit be trusted? Residuals, heteroscedasticity, influence of each model, identifiability; and sensitivity.
 
-`diagnose` computes everything that the diagnostic panels of `claw.figures` draw. `sensitivity` refits one law under other
+`diagnose` computes everything that `claw.figures.diagnostic_panels` draws. `sensitivity` refits one law under other
 choices: the unit of D, without the collapse beyond r = 0.7, robust weights, the true ratio.
 """
 

@@ -16,7 +16,7 @@ from PIL import Image
 from claw import records, words
 from claw.errors import InputError
 from claw.figures import style
-from claw.figures.laws import label
+from claw.figures.style import label
 from claw.laws import KINDS, Critical, Laws, critical, fit, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense

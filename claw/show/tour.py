@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from claw.errors import InputError
 from claw.figures import style
-from claw.figures.compress import BINS, kept_share
+from claw.figures.maps import BINS, kept_share
 from claw.show.lesson import Lesson, Point
 
 STEPS = ("compressing", "writing", "timing")

@@ -1,4 +1,4 @@
-"""Findings are generated: every verdict, law, piece of advice and limit follows from the table, and the same table gives the same page."""
+"""Findings are generated: verdicts, laws, advice and limits follow from the table, and equal tables give equal pages."""
 
 import re
 
@@ -85,47 +85,47 @@ def test_the_same_table_gives_the_same_pages(folder, text):
 
 def test_a_true_ratio_reorders_methods_that_count_differently(fitted):
     """slicegpt removes more of the model per unit of its ratio, so at equal shares it moves up."""
-    found = recommend.orders(fitted)
-    moved = found[found["at an equal share of parameters"] != "the same"]
+    orders = recommend.method_orders(fitted)
+    moved = orders[orders["at an equal share of parameters"] != "the same"]
     assert len(moved)
-    one = moved.iloc[-1]
+    last = moved.iloc[-1]
     before, after = (
-        one[f"at an equal {kind}"].split(" < ").index("slicegpt") for kind in ("nominal ratio", "share of parameters")
+        last[f"at an equal {kind}"].split(" < ").index("slicegpt") for kind in ("nominal ratio", "share of parameters")
     )
-    assert after < before and float(one["Kendall's τ"]) < 1
+    assert after < before and float(last["Kendall's τ"]) < 1
 
 
 def test_advice_never_goes_beyond_what_was_measured(fitted, table):
-    found = recommend.advice(fitted)
-    assert list(found["remove"].unique()) == ["10%", "30%", "50%", "70%", "90%"]
+    advice = recommend.advice_table(fitted)
+    assert list(advice["remove"].unique()) == ["10%", "30%", "50%", "70%", "90%"]
     most = table.groupby("model")["ratio_params"].max()
-    for _, row in found.iterrows():
+    for _, row in advice.iterrows():
         possible = float(row["remove"].rstrip("%")) / 100 <= most[row["model"]] + 0.01
         assert ("nothing that was measured" in row["do"]) == (not possible)
 
 
 def test_a_control_is_not_advice():
     table = study_table(models=("model-s",), methods=("random",), recovery=False, tasks=False, speed=False)
-    found = recommend.advice(laws.fit(table, draws=100, compare=False)).iloc[0]
-    assert found["do"].startswith("only a control was measured: random") and found["best with probability"] == "–"
+    advice = recommend.advice_table(laws.fit(table, draws=100, compare=False)).iloc[0]
+    assert advice["do"].startswith("only a control was measured: random") and advice["best with probability"] == "–"
 
 
 def test_what_the_data_cannot_say_follows_them(fitted, table):
-    words = " ".join(findings.limits(fitted, table))
+    words = " ".join(findings.limitations(fitted, table))
     assert "3 models of 3 families" in words and "**No speed**" in words and "400k tokens" in words
     alone = study_table(("model-s",), SHOWN, recovery=False, tasks=False, speed=False)
-    words = " ".join(findings.limits(laws.fit(alone, draws=100, compare=False), alone))
+    words = " ".join(findings.limitations(laws.fit(alone, draws=100, compare=False), alone))
     assert "1 model of 1 family" in words and "**No recovery**" in words and "Accuracy" not in words
 
 
 def test_speed_laws_say_what_half_gives(text):
     assert "## How much faster" not in text  # nothing was timed
-    found = laws.fit(study_table(methods=SHOWN, recovery=False, tasks=False))
-    shown = findings.speeds(found).set_index(["of", "law"])["half of it removed"]
+    timed = laws.fit(study_table(methods=SHOWN, recovery=False, tasks=False))
+    shown = findings.speed_table(timed).set_index(["of", "law"])["half of it removed"]
     assert len(shown) and set(shown.index.get_level_values("of")) <= {"prefill", "decode"}
     for (of, form), words in shown.items():
         response = f"speedup_{of}"
-        law = found.law(form, response, axis=laws.speed_law.speed_axis(found.points, response), group="speed")
+        law = timed.law(form, response, axis=laws.speed_law.speed_axis(timed.points, response), group="speed")
         assert (words == "–") == (form == "speed-power")  # which differs by size
         if form == "speed-power-one-size":
             value, low, high = map(float, re.findall(r"[\d.]+", words))
@@ -143,7 +143,7 @@ def test_published_numbers_stand_beside_ours(text, table):
 def test_counts_add_up(folder, table):
     said = (folder / "README.md").read_text()
     assert f"{len(table)} experiments" in said and "the experiment failed" in said
-    counts = datasheet.counts(table).set_index("method")
+    counts = datasheet.experiment_counts(table).set_index("method")
     assert sum(int(n) for n in counts.loc["all"]) == len(table)
     assert counts.loc["wanda-sp+ridge", "model-m"] == "6 (+4)"
 
@@ -159,7 +159,7 @@ def test_completeness_compares_with_the_plan(folder, table, fitted):
 
 
 def test_a_wrong_study_stops_before_the_fit(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(laws, "fit_or_read", lambda *a, **k: pytest.fail("fitted"))
+    monkeypatch.setattr("claw.laws.fitting.fit_or_read", lambda *a, **k: pytest.fail("fitted"))
     assert main(["findings", str(folder / "reference.csv"), "--study", str(tmp_path / "none.yaml")]) == 2
     with pytest.raises(InputError, match="no table"):
         findings.write_findings(tmp_path / "none.csv")

@@ -1,13 +1,17 @@
 """Advice: known worlds give known answers, budgets are kept, probabilities add up, and what is missing is said."""
 
+import pkgutil
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from claw import laws
+from claw import advice as room
+from claw import figures, laws
 from claw.advice import guide
 from claw.errors import InputError
-from claw.figures import guide as figures
 from claw.specs.budget import Budget
 
 RATIOS = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
@@ -15,13 +19,10 @@ RATIOS = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
 
 def model(name: str, size: float, dense: float, slope: float, **columns) -> pd.DataFrame:
     """A model whose loss rises as a line with r, almost without noise; half of r is truly removed."""
-    noise = 1e-3 * np.array([0, 1, -1, -1, 1])
-    frame = pd.DataFrame({
-        "model": name, "method": ["dense"] + ["cut"] * 4, "ratio": RATIOS, "ratio_params": RATIOS / 2, "ratio_flops": RATIOS / 2,
-        "parameters0": size, "flops_per_token": 2 * size * (1 - RATIOS / 2), "loss": dense + slope * RATIOS + noise,
-        "loss_stderr": 0.01, "recovery_tokens": 0, "seed": 0,
-    })  # fmt: skip
-    return frame.assign(**columns)
+    loss = dense + slope * RATIOS + 1e-3 * np.array([0, 1, -1, -1, 1])
+    frame = pd.DataFrame({"model": name, "method": ["dense"] + ["cut"] * 4, "ratio": RATIOS, "loss": loss, "loss_stderr": 0.01})
+    frame = frame.assign(ratio_params=RATIOS / 2, ratio_flops=RATIOS / 2, recovery_tokens=0, seed=0)
+    return frame.assign(parameters0=size, flops_per_token=2 * size * (1 - RATIOS / 2), **columns)
 
 
 def fitted(*parts: pd.DataFrame) -> laws.Laws:
@@ -79,9 +80,9 @@ def test_the_frontier_is_beaten_by_nothing(shallow):
     front = advice.pareto()
     assert front["parameters"].is_monotonic_increasing
     assert front["value"].is_monotonic_decreasing
-    for _, one in front.iterrows():
-        cheaper = advice.options[advice.options["parameters"] <= one["parameters"]]
-        assert cheaper["value"].min() == one["value"]
+    for option in front.itertuples():
+        cheaper = advice.options[advice.options["parameters"] <= option.parameters]
+        assert cheaper["value"].min() == option.value
 
 
 def test_no_option_goes_beyond_the_measured_ratios(shallow):
@@ -91,10 +92,10 @@ def test_no_option_goes_beyond_the_measured_ratios(shallow):
 def test_no_cut_is_promised_to_better_its_own_model():
     steep = model("steep", 2e9, 2.5, 0.0)
     steep["loss"] = 2.5 + np.array([0.0, 0.0, 1.0, 4.0, 8.0])  # a parabola through this dips below 2.5 at small ratios
-    found = fitted(steep)
-    (law,) = found.curves_of("loss")
+    dipping = fitted(steep)
+    (law,) = dipping.curves_of("loss")
     assert law.predict([0.1])["mean"].iloc[0] < 2.5
-    options = guide.advise(found, Budget()).options
+    options = guide.advise(dipping, Budget()).options
     assert (options["value"] >= 2.5).all() and (options["low"] <= options["value"]).all()
 
 
@@ -111,8 +112,7 @@ def test_a_control_is_recommended_only_where_there_is_nothing_else():
 def test_a_curve_that_its_law_hardly_knows_is_not_advised():
     wild = model("large", 2e9, 2.5, 0.0, method=["dense"] + ["wild"] * 4)
     wild["loss"] += [0, -2.0, 2.0, -2.0, 2.0]
-    laws = fitted(model("large", 2e9, 2.5, 1.5), wild)
-    advice = guide.advise(laws, Budget(parameters=1.5e9))
+    advice = guide.advise(fitted(model("large", 2e9, 2.5, 1.5), wild), Budget(parameters=1.5e9))
     other = advice.finalists.set_index("method").loc["wild"]
     assert advice.best["method"] == "cut" and other["high"] > advice.best["high"]
 
@@ -162,3 +162,10 @@ def test_the_figure_draws_every_option_and_saves_its_numbers(shallow, tmp_path):
     assert {path.suffix for path in drawing.save(tmp_path)} == {".pdf", ".png", ".svg", ".csv"}
     with pytest.raises(InputError, match="cost"):
         figures.advice_pareto(advice, "milliseconds")
+
+
+def test_no_module_of_advice_needs_torch_or_matplotlib():
+    names = [f"claw.advice.{module.name}" for module in pkgutil.iter_modules(room.__path__)]
+    assert "claw.advice.findings" in names
+    code = f"import sys, {', '.join(names)}; assert not {{'torch', 'matplotlib'}} & set(sys.modules), 'imported'"
+    subprocess.run([sys.executable, "-c", code], check=True)

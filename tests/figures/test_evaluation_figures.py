@@ -21,26 +21,24 @@ def tasks_record(method: str, ratio: float, right: dict[str, np.ndarray]) -> dic
         for metric in (("acc",) if task == "mmlu" else ("acc", "acc_norm"))
     ]
     answered = {task: {"acc": "".join(map(str, sides.astype(int)))} for task, sides in right.items()}
-    return {
-        "experiment": experiment.id, "stage": "tasks", "measured": "", "spec": experiment.model_dump(mode="json"),
-        "environment": {}, "status": "done", "seconds": 1.0,
-        "result": {"rows": rows, "num_fewshot": 0, "limit": N, "answered": answered},
-    }  # fmt: skip
+    result = {"rows": rows, "num_fewshot": 0, "limit": N, "answered": answered}
+    record = {"experiment": experiment.id, "stage": "tasks", "measured": "", "spec": experiment.model_dump(mode="json")}
+    return record | {"environment": {}, "status": "done", "seconds": 1.0, "result": result}
 
 
 @pytest.fixture
 def results() -> list[dict]:
     draw = np.random.default_rng(0)
     ability = {task: draw.random(N) for task in TASKS}
-    found = []
+    experiments = []
     for method in ("flap", "magnitude"):
         for ratio in RATIOS:
             if ratio == 0.0 and method != "flap":
                 continue
             noise = {task: 0.1 * draw.standard_normal(N) for task in TASKS}
             right = {task: ability[task] + noise[task] > 0.3 + ratio for task in TASKS}
-            found.append(tasks_record("dense" if ratio == 0.0 else method, ratio, right))
-    return found
+            experiments.append(tasks_record("dense" if ratio == 0.0 else method, ratio, right))
+    return experiments
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
-"""Figures and tables of a paper: all drawn from one table, legible in grey, embedded fonts, equal bytes, kind when data lack."""
+"""Figures and tables of a paper: drawn from one table, legible in grey, fonts embedded, equal bytes, kind when data lack."""
 
 import re
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -11,10 +14,10 @@ import pytest
 from matplotlib.collections import PolyCollection
 from synthetic import METHODS, study_table
 
-from claw import laws, records
+from claw import figures, laws, records
 from claw.advice import latex
 from claw.errors import InputError
-from claw.figures import paper_costs, paper_curves, paper_laws, style
+from claw.figures import style
 from claw.laws import simulate
 from claw.laws.simulate import Design
 from claw.specs import methods
@@ -22,10 +25,15 @@ from claw.specs import methods
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "70_paper_figures.ipynb"
 SHOWN = ("random", "wanda-sp+ridge", "claw")
 FIGURES = {
-    "loss": paper_curves.loss, "accuracy": paper_curves.accuracy, "recovery": paper_curves.recovery,
-    "left_out": paper_laws.left_out, "forms": paper_laws.forms, "speed": paper_costs.speed, "radar": paper_costs.radar,
-    "pareto": paper_costs.loss_against_time,
-}  # fmt: skip
+    "loss": partial(figures.law_curves, response="loss", style="paper"),
+    "accuracy": partial(figures.law_curves, response="accuracy", style="paper"),
+    "recovery": partial(figures.recovery_gains),
+    "left_out": partial(figures.leave_one_out),
+    "forms": partial(figures.out_of_sample, style="paper"),
+    "speed": partial(figures.speed_against_share),
+    "radar": partial(figures.radar),
+    "pareto": partial(figures.loss_against_time),
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +79,12 @@ def test_a_figure_without_data_says_what_to_run(bare, name):
 
 
 def test_loss_alone_of_one_model_still_draws_what_it_can(bare):
-    assert len(paper_curves.loss(bare).figure.axes) == 1  # no true ratio in this table
-    assert paper_laws.left_out(bare).numbers["fold"].eq("").all()
+    assert len(FIGURES["loss"](bare).figure.axes) == 1  # no true ratio in this table
+    assert figures.leave_one_out(bare).numbers["fold"].eq("").all()
 
 
 def test_loss_shows_every_point_on_both_axes(fitted, table):
-    numbers = paper_curves.loss(fitted).numbers
+    numbers = FIGURES["loss"](fitted).numbers
     cut = table[(table["method"] != "dense") & (table["recovery_tokens"] == 0)]
     for axis in ("ratio", "ratio_params"):
         shown = numbers[(numbers["axis"] == axis) & (numbers["kind"] == "measured")]
@@ -88,22 +96,22 @@ def test_a_band_wider_than_all_measurements_is_left_to_the_numbers():
     rows = study_table(models=("model-s",), methods=SHOWN, recovery=False)
     rows = rows[(rows["method"] != "claw") | rows["ratio"].isin([0.1, 0.5, 0.9])]  # a parabola through four points
     rows.loc[(rows["method"] == "claw") & (rows["ratio"] == 0.5), "loss"] += 3.0
-    drawn = paper_curves.loss(laws.fit(rows, draws=100, compare=False))
+    drawn = FIGURES["loss"](laws.fit(rows, draws=100, compare=False))
     assert {"claw", "random"} <= set(drawn.numbers.loc[drawn.numbers["kind"] == "law", "method"])
     for panel in drawn.figure.axes[:2]:
-        assert len([one for one in panel.collections if isinstance(one, PolyCollection)]) == len(SHOWN) - 1
+        assert len([band for band in panel.collections if isinstance(band, PolyCollection)]) == len(SHOWN) - 1
 
 
 def test_many_models_go_below_each_other():
     design = Design(models=6, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7), tokens=(0, 1e6))
     many = laws.fit(simulate.simulated_table(design, {"loss": simulate.TRUTHS["loss"]}), draws=100, compare=False)
-    shown = [panel for panel in paper_curves.loss(many).figure.axes if panel.get_visible()]
+    shown = [panel for panel in FIGURES["loss"](many).figure.axes if panel.get_visible()]
     assert len(shown) == 12 and len({panel.get_title() for panel in shown} - {""}) == 6
-    assert len([panel for panel in paper_curves.recovery(many).figure.axes if panel.get_visible()]) == 6
+    assert len([panel for panel in figures.recovery_gains(many).figure.axes if panel.get_visible()]) == 6
 
 
 def test_predictions_never_saw_their_model(fitted):
-    numbers = paper_laws.left_out(fitted).numbers
+    numbers = figures.leave_one_out(fitted).numbers
     assert (numbers["fold"] == numbers["model"]).all()
     assert numbers["form"].iloc[0] in ("original", "unit-α")
     errors = (numbers["predicted"] / numbers["loss"] - 1).abs().groupby(numbers["form"]).mean()
@@ -119,7 +127,7 @@ def test_no_two_methods_differ_by_colour_alone():
 
 
 def test_the_radar_keeps_to_tasks_that_the_dense_model_can_do(fitted, table):
-    kept = paper_costs.radar(fitted, 0.3).numbers
+    kept = figures.radar(fitted, 0.3).numbers
     assert set(kept["ratio"]) == {0.3}
     dense = table[(table["method"] == "dense") & (table["model"] == "model-s")].iloc[0]
     row = kept[(kept["model"] == "model-s") & (kept["method"] == "claw") & (kept["task"] == "piqa")].iloc[0]
@@ -130,17 +138,17 @@ def test_the_radar_keeps_to_tasks_that_the_dense_model_can_do(fitted, table):
 
 
 def test_the_frontier_is_what_nothing_beats(fitted):
-    numbers = paper_costs.loss_against_time(fitted).numbers
+    numbers = figures.loss_against_time(fitted).numbers
     assert set(numbers["value"]) <= set(
         np.append(fitted.points.rows["bits_per_byte"], fitted.points.rows["bits_per_byte0"])
     ) or (numbers["value"].between(0, 10).all())
-    for _, one in numbers.iterrows():
-        beaten = ((numbers["milliseconds"] < one["milliseconds"]) & (numbers["value"] <= one["value"])).any()
-        assert one["frontier"] != beaten
+    for point in numbers.itertuples():
+        beaten = ((numbers["milliseconds"] < point.milliseconds) & (numbers["value"] <= point.value)).any()
+        assert point.frontier != beaten
 
 
 def test_ideal_speed_is_one_over_what_is_left(fitted):
-    numbers = paper_costs.speed(fitted).numbers
+    numbers = figures.speed_against_share(fitted).numbers
     ideal = numbers[numbers["kind"] == "ideal"]
     np.testing.assert_allclose(ideal["ideal"], 1 / (1 - ideal["share"]))
     assert set(numbers["phase"]) == {"prefill", "decoding"}
@@ -160,7 +168,7 @@ def test_tables_are_booktabs_that_pdflatex_can_read(fitted, tmp_path):
 
 
 def test_main_results_are_means_over_seeds(fitted, table):
-    frame = latex.results(fitted, "loss")
+    frame = latex.results_table(fitted, "loss")
     assert len(frame) == 3 * len(SHOWN)
     cell = frame[(frame["model"] == "model-m") & (frame["method"] == "random")]["0.5"].iloc[0]
     own = table[(table["model"] == "model-m") & (table["method"] == "random") & (table["ratio"] == 0.5)]["loss"]
@@ -183,18 +191,42 @@ def test_laws_of_another_version_are_fitted_again(folder, table, monkeypatch):
     assert laws.fit_or_read(table, folder, draws=100) == "fitted anew"
 
 
+def test_screen_and_paper_show_the_same_curves(fitted):
+    """On the screen the dense model and what lies beyond the fit are shown too."""
+    screen, paper = (figures.law_curves(fitted, "loss", axis="ratio", style=style).numbers for style in ("screen", "paper"))
+    for kind in ("measured", "law"):
+        shown, printed = (numbers[numbers["kind"] == kind] for numbers in (screen, paper))
+        columns = ["model", "method", "ratio", "mean"]
+        assert set(printed[columns].itertuples(index=False)) < set(shown[columns].itertuples(index=False))
+
+
+@pytest.mark.parametrize(
+    ("choice", "match"), [({"response": "lost"}, "did you mean 'loss'"), ({"axis": "share"}, "unknown axis")]
+)
+def test_curves_of_what_the_table_does_not_have_are_refused(fitted, choice, match):
+    with pytest.raises(InputError, match=match):
+        figures.law_curves(fitted, **choice)
+    with pytest.raises(InputError, match="with 7 recovery tokens was fitted"):
+        figures.law_curves(fitted, tokens=7)
+
+
+def test_figures_of_measured_points_do_not_wait_for_the_statistics_of_laws():
+    code = "import sys; from claw import figures; figures.loss_curve, figures.speedups; assert 'statsmodels' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_list_of_figures_is_complete():
     said = (NOTEBOOK.parents[1] / "figures" / "README.md").read_text()
     for name, draw in FIGURES.items():
-        assert f"| `paper_{name}` |" in said and f"`{draw.__module__}.{draw.__name__}`" in said
+        (row,) = (line for line in said.splitlines() if line.startswith(f"| `paper_{name}` |"))
+        asked = "".join(f', {word}="{value}"' for word, value in draw.keywords.items())
+        assert f"`claw.figures.{draw.func.__name__}(laws{asked})`" in row
 
 
 def test_the_notebook_writes_all_files(folder, tmp_path):
     out = tmp_path / "out.ipynb"
-    papermill.execute_notebook(
-        NOTEBOOK, out, parameters={"table": str(folder / "table.csv"), "out": str(tmp_path), "draws": 100},
-        kernel_name="python3", progress_bar=False, cwd=tmp_path,
-    )  # fmt: skip
+    parameters = {"table": str(folder / "table.csv"), "out": str(tmp_path), "draws": 100}
+    papermill.execute_notebook(NOTEBOOK, out, parameters, kernel_name="python3", progress_bar=False, cwd=tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {f"paper_{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "svg", "csv")} <= names
     assert sum(name.endswith(".tex") for name in names) == 6
