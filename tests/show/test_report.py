@@ -30,14 +30,14 @@ def page(table, tmp_path):
     figure = tmp_path / "one.svg"
     figure.write_text('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')
     fitted = laws.fit(table)
-    path = report.write_report(
-        tmp_path / "report.html", "a <b>study</b>", fitted, table, [figure], [tmp_path / "notebooks" / "x.ipynb"]
-    )
+    notebooks = [tmp_path / "notebooks" / "x.ipynb"]
+    title = "a <b>study</b>"
+    path = report.write_report(tmp_path / "report.html", title, fitted, table, figures=[figure], notebooks=notebooks)
     return path.read_text()
 
 
 def test_it_needs_no_network(page):
-    addresses = {found for found in re.findall(r"""(?:src|href)=["']([^"']+)""", page) if "://" in found}
+    addresses = {address for address in re.findall(r"""(?:src|href)=["']([^"']+)""", page) if "://" in address}
     assert not addresses and "@import" not in page and "fetch(" not in page
 
 
@@ -51,6 +51,6 @@ def test_it_holds_figures_tables_links_and_the_slider(page):
 
 
 def test_the_sliders_data_is_json_with_every_curve(table):
-    found = report.slider(laws.fit(table))
-    data = json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", found, re.S).group(1))
+    page = report.slider(laws.fit(table))
+    data = json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.S).group(1))
     assert {"magnitude", "wanda-sp+ridge"} <= set(re.findall(r"magnitude|wanda-sp\+ridge", json.dumps(data)))
