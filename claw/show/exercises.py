@@ -68,7 +68,7 @@ def check_answer(lesson: Lesson, exercise: int | Exercise, answer: Any = None) -
     numeric = isinstance(answer, (int, float)) and not isinstance(answer, bool)
     wanted = f"one of {', '.join(names)}" if asked.kind == "method" else "a number, such as 0.25"
     if answer is None:
-        return Feedback(None, f"Replace None by {wanted}, and run the cell.")
+        return Feedback(None, f"Replace None with {wanted}, and run the cell.")
     if not (answer in names if asked.kind == "method" else numeric):
         return Feedback(False, f"The answer should be {wanted}; {answer!r} is not.")
     if asked.kind == "ratio" and not 0 <= answer < 1:

@@ -97,9 +97,8 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
         rows, dense = laws.points.of(response, dense=True), float(laws.points.dense_row(model)[f"{response}0"])
         cut, whole = (rows["recovery_tokens"] == budget for budget in (tokens, 0))
         shown = ((rows["method"] == method) & cut) | (is_dense(rows) & whole)
-    measured = (
-        rows.loc[shown & (rows["model"] == model), ["ratio", response]].astype(float).set_axis(["ratio", "value"], axis=1)
-    )
+    rows = rows[shown & (rows["model"] == model)]
+    measured = pd.DataFrame({"ratio": rows["ratio"].astype(float), "value": rows[response].astype(float)})
     reach = None
     if threshold and not speed and math.isfinite(dense):
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
@@ -157,17 +156,14 @@ class _Panel:
         edges = [edge for edge in edges if math.isfinite(edge)]
         margin = 0.05 * (max(edges) - min(edges)) or 0.1
         self.axes.set_ylim(min(edges) - margin, max(edges) + margin)
-        self._mark_reach(view.critical)
-
-    def _mark_reach(self, reach: Critical | None) -> None:
-        """Line and interval of the critical ratio, where there is one."""
-        if reach is not None and math.isfinite(reach.ratio):
+        reach = view.critical if view.critical and math.isfinite(view.critical.ratio) else None
+        for artist in (self.limit, self.reach):
+            artist.set_visible(reach is not None)
+        if reach is not None:
             self.limit.set_xdata([reach.ratio] * 2)
             low, high = np.nan_to_num(reach.low, nan=0.0), np.nan_to_num(reach.high, nan=reach.limit)
             self.reach.set_x(low)
             self.reach.set_width(high - low)
-        for artist in (self.limit, self.reach):
-            artist.set_visible(reach is not None and math.isfinite(reach.ratio))
 
     def slide(self, r: float) -> None:
         """Move along the curve."""

@@ -4,7 +4,6 @@ A lesson measures a point when it is asked for and keeps it, so sliding back is 
 looking; `claw.stages.compress` makes records.
 """
 
-import html
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -46,13 +45,6 @@ class Point:
     text: str | None = None
     decode: Timing | None = None
     seconds: float = 0.0
-
-    def _repr_html_(self) -> str:
-        text = f"<blockquote>{html.escape(self.text)}</blockquote>" if self.text else ""
-        return (
-            f"<p><b>{self.method}</b> at r = {self.ratio:.2f}: held-out loss {self.loss.mean:.3f} ± {self.loss.stderr:.3f} nats "
-            f"per token, {self.report.ratio_params:.0%} of all parameters gone.</p>{text}"
-        )
 
 
 class Lesson:

@@ -63,10 +63,7 @@ class Overview:
         if not self.entries:
             return "No results here yet. " + " ".join(f"To {aim}: {step.format(notebook)}." for aim, step, notebook in HOW)
         count = lambda entry: f"{words.plural(entry.experiments, 'experiment')}, {', '.join(entry.measured)}"
-        return "\n".join(f"{self._name(entry)}: {count(entry)}" for entry in self.entries)
-
-    def _name(self, entry: Entry) -> str:
-        return str(entry.path.relative_to(self.root) if entry.path.is_relative_to(self.root) else entry.path)
+        return "\n".join(f"{os.path.relpath(entry.path, self.root)}: {count(entry)}" for entry in self.entries)
 
     def _repr_html_(self) -> str:
         if not self.entries:
@@ -81,7 +78,7 @@ class Overview:
     def _row(self, entry: Entry) -> tuple[object, ...]:
         some = lambda names: ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         links = Html(", ".join(self._link(path) for path in (entry.table, entry.report) if path) or "–")
-        what = (self._name(entry), some(entry.models), some(entry.methods), entry.experiments)
+        what = (os.path.relpath(entry.path, self.root), some(entry.models), some(entry.methods), entry.experiments)
         return *what, ", ".join(entry.measured) or "nothing yet", f"{entry.changed:%Y-%m-%d %H:%M}", links
 
     def _link(self, path: Path) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator
 
+from claw import words
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.compress import BINS, kept_share
 from claw.show.lesson import Lesson, Point
-from claw.words import Html, html_table
+from claw.words import Html
 
 STEPS = ("compressing", "writing", "timing")
 STEP = 0.05
@@ -73,25 +74,20 @@ class Tour(ipywidgets.VBox):
 
 
 def numbers(point: Point, whole: Point) -> Html:
-    """A point beside the dense model as an HTML table, and what it says in words."""
+    """A point beside the dense model as an HTML table, and its loss in words."""
     report, loss, loss0 = point.report, point.loss.mean, whole.loss.mean
+    unsure = [f"{words.quantity(math.exp(min(nats, 50)))} tokens" for nats in (loss0, loss)]
     millions = [f"{shape.parameters / 1e6:.1f}" for shape in (report.dense, report.small)]
     rows = [
         ("held-out loss, nats per token", f"{loss0:.3f}", f"{loss:.3f}", f"{loss - loss0:+.3f}"),
-        ("perplexity: as unsure as between", f"{_choices(loss0)} tokens", f"{_choices(loss)} tokens", ""),
+        ("perplexity: like choosing among", *unsure, ""),
         ("parameters, millions", *millions, f"−{report.ratio_params:.1%}"),
     ]
     if (decode := point.decode) is not None:
         times = f"{decode.speedup:.2f} times as fast; bytes read allow {decode.ideal:.2f}"
         rows.append(("milliseconds per token written", f"{1e3 * decode.seconds0:.0f}", f"{1e3 * decode.seconds:.0f}", times))
-    table = html_table(rows, ("", "dense", "compressed", "change"))
+    table = words.html_table(rows, ("", "dense", "compressed", "change"))
     return Html(f'<div style="border-spacing: 1.2em .1em">{table}</div>')
-
-
-def _choices(loss: float) -> str:
-    """Perplexity for people: how many equally likely tokens a loss stands for."""
-    perplexity = math.exp(min(loss, 50)) if math.isfinite(loss) else math.inf
-    return f"{perplexity:,.0f}" if perplexity < 1e6 else f"{perplexity:.0e}"
 
 
 class _Picture:

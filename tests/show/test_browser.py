@@ -138,7 +138,8 @@ def test_the_tour_compresses_when_the_slider_is_let_go(page, lab, folder, folder
     changed(page, image, drawn, "src")
     said = words.inner_text()
     page.locator(".widget-dropdown select").first.select_option(label="random")
-    assert "removed by random" in changed(page, words, said)
+    page.locator(".widget-html-content", has_text="removed by random").wait_for(timeout=WAIT)
+    assert changed(page, words, said).startswith("With 50% removed by random")
     assert page.get_by_text("Your turn.").count() == 5
     page.wait_for_timeout(3000)
 

@@ -13,11 +13,9 @@ METHODS = ("random", "magnitude", "wanda-sp+ridge", "slicegpt", "shortgpt")
 
 
 def asked(model, train_text, heldout_text, **changes):
-    given = dict(
-        model=model, methods=METHODS, prompt="the", words=4, calibration=train_text, calibration_tokens=256,
-        heldout=heldout_text, heldout_tokens=256, context=64, dtype="float32",
-    )  # fmt: skip
-    return TourParameters(**given | changes)
+    texts = {"calibration": train_text, "calibration_tokens": 256, "heldout": heldout_text, "heldout_tokens": 256}
+    chosen = {"methods": METHODS, "prompt": "the", "words": 4, "context": 64, "dtype": "float32"}
+    return TourParameters(**{"model": model} | texts | chosen | changes)
 
 
 @pytest.fixture
@@ -100,7 +98,7 @@ def test_a_ratio_that_a_method_cannot_reach_is_explained_in_the_widget(lesson):
 def test_checks_without_or_with_an_impossible_answer_say_what_to_do(lesson):
     for number, exercise in enumerate(exercises.EXERCISES, 1):
         open_one = exercises.check_answer(lesson, number)
-        assert open_one.right is None and "Replace None by" in str(open_one) and "Your turn" in open_one._repr_html_()
+        assert open_one.right is None and "Replace None with" in str(open_one) and "Your turn" in open_one._repr_html_()
         wrong = exercises.check_answer(lesson, number, "none of these" if exercise.kind == "method" else "much")
         assert wrong.right is False and "answer should be" in wrong.words
     assert "between 0 and 1" in exercises.check_answer(lesson, 5, 2.0).words

@@ -14,15 +14,13 @@ from claw.show import report
 @pytest.fixture
 def table():
     r = np.array([0, 0.2, 0.4, 0.6, 0.8])
-    rows = [
-        pd.DataFrame({
-            "model": "tiny", "method": method, "ratio": r, "ratio_params": 0.6 * r, "loss": 3 + slope * r**2 + 0.01 * np.cos(9 * r),
-            "loss_stderr": 0.02, "accuracy": 0.6 - 0.2 * r + 0.01 * np.sin(7 * r), "accuracy_stderr": 0.02, "chance": 0.25,
-            "loss0": 3.0, "accuracy0": 0.6, "recovery_tokens": 0, "parameters0": 1e6, "family": "llama",
-        })
+    rows = pd.DataFrame({"model": "tiny", "family": "llama", "parameters0": 1e6, "ratio": r, "ratio_params": 0.6 * r})
+    rows = rows.assign(accuracy=0.6 - 0.2 * r + 0.01 * np.sin(7 * r), accuracy0=0.6, accuracy_stderr=0.02, chance=0.25)
+    curves = [
+        rows.assign(method=method, loss=3 + slope * r**2 + 0.01 * np.cos(9 * r), loss0=3.0, loss_stderr=0.02, recovery_tokens=0)
         for method, slope in (("magnitude", 3.0), ("wanda-sp+ridge", 1.5))
-    ]  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
+    ]
+    return pd.concat(curves, ignore_index=True)
 
 
 @pytest.fixture
