@@ -147,7 +147,12 @@ def project(folder: Path) -> Path:
 def open_notebook(opened, address: str, token: str, name: str) -> None:
     """Open a notebook in JupyterLab, alone on the page, and wait for its kernel."""
     asks = opened.locator(".jp-Dialog", has_text="Select Kernel").last  # which a slow machine makes JupyterLab do, even twice
-    opened.add_locator_handler(asks, lambda dialog: dialog.locator("button.jp-mod-accept").click(), no_wait_after=True)
+
+    def accept(dialog) -> None:
+        dialog.locator("button.jp-mod-accept").click()
+        opened.wait_for_timeout(2_000)  # until it has closed: asked twice, it would start a second kernel
+
+    opened.add_locator_handler(asks, accept, no_wait_after=True)
     opened.request.get(f"{address}/lab?token={token}")  # the cookie: a token in the page's address makes it load twice
     opened.goto(f"{address}/doc/tree/notebooks/{name}.ipynb")
     opened.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
