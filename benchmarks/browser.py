@@ -57,7 +57,7 @@ def main() -> None:
             page = pages.page(browser)
             page.goto(address, timeout=180_000)
             tell("explorer as a Voilà page", widgets(page, chosen.moves))
-        path = report.write_report(folder / "report.html", "made", laws.fit(table, draws=100, compare=False), table, [], [])
+        path = report.write_report(folder / "report.html", "made", laws.fit(table, draws=100, compare=False), table)
         page = pages.page(browser)
         page.goto(path.as_uri())
         page.evaluate(WATCH, [page.locator(".sentence").element_handle(), page.locator(".claw-slider svg").element_handle()])
@@ -82,15 +82,15 @@ def widgets(page, count: int) -> list[float]:
 def moves(page, handle, count: int) -> list[float]:
     """Milliseconds from each press of an arrow key until words and picture have changed; the first three warm up."""
     handle.focus()
-    found = []
+    taken = []
     for number in range(count + 3):
         page.keyboard.press("ArrowRight" if (number // 20) % 2 == 0 else "ArrowLeft")
         took = None
         while took is None:
             page.wait_for_timeout(5)
             took = page.evaluate(TOOK)
-        found.append(took)
-    return found[3:]
+        taken.append(took)
+    return taken[3:]
 
 
 def tell(name: str, milliseconds: list[float]) -> None:

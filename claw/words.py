@@ -51,7 +51,10 @@ def plural(count: int, noun: str, several: str = "") -> str:
 
 
 class Html(str):
-    """Text that is HTML already, so `html_table` does not escape it."""
+    """Text that is HTML already: `html_table` does not escape it, and a notebook shows it."""
+
+    def _repr_html_(self) -> str:
+        return self
 
 
 def html_table(rows: Iterable[Sequence[object]], head: Sequence[object] = ()) -> Html:

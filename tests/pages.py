@@ -21,15 +21,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
-)  # fmt: skip
+    "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+).split()
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 """No question about news, every cell in the page, no saving behind the test's back."""
+FOLDERS = {
+    "JUPYTER_CONFIG_DIR": ".",
+    "JUPYTER_DATA_DIR": "data",
+    "JUPYTER_RUNTIME_DIR": "runtime",
+    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    "JUPYTERLAB_SETTINGS_DIR": "settings",
+    "IPYTHONDIR": "ipython",
+}
 PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map((e) => e.textContent)"
 DONE = PROMPTS + r".every((text) => /\[\d+\]/.test(text))"
 BUSY = PROMPTS + ".some((text) => text.includes('*'))"
@@ -39,7 +46,7 @@ HARMLESS = ("favicon", "cdn.jsdelivr.net", "net::ERR_INTERNET_DISCONNECTED")  # 
 
 def chromium() -> str | None:
     """Path of the system's Chromium; None where there is none."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 @contextmanager
@@ -49,16 +56,16 @@ def browser(**options) -> Iterator:
 
     arguments = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=chromium(), args=arguments, **options)
+        opened = play.chromium.launch(executable_path=chromium(), args=arguments, **options)
         try:
-            yield found
+            yield opened
         finally:
-            found.close()
+            opened.close()
 
 
-def page(found, height: int = 1000, width: int = 1300, **options):
+def page(launched, height: int = 1000, width: int = 1300, **options):
     """A page with `complaints`: what its console called an error, and exceptions of its scripts."""
-    opened = found.new_context(viewport={"width": width, "height": height}, **options).new_page()
+    opened = launched.new_context(viewport={"width": width, "height": height}, **options).new_page()
     opened.complaints = []
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
     opened.on(
@@ -79,21 +86,16 @@ def served(kind: str, folder: Path, *arguments: str) -> Iterator[tuple[str, str]
     (own / "labconfig").mkdir(parents=True, exist_ok=True)
     (own / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     port, token = free_port(), secrets.token_hex(16)
-    environment = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(own), "JUPYTER_DATA_DIR": str(own / "data"), "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"), "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
-        "IPYTHONDIR": str(own / "ipython"), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }  # fmt: skip
+    folders = {name: str(own / place) for name, place in FOLDERS.items()}
+    packages = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, **folders, "PYTHONPATH": packages, "OMP_WAIT_POLICY": "PASSIVE"}
+    command = ["jupyterlab" if kind == "lab" else kind, "--no-browser", *arguments]
     if kind == "lab":
-        command = [
-            "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-            f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", *arguments,
-        ]  # fmt: skip
-        if os.geteuid() == 0:
-            command.append("--allow-root")
+        command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+        command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
+        command += ["--allow-root"] if os.geteuid() == 0 else []
     else:
-        command = ["voila", "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", *arguments]
+        command += ["--Voila.ip=127.0.0.1", f"--port={port}"]
     log = (own / f"{kind}.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -144,8 +146,13 @@ def project(folder: Path) -> Path:
 
 def open_notebook(opened, address: str, token: str, name: str) -> None:
     """Open a notebook in JupyterLab, alone on the page, and wait for its kernel."""
-    asks = opened.locator(".jp-Dialog", has_text="Select Kernel")  # which a slow machine makes JupyterLab do
-    opened.add_locator_handler(asks, lambda dialog: dialog.locator("button.jp-mod-accept").click())
+    asks = opened.locator(".jp-Dialog", has_text="Select Kernel").last  # which a slow machine makes JupyterLab do, even twice
+
+    def accept(dialog) -> None:
+        dialog.locator("button.jp-mod-accept").click()
+        opened.wait_for_timeout(2_000)  # until it has closed: asked twice, it would start a second kernel
+
+    opened.add_locator_handler(asks, accept, no_wait_after=True)
     opened.request.get(f"{address}/lab?token={token}")  # the cookie: a token in the page's address makes it load twice
     opened.goto(f"{address}/doc/tree/notebooks/{name}.ipynb")
     opened.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)

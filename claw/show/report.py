@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -11,17 +12,19 @@ import pandas as pd
 from claw import files
 from claw.laws import Laws
 
-SHOWN = ("model", "method", "ratio", "ratio_params", "recovery_tokens", "loss", "loss_stderr", "accuracy", "accuracy_stderr")
+COLUMNS = "model method ratio ratio_params recovery_tokens loss loss_stderr accuracy accuracy_stderr".split()
+"""What a reader wants to see of a table, in this order."""
 
 
-def write_report(path: Path, title: str, laws: Laws, table: pd.DataFrame, figures: list[Path], notebooks: list[Path]) -> Path:
+def write_report(
+    path: Path, title: str, laws: Laws, table: pd.DataFrame, *, figures: Sequence[Path] = (), notebooks: Sequence[Path] = ()
+) -> Path:
     """Write the page to `path`; figures are embedded, notebooks are linked."""
-    template = Template(resources.files("claw.show").joinpath("report.html").read_text(encoding="utf-8"))
-    page = template.substitute(
+    page = _template("report.html").substitute(
         title=html.escape(title),
         slider=slider(laws),
         laws=laws._repr_html_(),
-        table=frame_html(table),
+        table=_measured(table),
         figures="\n".join(_figure(figure) for figure in figures if figure.suffix == ".svg"),
         notebooks="\n".join(_link(notebook, path.parent) for notebook in notebooks),
     )
@@ -31,19 +34,19 @@ def write_report(path: Path, title: str, laws: Laws, table: pd.DataFrame, figure
 
 def slider(laws: Laws) -> str:
     """HTML of the portable slider: the laws as data and a script that evaluates them. It can stand in any page."""
-    template = Template(resources.files("claw.show").joinpath("slider.html").read_text(encoding="utf-8"))
     data = json.dumps(laws.slider_json(), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    return template.substitute(data=data)
+    return _template("slider.html").substitute(data=data)
 
 
-def frame_html(table: pd.DataFrame) -> str:
-    """A table as HTML with the columns a reader wants first, rounded for reading."""
-    shown = table[[name for name in SHOWN if name in table]].copy()
-    if "recovery_tokens" in shown:
-        shown["recovery_tokens"] = shown["recovery_tokens"].map(lambda tokens: "" if pd.isna(tokens) else f"{tokens:,.0f}")
-    for name in shown.select_dtypes("float"):
-        shown[name] = shown[name].map(lambda value: "" if pd.isna(value) else f"{value:.4g}")
-    return shown.to_html(index=False, border=0, escape=True)
+def _template(name: str) -> Template:
+    return Template(resources.files("claw.show").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _measured(table: pd.DataFrame) -> str:
+    rows = table[[name for name in COLUMNS if name in table]].copy()
+    if "recovery_tokens" in rows:
+        rows["recovery_tokens"] = rows["recovery_tokens"].map("{:,.0f}".format, na_action="ignore")
+    return rows.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
 
 
 def _figure(path: Path) -> str:

@@ -144,7 +144,7 @@ def finish(plan: Plan) -> None:
     for cut_off in (folder / "notebooks").glob("*.part.ipynb"):  # of jobs that were killed; their records count, they do not
         cut_off.unlink()
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
-    page = report.write_report(folder / "report.html", plan.study.name, fitted, table, figures, notebooks)
+    page = report.write_report(folder / "report.html", plan.study.name, fitted, table, figures=figures, notebooks=notebooks)
     print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format="{:.4f}".format, na_rep=""))
     print(
         f"\n{fitted.summary()}\n\n"

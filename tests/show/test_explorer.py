@@ -57,7 +57,7 @@ def test_the_interval_menu_changes_what_bands_rest_on(fitted):
     for kind in ("own", "bias-reduced", "wild"):
         explorer.interval.value = kind
         view = explorer.panels[0].view
-        laws_shown[kind] = (view.law, view.band["confidence_high"].iloc[50])
+        laws_shown[kind] = (view.band.attrs["law"], view.band["confidence_high"].iloc[50])
     assert laws_shown["own"][0].startswith("quadratic")
     assert laws_shown["wild"][0].startswith("anchored")
     assert len({width for _, width in laws_shown.values()}) == 3
@@ -75,4 +75,4 @@ def test_allowing_more_loss_reaches_farther(fitted):
 def test_a_table_without_laws_says_what_is_missing():
     frame = pd.DataFrame({"model": "m", "method": ["dense", "a"], "ratio": [0.0, 0.3], "loss": [3.0, 3.5]})
     with pytest.raises(InputError, match="three ratios"):
-        widgets.explorer(laws.fit(frame, compare=False))
+        widgets.Explorer(laws.fit(frame, compare=False))

@@ -13,11 +13,9 @@ METHODS = ("random", "magnitude", "wanda-sp+ridge", "slicegpt", "shortgpt")
 
 
 def asked(model, train_text, heldout_text, **changes):
-    given = dict(
-        model=model, methods=METHODS, prompt="the", words=4, calibration=train_text, calibration_tokens=256,
-        heldout=heldout_text, heldout_tokens=256, context=64, dtype="float32",
-    )  # fmt: skip
-    return TourParameters(**given | changes)
+    texts = {"calibration": train_text, "calibration_tokens": 256, "heldout": heldout_text, "heldout_tokens": 256}
+    chosen = {"methods": METHODS, "prompt": "the", "words": 4, "context": 64, "dtype": "float32"}
+    return TourParameters(**{"model": model} | texts | chosen | changes)
 
 
 @pytest.fixture
@@ -98,14 +96,30 @@ def test_a_ratio_that_a_method_cannot_reach_is_explained_in_the_widget(lesson):
 
 
 def test_checks_without_or_with_an_impossible_answer_say_what_to_do(lesson):
-    for number, (question, _, kind) in exercises.EXERCISES.items():
+    for number, exercise in enumerate(exercises.EXERCISES, 1):
         open_one = exercises.check_answer(lesson, number)
-        assert open_one.right is None and question in str(open_one) and "Your turn" in open_one._repr_html_()
-        wrong = exercises.check_answer(lesson, number, "none of these" if kind is str else "much")
+        assert open_one.right is None and "Replace None with" in str(open_one) and "Your turn" in open_one._repr_html_()
+        wrong = exercises.check_answer(lesson, number, "none of these" if exercise.kind == "method" else "much")
         assert wrong.right is False and "answer should be" in wrong.words
     assert "between 0 and 1" in exercises.check_answer(lesson, 5, 2.0).words
     with pytest.raises(InputError, match="1 to 5"):
         exercises.check_answer(lesson, 9, 1)
+
+
+def test_questions_follow_the_notebooks_parameters(folder_model, train_text, heldout_text, own_cache):
+    lesson = Lesson(asked(folder_model, train_text, heldout_text, methods=("random", "magnitude"), ratio=0.45, prompt="<i>the"))
+    questions = [exercises.question(lesson, number) for number in range(1, 6)]
+    assert all(f"<b>{number}.</b>" in shown for number, shown in enumerate(questions, 1))
+    assert "lowest loss at r = 0.45?" in questions[1]
+    assert "losses of magnitude at r = 0" in questions[2] and "How far can magnitude go" in questions[4]
+    own = exercises.Exercise("What follows {prompt} at r = {ratio}?", 3, hint="Fewer than {words}.")
+    assert "What follows &lt;i&gt;the at r = 0.45?" in exercises.question(lesson, own)
+    assert exercises.check_answer(lesson, own, 3).words == "It is 3."
+    assert exercises.check_answer(lesson, own, 4) == exercises.Feedback(False, "Fewer than 4.")
+    named = exercises.Exercise("Which draws by lot?", "random", "method")
+    assert (
+        exercises.check_answer(lesson, named, "random").right and not exercises.check_answer(lesson, named, "magnitude").right
+    )
 
 
 def test_text_for_calibration_and_for_testing_must_differ(folder_model, train_text):

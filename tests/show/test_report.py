@@ -14,15 +14,13 @@ from claw.show import report
 @pytest.fixture
 def table():
     r = np.array([0, 0.2, 0.4, 0.6, 0.8])
-    rows = [
-        pd.DataFrame({
-            "model": "tiny", "method": method, "ratio": r, "ratio_params": 0.6 * r, "loss": 3 + slope * r**2 + 0.01 * np.cos(9 * r),
-            "loss_stderr": 0.02, "accuracy": 0.6 - 0.2 * r + 0.01 * np.sin(7 * r), "accuracy_stderr": 0.02, "chance": 0.25,
-            "loss0": 3.0, "accuracy0": 0.6, "recovery_tokens": 0, "parameters0": 1e6, "family": "llama",
-        })
+    rows = pd.DataFrame({"model": "tiny", "family": "llama", "parameters0": 1e6, "ratio": r, "ratio_params": 0.6 * r})
+    rows = rows.assign(accuracy=0.6 - 0.2 * r + 0.01 * np.sin(7 * r), accuracy0=0.6, accuracy_stderr=0.02, chance=0.25)
+    curves = [
+        rows.assign(method=method, loss=3 + slope * r**2 + 0.01 * np.cos(9 * r), loss0=3.0, loss_stderr=0.02, recovery_tokens=0)
         for method, slope in (("magnitude", 3.0), ("wanda-sp+ridge", 1.5))
-    ]  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
+    ]
+    return pd.concat(curves, ignore_index=True)
 
 
 @pytest.fixture
@@ -30,14 +28,14 @@ def page(table, tmp_path):
     figure = tmp_path / "one.svg"
     figure.write_text('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')
     fitted = laws.fit(table)
-    path = report.write_report(
-        tmp_path / "report.html", "a <b>study</b>", fitted, table, [figure], [tmp_path / "notebooks" / "x.ipynb"]
-    )
+    notebooks = [tmp_path / "notebooks" / "x.ipynb"]
+    title = "a <b>study</b>"
+    path = report.write_report(tmp_path / "report.html", title, fitted, table, figures=[figure], notebooks=notebooks)
     return path.read_text()
 
 
 def test_it_needs_no_network(page):
-    addresses = {found for found in re.findall(r"""(?:src|href)=["']([^"']+)""", page) if "://" in found}
+    addresses = {address for address in re.findall(r"""(?:src|href)=["']([^"']+)""", page) if "://" in address}
     assert not addresses and "@import" not in page and "fetch(" not in page
 
 
@@ -51,6 +49,6 @@ def test_it_holds_figures_tables_links_and_the_slider(page):
 
 
 def test_the_sliders_data_is_json_with_every_curve(table):
-    found = report.slider(laws.fit(table))
-    data = json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", found, re.S).group(1))
+    page = report.slider(laws.fit(table))
+    data = json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.S).group(1))
     assert {"magnitude", "wanda-sp+ridge"} <= set(re.findall(r"magnitude|wanda-sp\+ridge", json.dumps(data)))

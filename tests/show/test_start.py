@@ -30,16 +30,16 @@ def run(place, name, **changes):
 
 def test_without_results_it_says_what_to_run(place):
     seen = start.find_results()
-    assert not seen.found
+    assert not seen.entries
     assert "make demo" in seen._repr_html_() and "href='00_tour.ipynb'" in seen._repr_html_() and "make demo" in str(seen)
 
 
 def test_a_run_is_listed_with_what_was_measured_and_links(place):
     folder = run(place, "study", speedup_decode=1.5)
     (folder / "report.html").touch()
-    (one,) = start.find_results().found
-    assert (one.models, one.methods) == (("model-0",), ("a", "b"))
-    assert {"loss", "speed"} <= set(one.measured)
+    (entry,) = start.find_results().entries
+    assert (entry.models, entry.methods) == (("model-0",), ("a", "b"))
+    assert {"loss", "speed"} <= set(entry.measured)
     shown = start.find_results()._repr_html_()
     assert '"../runs/study/table.csv"' in shown and '"../runs/study/report.html"' in shown
     assert project.tables() == ["runs/study/table.csv"]
@@ -50,14 +50,14 @@ def test_records_without_a_table_are_counted(place):
     records.mkdir(parents=True)
     for name in ("1.compress.json", "1.loss-0.json", "2.compress.json"):
         (records / name).touch()
-    (one,) = start.find_results().found
-    assert one.experiments == 2 and one.measured == ("2 compress", "1 loss")
+    (entry,) = start.find_results().entries
+    assert entry.experiments == 2 and entry.measured == ("2 compress", "1 loss")
 
 
 def test_files_that_are_no_tidy_table_are_left_out(place):
     pd.DataFrame({"x": [1]}).to_csv(place / "runs" / "other.csv")
     (place / "runs" / "broken.csv").write_text('"')
-    assert not start.find_results().found
+    assert not start.find_results().entries
 
 
 def test_names_are_escaped(place):
