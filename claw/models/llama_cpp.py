@@ -11,9 +11,9 @@ of layers and key-value groups are free. Not free are
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import gguf
-from torch import nn
 
 ARCHITECTURES = {
     "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA, "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
@@ -43,7 +43,7 @@ class Conversion:
         return f"It does not convert with llama.cpp: {' '.join(self.problems)}"
 
 
-def check_conversion(model: nn.Module) -> Conversion:
+def check_conversion(model: Any) -> Conversion:
     """What llama.cpp would make of a model: a name for each tensor, and everything that does not fit."""
     stock = type(model).__name__
     if stock not in ARCHITECTURES:

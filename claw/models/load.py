@@ -11,6 +11,7 @@ import functools
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from claw.progress import of_transformers
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map=None):
+def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map: Any = None) -> tuple[Any, Any]:
     """Model (evaluation mode) and tokenizer.
 
     `name` is a known name (`claw models` lists them), a folder with a Hugging Face checkpoint, a `.gguf` file, or a hub
@@ -33,19 +34,19 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map=Non
 
     if dtype not in ("auto", *DTYPES):
         raise unknown("dtype", dtype, ("auto", *DTYPES))
-    device = pick_device(device)
+    place = pick_device(device)
     location = resolve(name)
-    chosen = fast_dtype(device) if dtype == "auto" else DTYPES[dtype]
+    chosen = fast_dtype(place) if dtype == "auto" else DTYPES[dtype]
     try:
         with of_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=chosen, use_safetensors=True, trust_remote_code=False, device_map=device_map
             )
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
     except Exception as error:  # transformers, safetensors and the hub client each raise their own kinds
         raise _explain(name, location, error) from error
     check_vocabulary(model, tokenizer)
-    return (model if device_map is not None else model.to(device)).eval(), tokenizer
+    return (model if device_map is not None else model.to(place)).eval(), tokenizer
 
 
 def resolve(name: str) -> str:
@@ -103,7 +104,7 @@ def _explain(name: str, location: str, error: Exception) -> InputError:
     )
 
 
-def check_vocabulary(model: nn.Module, tokenizer) -> None:
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
     """Refuse a model whose embedding has fewer rows than the tokenizer has ids."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -113,7 +114,7 @@ def check_vocabulary(model: nn.Module, tokenizer) -> None:
         )
 
 
-def check_same_vocabulary(model: nn.Module, other: nn.Module) -> None:
+def check_same_vocabulary(model: Any, other: Any) -> None:
     """Refuse two models whose tokens differ in number: their predictions cannot be compared."""
     sizes = [m.config.get_text_config().vocab_size for m in (model, other)]
     if sizes[0] != sizes[1]:
@@ -123,7 +124,7 @@ def check_same_vocabulary(model: nn.Module, other: nn.Module) -> None:
         )
 
 
-def check_same_tokenizer(tokenizer, other) -> None:
+def check_same_tokenizer(tokenizer: Any, other: Any) -> None:
     """Refuse two tokenizers that give other ids to the same text."""
     if tokenizer.get_vocab() != other.get_vocab():
         raise InputError(
@@ -176,5 +177,5 @@ def weights_hash(model: nn.Module) -> str:
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         plain = tensor.detach().cpu().contiguous().view(torch.uint8)
-        digest.update(memoryview(plain.numpy()))
+        digest.update(plain.numpy().data)
     return digest.hexdigest()[:16]

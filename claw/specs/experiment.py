@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -63,6 +63,9 @@ class Spec(BaseModel):
     def digest(self) -> str:
         """First 16 hex digits of the sha256 of the canonical text."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class Calibration(Spec):
@@ -282,7 +285,7 @@ class Curve(Spec):
         return tuple(Experiment(compression=compression) for compression in self.compressions)
 
 
-def build_spec(cls: type[Spec], values: Mapping[str, Any], where: str = "") -> Spec:
+def build_spec(cls: type[AnySpec], values: Mapping[str, Any], where: str = "") -> AnySpec:
     """`cls` from plain values (a YAML mapping, a notebook's parameters), or an InputError naming the first bad field.
 
     Lists become tuples and whole numbers may stand for floats; nothing else is converted.

@@ -17,6 +17,7 @@ from claw.errors import InputError, unknown
 from claw.project import inside_project, project_folder, run_folder
 from claw.specs import methods
 from claw.specs.experiment import (
+    AnySpec,
     Calibration,
     Count,
     Curve,
@@ -257,7 +258,7 @@ class SpeedParameters(Checkpoints, Speed):
         return Speed(**{name: getattr(self, name) for name in Speed.model_fields})
 
 
-def from_notebook(cls: type[Spec], variables: Mapping[str, Any]) -> Spec:
+def from_notebook(cls: type[AnySpec], variables: Mapping[str, Any]) -> AnySpec:
     """`cls` from a notebook's variables (`globals()`), refusing names that `cls` does not have.
 
     Called right after the parameters cell. A notebook that is run again holds what its later cells made, too: a name is
