@@ -8,29 +8,37 @@ Notable choices:
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from claw import files
 from claw.errors import InputError, unknown
 from claw.specs import methods
-from claw.specs.methods import RATIO_OF
+from claw.specs.methods import RatioOf
+
+
+def _known(name: str) -> str:
+    methods.find_method(name)
+    return name
+
 
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
+Size = Annotated[int, Field(ge=1)]
+Length = Annotated[int, Field(ge=2)]  # tokens of a block
+MethodName = Annotated[Text, AfterValidator(_known)]
+MethodNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(lambda names: tuple(map(_known, names)))]
 Limit = Annotated[
     Annotated[None, Tag("limit:all")]
     | Annotated[Count, Tag("limit:number")]
     | Annotated[dict[Text, Count], Tag("limit:by task")],
-    Discriminator(
-        lambda given: "limit:all" if given is None else f"limit:{'by task' if isinstance(given, dict) else 'number'}"
-    ),
+    Discriminator(lambda given: {type(None): "limit:all", dict: "limit:by task"}.get(type(given), "limit:number")),
 ]
 """Documents per task: one number, or one by task; None for all."""
 
@@ -62,10 +70,22 @@ class Spec(BaseModel):
     @functools.cached_property
     def digest(self) -> str:
         """First 16 hex digits of the sha256 of the canonical text."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+        return files.digest(self.canonical())
+
+    def part(self, cls: type["AnySpec"], **others: Any) -> "AnySpec":
+        """A `cls` with these values for the fields of the same name, except for the others that are given."""
+        shared = {name: getattr(self, name) for name in cls.model_fields if name in type(self).model_fields}
+        return cls(**shared | others)
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+class Placement(Spec):
+    """Where models are loaded, and with which number type."""
+
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 class Calibration(Spec):
@@ -73,25 +93,18 @@ class Calibration(Spec):
 
     corpus: Text = "wikipedia-train"
     tokens: Count = 16384
-    length: Annotated[int, Field(ge=2)] = 512
+    length: Length = 512
 
 
 class Compression(Spec):
     """One compressed model."""
 
     model: Text
-    method: Text
+    method: Annotated[Text, AfterValidator(lambda name: name if name == methods.DENSE else _known(name))]
     ratio: Ratio
-    ratio_of: Literal[RATIO_OF] = "own"
+    ratio_of: RatioOf = "own"
     seed: Seed = 0
     calibration: Calibration | None = None
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name != methods.DENSE:
-            methods.find_method(name)
-        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -118,20 +131,27 @@ LEARNING_RATES = {"lora": 1e-3, "full": 6e-4, "distill": 6e-4}
 _ONLY = {"rank": "lora", "divergence": "distill", "data_loss": "distill"}  # which recipe a choice matters to
 
 
-class Recovery(Spec):
-    """Fine-tuning after compression, for a budget of tokens really seen."""
+class Recipe(Spec):
+    """How a model is fine-tuned after compression."""
 
     recipe: Literal["lora", "full", "distill"] = "lora"
-    tokens: Count = 1_000_000
+    tokens: int | tuple[int, ...]  # really seen
     corpus: Text = "wikipedia-train"
-    length: Annotated[int, Field(ge=2)] = 512
-    batch: Annotated[int, Field(ge=1)] = 8  # blocks per optimiser step
-    learning_rate: Annotated[float, Field(gt=0, le=1)]  # peak; the recipe's own where none is given
-    rank: Annotated[int, Field(ge=1)] | None = None  # of LoRA; 32
+    length: Length = 512
+    batch: Size = 8  # blocks per optimiser step
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # peak; the recipe's own where none is given
+    rank: Size | None = None  # of LoRA; 32
     divergence: Literal["forward", "reverse"] | None = None  # of distillation; forward
     data_loss: Annotated[float, Field(ge=0, le=1)] | None = None  # its share of the cross-entropy on data; 0
     runs: Literal["milestones", "separate"] = "milestones"  # budgets share one run, or each has its own
     seed: Seed = 0
+
+
+class Recovery(Recipe):
+    """A recipe for one budget of tokens."""
+
+    tokens: Count = 1_000_000
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
 
     @model_validator(mode="before")
     @classmethod
@@ -152,36 +172,25 @@ class Recovery(Spec):
     @property
     def run(self) -> "Recovery":
         """What the milestones of one run share: everything but the budget, unless each budget has a run of its own."""
-        return self if self.runs == "separate" else Recovery(**self.model_dump() | {"tokens": 1})
+        return self if self.runs == "separate" else self.part(Recovery, tokens=1)
 
 
-class RecoverySeries(Spec):
-    """One recovery for several token budgets."""
+class RecoverySeries(Recipe):
+    """A recipe for several budgets."""
 
-    recipe: Literal["lora", "full", "distill"] = "lora"
     tokens: tuple[Count, ...] = Field((1_000_000,), min_length=1)
-    corpus: Text = "wikipedia-train"
-    length: Annotated[int, Field(ge=2)] = 512
-    batch: Annotated[int, Field(ge=1)] = 8
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    rank: Annotated[int, Field(ge=1)] | None = None
-    divergence: Literal["forward", "reverse"] | None = None
-    data_loss: Annotated[float, Field(ge=0, le=1)] | None = None
-    runs: Literal["milestones", "separate"] = "milestones"
-    seed: Seed = 0
 
     @property
     def recoveries(self) -> tuple[Recovery, ...]:
         """One per budget, ascending, without repeats."""
-        shared = self.model_dump(exclude={"tokens"})
-        return tuple(Recovery(**shared, tokens=tokens) for tokens in sorted(set(self.tokens)))
+        return tuple(self.part(Recovery, tokens=tokens) for tokens in sorted(set(self.tokens)))
 
 
 class Speed(Spec):
     """How prefill and decode are timed; the same for the compressed and the dense model."""
 
-    prompt: Annotated[int, Field(ge=1)] = 256  # tokens of the prompt
-    generate: Annotated[int, Field(ge=1)] = 32  # tokens generated after it
+    prompt: Size = 256  # tokens of the prompt
+    generate: Size = 32  # tokens generated after it
     batches: tuple[Count, ...] = Field((1, 8), min_length=1)
     rounds: Annotated[int, Field(ge=3)] = 9  # interleaved pairs of timings
     compiled: bool = False  # torch.compile with a static cache; CUDA graphs on a GPU
@@ -194,16 +203,25 @@ def check_limits(named: Iterable[str], tasks: Iterable[str]) -> None:
         raise InputError(f"limit names {', '.join(strange)}, which is not among the tasks: {', '.join(tasks)}.")
 
 
-class Evaluation(Spec):
-    """Held-out text and tasks, measured alike for every model."""
+class Loss(Spec):
+    """What identifies a measurement of held-out loss."""
 
     heldout: Text = "wikipedia-heldout"
     tokens: Count = 32768
-    context: Annotated[int, Field(ge=2)] = 512
+    context: Length = 512
+
+
+class Accuracy(Spec):
+    """What identifies a measurement of tasks."""
+
     tasks: tuple[Text, ...] = ()
     limit: Limit = None
     num_fewshot: Annotated[int, Field(ge=0, le=100)] = 0
     tasks_from: Literal["archive", "hub"] = "archive"
+
+
+class Evaluation(Accuracy, Loss):
+    """Held-out text and tasks, measured alike for every model."""
 
     @model_validator(mode="after")
     def _limits_have_tasks(self) -> "Evaluation":
@@ -212,33 +230,14 @@ class Evaluation(Spec):
         return self
 
     @property
-    def loss(self) -> "Loss":
+    def loss(self) -> Loss:
         """The part that the held-out loss depends on."""
-        return Loss(heldout=self.heldout, tokens=self.tokens, context=self.context)
+        return self.part(Loss)
 
     @property
-    def accuracy(self) -> "Accuracy":
+    def accuracy(self) -> Accuracy:
         """The part that task accuracy depends on."""
-        return Accuracy(
-            tasks=tuple(sorted(self.tasks)), limit=self.limit, num_fewshot=self.num_fewshot, tasks_from=self.tasks_from
-        )
-
-
-class Loss(Spec):
-    """What identifies a measurement of held-out loss."""
-
-    heldout: Text
-    tokens: Count
-    context: Count
-
-
-class Accuracy(Spec):
-    """What identifies a measurement of tasks."""
-
-    tasks: tuple[Text, ...]
-    limit: Limit
-    num_fewshot: int
-    tasks_from: str
+        return self.part(Accuracy, tasks=tuple(sorted(self.tasks)))
 
 
 class Experiment(Spec):
@@ -257,28 +256,25 @@ class Experiment(Spec):
         return Experiment(compression=Compression(model=self.compression.model, method=methods.DENSE, ratio=0.0))
 
 
-class Curve(Spec):
-    """All ratios of one model, method and seed: what one executed notebook holds."""
+class Ratios(Spec):
+    """One model and method at several ratios."""
 
     model: Text
-    method: Text
+    method: MethodName
     ratios: tuple[Ratio, ...] = Field(min_length=1)
-    ratio_of: Literal[RATIO_OF] = "own"
+    ratio_of: RatioOf = "own"
     seed: Seed = 0
-    calibration: Calibration = Calibration()
 
-    @field_validator("method")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        methods.find_method(name)
-        return name
+
+class Curve(Ratios):
+    """All ratios of one model, method and seed: what one executed notebook holds."""
+
+    calibration: Calibration = Calibration()
 
     @property
     def compressions(self) -> tuple[Compression, ...]:
         """One per ratio, in the order given, without repeats."""
-        shared = {"model": self.model, "method": self.method, "ratio_of": self.ratio_of, "seed": self.seed}
-        found = (Compression(**shared, ratio=ratio, calibration=self.calibration) for ratio in self.ratios)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(self.part(Compression, ratio=ratio) for ratio in self.ratios))
 
     @property
     def experiments(self) -> tuple[Experiment, ...]:

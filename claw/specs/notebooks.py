@@ -8,22 +8,25 @@ import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from claw import project
 from claw.errors import InputError, unknown
-from claw.project import inside_project, project_folder, run_folder
 from claw.specs import methods
+from claw.specs.budget import LIMITS, Budget
 from claw.specs.experiment import (
+    Accuracy,
     AnySpec,
     Calibration,
     Count,
     Curve,
     Evaluation,
-    Limit,
+    MethodNames,
+    Placement,
     Ratio,
+    Ratios,
     RecoverySeries,
     Seed,
     Spec,
@@ -31,26 +34,20 @@ from claw.specs.experiment import (
     Text,
     build_spec,
 )
-from claw.specs.methods import RATIO_OF
-
-if TYPE_CHECKING:
-    from claw.specs.budget import Budget
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""
 
 
-class Parameters(Spec):
+class Parameters(Placement):
     """What every stage notebook takes."""
 
     run: Text = "runs/explore"
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     @property
     def folder(self) -> Path:
         """Folder of the run, absolute."""
-        return run_folder(self.run)
+        return project.run_folder(self.run)
 
 
 class HeldOut(Parameters):
@@ -62,28 +59,20 @@ class HeldOut(Parameters):
 
     @property
     def evaluation(self) -> Evaluation:
-        return Evaluation(heldout=self.heldout, tokens=self.heldout_tokens, context=self.context)
+        return self.part(Evaluation, tokens=self.heldout_tokens)
 
 
-class CompressParameters(HeldOut):
+class CompressParameters(Ratios, HeldOut):
     """10_compress: one model, one method, several ratios."""
 
-    model: Text
-    method: Text
-    ratios: tuple[Ratio, ...] = Field(min_length=1)
-    ratio_of: Literal[RATIO_OF] = "own"
-    seed: Seed = 0
     calibration: Text = "wikipedia-train"
     calibration_tokens: Count = 16384
     calibration_length: Count = 512
 
     @property
     def curve(self) -> Curve:
-        calibration = Calibration(corpus=self.calibration, tokens=self.calibration_tokens, length=self.calibration_length)
-        return Curve(
-            model=self.model, method=self.method, ratios=self.ratios, ratio_of=self.ratio_of, seed=self.seed,
-            calibration=calibration,
-        )  # fmt: skip
+        corpus, tokens, length = self.calibration, self.calibration_tokens, self.calibration_length
+        return self.part(Curve, calibration=Calibration(corpus=corpus, tokens=tokens, length=length))
 
 
 class Checkpoints(Parameters):
@@ -95,50 +84,35 @@ class Checkpoints(Parameters):
 
     @field_validator("checkpoints")
     @classmethod
-    def _found(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        found = named or tuple(cls._of_run(run_folder(info.data.get("run", "."))))
-        if not found:
+    def _there_are_some(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        checkpoints = named or tuple(cls._of_run(project.run_folder(info.data.get("run", "."))))
+        if not checkpoints:
             raise InputError(
                 f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve takes "
                 'about two minutes), or name checkpoints, such as checkpoints = ["runs/explore/checkpoints/ID"].'
             )
-        return found
+        return checkpoints
 
     @classmethod
     def _of_run(cls, folder: Path) -> Iterator[str]:
         """What is taken where no checkpoint is named."""
-        yield from (str(place) for place, _ in _checkpoints(folder))
+        yield from (place for place, _ in _checkpoints(folder))
 
 
-class EvaluateParameters(HeldOut, Checkpoints):
+class EvaluateParameters(Accuracy, HeldOut, Checkpoints):
     """30_evaluate: checkpoints on held-out text and tasks; by default all of the run and the dense models they came from."""
-
-    tasks: tuple[Text, ...] = ()
-    limit: Limit = None
-    num_fewshot: int = Field(0, ge=0, le=100)
-    tasks_from: Literal["archive", "hub"] = "archive"
 
     @classmethod
     def _of_run(cls, folder: Path) -> Iterator[str]:
-        found = list(_checkpoints(folder))
-        yield from dict.fromkeys(spec["compression"]["model"] for _, spec in found)
-        yield from (str(place) for place, _ in found)
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return Evaluation(
-            heldout=self.heldout, tokens=self.heldout_tokens, context=self.context, tasks=self.tasks, limit=self.limit,
-            num_fewshot=self.num_fewshot, tasks_from=self.tasks_from,
-        )  # fmt: skip
+        yield from dict.fromkeys(spec["compression"]["model"] for _, spec in _checkpoints(folder))
+        yield from super()._of_run(folder)
 
 
-class TourParameters(Spec):
+class TourParameters(Placement):
     """00_tour: one small model, compressed live."""
 
     model: Text = "smollm2-135m"
-    methods: tuple[Text, ...] = Field(
-        ("random", "magnitude", "wanda-sp", "wanda-sp+ridge", "slicegpt", "shortgpt"), min_length=1
-    )
+    methods: MethodNames = ("random", "magnitude", "wanda-sp", "wanda-sp+ridge", "slicegpt", "shortgpt")
     ratio: Ratio = 0.3
     prompt: Text = "The capital of France is"
     words: Count = 24
@@ -148,15 +122,6 @@ class TourParameters(Spec):
     heldout_tokens: Count = 2048
     context: Count = 256
     seed: Seed = 0
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-
-    @field_validator("methods")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            methods.find_method(name)
-        return names
 
 
 class OverviewParameters(Spec):
@@ -176,23 +141,22 @@ class LawsParameters(Spec):
 
     @property
     def source(self) -> Path:
-        """The table, or the folder of a run, absolute; `claw.project.default_table` where none is named. InputError without it."""
+        """Absolute path of the table or of a run's folder; `claw.project.default_table` where none is named. InputError without it."""
         if not self.table:
-            return project.default_table(project_folder())
-        path = inside_project(self.table)
+            return project.default_table(project.project_folder())
+        path = project.inside_project(self.table)
         if path.exists():
             return path
-
-        have = project.tables()
+        tables = project.tables()
         raise InputError(
             f"There is no table {self.table} yet. In a terminal, `make demo` measures a small one in about ten minutes. "
-            + (f"Tables that are here: {', '.join(have)}." if have else "00_start says what else there is.")
+            + (f"Tables that are here: {', '.join(tables)}." if tables else "00_start says what else there is.")
         )
 
     @property
     def folder(self) -> Path:
         """Folder for laws.json and figures, absolute."""
-        return run_folder(self.out)
+        return project.run_folder(self.out)
 
 
 class ExplorerParameters(LawsParameters):
@@ -217,13 +181,12 @@ class GuideParameters(LawsParameters):
     most_recovery: float | None = Field(None, ge=0)
 
     @property
-    def budget(self) -> "Budget":
-        from claw.specs.budget import Budget  # only this notebook pays for importing statsmodels
-
+    def budget(self) -> Budget:
+        most = (self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds)
+        times = tuple(self.dense_milliseconds.items())
         return Budget(
-            self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds, self.bytes_per_parameter,
-            tuple(self.dense_milliseconds.items()),
-        )  # fmt: skip
+            **dict(zip(LIMITS, most, strict=True)), bytes_per_parameter=self.bytes_per_parameter, dense_milliseconds=times
+        )
 
 
 class PaperParameters(LawsParameters):
@@ -239,11 +202,11 @@ class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
 
     @classmethod
     def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from (str(place) for place, spec in _checkpoints(folder) if not spec["recovery"])
+        yield from (place for place, spec in _checkpoints(folder) if not spec["recovery"])
 
     @property
     def series(self) -> RecoverySeries:
-        return RecoverySeries(**{name: getattr(self, name) for name in RecoverySeries.model_fields})
+        return self.part(RecoverySeries)
 
 
 class SpeedParameters(Checkpoints, Speed):
@@ -251,11 +214,11 @@ class SpeedParameters(Checkpoints, Speed):
 
     @classmethod
     def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from (str(place) for place, spec in _checkpoints(folder) if spec["compression"]["method"] != methods.DENSE)
+        yield from (place for place, spec in _checkpoints(folder) if spec["compression"]["method"] != methods.DENSE)
 
     @property
     def speed(self) -> Speed:
-        return Speed(**{name: getattr(self, name) for name in Speed.model_fields})
+        return self.part(Speed)
 
 
 def from_notebook(cls: type[AnySpec], variables: Mapping[str, Any]) -> AnySpec:
@@ -281,37 +244,33 @@ def _just_given(cells: Sequence[str]) -> set[str] | None:
     names: set[str] = set()
     for cell in reversed(cells[:-1]):
         try:
-            statements = ast.parse(cell).body
+            given = [_plain_names(statement) for statement in ast.parse(cell).body]
         except SyntaxError:
             break
-        if not (statements and all(map(_gives_a_value, statements))):
+        if not (given and all(given)):
             break
-        names.update(target.id for s in statements for target in getattr(s, "targets", None) or [s.target])
+        names.update(*given)
     return names if cells else None
 
 
-PLAIN = (
-    ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.unaryop, ast.expr_context, ast.Call, ast.Name,
-)  # fmt: skip
-"""Nodes of a plain value; a call only as float('nan'), as papermill writes NaN."""
-
-
-def _gives_a_value(statement: ast.stmt) -> bool:
-    """Whether a statement gives a name a plain value."""
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
-        return False
+def _plain_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement gives a plain value; none if it does anything else. float("nan") is how papermill writes NaN."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+        return set()
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    nodes = list(ast.walk(statement.value))
-    called = all(node.id == "float" for node in nodes if isinstance(node, ast.Name))
-    return all(isinstance(t, ast.Name) for t in targets) and called and all(isinstance(node, PLAIN) for node in nodes)
+    nodes = [node for node in ast.walk(statement.value) if not (isinstance(node, ast.Name) and node.id == "float")]
+    if not all(isinstance(node, PLAIN) for node in nodes) or not all(isinstance(target, ast.Name) for target in targets):
+        return set()
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def _checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+PLAIN = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp | ast.unaryop | ast.expr_context | ast.Call
+"""Nodes of a plain value."""
+
+
+def _checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Folder and experiment of each checkpoint of a run, by method, ratio and recovery."""
-    found = []
-    for about in folder.glob("checkpoints/*/claw.json"):
-        spec = json.loads(about.read_text(encoding="utf-8"))["experiment"]
-        if spec:
-            found.append((about.parent, spec))
-    parts = lambda spec: (spec["compression"]["method"], spec["compression"]["ratio"], str(spec["recovery"]))
-    yield from sorted(found, key=lambda one: parts(one[1]))
+    about = {str(path.parent): json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("checkpoints/*/claw.json")}
+    specs = [(place, content["experiment"]) for place, content in about.items() if content["experiment"]]
+    key = lambda spec: (spec["compression"]["method"], spec["compression"]["ratio"], str(spec["recovery"]))
+    return sorted(specs, key=lambda pair: key(pair[1]))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +17,8 @@ from claw.specs.experiment import (
     Curve,
     Evaluation,
     Experiment,
+    MethodNames,
+    Placement,
     Ratio,
     RecoverySeries,
     Seed,
@@ -25,7 +27,7 @@ from claw.specs.experiment import (
     Text,
     explain,
 )
-from claw.specs.methods import RATIO_OF
+from claw.specs.methods import RatioOf
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -67,14 +69,14 @@ class Resources(Spec):
         return {name: float(value) for name, value in self.model_dump().items() if value}
 
 
-class Study(Spec):
+class Study(Placement):
     """models × methods × ratios × seeds, evaluated alike. `name` names the run's folder under runs/."""
 
     name: Name
     models: tuple[Text, ...] = Field(min_length=1)
-    methods: tuple[Text, ...] = Field(min_length=1)
+    methods: MethodNames
     ratios: tuple[Ratio, ...] = Field(min_length=1)
-    ratio_of: Literal[RATIO_OF] = "own"
+    ratio_of: RatioOf = "own"
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     calibration: Calibration = Calibration()
     recovery: tuple[RecoverySeries, ...] = ()
@@ -83,29 +85,19 @@ class Study(Spec):
     speed: Speed | None = None
     speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
     exclude: tuple[Selection, ...] = ()  # left out of the grid
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     keep_checkpoints: bool = False
     time_limit: Count | None = None  # seconds after which a job is stopped
     resources: Resources = Resources()
-
-    @field_validator("methods")
-    @classmethod
-    def _known(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for method in given:
-            methods.find_method(method)
-        return given
 
     @model_validator(mode="after")
     def _points_are_in_the_grid(self) -> "Study":
         grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
         for field in ("exclude", "recovery_of", "speed_of"):
             for points in getattr(self, field):
-                for name, value in ((name, value) for name, values in points.choices.items() for value in values):
-                    if value not in grid[name]:
-                        raise InputError(
-                            f"{field} names {name} {value}, which is not in this study: {', '.join(map(str, grid[name]))}."
-                        )
+                for name, values in points.choices.items():
+                    if strange := [value for value in values if value not in grid[name]]:
+                        there = ", ".join(map(str, grid[name]))
+                        raise InputError(f"{field} names {name} {strange[0]}, which is not in this study: {there}.")
         return self
 
     @property
@@ -122,10 +114,7 @@ class Study(Spec):
         for model in self.models:
             for method in self.methods:
                 for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
-                    curve = Curve(
-                        model=model, method=method, ratios=self.ratios, ratio_of=self.ratio_of, seed=seed,
-                        calibration=self.calibration,
-                    )  # fmt: skip
+                    curve = self.part(Curve, model=model, method=method, seed=seed)
                     ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
                     if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
                         yield curve.model_copy(update={"ratios": ratios})
@@ -134,8 +123,8 @@ class Study(Spec):
     def experiments(self) -> tuple[Experiment, ...]:
         """Every point once, then what is recovered from it; the dense model of each is always among them."""
         points = [experiment for curve in self.curves for experiment in curve.experiments]
-        found = [e for point in points for e in (point, *self.recovered(point))]
-        return tuple(dict.fromkeys([*(e.dense for e in found), *found]))
+        experiments = [e for point in points for e in (point, *self.recovered(point))]
+        return tuple(dict.fromkeys([*(e.dense for e in experiments), *experiments]))
 
     def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
         """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
