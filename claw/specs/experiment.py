@@ -1,24 +1,18 @@
-"""What to do, as frozen typed values; what a file or a notebook's parameters say becomes one of these or a clear error.
+"""One experiment: a compressed model, how it is recovered, and how it is measured.
 
-Notable choices:
-- Types are strict: text is not a number, `no` is not text. YAML and papermill turn `1e-4` into text and `no` into False,
-  so the error says how to write it.
-- An experiment's id is a hash of the choices that can change its result and of nothing else: at ratio 0 every method is
-  the dense model, a method that draws no random numbers has one seed, one that needs no calibration has none.
+An experiment's id is a hash of the choices that can change its result and of nothing else: at ratio 0 every method is the dense
+model, a method that draws no random numbers has one seed, one that needs no calibration has none.
 """
 
-import functools
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from claw import files
-from claw.errors import InputError, unknown
+from claw.errors import InputError
 from claw.specs import methods
 from claw.specs.methods import RatioOf
+from claw.specs.spec import Count, Length, Ratio, Seed, Size, Spec, Text
 
 
 def _known(name: str) -> str:
@@ -26,12 +20,6 @@ def _known(name: str) -> str:
     return name
 
 
-Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10**12)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, Field(min_length=1, max_length=400)]
-Size = Annotated[int, Field(ge=1)]
-Length = Annotated[int, Field(ge=2)]  # tokens of a block
 MethodName = Annotated[Text, AfterValidator(_known)]
 MethodNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(lambda names: tuple(map(_known, names)))]
 Limit = Annotated[
@@ -41,44 +29,6 @@ Limit = Annotated[
     Discriminator(lambda given: {type(None): "limit:all", dict: "limit:by task"}.get(type(given), "limit:number")),
 ]
 """Documents per task: one number, or one by task; None for all."""
-
-
-class Spec(BaseModel):
-    """A frozen, strict value: unknown names, wrong types and values out of range are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, given: Any) -> Any:
-        """Lists may stand for tuples: what Python, JSON and YAML users write."""
-        if not isinstance(given, dict):
-            return given
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other values, without what was worked out from the old ones."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in set(copied.__dict__) - set(type(self).model_fields):
-            del copied.__dict__[name]
-        return copied
-
-    def canonical(self) -> str:
-        """JSON with sorted names: equal values give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """First 16 hex digits of the sha256 of the canonical text."""
-        return files.digest(self.canonical())
-
-    def part(self, cls: type["AnySpec"], **others: Any) -> "AnySpec":
-        """A `cls` with these values for the fields of the same name, except for the others that are given."""
-        shared = {name: getattr(self, name) for name in cls.model_fields if name in type(self).model_fields}
-        return cls(**shared | others)
-
-
-AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class Placement(Spec):
@@ -279,68 +229,3 @@ class Curve(Ratios):
     @property
     def experiments(self) -> tuple[Experiment, ...]:
         return tuple(Experiment(compression=compression) for compression in self.compressions)
-
-
-def build_spec(cls: type[AnySpec], values: Mapping[str, Any], where: str = "") -> AnySpec:
-    """`cls` from plain values (a YAML mapping, a notebook's parameters), or an InputError naming the first bad field.
-
-    Lists become tuples and whole numbers may stand for floats; nothing else is converted.
-    """
-    try:
-        return cls.model_validate_json(json.dumps(values, allow_nan=True))
-    except pydantic.ValidationError as error:
-        raise explain(error, cls, where) from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{where or cls.__name__}: {error}") from error
-
-
-def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", lines: Mapping | None = None) -> InputError:
-    """One paragraph on the first thing that is wrong. `lines` maps a field's path to its line in a file."""
-    first = error.errors()[0]
-    path = tuple(part for part in first["loc"] if not str(part).startswith(("function-before", "limit:")))
-    name = ".".join(str(part) for part in path) or cls.__name__
-    line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None) if lines else None
-    place = f"{where}{f', line {line}' if line else ''}: " if where else ""
-    value = first["input"]
-    shown = repr(value) if len(repr(value)) < 120 else repr(value)[:117] + "..."
-    if first["type"] == "extra_forbidden":
-        owner = _owner(cls, path[:-1])
-        return InputError(place + str(unknown("parameter", path[-1], owner.model_fields)))
-    if first["type"] == "missing":
-        return InputError(f"{place}{name} is missing. {cls.__name__} needs it.")
-    inner = first.get("ctx", {}).get("error")
-    if isinstance(inner, InputError):
-        return InputError(f"{place}{name}: {inner}")
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid tuple", "a list such as [a, b]")
-    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_number_hint(value, first['type'])}")
-
-
-def _number_hint(value: Any, kind: str) -> str:
-    """How to write a number that YAML or papermill took for text."""
-    if isinstance(value, str) and kind.startswith(("float", "int")):
-        try:
-            number = float(value)
-        except ValueError:
-            return " Write a number without quotes."
-        return f" It was read as text: write {number!r} (YAML needs a dot in 1.0e-4) and no quotes."
-    if isinstance(value, bool):
-        return " YAML reads yes, no, on and off as true or false: put text in quotes."
-    return ""
-
-
-def _owner(cls: type[BaseModel], path: tuple) -> type[BaseModel]:
-    """The model class that the field path leads to."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        field = cls.model_fields.get(str(part))
-        inner = next(_models(field.annotation), None) if field else None
-        cls = inner or cls
-    return cls
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models(argument)

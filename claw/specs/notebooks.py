@@ -6,9 +6,10 @@ after the parameters therefore calls `from_notebook`, which refuses what is not 
 
 import ast
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,22 +19,16 @@ from claw.specs import methods
 from claw.specs.budget import LIMITS, Budget
 from claw.specs.experiment import (
     Accuracy,
-    AnySpec,
     Calibration,
-    Count,
     Curve,
     Evaluation,
     MethodNames,
     Placement,
-    Ratio,
     Ratios,
     RecoverySeries,
-    Seed,
-    Spec,
     Speed,
-    Text,
-    build_spec,
 )
+from claw.specs.spec import AnySpec, Count, Ratio, Seed, Spec, Text, build_spec
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""
@@ -76,36 +71,36 @@ class CompressParameters(Ratios, HeldOut):
 
 
 class Checkpoints(Parameters):
-    """Parameters of notebooks that begin with checkpoints: folders, or a model's name for the dense one; all of the run
-    where none is named.
+    """Parameters of notebooks that begin with checkpoints: folders, or a model's name for the dense one.
+
+    Where none is named, those of the run are meant for which `_taken` holds, after the dense models if `_with_dense` says so.
     """
+
+    _taken: ClassVar[Callable[[dict[str, Any]], bool]] = lambda spec: True
+    _with_dense: ClassVar[bool] = False
 
     checkpoints: tuple[Text, ...] = Field((), validate_default=True)
 
     @field_validator("checkpoints")
     @classmethod
     def _there_are_some(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        checkpoints = named or tuple(cls._of_run(project.run_folder(info.data.get("run", "."))))
+        if named:
+            return named
+        specs = _checkpoints(project.run_folder(info.data.get("run", ".")))
+        dense = dict.fromkeys(spec["compression"]["model"] for _, spec in specs) if cls._with_dense else ()
+        checkpoints = (*dense, *(place for place, spec in specs if cls._taken(spec)))
         if not checkpoints:
             raise InputError(
-                f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve takes "
-                'about two minutes), or name checkpoints, such as checkpoints = ["runs/explore/checkpoints/ID"].'
+                f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve "
+                'takes about two minutes), or name checkpoints, such as checkpoints = ["runs/explore/checkpoints/ID"].'
             )
         return checkpoints
-
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        """What is taken where no checkpoint is named."""
-        yield from (place for place, _ in _checkpoints(folder))
 
 
 class EvaluateParameters(Accuracy, HeldOut, Checkpoints):
     """30_evaluate: checkpoints on held-out text and tasks; by default all of the run and the dense models they came from."""
 
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from dict.fromkeys(spec["compression"]["model"] for _, spec in _checkpoints(folder))
-        yield from super()._of_run(folder)
+    _with_dense = True
 
 
 class TourParameters(Placement):
@@ -141,7 +136,7 @@ class LawsParameters(Spec):
 
     @property
     def source(self) -> Path:
-        """Absolute path of the table or of a run's folder; `claw.project.default_table` where none is named. InputError without it."""
+        """Absolute path of the table, or of a run's folder. InputError if there is none."""
         if not self.table:
             return project.default_table(project.project_folder())
         path = project.inside_project(self.table)
@@ -200,9 +195,7 @@ class PaperParameters(LawsParameters):
 class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
     """20_recover: checkpoints, one recipe, several token budgets; by default all of the run that are not recovered yet."""
 
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from (place for place, spec in _checkpoints(folder) if not spec["recovery"])
+    _taken = lambda spec: not spec["recovery"]
 
     @property
     def series(self) -> RecoverySeries:
@@ -210,11 +203,9 @@ class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
 
 
 class SpeedParameters(Checkpoints, Speed):
-    """40_speed: checkpoints timed against the dense model that each was made from; by default all compressed ones of the run."""
+    """40_speed: checkpoints timed against the dense model that each was made from; by default all compressed ones."""
 
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from (place for place, spec in _checkpoints(folder) if spec["compression"]["method"] != methods.DENSE)
+    _taken = lambda spec: spec["compression"]["method"] != methods.DENSE
 
     @property
     def speed(self) -> Speed:
@@ -254,23 +245,22 @@ def _just_given(cells: Sequence[str]) -> set[str] | None:
 
 
 def _plain_names(statement: ast.stmt) -> set[str]:
-    """The names that a statement gives a plain value; none if it does anything else. float("nan") is how papermill writes NaN."""
+    """The names that a statement gives a plain value; none if it does anything else."""
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
         return set()
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    names = {target.id if isinstance(target, ast.Name) else "" for target in targets}
     nodes = [node for node in ast.walk(statement.value) if not (isinstance(node, ast.Name) and node.id == "float")]
-    if not all(isinstance(node, PLAIN) for node in nodes) or not all(isinstance(target, ast.Name) for target in targets):
-        return set()
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    return names if all(names) and all(isinstance(node, PLAIN) for node in nodes) else set()
 
 
 PLAIN = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp | ast.unaryop | ast.expr_context | ast.Call
-"""Nodes of a plain value."""
+"""Nodes of a plain value; a call only as float("nan"), as papermill writes NaN."""
 
 
 def _checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Folder and experiment of each checkpoint of a run, by method, ratio and recovery."""
-    about = {str(path.parent): json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("checkpoints/*/claw.json")}
-    specs = [(place, content["experiment"]) for place, content in about.items() if content["experiment"]]
-    key = lambda spec: (spec["compression"]["method"], spec["compression"]["ratio"], str(spec["recovery"]))
-    return sorted(specs, key=lambda pair: key(pair[1]))
+    paths = folder.glob("checkpoints/*/claw.json")
+    specs = ((str(path.parent), json.loads(path.read_text(encoding="utf-8"))["experiment"]) for path in paths)
+    order = lambda pair: (pair[1]["compression"]["method"], pair[1]["compression"]["ratio"], str(pair[1]["recovery"]))
+    return sorted(filter(operator.itemgetter(1), specs), key=order)

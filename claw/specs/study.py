@@ -13,21 +13,16 @@ from claw.specs import methods, strict_yaml
 from claw.specs.experiment import (
     Calibration,
     Compression,
-    Count,
     Curve,
     Evaluation,
     Experiment,
     MethodNames,
     Placement,
-    Ratio,
     RecoverySeries,
-    Seed,
-    Spec,
     Speed,
-    Text,
-    explain,
 )
 from claw.specs.methods import RatioOf
+from claw.specs.spec import Count, Ratio, Seed, Spec, Text, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
