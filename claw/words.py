@@ -3,8 +3,10 @@
 import html
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -38,7 +40,7 @@ def quantity(value: float) -> str:
     return f"{value:.3g}"
 
 
-def markdown(frame: pd.DataFrame) -> str:
+def markdown(frame: "pd.DataFrame") -> str:
     """A frame as a Markdown table; bars in names are escaped."""
     cells = frame.astype(object).where(frame.notna(), "–").astype(str)
     rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(map(str, frame.columns)), *cells.to_numpy()]]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.shape import Shape
+from claw.models.shape import LINEARS, Shape
 
 SUPPORTED = "Llama, Qwen2, Qwen3, Mistral and Gemma3 text models, and others built of the same blocks"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -54,8 +54,8 @@ class Layer:
 
     @property
     def linears(self) -> dict[str, nn.Linear]:
-        """The seven linears by letter, as in `Shape.biases`."""
-        return dict(zip("qkvogud", (self.q, self.k, self.v, self.o, self.gate, self.up, self.down), strict=True))
+        """The seven linears by their letters."""
+        return dict(zip(LINEARS, (self.q, self.k, self.v, self.o, self.gate, self.up, self.down), strict=True))
 
     @property
     def norms(self) -> list[nn.Module]:

@@ -52,9 +52,8 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map: An
 def resolve(name: str) -> str:
     """Folder or hub id that `name` stands for; fetches and converts a pinned model where needed."""
     check_name(name)
-    known = sources.models().get(name)
-    if known is not None:
-        return known.hub if known.hub else str(gguf.known_folder(known))
+    if known := sources.models().get(name):
+        return known.hub or str(gguf.known_folder(known))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         return str(gguf.file_folder(path))
@@ -72,12 +71,8 @@ def check_name(name: str) -> None:
     elif path.is_dir():
         _check_folder(path)
     elif name.count("/") != 1 or name.startswith((".", "~", "/")) or not all(name.split("/")):
-        raise unknown(
-            "model",
-            name,
-            sources.models(),
-            "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B.",
-        )
+        others = "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B."
+        raise unknown("model", name, sources.models(), others)
 
 
 def _check_folder(folder: Path) -> None:
@@ -119,8 +114,8 @@ def check_same_vocabulary(model: Any, other: Any) -> None:
     sizes = [m.config.get_text_config().vocab_size for m in (model, other)]
     if sizes[0] != sizes[1]:
         raise InputError(
-            f"The two models have vocabularies of {sizes[0]:,} and {sizes[1]:,} tokens, so they use different tokenizers. Give the "
-            "compressed model and the dense model that it was made from."
+            f"The two models have vocabularies of {sizes[0]:,} and {sizes[1]:,} tokens, so they use different tokenizers. Give "
+            "the compressed model and the dense model that it was made from."
         )
 
 
@@ -128,8 +123,8 @@ def check_same_tokenizer(tokenizer: Any, other: Any) -> None:
     """Refuse two tokenizers that give other ids to the same text."""
     if tokenizer.get_vocab() != other.get_vocab():
         raise InputError(
-            f"The compressed and the dense model have different tokenizers ({len(tokenizer):,} and {len(other):,} ids, or other "
-            "ids for the same tokens). Give the dense model that this one was made from."
+            f"The compressed and the dense model have different tokenizers ({len(tokenizer):,} and {len(other):,} ids, or "
+            "other ids for the same tokens). Give the dense model that this one was made from."
         )
 
 
@@ -142,8 +137,8 @@ def pick_device(device: str = "auto") -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}. Accepted: auto, cpu, cuda, cuda:N, mps, as far as "
-            "this machine and this build of torch have them."
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}. Accepted: auto, cpu, cuda, cuda:N, mps, as far "
+            "as this machine and this build of torch have them."
         ) from error
     return chosen
 
@@ -152,10 +147,7 @@ def pick_device(device: str = "auto") -> torch.device:
 def matmul_rates(device: torch.device) -> dict[str, float]:
     """Measured matrix-product rate in FLOP/s by number type, the median of interleaved runs of (1024, 1024, 1024)."""
     size = 1024
-    operands = {}
-    for name in ("float32", "bfloat16"):
-        matrix = torch.ones(size, size, device=device, dtype=DTYPES[name]) / size
-        operands[name] = matrix
+    operands = {name: torch.full((size, size), 1 / size, device=device, dtype=DTYPES[name]) for name in ("float32", "bfloat16")}
     seconds: dict[str, list[float]] = {name: [] for name in operands}
     for _ in range(6):
         for name, matrix in operands.items():
