@@ -107,7 +107,7 @@ def _found(path: Path) -> Found | None:
         measured = tuple(f"{stages[stage]} {stage}" for stage in records.STAGES if stages[stage])
         return Found(path, (), (), stages["compress"] + stages["recover"], measured, changed, None, report)
     try:
-        rows = records.from_csv(table)
+        rows = records.table(table)
     except InputError:
         return None
     if not {"model", "method", "ratio"} <= set(rows):

@@ -38,7 +38,7 @@ def check_no_overlap(training: Blocks, heldout: Blocks) -> float:
     if share > ACCEPTED:
         raise InputError(
             f"{share:.0%} of the held-out text ({heldout.corpus!r}) is also in the training text ({training.corpus!r}): runs "
-            f"of {RUN} tokens were compared, and {ACCEPTED:.0%} is accepted for quotations. A model must not be tested on what it "
-            "was trained on: use another held-out text, or take these documents out of the training text."
+            f"of {RUN} tokens were compared, and {ACCEPTED:.0%} is accepted for quotations. A model must not be tested on what "
+            "it was trained on: use another held-out text, or take these documents out of the training text."
         )
     return share
