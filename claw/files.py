@@ -14,7 +14,7 @@ from claw.errors import InputError
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A scratch path beside `path`: the file or folder that the block leaves there becomes `path`; after an error nothing does."""
+    """A scratch path beside `path`: the file or folder left there becomes `path`; after an error there is nothing left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder) / path.name

@@ -11,7 +11,7 @@ they were measured, so that measuring differently adds a record and never replac
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,8 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
         measured.setdefault(stage, set()).add(how)
         if len(measured[stage]) > 1:
             raise InputError(
-                f"The records hold {stage} measured in {len(measured[stage])} different ways (texts, lengths or limits), which do "
-                "not belong in one column. Pass evaluation= with the one that is meant, or name the study."
+                f"The records hold {stage} measured in {len(measured[stage])} different ways (texts, lengths or limits), which "
+                "do not belong in one column. Pass evaluation= with the one that is meant, or name the study."
             )
         if name not in rows:
             rows[name], parents[name] = _identity(record)
@@ -215,20 +215,6 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     row |= {"recovery": recovery.recipe if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0}
     row |= {"status": "done"} | {name: record["environment"].get(name) for name in ("code", "device", "dtype")}
     return row, Experiment(compression=compression).id
-
-
-def _shape(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result.get(name) for name in SHAPE}
-
-
-def _recovery(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {"recovery_run": result.get("run")} | ({"recovery_tokens": result["tokens"]} if "tokens" in result else {})
-
-
-def _loss(result: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"mean": "loss", "stderr": "loss_stderr", "tokens": "loss_tokens", "corpus": "heldout", "data": "heldout_data"}
-    same = ("context", "token_perplexity", "word_perplexity", "bits_per_byte")
-    return {column: result[name] for name, column in names.items()} | {name: result[name] for name in same}
 
 
 def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,8 +260,16 @@ def _speed(result: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-_RESULTS = {"compress": _shape, "recover": _recovery, "loss": _loss, "tasks": _tasks, "speed": _speed}
-"""Columns of the result of each stage."""
+_LOSS = {"loss": "mean", "loss_stderr": "stderr", "loss_tokens": "tokens", "heldout": "corpus", "heldout_data": "data"}
+_LOSS |= {name: name for name in ("context", "token_perplexity", "word_perplexity", "bits_per_byte")}
+_RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "compress": lambda result: {name: result.get(name) for name in SHAPE},
+    "recover": lambda result: {f"recovery_{name}": result[name] for name in ("run", "tokens") if name in result},
+    "loss": lambda result: {column: result[name] for column, name in _LOSS.items()},
+    "tasks": _tasks,
+    "speed": _speed,
+}
+"""Columns that the result of each stage fills."""
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -31,13 +31,6 @@ Limit = Annotated[
 """Documents per task: one number, or one by task; None for all."""
 
 
-class Placement(Spec):
-    """Where models are loaded, and with which number type."""
-
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-
-
 class Calibration(Spec):
     """Text from which statistics are collected."""
 

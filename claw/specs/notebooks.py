@@ -17,18 +17,8 @@ from claw import project
 from claw.errors import InputError, unknown
 from claw.specs import methods
 from claw.specs.budget import LIMITS, Budget
-from claw.specs.experiment import (
-    Accuracy,
-    Calibration,
-    Curve,
-    Evaluation,
-    MethodNames,
-    Placement,
-    Ratios,
-    RecoverySeries,
-    Speed,
-)
-from claw.specs.spec import AnySpec, Count, Ratio, Seed, Spec, Text, build_spec
+from claw.specs.experiment import Accuracy, Calibration, Curve, Evaluation, MethodNames, Ratios, RecoverySeries, Speed
+from claw.specs.spec import AnySpec, Count, Placement, Ratio, Seed, Spec, Text, build_spec
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""

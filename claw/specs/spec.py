@@ -7,7 +7,7 @@ error says what to write instead.
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -59,6 +59,13 @@ class Spec(BaseModel):
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+class Placement(Spec):
+    """Where models are loaded, and with which number type."""
+
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def build_spec(cls: type[AnySpec], values: Mapping[str, Any], where: str = "") -> AnySpec:

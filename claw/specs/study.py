@@ -10,19 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from claw.errors import InputError
 from claw.specs import methods, strict_yaml
-from claw.specs.experiment import (
-    Calibration,
-    Compression,
-    Curve,
-    Evaluation,
-    Experiment,
-    MethodNames,
-    Placement,
-    RecoverySeries,
-    Speed,
-)
+from claw.specs.experiment import Calibration, Compression, Curve, Evaluation, Experiment, MethodNames, RecoverySeries, Speed
 from claw.specs.methods import RatioOf
-from claw.specs.spec import Count, Ratio, Seed, Spec, Text, explain
+from claw.specs.spec import Count, Placement, Ratio, Seed, Spec, Text, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
