@@ -31,7 +31,7 @@ def _part(path: str) -> Any:
     return property(attrgetter(path))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One decoder block. Linear weights are (out, in)."""
 
@@ -76,6 +76,8 @@ class Anatomy:
     embedding = _part("model.model.embed_tokens")
     norm = _part("model.model.norm")
     head = _part("model.lm_head")
+    device = _part("embedding.weight.device")
+    dtype = _part("embedding.weight.dtype")
 
     @property
     def depth(self) -> int:
@@ -113,14 +115,6 @@ class Anatomy:
     def family(self) -> str:
         """The architecture's name without its task, e.g. "Llama": for records and colours only."""
         return type(self.model).__name__.removesuffix("ForCausalLM")
-
-    @property
-    def device(self) -> torch.device:
-        return self.embedding.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.embedding.weight.dtype
 
     @cached_property
     def gain_offset(self) -> float:
@@ -214,12 +208,13 @@ def _layer(model: nn.Module, index: int, module: Any) -> Layer:
                 raise _unsupported(model, f"layer {index} has no linear {kind}.{name} (found: {present})")
     if not hasattr(attention, "head_dim"):
         raise _unsupported(model, f"layer {index}'s attention does not state head_dim")
-    norms = ["input", "post_attention"]
+    norms = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
     if hasattr(module, "pre_feedforward_layernorm"):  # the Gemma block: norms before and after both halves
-        norms = ["input", "pre_feedforward", "post_attention", "post_feedforward"]
-    if not all(hasattr(module, f"{name}_layernorm") for name in norms):
+        norms |= {"after_attention": norms["mlp_norm"], "after_mlp": "post_feedforward_layernorm"}
+        norms["mlp_norm"] = "pre_feedforward_layernorm"
+    if not all(hasattr(module, name) for name in norms.values()):
         raise _unsupported(model, f"layer {index} has no norm before attention and feed-forward")
-    layer = Layer(index, module, *(getattr(module, f"{name}_layernorm") for name in norms))
+    layer = Layer(index=index, module=module, **{part: getattr(module, name) for part, name in norms.items()})
     if any(getattr(norm, "bias", None) is not None for norm in layer.norms):
         raise _unsupported(model, f"layer {index} uses LayerNorm with bias, not RMSNorm")
     return layer

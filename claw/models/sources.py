@@ -14,23 +14,15 @@ import yaml
 from claw.models.archives import Archive
 
 
-@dataclass(frozen=True)
-class GGUFPart:
-    """A member of an archive that holds a GGUF file or a consecutive part of one."""
-
-    archive: Archive
-    member: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A known model: either `hub` is set, or `parts` with the size and digest of the joined GGUF file."""
+    """A known model: either `hub` is set, or `parts`, which joined make a GGUF file of this size and digest."""
 
     name: str
     family: str
     parameters: int
     hub: str = ""
-    parts: tuple[GGUFPart, ...] = ()
+    parts: tuple[Archive, ...] = ()
     gguf_sha256: str = ""
     gguf_bytes: int = 0
     tied: bool = False
@@ -58,15 +50,10 @@ def _catalogue() -> Mapping:
 
 
 def _model(name: str, entry: Mapping) -> ModelSource:
-    parts = ({key: str(value) for key, value in part.items()} for part in entry.get("archives", ()))
-    gguf = {f"gguf_{name}": value for name, value in entry.get("gguf", {}).items()}
+    parts = tuple(Archive(**part) for part in entry.get("archives", ()))
+    gguf = {f"gguf_{key}": value for key, value in entry.get("gguf", {}).items()}
     plain = {key: value for key, value in entry.items() if key not in ("archives", "gguf")}
-    return ModelSource(
-        name=name,
-        parts=tuple(GGUFPart(member=part.pop("member"), archive=Archive(**part)) for part in parts),
-        **gguf,
-        **{"base_model": entry.get("hub")} | plain,
-    )
+    return ModelSource(name=name, parts=parts, **gguf, **{"base_model": entry.get("hub")} | plain)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """A study: a grid of experiments in one YAML file, and the plan of curves and jobs that it stands for."""
 
 import functools
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,16 +93,14 @@ class Study(Placement):
     @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One per model, method and seed that makes a difference, without excluded points."""
-        return tuple(dict.fromkeys(self._curves()))
-
-    def _curves(self) -> Iterator[Curve]:
-        for model in self.models:
-            for method in self.methods:
-                for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
-                    curve = self.part(Curve, model=model, method=method, seed=seed)
-                    ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
-                    if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
-                        yield curve.model_copy(update={"ratios": ratios})
+        curves: dict[Curve, None] = {}  # ordered, each once
+        for model, method in itertools.product(self.models, self.methods):
+            for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
+                curve = self.part(Curve, model=model, method=method, seed=seed)
+                ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
+                if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
+                    curves[curve.model_copy(update={"ratios": ratios})] = None
+        return tuple(curves)
 
     @functools.cached_property
     def experiments(self) -> tuple[Experiment, ...]:
@@ -120,9 +118,9 @@ class Study(Placement):
 
     def is_timed(self, experiment: Experiment) -> bool:
         """Whether its checkpoint is timed; not after recovery, which changes no shape and so no speed."""
-        compression = experiment.compression
-        timed = self.speed is not None and experiment.recovery is None and _named(self.speed_of, compression)
-        return timed and methods.makes_checkpoint(compression.method)
+        if self.speed is None or experiment.recovery is not None or not _named(self.speed_of, experiment.compression):
+            return False
+        return methods.makes_checkpoint(experiment.compression.method)
 
 
 def _named(of: tuple[Selection, ...], compression: Compression) -> bool:
@@ -132,9 +130,7 @@ def _named(of: tuple[Selection, ...], compression: Compression) -> bool:
 
 def load_study(path: str | Path) -> Study:
     """The study in a YAML file, or an InputError with the line and what is accepted."""
-    path = Path(path)
-    values, lines = strict_yaml.load_yaml(path)
-    return parse_study(values, lines, str(path))
+    return parse_study(*strict_yaml.load_yaml(Path(path)), str(path))
 
 
 def parse_study(values: Any, lines: strict_yaml.Lines, where: str) -> Study:
