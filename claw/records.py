@@ -136,15 +136,12 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
 
 def count(folder: Path) -> int:
     """Number of record files of a run, readable or not."""
-    return sum(1 for _ in (Path(folder) / "records").glob("*.json"))
+    return len(list((Path(folder) / "records").glob("*.json")))
 
 
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
-    for path in sorted((Path(folder) / "records").glob("*.json")):
-        content = read_record(path)
-        if content is not None:
-            yield content
+    yield from filter(None, map(read_record, sorted((Path(folder) / "records").glob("*.json"))))
 
 
 def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFrame:
@@ -244,10 +241,9 @@ def _stderr(score: Mapping[str, Any]) -> float:
 
     lm-eval has none for a group with one document per subject (mmlu with limit 1), though the group has many.
     """
-    measured = math.nan if score["stderr"] is None else score["stderr"]
-    if math.isnan(measured) and score["n"] > 1:
-        return math.sqrt(score["value"] * (1 - score["value"]) / (score["n"] - 1))
-    return measured
+    if score["stderr"] is not None and not math.isnan(score["stderr"]):
+        return score["stderr"]
+    return math.sqrt(score["value"] * (1 - score["value"]) / (score["n"] - 1)) if score["n"] > 1 else math.nan
 
 
 def _speed(result: Mapping[str, Any]) -> dict[str, Any]:

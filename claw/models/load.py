@@ -69,21 +69,15 @@ def check_name(name: str) -> None:
         if not path.is_file():
             raise InputError(f"There is no GGUF file {path}. Check the path; it is read relative to {Path.cwd()}.")
     elif path.is_dir():
-        _check_folder(path)
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is not a checkpoint: it has no config.json. Name the folder that holds config.json.")
+        if not any(path.glob("*.safetensors")):
+            pickles = "".join(f" (only {p.name}, a pickle, which is never loaded)" for p in [*path.glob("*.bin")][:1])
+            save = "Save the model again with save_pretrained(folder, safe_serialization=True)."
+            raise InputError(f"{path} has no *.safetensors file{pickles}. {save}")
     elif name.count("/") != 1 or name.startswith((".", "~", "/")) or not all(name.split("/")):
         others = "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B."
         raise unknown("model", name, sources.models(), others)
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is not a checkpoint: it has no config.json. Name the folder that holds config.json.")
-    if not any(folder.glob("*.safetensors")):
-        other = [p.name for p in folder.glob("*.bin")]
-        raise InputError(
-            f"{folder} has no *.safetensors file{f' (only {other[0]}, a pickle, which is never loaded)' if other else ''}. "
-            "Save the model again with save_pretrained(folder, safe_serialization=True)."
-        )
 
 
 def _explain(name: str, location: str, error: Exception) -> InputError:
@@ -93,7 +87,7 @@ def _explain(name: str, location: str, error: Exception) -> InputError:
             "that this version of transformers does not know. Delete and fetch or export it again."
         )
     return InputError(
-        f"The hub model {location!r} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}. Check the id, "
+        f"The hub model {location!r} cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}. Check the id, "
         "the network and, for gated models, `hf auth login`. Offline, use one of the names with pinned archives: "
         f"{', '.join(n for n, s in sources.models().items() if not s.hub)}."
     )

@@ -49,16 +49,11 @@ class Compression(Spec):
     seed: Seed = 0
     calibration: Calibration | None = None
 
-    @model_validator(mode="before")
     @classmethod
-    def _only_what_matters(cls, given: Any) -> Any:
-        """Bring choices that cannot change the result to one form, so that equal experiments have equal ids."""
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
+    def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("ratio") == 0:
-            given = {"model": given.get("model"), "method": methods.DENSE, "ratio": 0.0}
-        elif given.get("method") in methods.method_names():
+            return {"model": given.get("model"), "method": methods.DENSE, "ratio": 0.0}
+        if given.get("method") in methods.method_names():
             if not methods.is_seeded(given["method"]):
                 given["seed"] = 0
             if not methods.needs_statistics(given["method"]):
@@ -96,12 +91,9 @@ class Recovery(Recipe):
     tokens: Count = 1_000_000
     learning_rate: Annotated[float, Field(gt=0, le=1)]
 
-    @model_validator(mode="before")
     @classmethod
-    def _only_what_matters(cls, given: Any) -> Any:
-        """Fill in what the recipe implies and drop what it does not use, so that equal recoveries have equal ids."""
-        if not isinstance(given, dict):
-            return given
+    def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what the recipe implies and drop what it does not use."""
         given = {name: value for name, value in given.items() if value is not None}
         recipe = given.get("recipe", "lora")
         given.setdefault("learning_rate", LEARNING_RATES.get(recipe, 1e-3))

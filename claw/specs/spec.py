@@ -30,11 +30,16 @@ class Spec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lists(cls, given: Any) -> Any:
+    def _prepared(cls, given: Any) -> Any:
         """Lists may stand for tuples: what Python, JSON and YAML users write."""
         if not isinstance(given, dict):
             return given
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return cls._normal({name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    @classmethod
+    def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """One form for choices that cannot change the result, so that equal specs have equal digests."""
+        return given
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other values, without what was worked out from the old ones."""
