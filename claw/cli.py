@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from claw.errors import InputError, unknown
 
@@ -71,7 +72,7 @@ def _study(path: Path) -> tuple:
     return study, folder_of(study)
 
 
-def _plan(path: Path):
+def _plan(path: Path) -> Any:
     from claw.sweep import plan
 
     return plan.make(*_study(path))

@@ -51,10 +51,8 @@ class Archive:
 @functools.cache
 def index_url() -> str:
     """The package index that pip uses here: `$PIP_INDEX_URL`, pip's configuration, else the public one."""
-    url = os.environ.get("PIP_INDEX_URL", "")
-    if not url:
-        command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-        url = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    url = os.environ.get("PIP_INDEX_URL") or subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return (url or "https://pypi.org/simple").rstrip("/") + "/"
 
 
@@ -126,11 +124,13 @@ def fetch(archive: Archive) -> Path:
     stamp = target.with_name(target.name + ".verified")
     if target.exists() and stamp.exists() and stamp.read_text() == archive.sha256:
         return target
+    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not target.exists():
-                part = target.with_name(target.name + ".part")
+            if target.exists():
+                _verify(archive, target)
+            else:
                 resumed = part.exists()
                 _download(archive, part)
                 if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
@@ -138,8 +138,6 @@ def fetch(archive: Archive) -> Path:
                     _download(archive, part)
                 _verify(archive, part)
                 part.replace(target)
-            else:
-                _verify(archive, target)
             stamp.write_text(archive.sha256)
     except OSError as error:  # requests' own errors are OSErrors too
         raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from claw.errors import InputError, unknown
-from claw.files import made_once, sha256
+from claw.files import made_once
 from claw.models import sources
 from claw.models.archives import fetch, open_member
 from claw.progress import tqdm
@@ -41,14 +41,6 @@ def role(corpus: str) -> str | None:
     """ "train" or "heldout" for a known corpus, None for a user's own text."""
     known = sources.corpora().get(corpus)
     return known.role if known else None
-
-
-def digest(corpus: str) -> str:
-    """What identifies the text: the sha256 of its archive or file, or the hub's name."""
-    known = sources.corpora().get(corpus)
-    if known:
-        return known.archive.sha256
-    return corpus if corpus.startswith("hub:") else sha256(Path(corpus).expanduser())
 
 
 @functools.lru_cache(maxsize=4)

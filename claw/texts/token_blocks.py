@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from claw import files
 from claw.errors import InputError, unknown
@@ -126,15 +127,10 @@ def _share(documents: tuple[str, ...], purpose: str) -> list[str]:
     return [d for i, d in enumerate(documents) if (i % CALIBRATION_SHARE == 0) == (purpose == "calibration")]
 
 
-def begins_with_bos(tokenizer) -> bool:
-    """Whether this tokenizer puts its beginning-of-text token before ordinary text."""
-    ids = tokenizer("a")["input_ids"]
-    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
-
-
 def _pack(tokenizer, texts: list[str], length: int, count: int, stride: int | None, **about: Any) -> Blocks:
     """The first tokens of these texts as blocks; `about` says where they are from."""
-    bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
+    first = tokenizer("a")["input_ids"][:1]
+    bos = first if first == [tokenizer.bos_token_id] else []  # whether this tokenizer puts it before ordinary text
     step = length - len(bos)  # tokens of text in a block
     apart = stride or step  # from the beginning of one block to that of the next
     room = step + apart * (count - 1)
@@ -162,14 +158,11 @@ def _pack(tokenizer, texts: list[str], length: int, count: int, stride: int | No
     body, scored, size, word = cut(ids), cut(targets), cut(sizes), cut(words)
     if stride:
         scored[:, : step - stride] = False
-    if bos:
-        body = torch.cat([torch.full((count, 1), bos[0]), body], dim=1)
-    else:
+    if not bos:
         scored[:, 0] = False  # nothing stands before it
-    counts: dict[str, Any] = {"words": float(word.double()[scored].sum()), "bytes": int(size[scored].sum())}
-    if bos:
-        scored = torch.cat([torch.zeros(count, 1, dtype=torch.bool), scored], dim=1)
-    return Blocks(ids=body, scored=scored, **counts, **about)
+    about |= {"words": float(word.double()[scored].sum()), "bytes": int(size[scored].sum())}
+    before = (len(bos), 0)
+    return Blocks(ids=pad(body, before, value=sum(bos)), scored=pad(scored, before, value=False), **about)
 
 
 def _encode(tokenizer, text: str) -> tuple[list[int], list[int], list[float]]:
