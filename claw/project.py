@@ -15,7 +15,7 @@ def default_table(project: Path) -> Path:
     reference = project / REFERENCE
     if reference.is_file():
         return reference
-    if newest := max((project / "runs").glob("*/table.csv"), key=_changed, default=None):
+    if newest := max((project / "runs").glob("*/table.csv"), key=os.path.getmtime, default=None):
         return newest
     raise InputError(
         f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten "
@@ -60,11 +60,7 @@ def tables() -> list[str]:
     """Tidy tables of the project, as a notebook's parameter names them, the newest first."""
     root = project_folder()
     paths = [path for pattern in ("results/*.csv", "runs/*/table.csv") for path in root.glob(pattern) if _is_tidy(path)]
-    return [str(path.relative_to(root)) for path in sorted(paths, key=_changed, reverse=True)]
-
-
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime
+    return [str(path.relative_to(root)) for path in sorted(paths, key=os.path.getmtime, reverse=True)]
 
 
 def _is_tidy(path: Path) -> bool:
