@@ -4,6 +4,7 @@ The names below are imported when first used, so that `import claw.laws` and the
 """
 
 from importlib import import_module
+from typing import Any
 
 _WHERE = {
     "load": "claw.models.load",
@@ -18,27 +19,12 @@ _WHERE = {
     "score_tasks": "claw.evaluate.tasks",
     "InputError": "claw.errors",
 }
-_ROOMS = (
-    "advice",
-    "engine",
-    "evaluate",
-    "figures",
-    "laws",
-    "models",
-    "prune",
-    "records",
-    "recovery",
-    "show",
-    "specs",
-    "stages",
-    "sweep",
-    "texts",
-)
+_ROOMS = "advice engine evaluate figures laws models prune records recovery show specs stages sweep texts".split()
 
 __all__ = [*_WHERE, *_ROOMS]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     if name in _ROOMS:

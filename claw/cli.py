@@ -4,16 +4,18 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from claw.errors import InputError
+from claw.errors import InputError, unknown
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 when all went well, 1 when experiments failed, 2 for input that cannot be used."""
     parsed = _parser().parse_args(arguments)
     try:
-        return parsed.command(parsed)
+        return parsed.command(parsed) or 0
     except InputError as error:
         print(f"claw: {error}", file=sys.stderr)
         return 2
@@ -27,45 +29,41 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="claw", description="Compression laws of large language models.",
-        epilog="Begin with `claw run params/quickstart.yaml --dry-run`, or with `make lab` for the notebooks.",
-    )  # fmt: skip
+    epilog = "Begin with `claw run params/quickstart.yaml --dry-run`, or with `make lab` for the notebooks."
+    parser = argparse.ArgumentParser(prog="claw", description="Compression laws of large language models.", epilog=epilog)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="run a study; what is done already is not repeated")
+    def command(function: Callable[[argparse.Namespace], int | None], says: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(function.__name__.strip("_"), help=says)
+        added.set_defaults(command=function)
+        return added
+
+    run = command(_run, "run a study; what is done already is not repeated")
     run.add_argument("study", type=Path, help="a YAML file, e.g. params/quickstart.yaml")
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     where = run.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, default=0, metavar="N", help="run N jobs at a time on this machine")
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT")
-    run.set_defaults(command=_run)
 
-    status = commands.add_parser("status", help="what is planned, running, done and failed, as a heat map")
+    status = command(_status, "what is planned, running, done and failed, as a heat map")
     status.add_argument("study", type=Path)
     status.add_argument("--watch", action="store_true", help="show it again every two seconds until all is done")
-    status.set_defaults(command=_status)
 
-    table = commands.add_parser("table", help="write the tidy table, one row per experiment")
+    table = command(_table, "write the tidy table, one row per experiment")
     table.add_argument("study", type=Path)
     table.add_argument("--out", type=Path, required=True, help="a .csv file")
-    table.set_defaults(command=_table)
 
-    findings = commands.add_parser("findings", help="write what a table says: laws, verdicts, advice, what was run")
+    findings = command(_findings, "write what a table says: laws, verdicts, advice, what was run")
     findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv; pages are written beside it")
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
-    findings.set_defaults(command=_findings)
 
-    models = commands.add_parser("models", help="list the known models")
-    models.set_defaults(command=_models)
-
-    fetch = commands.add_parser("fetch", help="download models, corpora and tasks by name, verified and cached")
+    command(_models, "list the known models")
+    fetch = command(_fetch, "download models, corpora and tasks by name, verified and cached")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="known names; `tasks` for the benchmark data; none lists them")
-    fetch.set_defaults(command=_fetch)
     return parser
 
 
-def _study(path: Path):
+def _study(path: Path) -> tuple:
     """The study in a file and the folder of its run."""
     from claw.specs import study as studies
     from claw.sweep.plan import folder_of
@@ -74,7 +72,7 @@ def _study(path: Path):
     return study, folder_of(study)
 
 
-def _plan(path: Path):
+def _plan(path: Path) -> Any:
     from claw.sweep import plan
 
     return plan.make(*_study(path))
@@ -91,7 +89,7 @@ def _run(parsed: argparse.Namespace) -> int:
     return study_run.run_study(*_study(parsed.study), workers=parsed.workers, scheduler=parsed.scheduler)
 
 
-def _status(parsed: argparse.Namespace) -> int:
+def _status(parsed: argparse.Namespace) -> None:
     from claw.sweep import status
 
     plan = _plan(parsed.study)
@@ -99,10 +97,9 @@ def _status(parsed: argparse.Namespace) -> int:
         status.watch(plan)
     else:
         print(status.status_text(plan, colour=sys.stdout.isatty()))
-    return 0
 
 
-def _table(parsed: argparse.Namespace) -> int:
+def _table(parsed: argparse.Namespace) -> None:
     from claw import records
 
     plan = _plan(parsed.study)
@@ -111,28 +108,23 @@ def _table(parsed: argparse.Namespace) -> int:
     frame = records.table(plan.folder, plan.study.evaluation)
     records.save_csv(frame, parsed.out)
     print(f"{len(frame)} experiments written to {parsed.out}")
-    return 0
 
 
-def _findings(parsed: argparse.Namespace) -> int:
+def _findings(parsed: argparse.Namespace) -> None:
     from claw.advice import findings
 
-    for path in findings.write_findings(parsed.table, parsed.study):
-        print(path)
-    return 0
+    print(*findings.write_findings(parsed.table, parsed.study), sep="\n")
 
 
-def _models(parsed: argparse.Namespace) -> int:
+def _models(parsed: argparse.Namespace) -> None:
     from claw.models import sources
 
     for source in sources.models().values():
         where = source.hub or f"pinned archives, {source.gguf_bytes / 1e6:,.0f} MB"
         print(f"{source.name:20} {source.parameters / 1e6:>8,.0f} M  {source.family:8} {where}")
-    return 0
 
 
-def _fetch(parsed: argparse.Namespace) -> int:
-    from claw.errors import unknown
+def _fetch(parsed: argparse.Namespace) -> None:
     from claw.evaluate import offline_tasks
     from claw.models import gguf, sources
     from claw.texts import corpora
@@ -141,7 +133,6 @@ def _fetch(parsed: argparse.Namespace) -> int:
     accepted = [*pinned, *sources.corpora(), "tasks"]
     if not parsed.names:
         print("Known names:", ", ".join(accepted))
-        return 0
     for name in parsed.names:  # all names first: a wrong one stops before any download
         if name not in accepted:
             raise unknown("name", name, accepted, "Hub models are fetched by transformers when first loaded.")
@@ -151,7 +142,5 @@ def _fetch(parsed: argparse.Namespace) -> int:
         elif name == "tasks":
             place = offline_tasks.folder()
         else:
-            corpora.documents(name)
-            place = corpora.cache() / "corpora"
+            place = corpora.known_file(sources.corpora()[name]).parent
         print(f"{name}: ready in {place}")
-    return 0

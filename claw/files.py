@@ -14,7 +14,7 @@ from claw.errors import InputError
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A scratch path beside `path`: what the block leaves there, a file or a folder, becomes `path`; after an error nothing does."""
+    """A scratch path beside `path`: the file or folder left there becomes `path`; after an error there is nothing left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder) / path.name
@@ -34,20 +34,13 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside itself, flush it to disk, and rename it into place."""
-    scratch = None
+    """Write a file whole and flush it to disk before it gets its name. InputError where the disk refuses."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
+        with whole(path) as scratch, scratch.open("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
     except OSError as error:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
         raise InputError(
             f"{path.name} could not be written to {path.parent}: {error}. What was recorded before is safe; free disk space or "
             "correct the permissions and run again."

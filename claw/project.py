@@ -13,12 +13,13 @@ REFERENCE = Path("results") / "reference.csv"
 def default_table(project: Path) -> Path:
     """The table that notebooks open when none is named: the reference study's, else that of the newest run."""
     reference = project / REFERENCE
-    found = sorted((project / "runs").glob("*/table.csv"), key=lambda path: path.stat().st_mtime)
-    if reference.is_file() or found:
-        return reference if reference.is_file() else found[-1]
+    if reference.is_file():
+        return reference
+    if newest := max((project / "runs").glob("*/table.csv"), key=os.path.getmtime, default=None):
+        return newest
     raise InputError(
-        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten minutes) or "
-        '`claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
+        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten "
+        'minutes) or `claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
     )
 
 
@@ -59,8 +60,7 @@ def tables() -> list[str]:
     """Tidy tables of the project, as a notebook's parameter names them, the newest first."""
     root = project_folder()
     paths = [path for pattern in ("results/*.csv", "runs/*/table.csv") for path in root.glob(pattern) if _is_tidy(path)]
-    newest = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [str(path.relative_to(root)) for path in newest]
+    return [str(path.relative_to(root)) for path in sorted(paths, key=os.path.getmtime, reverse=True)]
 
 
 def _is_tidy(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """What a result was made with: versions, code, machine. It goes into every record."""
 
+import contextlib
 import functools
-import hashlib
 import os
 import platform
 import resource
@@ -11,46 +11,40 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from claw.files import digest
+
 PACKAGES = ("claw", "torch", "transformers", "lm_eval", "statsmodels", "numpy", "peft", "accelerate")
 
 
 @functools.cache
 def code_hash(room: str = "") -> str:
-    """First 12 hex digits of a hash over claw's own source, or one room of it: two records with the same one ran the same code."""
-    digest = hashlib.sha256()
+    """First 12 hex digits of a hash over claw's own source, or one room of it: records with the same one ran the same code."""
     root = Path(__file__).parent / room
-    for path in sorted(root.rglob("*")):
-        if path.suffix in (".py", ".yaml"):
-            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    paths = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".yaml"))
+    return digest(*(str(path.relative_to(root)).encode() + path.read_bytes() for path in paths))[:12]
 
 
 @functools.cache
 def git_commit() -> str | None:
     """Commit of the working copy claw runs from, with "+" if it has changes; None outside a repository."""
-    root = Path(__file__).parent
+    command = "git describe --always --abbrev=12 --dirty=+ --exclude=*".split()
     try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            cwd=root, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        commit = subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() or None
+    return commit.strip() or None
 
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
-def made_with(device=None, dtype=None) -> dict[str, Any]:
+def made_with(device: Any = None, dtype: Any = None) -> dict[str, Any]:
     """Versions, code and git hash, processor, threads, device and number type."""
     import torch
 

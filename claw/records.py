@@ -8,11 +8,10 @@ Stages: `compress` (the report), `recover`, `loss`, `tasks`, `speed`. The last t
 they were measured, so that measuring differently adds a record and never replaces one.
 """
 
-import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,17 @@ from typing import Any
 import pandas as pd
 
 from claw.errors import InputError
-from claw.files import write_text
+from claw.files import digest, write_text
 from claw.specs.experiment import Evaluation, Experiment
+from claw.specs.spec import build_spec
 
 SCHEMA = 1
 STAGES = ("compress", "recover", "loss", "tasks", "speed")
 PRIMARY = ("acc_norm", "acc")  # the metric of a task that enters `accuracy`: the first that it has
 
-SHAPE = (
-    "family", "ratio_of", "ratio_own", "ratio_params", "ratio_nonembedding", "ratio_flops", "parameters", "parameters0",
-    "flops_per_token",
-)  # fmt: skip
+SHAPE = tuple(
+    "family ratio_of ratio_own ratio_params ratio_nonembedding ratio_flops parameters parameters0 flops_per_token".split()
+)
 """Columns that follow from the compressed model's shape."""
 
 COLUMNS = {
@@ -99,15 +98,13 @@ def path_of(folder: Path, experiment: str, stage: str, measured: str = "") -> Pa
 
 def checksum(content: Mapping[str, Any]) -> str:
     """Hash of a record without its own checksum."""
-    body = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(json.dumps({name: value for name, value in content.items() if name != "checksum"}, sort_keys=True))
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write one record atomically: it is there whole or not at all."""
-    content = json.loads(json.dumps({"schema": SCHEMA, **content}, default=str))
-    content["checksum"] = checksum(content)
-    write_text(path, json.dumps(content, indent=1))
+    record = json.loads(json.dumps({"schema": SCHEMA, **content}, default=str))
+    write_text(path, json.dumps(record | {"checksum": checksum(record)}, indent=1))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -125,10 +122,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def read_stages(folder: Path, experiment: str, ways: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The records of an experiment that are there, by stage and the digest of how it was measured."""
-    found = (read_record(path_of(folder, experiment, stage, way)) for stage, way in ways.items())
-    return [content for content in found if content is not None]
+def read_stages(folder: Path, experiment: str, stages: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The records of an experiment that are there, of these stages, each with the digest of how it was measured."""
+    records = (read_record(path_of(folder, experiment, stage, measured)) for stage, measured in stages.items())
+    return [record for record in records if record is not None]
 
 
 def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
@@ -139,15 +136,12 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
 
 def count(folder: Path) -> int:
     """Number of record files of a run, readable or not."""
-    return sum(1 for _ in (Path(folder) / "records").glob("*.json"))
+    return len(list((Path(folder) / "records").glob("*.json")))
 
 
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
-    for path in sorted((Path(folder) / "records").glob("*.json")):
-        content = read_record(path)
-        if content is not None:
-            yield content
+    yield from filter(None, map(read_record, sorted((Path(folder) / "records").glob("*.json"))))
 
 
 def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFrame:
@@ -156,42 +150,39 @@ def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFr
     `evaluation` picks among measurements made in different ways; without it they must all be alike.
     """
     source = Path(source)
-    if source.suffix == ".csv":
-        return from_csv(source)
-    if not (source / "records").is_dir():
-        raise InputError(f"{source} holds no records. Name the folder of a run (it has a folder `records`) or a .csv table.")
-    return from_records(every(source), evaluation)
-
-
-def from_csv(path: Path) -> pd.DataFrame:
-    """A table saved by `claw table`."""
-    if not path.is_file():
-        raise InputError(f"There is no table {path}. Make one with `claw table STUDY.yaml --out {path.name}`.")
+    if source.suffix != ".csv":
+        if not (source / "records").is_dir():
+            raise InputError(
+                f"{source} holds no records. Name the folder of a run (it has a folder `records`) or a .csv table."
+            )
+        return from_records(every(source), evaluation)
+    if not source.is_file():
+        raise InputError(f"There is no table {source}. Make one with `claw table STUDY.yaml --out {source.name}`.")
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(source)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV table: {error}.") from error
+        raise InputError(f"{source} is not a CSV table: {error}.") from error
 
 
-def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | None = None) -> pd.DataFrame:
+def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | None = None) -> pd.DataFrame:
     """The tidy frame of these records."""
     wanted = {"loss": evaluation.loss.digest, "tasks": evaluation.accuracy.digest} if evaluation else {}
     rows: dict[str, dict[str, Any]] = {}
     parents: dict[str, str] = {}
-    ways: dict[str, set[str]] = {}
-    for record in found:
-        stage, way = record["stage"], record.get("measured", "")
-        if stage in wanted and way != wanted[stage]:
+    measured: dict[str, set[str]] = {}
+    for record in records:
+        name, stage, how = record["experiment"], record["stage"], record.get("measured", "")
+        if how != wanted.get(stage, how):
             continue
-        ways.setdefault(stage, set()).add(way)
-        if len(ways[stage]) > 1:
+        measured.setdefault(stage, set()).add(how)
+        if len(measured[stage]) > 1:
             raise InputError(
-                f"The records hold {stage} measured in {len(ways[stage])} different ways (texts, lengths or limits), which do "
-                "not belong in one column. Pass evaluation= with the one that is meant, or name the study."
+                f"The records hold {stage} measured in {len(measured[stage])} different ways (texts, lengths or limits), which "
+                "do not belong in one column. Pass evaluation= with the one that is meant, or name the study."
             )
-        if record["experiment"] not in rows:
-            rows[record["experiment"]], parents[record["experiment"]] = _identity(record)
-        row = rows[record["experiment"]]
+        if name not in rows:
+            rows[name], parents[name] = _identity(record)
+        row = rows[name]
         row["seconds"] = row.get("seconds", 0.0) + record.get("seconds", 0.0)
         if "started" in record:
             day = datetime.fromtimestamp(record["started"], UTC).date().isoformat()
@@ -199,98 +190,82 @@ def from_records(found: Iterable[Mapping[str, Any]], evaluation: Evaluation | No
         if record["status"] != "done":
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
-            _FILL[stage](row, record)
+            row |= _RESULTS[stage](record["result"])
     for name, row in rows.items():  # a recovered model has the shape of the compressed one it was made from
         parent = rows.get(parents[name], {})
-        row.update({column: parent[column] for column in SHAPE if column in parent})
+        row |= {column: parent[column] for column in SHAPE if column in parent}
     frame = pd.DataFrame(rows.values())
     extra = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *extra])
-    return _with_dense(frame).sort_values(["model", "method", "seed", "recovery_tokens", "ratio"], ignore_index=True)
+    dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
+    pairs = {"loss0": "loss", "accuracy0": "accuracy", "accuracy0_stderr": "accuracy_stderr"}
+    frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in pairs.items()})
+    return frame.sort_values(["model", "method", "seed", "recovery_tokens", "ratio"], ignore_index=True)
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What every row begins with, and the id of the experiment without recovery."""
-    spec = Experiment.model_validate_json(json.dumps(record["spec"]))
+    spec = build_spec(Experiment, record["spec"])
     compression, recovery = spec.compression, spec.recovery
-    row = {
-        "experiment": record["experiment"],
-        "model": compression.model, "method": compression.method, "ratio": compression.ratio,
-        "ratio_of": compression.ratio_of, "seed": compression.seed,
-        "recovery": recovery.recipe if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0,
-        "status": "done", "code": record["environment"].get("code"),
-        "device": record["environment"].get("device"), "dtype": record["environment"].get("dtype"),
-    }  # fmt: skip
+    row: dict[str, Any] = {"experiment": record["experiment"]}
+    row |= {name: getattr(compression, name) for name in ("model", "method", "ratio", "ratio_of", "seed")}
+    row |= {"recovery": recovery.recipe if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0}
+    row |= {"status": "done"} | {name: record["environment"].get(name) for name in ("code", "device", "dtype")}
     return row, Experiment(compression=compression).id
 
 
-def _fill_compress(row: dict, record: Mapping) -> None:
-    result = record["result"]
-    for name in SHAPE:
-        row[name] = result.get(name)
-
-
-def _fill_recover(row: dict, record: Mapping) -> None:
-    row["recovery_run"] = record["result"].get("run")
-    row["recovery_tokens"] = record["result"].get("tokens", row["recovery_tokens"])
-
-
-def _fill_loss(row: dict, record: Mapping) -> None:
-    result = record["result"]
-    row.update(loss=result["mean"], loss_stderr=result["stderr"], loss_tokens=result["tokens"], heldout=result["corpus"])
-    row.update(heldout_data=result["data"], context=result["context"])
-    row.update({name: result[name] for name in ("token_perplexity", "word_perplexity", "bits_per_byte")})
-
-
-def _fill_tasks(row: dict, record: Mapping) -> None:
-    rows = record["result"]["rows"]
-    limit = record["result"]["limit"]
-    row["limit"] = " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit
-    row["num_fewshot"] = record["result"]["num_fewshot"]
+def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
+    limit = result["limit"]
+    columns = {
+        "limit": " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit,
+        "num_fewshot": result["num_fewshot"],
+    }
     by_task: dict[str, dict[str, dict]] = {}
-    for one in rows:
-        by_task.setdefault(one["task"], {})[one["metric"]] = one
-        row[f"{one['task']}_{one['metric']}"] = one["value"]
-        row[f"{one['task']}_{one['metric']}_stderr"] = _stderr(one)
-        row[f"{one['task']}_n"], row[f"{one['task']}_chance"] = one["n"], one["chance"]
-    primary = [next((metrics[m] for m in PRIMARY if m in metrics), None) for metrics in by_task.values()]
-    if primary and all(primary):
+    for score in result["rows"]:
+        task, metric = score["task"], score["metric"]
+        by_task.setdefault(task, {})[metric] = score
+        columns |= {f"{task}_{metric}": score["value"], f"{task}_{metric}_stderr": _stderr(score)}
+        columns |= {f"{task}_n": score["n"], f"{task}_chance": score["chance"]}
+    primary = [next(metrics[m] for m in PRIMARY if m in metrics) for metrics in by_task.values() if {*PRIMARY} & {*metrics}]
+    if primary and len(primary) == len(by_task):
         n = len(primary)
-        row["accuracy"] = sum(p["value"] for p in primary) / n
-        row["accuracy_stderr"] = math.sqrt(sum(_stderr(p) ** 2 for p in primary)) / n
-        row["chance"] = sum(p["chance"] for p in primary) / n
-        row["tasks"] = "+".join(by_task)
+        columns["accuracy"] = sum(score["value"] for score in primary) / n
+        columns["accuracy_stderr"] = math.sqrt(sum(_stderr(score) ** 2 for score in primary)) / n
+        columns["chance"] = sum(score["chance"] for score in primary) / n
+        columns["tasks"] = "+".join(by_task)
+    return columns
 
 
-def _stderr(one: Mapping[str, Any]) -> float:
+def _stderr(score: Mapping[str, Any]) -> float:
     """Standard error of an accuracy: as measured, else binomial over its documents; NaN for fewer than two.
 
     lm-eval has none for a group with one document per subject (mmlu with limit 1), though the group has many.
     """
-    measured = math.nan if one["stderr"] is None else one["stderr"]
-    if math.isnan(measured) and one["n"] > 1:
-        return math.sqrt(one["value"] * (1 - one["value"]) / (one["n"] - 1))
-    return measured
+    if score["stderr"] is not None and not math.isnan(score["stderr"]):
+        return score["stderr"]
+    return math.sqrt(score["value"] * (1 - score["value"]) / (score["n"] - 1)) if score["n"] > 1 else math.nan
 
 
-def _fill_speed(row: dict, record: Mapping) -> None:
-    result = record["result"]
-    row.update({name: value for name, value in result.items() if name.startswith(("speedup_", "ideal_"))})
+def _speed(result: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {name: value for name, value in result.items() if name.startswith(("speedup_", "ideal_"))}
     timings = result.get("timings", ())
-    for one in timings:
-        if one["batch"] == min(timing["batch"] for timing in timings):
-            row[f"milliseconds_{one['phase']}"] = 1e3 * one["seconds"]
-            row[f"milliseconds0_{one['phase']}"] = 1e3 * one["seconds0"]
+    for timing in timings:
+        if timing["batch"] == min(other["batch"] for other in timings):
+            columns[f"milliseconds_{timing['phase']}"] = 1e3 * timing["seconds"]
+            columns[f"milliseconds0_{timing['phase']}"] = 1e3 * timing["seconds0"]
+    return columns
 
 
-_FILL = {"compress": _fill_compress, "recover": _fill_recover, "loss": _fill_loss, "tasks": _fill_tasks, "speed": _fill_speed}
-
-
-def _with_dense(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fill loss0 and accuracy0 from the dense row of the same model, where it was measured alike."""
-    dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
-    pairs = {"loss0": "loss", "accuracy0": "accuracy", "accuracy0_stderr": "accuracy_stderr"}
-    return frame.assign(**{to: frame["model"].map(dense[name]) for to, name in pairs.items()})
+_LOSS = {"loss": "mean", "loss_stderr": "stderr", "loss_tokens": "tokens", "heldout": "corpus", "heldout_data": "data"}
+_LOSS |= {name: name for name in ("context", "token_perplexity", "word_perplexity", "bits_per_byte")}
+_RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "compress": lambda result: {name: result.get(name) for name in SHAPE},
+    "recover": lambda result: {f"recovery_{name}": result[name] for name in ("run", "tokens") if name in result},
+    "loss": lambda result: {column: result[name] for column, name in _LOSS.items()},
+    "tasks": _tasks,
+    "speed": _speed,
+}
+"""Columns that the result of each stage fills."""
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -10,10 +10,8 @@ from claw.errors import InputError
 
 @pytest.fixture
 def study(tmp_path, folder_model, train_text, heldout_text):
-    content = {
-        "name": "tiny", "models": [folder_model], "methods": ["magnitude"], "ratios": [0, 0.5],
-        "evaluation": {"heldout": heldout_text, "tokens": 512, "context": 64},
-    }  # fmt: skip
+    content = {"name": "tiny", "models": [folder_model], "methods": ["magnitude"], "ratios": [0, 0.5]}
+    content["evaluation"] = {"heldout": heldout_text, "tokens": 512, "context": 64}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -49,10 +47,9 @@ def test_the_command_line_table_is_what_python_gives(study, capsys, tmp_path):
     from claw.stages import compress
 
     loaded = load_study(study)
-    asked = CompressParameters(
-        model=loaded.models[0], method="magnitude", ratios=(0.0, 0.5), run=str(tmp_path / loaded.folder),
-        heldout=loaded.evaluation.heldout, heldout_tokens=512, context=64,
-    )  # fmt: skip
+    measured = {"heldout": loaded.evaluation.heldout, "heldout_tokens": 512, "context": 64}
+    run = str(tmp_path / loaded.folder)
+    asked = CompressParameters(model=loaded.models[0], method="magnitude", ratios=(0.0, 0.5), run=run, **measured)
     model, tokenizer = load.load(asked.model)
     compress.compress_curve(asked, model, tokenizer)
     assert main(["table", str(study), "--out", "t.csv"]) == 0

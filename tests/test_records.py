@@ -16,16 +16,20 @@ EVALUATION = Evaluation(tasks=("piqa", "winogrande"), limit=10)
 
 def record(experiment, stage, result, measured="", status="done"):
     return {
-        "experiment": experiment.id, "stage": stage, "measured": measured, "spec": experiment.model_dump(mode="json"),
-        "environment": {"code": "abc", "device": "cpu", "dtype": "float32"}, "status": status, "result": result, "seconds": 1.0,
-    }  # fmt: skip
+        "experiment": experiment.id,
+        "stage": stage,
+        "measured": measured,
+        "spec": experiment.model_dump(mode="json"),
+        "environment": {"code": "abc", "device": "cpu", "dtype": "float32"},
+        "status": status,
+        "result": result,
+        "seconds": 1.0,
+    }
 
 
 def loss(mean):
-    return {
-        "mean": mean, "stderr": 0.1, "tokens": 100, "corpus": "c", "data": "d", "context": 32, "token_perplexity": math.exp(mean),
-        "word_perplexity": 2.0, "bits_per_byte": 1.0,
-    }  # fmt: skip
+    result = {"mean": mean, "stderr": 0.1, "tokens": 100, "corpus": "c", "data": "d", "context": 32}
+    return result | {"token_perplexity": math.exp(mean), "word_perplexity": 2.0, "bits_per_byte": 1.0}
 
 
 def task(name, metric, value):
@@ -40,16 +44,16 @@ def point(method="magnitude", ratio=0.5, model="m"):
 def run(tmp_path):
     """A dense and a compressed point; the compressed one lacks its tasks."""
     dense, small = point(ratio=0.0), point()
-    ways = {"loss": EVALUATION.loss.digest, "tasks": EVALUATION.accuracy.digest}
+    measured = {"loss": EVALUATION.loss.digest, "tasks": EVALUATION.accuracy.digest}
     rows = [task("piqa", "acc", 0.6), task("piqa", "acc_norm", 0.7), task("winogrande", "acc", 0.5)]
     for experiment, mean in ((dense, 3.0), (small, 4.0)):
         result = {"family": "Llama", "parameters": 10, "parameters0": 20, "ratio_params": 0.5}
         records.write_record(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", result))
-        path = records.path_of(tmp_path, experiment.id, "loss", ways["loss"])
-        records.write_record(path, record(experiment, "loss", loss(mean), ways["loss"]))
-    path = records.path_of(tmp_path, dense.id, "tasks", ways["tasks"])
+        path = records.path_of(tmp_path, experiment.id, "loss", measured["loss"])
+        records.write_record(path, record(experiment, "loss", loss(mean), measured["loss"]))
+    path = records.path_of(tmp_path, dense.id, "tasks", measured["tasks"])
     result = {"rows": rows, "num_fewshot": 0, "limit": 10}
-    records.write_record(path, record(dense, "tasks", result, ways["tasks"]))
+    records.write_record(path, record(dense, "tasks", result, measured["tasks"]))
     return tmp_path
 
 
@@ -148,8 +152,8 @@ def test_records_are_plain_json(run):
 def test_milliseconds_are_those_of_the_smallest_batch(run):
     timing = {"seconds": 0.01, "seconds0": 0.02}
     timings = [timing | {"phase": "decode", "batch": 1}, timing | {"phase": "decode", "batch": 8, "seconds": 9.0}]
-    path = records.path_of(run, point().id, "speed", "way")
-    records.write_record(path, record(point(), "speed", {"speedup_decode": 2.0, "timings": timings}, "way"))
+    path = records.path_of(run, point().id, "speed", "how")
+    records.write_record(path, record(point(), "speed", {"speedup_decode": 2.0, "timings": timings}, "how"))
     row = records.table(run).iloc[1]
     assert (row["speedup_decode"], row["milliseconds_decode"], row["milliseconds0_decode"]) == (2.0, 10.0, 20.0)
 

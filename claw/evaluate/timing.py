@@ -26,7 +26,8 @@ from claw.models.anatomy import describe
 from claw.models.load import check_same_vocabulary
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.specs.experiment import Speed, build_spec
+from claw.specs.experiment import Speed
+from claw.specs.spec import build_spec
 from claw.words import html_table
 
 PHASES = ("prefill", "decode")

@@ -1,4 +1,4 @@
-"""The parts of a decoder that compression works on, found by module shape and never by model name.
+"""The parts of a decoder that compression works on, recognised by module shape and never by model name.
 
 A supported model is a causal language model whose backbone has `embed_tokens`, `layers` and `norm`, each layer with
 `self_attn` (q, k, v, o projections; optional norms on q and k) and a gated `mlp` (gate, up, down projections). Llama,
@@ -7,95 +7,77 @@ Qwen2, Qwen3, Mistral and Gemma3 are built like this, and so are many that share
 Symbols: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, vocabulary V.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.shape import Shape
+from claw.models.shape import LINEARS, Shape
 
 SUPPORTED = "Llama, Qwen2, Qwen3, Mistral and Gemma3 text models, and others built of the same blocks"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
-@dataclass(frozen=True)
+def _part(path: str) -> Any:
+    """A property that reads this attribute anew each time, so that it is right after surgery.
+
+    Its type is `Any`: torch calls every attribute of a module `Tensor | Module`, which is true of none of these.
+    """
+    return property(attrgetter(path))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One decoder block. Linear weights are (out, in)."""
 
     index: int
-    module: nn.Module
-    input_norm: nn.Module  # before attention
-    mlp_norm: nn.Module  # before the feed-forward
-    after_attention: nn.Module | None  # Gemma3 normalises what a block writes, too
-    after_mlp: nn.Module | None
+    module: Any
+    input_norm: Any  # before attention
+    mlp_norm: Any  # before the feed-forward
+    after_attention: Any = None  # Gemma3 normalises what a block writes, too
+    after_mlp: Any = None
+
+    attention = _part("module.self_attn")
+    q = _part("module.self_attn.q_proj")
+    k = _part("module.self_attn.k_proj")
+    v = _part("module.self_attn.v_proj")
+    o = _part("module.self_attn.o_proj")
+    mlp = _part("module.mlp")
+    gate = _part("module.mlp.gate_proj")
+    up = _part("module.mlp.up_proj")
+    down = _part("module.mlp.down_proj")
 
     @property
-    def attention(self) -> nn.Module:
-        return self.module.self_attn
+    def linears(self) -> dict[str, nn.Linear]:
+        """The seven linears by their letters."""
+        return dict(zip(LINEARS, (self.q, self.k, self.v, self.o, self.gate, self.up, self.down), strict=True))
 
     @property
-    def mlp(self) -> nn.Module:
-        return self.module.mlp
-
-    @property
-    def q(self) -> nn.Linear:
-        return self.attention.q_proj
-
-    @property
-    def k(self) -> nn.Linear:
-        return self.attention.k_proj
-
-    @property
-    def v(self) -> nn.Linear:
-        return self.attention.v_proj
-
-    @property
-    def o(self) -> nn.Linear:
-        return self.attention.o_proj
-
-    @property
-    def gate(self) -> nn.Linear:
-        return self.mlp.gate_proj
-
-    @property
-    def up(self) -> nn.Linear:
-        return self.mlp.up_proj
-
-    @property
-    def down(self) -> nn.Linear:
-        return self.mlp.down_proj
+    def norms(self) -> list[nn.Module]:
+        """The norms that act on the hidden width."""
+        norms = (self.input_norm, self.mlp_norm, self.after_attention, self.after_mlp)
+        return [norm for norm in norms if norm is not None]
 
 
 @dataclass(frozen=True)
 class Anatomy:
     """A decoder seen as its parts; reading it changes nothing."""
 
-    model: nn.Module
+    model: Any
     layers: tuple[Layer, ...]
 
-    @property
-    def config(self):
-        return self.model.config
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self.model.model
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        return self.backbone.embed_tokens
-
-    @property
-    def norm(self) -> nn.Module:
-        return self.backbone.norm
-
-    @property
-    def head(self) -> nn.Linear:
-        return self.model.lm_head
+    config = _part("model.config")
+    backbone = _part("model.model")
+    embedding = _part("model.model.embed_tokens")
+    norm = _part("model.model.norm")
+    head = _part("model.lm_head")
+    device = _part("embedding.weight.device")
+    dtype = _part("embedding.weight.dtype")
 
     @property
     def depth(self) -> int:
@@ -134,14 +116,6 @@ class Anatomy:
         """The architecture's name without its task, e.g. "Llama": for records and colours only."""
         return type(self.model).__name__.removesuffix("ForCausalLM")
 
-    @property
-    def device(self) -> torch.device:
-        return self.embedding.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.embedding.weight.dtype
-
     @cached_property
     def gain_offset(self) -> float:
         """What a norm adds to its weight before multiplying: 0 for RMSNorm, 1 for Gemma's zero-centred gain."""
@@ -151,30 +125,19 @@ class Anatomy:
             zeroed = {"weight": torch.zeros_like(norm.weight, dtype=torch.float32)}
             return float(torch.func.functional_call(norm, zeroed, probe).float().mean().round())
 
-    @cached_property
-    def embedding_scale(self) -> float:
-        """Factor between an embedding row and what enters the first block (Gemma: √d, else 1)."""
-        scale = getattr(self.embedding, "embed_scale", 1.0)
-        return float(scale)
-
     @property
     def shape(self) -> Shape:
         """All sizes, for arithmetic without tensors."""
         layer = self.layers[0]
-        linears = zip("qkvogud", (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down), strict=True)
+        sizes = "vocabulary hidden depth width heads groups head_size tied".split()
         return Shape(
-            vocabulary=self.vocabulary, hidden=self.hidden, depth=self.depth, width=self.width, heads=self.heads,
-            groups=self.groups, head_size=self.head_size, tied=self.tied,
-            biases="".join(letter for letter, linear in linears if linear.bias is not None),
-            block_norms=len(list(self.norms(layer))), head_norms=hasattr(layer.attention, "q_norm"),
+            **{name: getattr(self, name) for name in sizes},
+            biases="".join(letter for letter, linear in layer.linears.items() if linear.bias is not None),
+            block_norms=len(layer.norms),
+            head_norms=hasattr(layer.attention, "q_norm"),
             shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
-            whole_heads=_refuses_odd_widths(type(self.config)),
-        )  # fmt: skip
-
-    def norms(self, layer: Layer) -> Iterator[nn.Module]:
-        """The norms of a block that act on the hidden width."""
-        optional = (layer.after_attention, layer.after_mlp)
-        yield from (layer.input_norm, layer.mlp_norm, *(n for n in optional if n is not None))
+            whole_heads=_refuses_odd_widths(self.config.__class__),
+        )
 
 
 @cache
@@ -196,24 +159,22 @@ def describe(model: nn.Module) -> Shape:
     return anatomy(model).shape
 
 
-def anatomy(model: nn.Module) -> Anatomy:
+def anatomy(model: Any) -> Anatomy:
     """The anatomy of a causal language model, or an InputError that says what is missing and what is supported."""
     _refuse_unusable(model)
     backbone = getattr(model, "model", None)
-    missing = [n for n in ("embed_tokens", "layers", "norm") if not hasattr(backbone, n)]
-    if missing or not hasattr(model, "lm_head"):
-        missing += [] if hasattr(model, "lm_head") else ["lm_head"]
+    needed = {"embed_tokens": backbone, "layers": backbone, "norm": backbone, "lm_head": model}
+    missing = [name for name, owner in needed.items() if not hasattr(owner, name)]
+    if missing:
         raise _unsupported(model, f"it has no {', '.join(missing)}")
-    found = tuple(_layer(model, index, module) for index, module in enumerate(backbone.layers))
-    if not found:
+    parts = Anatomy(model, tuple(_layer(model, index, module) for index, module in enumerate(model.model.layers)))
+    if not parts.layers:
         raise _unsupported(model, "it has no layers")
-    shapes = {tuple(linear.weight.shape for linear in (x.q, x.k, x.v, x.o, x.gate, x.up, x.down)) for x in found}
-    if len(shapes) > 1:
+    if len({tuple(linear.weight.shape for linear in layer.linears.values()) for layer in parts.layers}) > 1:
         raise _unsupported(model, "its layers differ in width, which a stock checkpoint cannot express")
-    result = Anatomy(model, found)
-    if result.heads % result.groups:
-        raise _unsupported(model, f"its {result.heads} query heads do not divide into {result.groups} key-value groups")
-    return result
+    if parts.heads % parts.groups:
+        raise _unsupported(model, f"its {parts.heads} query heads do not divide into {parts.groups} key-value groups")
+    return parts
 
 
 def _refuse_unusable(model: nn.Module) -> None:
@@ -233,7 +194,7 @@ def _refuse_unusable(model: nn.Module) -> None:
         )
 
 
-def _layer(model: nn.Module, index: int, module: nn.Module) -> Layer:
+def _layer(model: nn.Module, index: int, module: Any) -> Layer:
     attention, mlp = getattr(module, "self_attn", None), getattr(module, "mlp", None)
     for name in ("encoder_attn", "cross_attn", "cross_attention"):
         if hasattr(module, name):
@@ -243,25 +204,20 @@ def _layer(model: nn.Module, index: int, module: nn.Module) -> Layer:
     for part, kind, names in ((attention, "self_attn", ATTENTION), (mlp, "mlp", FEED_FORWARD)):
         for name in names:
             if not isinstance(getattr(part, name, None), nn.Linear):
-                have = ", ".join(n for n, _ in part.named_children()) if part is not None else "nothing"
-                raise _unsupported(model, f"layer {index} has no linear {kind}.{name} (found: {have})")
+                present = ", ".join(child for child, _ in part.named_children()) if part is not None else "nothing"
+                raise _unsupported(model, f"layer {index} has no linear {kind}.{name} (found: {present})")
     if not hasattr(attention, "head_dim"):
         raise _unsupported(model, f"layer {index}'s attention does not state head_dim")
+    norms = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
     if hasattr(module, "pre_feedforward_layernorm"):  # the Gemma block: norms before and after both halves
-        norms = (
-            module.input_layernorm,
-            module.pre_feedforward_layernorm,
-            module.post_attention_layernorm,
-            module.post_feedforward_layernorm,
-        )
-    elif hasattr(module, "input_layernorm") and hasattr(module, "post_attention_layernorm"):
-        norms = (module.input_layernorm, module.post_attention_layernorm, None, None)
-    else:
+        norms |= {"after_attention": norms["mlp_norm"], "after_mlp": "post_feedforward_layernorm"}
+        norms["mlp_norm"] = "pre_feedforward_layernorm"
+    if not all(hasattr(module, name) for name in norms.values()):
         raise _unsupported(model, f"layer {index} has no norm before attention and feed-forward")
-    for norm in norms:
-        if norm is not None and getattr(norm, "bias", None) is not None:
-            raise _unsupported(model, f"layer {index} uses LayerNorm with bias, not RMSNorm")
-    return Layer(index, module, *norms)
+    layer = Layer(index=index, module=module, **{part: getattr(module, name) for part, name in norms.items()})
+    if any(getattr(norm, "bias", None) is not None for norm in layer.norms):
+        raise _unsupported(model, f"layer {index} uses LayerNorm with bias, not RMSNorm")
+    return layer
 
 
 def _unsupported(model: nn.Module, why: str) -> InputError:
@@ -271,6 +227,6 @@ def _unsupported(model: nn.Module, why: str) -> InputError:
     )
 
 
-def norm_epsilon(norm: nn.Module) -> float:
+def norm_epsilon(norm: Any) -> float:
     """The ε of an RMSNorm module, whatever the architecture calls it."""
     return float(next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)))

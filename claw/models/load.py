@@ -11,6 +11,7 @@ import functools
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from claw.progress import of_transformers
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map=None):
+def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map: Any = None) -> tuple[Any, Any]:
     """Model (evaluation mode) and tokenizer.
 
     `name` is a known name (`claw models` lists them), a folder with a Hugging Face checkpoint, a `.gguf` file, or a hub
@@ -33,27 +34,26 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map=Non
 
     if dtype not in ("auto", *DTYPES):
         raise unknown("dtype", dtype, ("auto", *DTYPES))
-    device = pick_device(device)
+    place = pick_device(device)
     location = resolve(name)
-    chosen = fast_dtype(device) if dtype == "auto" else DTYPES[dtype]
+    chosen = fast_dtype(place) if dtype == "auto" else DTYPES[dtype]
     try:
         with of_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=chosen, use_safetensors=True, trust_remote_code=False, device_map=device_map
             )
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
     except Exception as error:  # transformers, safetensors and the hub client each raise their own kinds
         raise _explain(name, location, error) from error
     check_vocabulary(model, tokenizer)
-    return (model if device_map is not None else model.to(device)).eval(), tokenizer
+    return (model if device_map is not None else model.to(place)).eval(), tokenizer
 
 
 def resolve(name: str) -> str:
     """Folder or hub id that `name` stands for; fetches and converts a pinned model where needed."""
     check_name(name)
-    known = sources.models().get(name)
-    if known is not None:
-        return known.hub if known.hub else str(gguf.known_folder(known))
+    if known := sources.models().get(name):
+        return known.hub or str(gguf.known_folder(known))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         return str(gguf.file_folder(path))
@@ -69,25 +69,15 @@ def check_name(name: str) -> None:
         if not path.is_file():
             raise InputError(f"There is no GGUF file {path}. Check the path; it is read relative to {Path.cwd()}.")
     elif path.is_dir():
-        _check_folder(path)
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is not a checkpoint: it has no config.json. Name the folder that holds config.json.")
+        if not any(path.glob("*.safetensors")):
+            pickles = "".join(f" (only {p.name}, a pickle, which is never loaded)" for p in [*path.glob("*.bin")][:1])
+            save = "Save the model again with save_pretrained(folder, safe_serialization=True)."
+            raise InputError(f"{path} has no *.safetensors file{pickles}. {save}")
     elif name.count("/") != 1 or name.startswith((".", "~", "/")) or not all(name.split("/")):
-        raise unknown(
-            "model",
-            name,
-            sources.models(),
-            "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B.",
-        )
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is not a checkpoint: it has no config.json. Name the folder that holds config.json.")
-    if not any(folder.glob("*.safetensors")):
-        other = [p.name for p in folder.glob("*.bin")]
-        raise InputError(
-            f"{folder} has no *.safetensors file{f' (only {other[0]}, a pickle, which is never loaded)' if other else ''}. "
-            "Save the model again with save_pretrained(folder, safe_serialization=True)."
-        )
+        others = "Or give a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B."
+        raise unknown("model", name, sources.models(), others)
 
 
 def _explain(name: str, location: str, error: Exception) -> InputError:
@@ -97,13 +87,13 @@ def _explain(name: str, location: str, error: Exception) -> InputError:
             "that this version of transformers does not know. Delete and fetch or export it again."
         )
     return InputError(
-        f"The hub model {location!r} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}. Check the id, "
+        f"The hub model {location!r} cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}. Check the id, "
         "the network and, for gated models, `hf auth login`. Offline, use one of the names with pinned archives: "
         f"{', '.join(n for n, s in sources.models().items() if not s.hub)}."
     )
 
 
-def check_vocabulary(model: nn.Module, tokenizer) -> None:
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
     """Refuse a model whose embedding has fewer rows than the tokenizer has ids."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -113,22 +103,22 @@ def check_vocabulary(model: nn.Module, tokenizer) -> None:
         )
 
 
-def check_same_vocabulary(model: nn.Module, other: nn.Module) -> None:
+def check_same_vocabulary(model: Any, other: Any) -> None:
     """Refuse two models whose tokens differ in number: their predictions cannot be compared."""
     sizes = [m.config.get_text_config().vocab_size for m in (model, other)]
     if sizes[0] != sizes[1]:
         raise InputError(
-            f"The two models have vocabularies of {sizes[0]:,} and {sizes[1]:,} tokens, so they use different tokenizers. Give the "
-            "compressed model and the dense model that it was made from."
+            f"The two models have vocabularies of {sizes[0]:,} and {sizes[1]:,} tokens, so they use different tokenizers. Give "
+            "the compressed model and the dense model that it was made from."
         )
 
 
-def check_same_tokenizer(tokenizer, other) -> None:
+def check_same_tokenizer(tokenizer: Any, other: Any) -> None:
     """Refuse two tokenizers that give other ids to the same text."""
     if tokenizer.get_vocab() != other.get_vocab():
         raise InputError(
-            f"The compressed and the dense model have different tokenizers ({len(tokenizer):,} and {len(other):,} ids, or other "
-            "ids for the same tokens). Give the dense model that this one was made from."
+            f"The compressed and the dense model have different tokenizers ({len(tokenizer):,} and {len(other):,} ids, or "
+            "other ids for the same tokens). Give the dense model that this one was made from."
         )
 
 
@@ -141,8 +131,8 @@ def pick_device(device: str = "auto") -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}. Accepted: auto, cpu, cuda, cuda:N, mps, as far as "
-            "this machine and this build of torch have them."
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}. Accepted: auto, cpu, cuda, cuda:N, mps, as far "
+            "as this machine and this build of torch have them."
         ) from error
     return chosen
 
@@ -151,10 +141,7 @@ def pick_device(device: str = "auto") -> torch.device:
 def matmul_rates(device: torch.device) -> dict[str, float]:
     """Measured matrix-product rate in FLOP/s by number type, the median of interleaved runs of (1024, 1024, 1024)."""
     size = 1024
-    operands = {}
-    for name in ("float32", "bfloat16"):
-        matrix = torch.ones(size, size, device=device, dtype=DTYPES[name]) / size
-        operands[name] = matrix
+    operands = {name: torch.full((size, size), 1 / size, device=device, dtype=DTYPES[name]) for name in ("float32", "bfloat16")}
     seconds: dict[str, list[float]] = {name: [] for name in operands}
     for _ in range(6):
         for name, matrix in operands.items():
@@ -176,5 +163,5 @@ def weights_hash(model: nn.Module) -> str:
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         plain = tensor.detach().cpu().contiguous().view(torch.uint8)
-        digest.update(memoryview(plain.numpy()))
+        digest.update(plain.numpy().data)
     return digest.hexdigest()[:16]

@@ -5,17 +5,20 @@ Pure arithmetic without torch, so that a plan can be priced before anything is c
 
 from dataclasses import dataclass, replace
 
+from claw.words import html_table
+
+LINEARS = "qkvogud"  # a letter for each linear of a block: q, k, v, o of the attention; gate, up, down of the feed-forward
 CONTEXT = 512  # tokens of context at which FLOPs per token are stated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """Sizes of a decoder: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, depth, vocabulary V.
 
-    `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by one letter of qkvo and gud
-    (gate, up, down). `block_norms`: norms on the hidden width per block; `head_norms`: norms on q and k; `shortcuts`: extra
-    d×d matrices on the residual path of each block, which no stock architecture has. `whole_heads`: its stock configuration
-    refuses a hidden width that is no multiple of the heads (Llama, Gemma 3).
+    `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by their letters. `block_norms`: norms on
+    the hidden width per block; `head_norms`: norms on q and k; `shortcuts`: extra d×d matrices on the residual path of each
+    block, which no stock architecture has. `whole_heads`: its stock configuration refuses a hidden width that is no multiple of
+    the heads (Llama, Gemma 3).
     """
 
     vocabulary: int
@@ -43,18 +46,18 @@ class Shape:
 
     @property
     def _linears(self) -> dict[str, tuple[int, int]]:
-        query, key = self.heads * self.head_size, self.groups * self.head_size
-        return {
-            "q": (query, self.hidden), "k": (key, self.hidden), "v": (key, self.hidden), "o": (self.hidden, query),
-            "g": (self.width, self.hidden), "u": (self.width, self.hidden), "d": (self.hidden, self.width),
-        }  # fmt: skip
+        """Outputs and inputs of each linear."""
+        hidden, query, key = self.hidden, self.heads * self.head_size, self.groups * self.head_size
+        attention = ((query, hidden), (key, hidden), (key, hidden), (hidden, query))
+        feed_forward = ((self.width, hidden), (self.width, hidden), (hidden, self.width))
+        return dict(zip(LINEARS, (*attention, *feed_forward), strict=True))
 
     @property
     def block_parameters(self) -> int:
         """Parameters of one block."""
-        linears = sum(out * inp + (out if letter in self.biases else 0) for letter, (out, inp) in self._linears.items())
-        extra = self.shortcuts * self.hidden**2
-        return linears + self.block_norms * self.hidden + 2 * self.head_size * self.head_norms + extra
+        linears = sum(out * (inp + (letter in self.biases)) for letter, (out, inp) in self._linears.items())
+        norms = self.block_norms * self.hidden + 2 * self.head_size * self.head_norms
+        return linears + norms + self.shortcuts * self.hidden**2
 
     @property
     def nonembedding(self) -> int:
@@ -80,11 +83,12 @@ class Shape:
         return element * ((self.parameters - embedding_only) / batch + cache)
 
     def _repr_html_(self) -> str:
-        rows = {
-            "layers": self.depth, "hidden width d": self.hidden, "feed-forward width m": self.width,
-            "query heads H": self.heads, "key-value groups G": self.groups, "head size h": self.head_size,
-            "vocabulary V": self.vocabulary, "head tied to embedding": "yes" if self.tied else "no",
-            "parameters": f"{self.parameters:,}", "without embedding and head": f"{self.nonembedding:,}",
+        names = "layers, hidden width d, feed-forward width m, query heads H, key-value groups G, head size h, vocabulary V"
+        sizes = (self.depth, self.hidden, self.width, self.heads, self.groups, self.head_size, self.vocabulary)
+        rows = dict(zip(names.split(", "), sizes, strict=True)) | {
+            "head tied to embedding": "yes" if self.tied else "no",
+            "parameters": f"{self.parameters:,}",
+            "without embedding and head": f"{self.nonembedding:,}",
             f"FLOPs per token at {CONTEXT} tokens of context": f"{self.flops_per_token():,}",
-        }  # fmt: skip
-        return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items()) + "</table>"
+        }
+        return html_table(rows.items())

@@ -14,24 +14,16 @@ import yaml
 from claw.models.archives import Archive
 
 
-@dataclass(frozen=True)
-class GGUFPart:
-    """A member of an archive that holds a GGUF file or a consecutive part of one."""
-
-    archive: Archive
-    member: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A known model: either `hub` is set, or `parts` with the size and digest of the joined GGUF file."""
+    """A known model: either `hub` is set, or `parts`, which joined make a GGUF file of this size and digest."""
 
     name: str
     family: str
     parameters: int
-    hub: str | None = None
-    parts: tuple[GGUFPart, ...] = ()
-    gguf_sha256: str | None = None
+    hub: str = ""
+    parts: tuple[Archive, ...] = ()
+    gguf_sha256: str = ""
     gguf_bytes: int = 0
     tied: bool = False
     base_model: str | None = None
@@ -39,7 +31,7 @@ class ModelSource:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusSource:
     """A known text. `role` is "train" (calibration, recovery) or "heldout" (evaluation only)."""
 
@@ -58,17 +50,10 @@ def _catalogue() -> Mapping:
 
 
 def _model(name: str, entry: Mapping) -> ModelSource:
-    parts = tuple(
-        GGUFPart(Archive(p["package"], str(p["version"]), p["file"], p["sha256"]), p["member"])
-        for p in entry.get("archives", ())
-    )
-    gguf = entry.get("gguf", {})
-    plain = {key: entry[key] for key in ("hub", "tied", "base_model", "licence", "note") if key in entry}
-    plain.setdefault("base_model", entry.get("hub"))
-    return ModelSource(
-        name, entry["family"], entry["parameters"], parts=parts, gguf_sha256=gguf.get("sha256"),
-        gguf_bytes=gguf.get("bytes", 0), **plain,
-    )  # fmt: skip
+    parts = tuple(Archive(**part) for part in entry.get("archives", ()))
+    gguf = {f"gguf_{key}": value for key, value in entry.get("gguf", {}).items()}
+    plain = {key: value for key, value in entry.items() if key not in ("archives", "gguf")}
+    return ModelSource(name=name, parts=parts, **gguf, **{"base_model": entry.get("hub")} | plain)
 
 
 @functools.cache
@@ -80,10 +65,8 @@ def models() -> Mapping[str, ModelSource]:
 @functools.cache
 def corpora() -> Mapping[str, CorpusSource]:
     """The known corpora by name."""
-    return {
-        name: CorpusSource(name, **{**entry, "archive": Archive(**entry["archive"])})
-        for name, entry in _catalogue()["corpora"].items()
-    }
+    entries = _catalogue()["corpora"].items()
+    return {name: CorpusSource(name=name, **entry | {"archive": Archive(**entry["archive"])}) for name, entry in entries}
 
 
 def task_archive() -> Archive:

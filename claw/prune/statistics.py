@@ -63,7 +63,7 @@ class Statistics:
         """The calibration blocks themselves, for methods that pass the text through a model again."""
         stored = _Stored(self.folder / "blocks.safetensors")
         ids, scored = stored["ids"], stored["scored"].bool()
-        return Blocks(ids, scored, words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
+        return Blocks(ids=ids, scored=scored, words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
 
     def layer(self, index: int) -> Mapping[str, torch.Tensor]:
         """Lazy tensors of one block: `<site>.gram` (n, n) and `<site>.mean`, `<site>.spread` (n,), `<site>.ridge` ()."""

@@ -30,7 +30,8 @@ from claw.recovery.recipes import TARGETS, Student
 from claw.recovery.recovery_report import LossPoint, RecoveryReport
 from claw.recovery.schedule import Milestone
 from claw.recovery.weights import Weights, read_header
-from claw.specs.experiment import Recovery, build_spec
+from claw.specs.experiment import Recovery
+from claw.specs.spec import build_spec
 from claw.texts import overlap
 from claw.texts.token_blocks import Blocks
 

@@ -21,8 +21,9 @@ from claw.models import load
 from claw.prune.compression_report import CompressionReport
 from claw.prune.statistics import Statistics
 from claw.specs import methods
-from claw.specs.experiment import Calibration, Compression, Evaluation, Speed, build_spec
+from claw.specs.experiment import Calibration, Compression, Evaluation, Speed
 from claw.specs.notebooks import TourParameters
+from claw.specs.spec import build_spec
 from claw.stages import compress, measure
 from claw.texts import token_blocks
 

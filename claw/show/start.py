@@ -108,7 +108,7 @@ def _entry(path: Path) -> Entry | None:
 
 def _of_table(path: Path, table: Path) -> Entry | None:
     try:
-        rows = records.from_csv(table)
+        rows = records.table(table)
     except InputError:
         return None
     if not set(REQUIRED) <= set(rows):

@@ -1,20 +1,11 @@
 """What a user may ask for, as strict types: experiments, studies, the parameters of each notebook. No torch here."""
 
-from claw.specs.notebooks import (  # fmt: skip
-    CompressParameters,
-    EvaluateParameters,
-    ExplorerParameters,
-    GuideParameters,
-    LawsParameters,
-    OverviewParameters,
-    PaperParameters,
-    RecoverParameters,
-    SpeedParameters,
-    TourParameters,
-    from_notebook,
-)
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "CompressParameters", "EvaluateParameters", "ExplorerParameters", "GuideParameters", "LawsParameters", "OverviewParameters",
-    "PaperParameters", "RecoverParameters", "SpeedParameters", "TourParameters", "from_notebook",
-]  # fmt: skip
+
+def __getattr__(name: str) -> Any:
+    """`specs.from_notebook(specs.LawsParameters, ...)`, as the notebooks write it, without importing them all for a study."""
+    if name.endswith("Parameters") or name == "from_notebook":
+        return getattr(import_module("claw.specs.notebooks"), name)
+    raise AttributeError(f"module 'claw.specs' has no attribute {name!r}")

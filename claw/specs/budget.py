@@ -7,13 +7,15 @@ from claw.errors import InputError
 from claw.words import quantity
 
 LIMITS = {
-    "parameters": "parameters", "memory": "gigabytes of weights", "flops": "FLOPs per token",
+    "parameters": "parameters",
+    "memory": "gigabytes of weights",
+    "flops": "FLOPs per token",
     "milliseconds": "milliseconds per token",
-}  # fmt: skip
-"""What can be limited."""
+}
+"""What can be limited, and its unit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """The most that is allowed; None is no limit. `bytes_per_parameter` is 2 for bfloat16.
 
@@ -30,15 +32,15 @@ class Budget:
     @property
     def limits(self) -> dict[str, float]:
         """The limits that are set. InputError for one that is not a positive number."""
-        found = {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
-        for name, value in found.items():
+        limits = {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
+        for name, value in limits.items():
             if not (math.isfinite(value) and value > 0):
                 raise InputError(
                     f"A budget of {value!r} {LIMITS[name]} is not accepted: a number above 0, or None for no limit."
                 )
-        return found
+        return limits
 
     def text(self) -> str:
         """The limits in words."""
-        found = [f"{quantity(value)} {LIMITS[name]}" for name, value in self.limits.items()]
-        return "within " + " and ".join(found) if found else "without a limit"
+        limits = [f"{quantity(value)} {LIMITS[name]}" for name, value in self.limits.items()]
+        return "within " + " and ".join(limits) if limits else "without a limit"

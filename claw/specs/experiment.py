@@ -1,68 +1,34 @@
-"""What to do, as frozen typed values; what a file or a notebook's parameters say becomes one of these or a clear error.
+"""One experiment: a compressed model, how it is recovered, and how it is measured.
 
-Notable choices:
-- Types are strict: text is not a number, `no` is not text. YAML and papermill turn `1e-4` into text and `no` into False,
-  so the error says how to write it.
-- An experiment's id is a hash of the choices that can change its result and of nothing else: at ratio 0 every method is
-  the dense model, a method that draws no random numbers has one seed, one that needs no calibration has none.
+An experiment's id is a hash of the choices that can change its result and of nothing else: at ratio 0 every method is the dense
+model, a method that draws no random numbers has one seed, one that needs no calibration has none.
 """
 
-import functools
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from claw.errors import InputError, unknown
+from claw.errors import InputError
 from claw.specs import methods
-from claw.specs.methods import RATIO_OF
+from claw.specs.methods import RatioOf
+from claw.specs.spec import Count, Length, Ratio, Seed, Size, Spec, Text
 
-Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10**12)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, Field(min_length=1, max_length=400)]
+
+def _known(name: str) -> str:
+    methods.find_method(name)
+    return name
+
+
+MethodName = Annotated[Text, AfterValidator(_known)]
+MethodNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(lambda names: tuple(map(_known, names)))]
 Limit = Annotated[
     Annotated[None, Tag("limit:all")]
     | Annotated[Count, Tag("limit:number")]
     | Annotated[dict[Text, Count], Tag("limit:by task")],
-    Discriminator(
-        lambda given: "limit:all" if given is None else f"limit:{'by task' if isinstance(given, dict) else 'number'}"
-    ),
+    Discriminator(lambda given: {type(None): "limit:all", dict: "limit:by task"}.get(type(given), "limit:number")),
 ]
 """Documents per task: one number, or one by task; None for all."""
-
-
-class Spec(BaseModel):
-    """A frozen, strict value: unknown names, wrong types and values out of range are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, given: Any) -> Any:
-        """Lists may stand for tuples: what Python, JSON and YAML users write."""
-        if not isinstance(given, dict):
-            return given
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other values, without what was worked out from the old ones."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in set(copied.__dict__) - set(type(self).model_fields):
-            del copied.__dict__[name]
-        return copied
-
-    def canonical(self) -> str:
-        """JSON with sorted names: equal values give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """First 16 hex digits of the sha256 of the canonical text."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
 
 class Calibration(Spec):
@@ -70,36 +36,24 @@ class Calibration(Spec):
 
     corpus: Text = "wikipedia-train"
     tokens: Count = 16384
-    length: Annotated[int, Field(ge=2)] = 512
+    length: Length = 512
 
 
 class Compression(Spec):
     """One compressed model."""
 
     model: Text
-    method: Text
+    method: Annotated[Text, AfterValidator(lambda name: name if name == methods.DENSE else _known(name))]
     ratio: Ratio
-    ratio_of: Literal[RATIO_OF] = "own"
+    ratio_of: RatioOf = "own"
     seed: Seed = 0
     calibration: Calibration | None = None
 
-    @field_validator("method")
     @classmethod
-    def _known(cls, name: str) -> str:
-        if name != methods.DENSE:
-            methods.find_method(name)
-        return name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_what_matters(cls, given: Any) -> Any:
-        """Bring choices that cannot change the result to one form, so that equal experiments have equal ids."""
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
+    def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("ratio") == 0:
-            given = {"model": given.get("model"), "method": methods.DENSE, "ratio": 0.0}
-        elif given.get("method") in methods.method_names():
+            return {"model": given.get("model"), "method": methods.DENSE, "ratio": 0.0}
+        if given.get("method") in methods.method_names():
             if not methods.is_seeded(given["method"]):
                 given["seed"] = 0
             if not methods.needs_statistics(given["method"]):
@@ -115,27 +69,31 @@ LEARNING_RATES = {"lora": 1e-3, "full": 6e-4, "distill": 6e-4}
 _ONLY = {"rank": "lora", "divergence": "distill", "data_loss": "distill"}  # which recipe a choice matters to
 
 
-class Recovery(Spec):
-    """Fine-tuning after compression, for a budget of tokens really seen."""
+class Recipe(Spec):
+    """How a model is fine-tuned after compression."""
 
     recipe: Literal["lora", "full", "distill"] = "lora"
-    tokens: Count = 1_000_000
+    tokens: int | tuple[int, ...]  # really seen
     corpus: Text = "wikipedia-train"
-    length: Annotated[int, Field(ge=2)] = 512
-    batch: Annotated[int, Field(ge=1)] = 8  # blocks per optimiser step
-    learning_rate: Annotated[float, Field(gt=0, le=1)]  # peak; the recipe's own where none is given
-    rank: Annotated[int, Field(ge=1)] | None = None  # of LoRA; 32
+    length: Length = 512
+    batch: Size = 8  # blocks per optimiser step
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # peak; the recipe's own where none is given
+    rank: Size | None = None  # of LoRA; 32
     divergence: Literal["forward", "reverse"] | None = None  # of distillation; forward
     data_loss: Annotated[float, Field(ge=0, le=1)] | None = None  # its share of the cross-entropy on data; 0
     runs: Literal["milestones", "separate"] = "milestones"  # budgets share one run, or each has its own
     seed: Seed = 0
 
-    @model_validator(mode="before")
+
+class Recovery(Recipe):
+    """A recipe for one budget of tokens."""
+
+    tokens: Count = 1_000_000
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
     @classmethod
-    def _only_what_matters(cls, given: Any) -> Any:
-        """Fill in what the recipe implies and drop what it does not use, so that equal recoveries have equal ids."""
-        if not isinstance(given, dict):
-            return given
+    def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what the recipe implies and drop what it does not use."""
         given = {name: value for name, value in given.items() if value is not None}
         recipe = given.get("recipe", "lora")
         given.setdefault("learning_rate", LEARNING_RATES.get(recipe, 1e-3))
@@ -149,36 +107,25 @@ class Recovery(Spec):
     @property
     def run(self) -> "Recovery":
         """What the milestones of one run share: everything but the budget, unless each budget has a run of its own."""
-        return self if self.runs == "separate" else Recovery(**self.model_dump() | {"tokens": 1})
+        return self if self.runs == "separate" else self.part(Recovery, tokens=1)
 
 
-class RecoverySeries(Spec):
-    """One recovery for several token budgets."""
+class RecoverySeries(Recipe):
+    """A recipe for several budgets."""
 
-    recipe: Literal["lora", "full", "distill"] = "lora"
     tokens: tuple[Count, ...] = Field((1_000_000,), min_length=1)
-    corpus: Text = "wikipedia-train"
-    length: Annotated[int, Field(ge=2)] = 512
-    batch: Annotated[int, Field(ge=1)] = 8
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    rank: Annotated[int, Field(ge=1)] | None = None
-    divergence: Literal["forward", "reverse"] | None = None
-    data_loss: Annotated[float, Field(ge=0, le=1)] | None = None
-    runs: Literal["milestones", "separate"] = "milestones"
-    seed: Seed = 0
 
     @property
     def recoveries(self) -> tuple[Recovery, ...]:
         """One per budget, ascending, without repeats."""
-        shared = self.model_dump(exclude={"tokens"})
-        return tuple(Recovery(**shared, tokens=tokens) for tokens in sorted(set(self.tokens)))
+        return tuple(self.part(Recovery, tokens=tokens) for tokens in sorted(set(self.tokens)))
 
 
 class Speed(Spec):
     """How prefill and decode are timed; the same for the compressed and the dense model."""
 
-    prompt: Annotated[int, Field(ge=1)] = 256  # tokens of the prompt
-    generate: Annotated[int, Field(ge=1)] = 32  # tokens generated after it
+    prompt: Size = 256  # tokens of the prompt
+    generate: Size = 32  # tokens generated after it
     batches: tuple[Count, ...] = Field((1, 8), min_length=1)
     rounds: Annotated[int, Field(ge=3)] = 9  # interleaved pairs of timings
     compiled: bool = False  # torch.compile with a static cache; CUDA graphs on a GPU
@@ -191,16 +138,25 @@ def check_limits(named: Iterable[str], tasks: Iterable[str]) -> None:
         raise InputError(f"limit names {', '.join(strange)}, which is not among the tasks: {', '.join(tasks)}.")
 
 
-class Evaluation(Spec):
-    """Held-out text and tasks, measured alike for every model."""
+class Loss(Spec):
+    """What identifies a measurement of held-out loss."""
 
     heldout: Text = "wikipedia-heldout"
     tokens: Count = 32768
-    context: Annotated[int, Field(ge=2)] = 512
+    context: Length = 512
+
+
+class Accuracy(Spec):
+    """What identifies a measurement of tasks."""
+
     tasks: tuple[Text, ...] = ()
     limit: Limit = None
     num_fewshot: Annotated[int, Field(ge=0, le=100)] = 0
     tasks_from: Literal["archive", "hub"] = "archive"
+
+
+class Evaluation(Accuracy, Loss):
+    """Held-out text and tasks, measured alike for every model."""
 
     @model_validator(mode="after")
     def _limits_have_tasks(self) -> "Evaluation":
@@ -209,33 +165,14 @@ class Evaluation(Spec):
         return self
 
     @property
-    def loss(self) -> "Loss":
+    def loss(self) -> Loss:
         """The part that the held-out loss depends on."""
-        return Loss(heldout=self.heldout, tokens=self.tokens, context=self.context)
+        return self.part(Loss)
 
     @property
-    def accuracy(self) -> "Accuracy":
+    def accuracy(self) -> Accuracy:
         """The part that task accuracy depends on."""
-        return Accuracy(
-            tasks=tuple(sorted(self.tasks)), limit=self.limit, num_fewshot=self.num_fewshot, tasks_from=self.tasks_from
-        )
-
-
-class Loss(Spec):
-    """What identifies a measurement of held-out loss."""
-
-    heldout: Text
-    tokens: Count
-    context: Count
-
-
-class Accuracy(Spec):
-    """What identifies a measurement of tasks."""
-
-    tasks: tuple[Text, ...]
-    limit: Limit
-    num_fewshot: int
-    tasks_from: str
+        return self.part(Accuracy, tasks=tuple(sorted(self.tasks)))
 
 
 class Experiment(Spec):
@@ -254,94 +191,26 @@ class Experiment(Spec):
         return Experiment(compression=Compression(model=self.compression.model, method=methods.DENSE, ratio=0.0))
 
 
-class Curve(Spec):
-    """All ratios of one model, method and seed: what one executed notebook holds."""
+class Ratios(Spec):
+    """One model and method at several ratios."""
 
     model: Text
-    method: Text
+    method: MethodName
     ratios: tuple[Ratio, ...] = Field(min_length=1)
-    ratio_of: Literal[RATIO_OF] = "own"
+    ratio_of: RatioOf = "own"
     seed: Seed = 0
-    calibration: Calibration = Calibration()
 
-    @field_validator("method")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        methods.find_method(name)
-        return name
+
+class Curve(Ratios):
+    """All ratios of one model, method and seed: what one executed notebook holds."""
+
+    calibration: Calibration = Calibration()
 
     @property
     def compressions(self) -> tuple[Compression, ...]:
         """One per ratio, in the order given, without repeats."""
-        shared = {"model": self.model, "method": self.method, "ratio_of": self.ratio_of, "seed": self.seed}
-        found = (Compression(**shared, ratio=ratio, calibration=self.calibration) for ratio in self.ratios)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(self.part(Compression, ratio=ratio) for ratio in self.ratios))
 
     @property
     def experiments(self) -> tuple[Experiment, ...]:
         return tuple(Experiment(compression=compression) for compression in self.compressions)
-
-
-def build_spec(cls: type[Spec], values: Mapping[str, Any], where: str = "") -> Spec:
-    """`cls` from plain values (a YAML mapping, a notebook's parameters), or an InputError naming the first bad field.
-
-    Lists become tuples and whole numbers may stand for floats; nothing else is converted.
-    """
-    try:
-        return cls.model_validate_json(json.dumps(values, allow_nan=True))
-    except pydantic.ValidationError as error:
-        raise explain(error, cls, where) from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{where or cls.__name__}: {error}") from error
-
-
-def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", lines: Mapping | None = None) -> InputError:
-    """One paragraph on the first thing that is wrong. `lines` maps a field's path to its line in a file."""
-    first = error.errors()[0]
-    path = tuple(part for part in first["loc"] if not str(part).startswith(("function-before", "limit:")))
-    name = ".".join(str(part) for part in path) or cls.__name__
-    line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None) if lines else None
-    place = f"{where}{f', line {line}' if line else ''}: " if where else ""
-    value = first["input"]
-    shown = repr(value) if len(repr(value)) < 120 else repr(value)[:117] + "..."
-    if first["type"] == "extra_forbidden":
-        owner = _owner(cls, path[:-1])
-        return InputError(place + str(unknown("parameter", path[-1], owner.model_fields)))
-    if first["type"] == "missing":
-        return InputError(f"{place}{name} is missing. {cls.__name__} needs it.")
-    inner = first.get("ctx", {}).get("error")
-    if isinstance(inner, InputError):
-        return InputError(f"{place}{name}: {inner}")
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid tuple", "a list such as [a, b]")
-    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_number_hint(value, first['type'])}")
-
-
-def _number_hint(value: Any, kind: str) -> str:
-    """How to write a number that YAML or papermill took for text."""
-    if isinstance(value, str) and kind.startswith(("float", "int")):
-        try:
-            number = float(value)
-        except ValueError:
-            return " Write a number without quotes."
-        return f" It was read as text: write {number!r} (YAML needs a dot in 1.0e-4) and no quotes."
-    if isinstance(value, bool):
-        return " YAML reads yes, no, on and off as true or false: put text in quotes."
-    return ""
-
-
-def _owner(cls: type[BaseModel], path: tuple) -> type[BaseModel]:
-    """The model class that the field path leads to."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        field = cls.model_fields.get(str(part))
-        inner = next(_models(field.annotation), None) if field else None
-        cls = inner or cls
-    return cls
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models(argument)

@@ -1,12 +1,21 @@
 """The compression methods by name, as facts: what each cuts and what it needs. No torch here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal, get_args
 
 from claw.errors import unknown
 
 RIDGE = "+ridge"
 DENSE = "dense"
 WHOLE = "whole"  # the axis of a method that spreads its budget over all axes itself
+UNITS = ("ffn", "heads")  # the axes whose readers ridge regression can refit
+AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
+"""The size of a `Shape` that each axis cuts."""
+
+RatioOf = Literal["own", "ffn", "heads", "hidden", "layers", "params", "nonembedding", "flops", "milliseconds"]
+RATIO_OF: tuple[str, ...] = get_args(RatioOf)
+"""What a ratio may count: the method's own axis, one named axis, all parameters, and so on."""
 
 
 @dataclass(frozen=True)
@@ -18,67 +27,55 @@ class Method:
     needs: str  # "weights", "statistics", or "gradients" (statistics with gradients)
     seeded: bool  # draws random numbers of its own
     summary: str
-    compensable: bool = True  # whether "+ridge" may follow the name
-    also: tuple[tuple[str, object], ...] = ()  # what else of the shape it changes
+    _: KW_ONLY
+    also: Mapping[str, object] = field(default_factory=dict)  # what else of the shape it changes
+
+    @property
+    def compensable(self) -> bool:
+        """Whether "+ridge" may follow the name."""
+        return set(self.axes) <= set(UNITS)
 
     @property
     def plain(self) -> bool:
         """Whether the result is a stock checkpoint."""
-        return not dict(self.also).get("shortcuts")
+        return not self.also.get("shortcuts")
 
 
-_BOTH = ("ffn", "heads")
-METHODS = {
-    method.name: method
-    for method in (
-        Method("random", _BOTH, "weights", True, "units at random (control)"),
-        Method("magnitude", _BOTH, "weights", False, "units by the product of their weight norms (control)"),
-        Method("ppm", ("ffn",), "weights", False, "neurons by peak-to-peak of gate and up rows"),
-        Method("prunenet", ("ffn",), "weights", True, "neurons by a learned policy on spectra, top k"),
-        Method("prunenet-stochastic", ("ffn",), "weights", True, "the same, sampled as published"),
-        Method("wanda-sp", _BOTH, "statistics", False, "units by weight magnitude times activation norm"),
-        Method("flap", _BOTH, "statistics", False, "units by activation variance times squared weight norm"),
-        Method("taylor", _BOTH, "gradients", False, "units by the first-order change of the loss"),
-        Method("minitron", _BOTH, "statistics", False, "units by mean absolute activation"),
-        Method("slicegpt", ("hidden",), "statistics", False, "hidden width by one rotation", False, (("tied", False),)),
-        Method(
-            "slicegpt-perlayer",
-            ("hidden",),
-            "statistics",
-            False,
-            "hidden width by a rotation per norm, with shortcuts",
-            False,
-            (("tied", False), ("shortcuts", 2)),
-        ),
-        Method("shortgpt", ("layers",), "statistics", False, "single blocks by block influence", compensable=False),
-        Method(
-            "claw",
-            (WHOLE,),
-            "statistics",
-            False,
-            "width, heads, hidden width and depth where it costs least",
-            compensable=False,
-        ),
-        Method("blocks", ("layers",), "statistics", False, "one run of blocks by angular distance", compensable=False),
-    )
-}
-
+_TABLE = (
+    Method("random", UNITS, "weights", True, "units at random (control)"),
+    Method("magnitude", UNITS, "weights", False, "units by the product of their weight norms (control)"),
+    Method("ppm", ("ffn",), "weights", False, "neurons by peak-to-peak of gate and up rows"),
+    Method("prunenet", ("ffn",), "weights", True, "neurons by a learned policy on spectra, top k"),
+    Method("prunenet-stochastic", ("ffn",), "weights", True, "the same, sampled as published"),
+    Method("wanda-sp", UNITS, "statistics", False, "units by weight magnitude times activation norm"),
+    Method("flap", UNITS, "statistics", False, "units by activation variance times squared weight norm"),
+    Method("taylor", UNITS, "gradients", False, "units by the first-order change of the loss"),
+    Method("minitron", UNITS, "statistics", False, "units by mean absolute activation"),
+    Method("slicegpt", ("hidden",), "statistics", False, "hidden width by one rotation", also={"tied": False}),
+    Method(
+        "slicegpt-perlayer", ("hidden",), "statistics", False, "one rotation per norm", also={"tied": False, "shortcuts": 2}
+    ),
+    Method("shortgpt", ("layers",), "statistics", False, "single blocks by block influence"),
+    Method("claw", (WHOLE,), "statistics", False, "width, heads, hidden width and depth where it costs least"),
+    Method("blocks", ("layers",), "statistics", False, "one run of blocks by angular distance"),
+)
+METHODS = {method.name: method for method in _TABLE}
 CONTROLS = ("random", "magnitude")
 """What every method must beat: measured always, recommended only where there is nothing else."""
 
 
 def is_control(name: str) -> bool:
-    """Whether this is a control, compensated or not. Any name is taken, also one that a table of others has."""
+    """Whether this is a control, compensated or not. Any name may be asked about, also one from somebody else's table."""
     return name.removesuffix(RIDGE) in CONTROLS
 
 
 def method_names() -> list[str]:
     """Every accepted method name; "+ridge" refits by ridge regression what reads the cut units."""
-    return [name + suffix for name, method in METHODS.items() for suffix in (("", RIDGE) if method.compensable else ("",))]
+    return [name for plain, method in METHODS.items() for name in ([plain, plain + RIDGE] if method.compensable else [plain])]
 
 
 def find_method(name: str) -> tuple[Method, bool]:
-    """The method and whether its cut is compensated. InputError names near ones."""
+    """The method and whether its cut is compensated. The InputError for an unknown name suggests similar ones."""
     if not isinstance(name, str) or name not in method_names():
         raise unknown("method", name, method_names())
     return METHODS[name.removesuffix(RIDGE)], name.endswith(RIDGE)
@@ -109,9 +106,3 @@ def is_seeded(name: str) -> bool:
 def makes_checkpoint(name: str) -> bool:
     """Whether compressing with this method gives a checkpoint of its own: not the dense model, nor one with shortcuts."""
     return name != DENSE and find_method(name)[0].plain
-
-
-AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
-
-
-RATIO_OF = ("own", *AXES, "params", "nonembedding", "flops", "milliseconds")

@@ -6,50 +6,33 @@ after the parameters therefore calls `from_notebook`, which refuses what is not 
 
 import ast
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from claw import project
 from claw.errors import InputError, unknown
-from claw.project import inside_project, project_folder, run_folder
 from claw.specs import methods
-from claw.specs.experiment import (
-    Calibration,
-    Count,
-    Curve,
-    Evaluation,
-    Limit,
-    Ratio,
-    RecoverySeries,
-    Seed,
-    Spec,
-    Speed,
-    Text,
-    build_spec,
-)
-from claw.specs.methods import RATIO_OF
-
-if TYPE_CHECKING:
-    from claw.specs.budget import Budget
+from claw.specs.budget import LIMITS, Budget
+from claw.specs.experiment import Accuracy, Calibration, Curve, Evaluation, MethodNames, Ratios, RecoverySeries, Speed
+from claw.specs.spec import AnySpec, Count, Placement, Ratio, Seed, Spec, Text, build_spec
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""
 
 
-class Parameters(Spec):
+class Parameters(Placement):
     """What every stage notebook takes."""
 
     run: Text = "runs/explore"
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     @property
     def folder(self) -> Path:
         """Folder of the run, absolute."""
-        return run_folder(self.run)
+        return project.run_folder(self.run)
 
 
 class HeldOut(Parameters):
@@ -61,83 +44,60 @@ class HeldOut(Parameters):
 
     @property
     def evaluation(self) -> Evaluation:
-        return Evaluation(heldout=self.heldout, tokens=self.heldout_tokens, context=self.context)
+        return self.part(Evaluation, tokens=self.heldout_tokens)
 
 
-class CompressParameters(HeldOut):
+class CompressParameters(Ratios, HeldOut):
     """10_compress: one model, one method, several ratios."""
 
-    model: Text
-    method: Text
-    ratios: tuple[Ratio, ...] = Field(min_length=1)
-    ratio_of: Literal[RATIO_OF] = "own"
-    seed: Seed = 0
     calibration: Text = "wikipedia-train"
     calibration_tokens: Count = 16384
     calibration_length: Count = 512
 
     @property
     def curve(self) -> Curve:
-        calibration = Calibration(corpus=self.calibration, tokens=self.calibration_tokens, length=self.calibration_length)
-        return Curve(
-            model=self.model, method=self.method, ratios=self.ratios, ratio_of=self.ratio_of, seed=self.seed,
-            calibration=calibration,
-        )  # fmt: skip
+        corpus, tokens, length = self.calibration, self.calibration_tokens, self.calibration_length
+        return self.part(Curve, calibration=Calibration(corpus=corpus, tokens=tokens, length=length))
 
 
 class Checkpoints(Parameters):
-    """Parameters of notebooks that begin with checkpoints: folders, or a model's name for the dense one; all of the run
-    where none is named.
+    """Parameters of notebooks that begin with checkpoints: folders, or a model's name for the dense one.
+
+    Where none is named, those of the run are meant for which `_taken` holds, after the dense models if `_with_dense` says so.
     """
+
+    _taken: ClassVar[Callable[[dict[str, Any]], bool]] = lambda spec: True
+    _with_dense: ClassVar[bool] = False
 
     checkpoints: tuple[Text, ...] = Field((), validate_default=True)
 
     @field_validator("checkpoints")
     @classmethod
-    def _found(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        found = named or tuple(cls._of_run(run_folder(info.data.get("run", "."))))
-        if not found:
+    def _there_are_some(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if named:
+            return named
+        specs = _checkpoints(project.run_folder(info.data.get("run", ".")))
+        dense = dict.fromkeys(spec["compression"]["model"] for _, spec in specs) if cls._with_dense else ()
+        checkpoints = (*dense, *(place for place, spec in specs if cls._taken(spec)))
+        if not checkpoints:
             raise InputError(
-                f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve takes "
-                'about two minutes), or name checkpoints, such as checkpoints = ["runs/explore/checkpoints/ID"].'
+                f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve "
+                'takes about two minutes), or name checkpoints, such as checkpoints = ["runs/explore/checkpoints/ID"].'
             )
-        return found
-
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        """What is taken where no checkpoint is named."""
-        yield from (str(place) for place, _ in _checkpoints(folder))
+        return checkpoints
 
 
-class EvaluateParameters(HeldOut, Checkpoints):
+class EvaluateParameters(Accuracy, HeldOut, Checkpoints):
     """30_evaluate: checkpoints on held-out text and tasks; by default all of the run and the dense models they came from."""
 
-    tasks: tuple[Text, ...] = ()
-    limit: Limit = None
-    num_fewshot: int = Field(0, ge=0, le=100)
-    tasks_from: Literal["archive", "hub"] = "archive"
-
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        found = list(_checkpoints(folder))
-        yield from dict.fromkeys(spec["compression"]["model"] for _, spec in found)
-        yield from (str(place) for place, _ in found)
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return Evaluation(
-            heldout=self.heldout, tokens=self.heldout_tokens, context=self.context, tasks=self.tasks, limit=self.limit,
-            num_fewshot=self.num_fewshot, tasks_from=self.tasks_from,
-        )  # fmt: skip
+    _with_dense = True
 
 
-class TourParameters(Spec):
+class TourParameters(Placement):
     """00_tour: one small model, compressed live."""
 
     model: Text = "smollm2-135m"
-    methods: tuple[Text, ...] = Field(
-        ("random", "magnitude", "wanda-sp", "wanda-sp+ridge", "slicegpt", "shortgpt"), min_length=1
-    )
+    methods: MethodNames = ("random", "magnitude", "wanda-sp", "wanda-sp+ridge", "slicegpt", "shortgpt")
     ratio: Ratio = 0.3
     prompt: Text = "The capital of France is"
     words: Count = 24
@@ -147,15 +107,6 @@ class TourParameters(Spec):
     heldout_tokens: Count = 2048
     context: Count = 256
     seed: Seed = 0
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-
-    @field_validator("methods")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            methods.find_method(name)
-        return names
 
 
 class OverviewParameters(Spec):
@@ -175,23 +126,22 @@ class LawsParameters(Spec):
 
     @property
     def source(self) -> Path:
-        """The table, or the folder of a run, absolute; `claw.project.default_table` where none is named. InputError without it."""
+        """Absolute path of the table, or of a run's folder. InputError if there is none."""
         if not self.table:
-            return project.default_table(project_folder())
-        path = inside_project(self.table)
+            return project.default_table(project.project_folder())
+        path = project.inside_project(self.table)
         if path.exists():
             return path
-
-        have = project.tables()
+        tables = project.tables()
         raise InputError(
             f"There is no table {self.table} yet. In a terminal, `make demo` measures a small one in about ten minutes. "
-            + (f"Tables that are here: {', '.join(have)}." if have else "00_start says what else there is.")
+            + (f"Tables that are here: {', '.join(tables)}." if tables else "00_start says what else there is.")
         )
 
     @property
     def folder(self) -> Path:
         """Folder for laws.json and figures, absolute."""
-        return run_folder(self.out)
+        return project.run_folder(self.out)
 
 
 class ExplorerParameters(LawsParameters):
@@ -216,13 +166,12 @@ class GuideParameters(LawsParameters):
     most_recovery: float | None = Field(None, ge=0)
 
     @property
-    def budget(self) -> "Budget":
-        from claw.specs.budget import Budget  # only this notebook pays for importing statsmodels
-
+    def budget(self) -> Budget:
+        most = (self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds)
+        times = tuple(self.dense_milliseconds.items())
         return Budget(
-            self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds, self.bytes_per_parameter,
-            tuple(self.dense_milliseconds.items()),
-        )  # fmt: skip
+            **dict(zip(LIMITS, most, strict=True)), bytes_per_parameter=self.bytes_per_parameter, dense_milliseconds=times
+        )
 
 
 class PaperParameters(LawsParameters):
@@ -236,28 +185,24 @@ class PaperParameters(LawsParameters):
 class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
     """20_recover: checkpoints, one recipe, several token budgets; by default all of the run that are not recovered yet."""
 
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from (str(place) for place, spec in _checkpoints(folder) if not spec["recovery"])
+    _taken = lambda spec: not spec["recovery"]
 
     @property
     def series(self) -> RecoverySeries:
-        return RecoverySeries(**{name: getattr(self, name) for name in RecoverySeries.model_fields})
+        return self.part(RecoverySeries)
 
 
 class SpeedParameters(Checkpoints, Speed):
-    """40_speed: checkpoints timed against the dense model that each was made from; by default all compressed ones of the run."""
+    """40_speed: checkpoints timed against the dense model that each was made from; by default all compressed ones."""
 
-    @classmethod
-    def _of_run(cls, folder: Path) -> Iterator[str]:
-        yield from (str(place) for place, spec in _checkpoints(folder) if spec["compression"]["method"] != methods.DENSE)
+    _taken = lambda spec: spec["compression"]["method"] != methods.DENSE
 
     @property
     def speed(self) -> Speed:
-        return Speed(**{name: getattr(self, name) for name in Speed.model_fields})
+        return self.part(Speed)
 
 
-def from_notebook(cls: type[Spec], variables: Mapping[str, Any]) -> Spec:
+def from_notebook(cls: type[AnySpec], variables: Mapping[str, Any]) -> AnySpec:
     """`cls` from a notebook's variables (`globals()`), refusing names that `cls` does not have.
 
     Called right after the parameters cell. A notebook that is run again holds what its later cells made, too: a name is
@@ -280,37 +225,32 @@ def _just_given(cells: Sequence[str]) -> set[str] | None:
     names: set[str] = set()
     for cell in reversed(cells[:-1]):
         try:
-            statements = ast.parse(cell).body
+            given = [_plain_names(statement) for statement in ast.parse(cell).body]
         except SyntaxError:
             break
-        if not (statements and all(map(_gives_a_value, statements))):
+        if not (given and all(given)):
             break
-        names.update(target.id for s in statements for target in getattr(s, "targets", None) or [s.target])
+        names.update(*given)
     return names if cells else None
 
 
-PLAIN = (
-    ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.unaryop, ast.expr_context, ast.Call, ast.Name,
-)  # fmt: skip
-"""Nodes of a plain value; a call only as float('nan'), as papermill writes NaN."""
-
-
-def _gives_a_value(statement: ast.stmt) -> bool:
-    """Whether a statement gives a name a plain value."""
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
-        return False
+def _plain_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement gives a plain value; none if it does anything else."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+        return set()
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    nodes = list(ast.walk(statement.value))
-    called = all(node.id == "float" for node in nodes if isinstance(node, ast.Name))
-    return all(isinstance(t, ast.Name) for t in targets) and called and all(isinstance(node, PLAIN) for node in nodes)
+    names = {target.id if isinstance(target, ast.Name) else "" for target in targets}
+    nodes = [node for node in ast.walk(statement.value) if not (isinstance(node, ast.Name) and node.id == "float")]
+    return names if all(names) and all(isinstance(node, PLAIN) for node in nodes) else set()
 
 
-def _checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+PLAIN = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp | ast.unaryop | ast.expr_context | ast.Call
+"""Nodes of a plain value; a call only as float("nan"), as papermill writes NaN."""
+
+
+def _checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Folder and experiment of each checkpoint of a run, by method, ratio and recovery."""
-    found = []
-    for about in folder.glob("checkpoints/*/claw.json"):
-        spec = json.loads(about.read_text(encoding="utf-8"))["experiment"]
-        if spec:
-            found.append((about.parent, spec))
-    parts = lambda spec: (spec["compression"]["method"], spec["compression"]["ratio"], str(spec["recovery"]))
-    yield from sorted(found, key=lambda one: parts(one[1]))
+    paths = folder.glob("checkpoints/*/claw.json")
+    specs = ((str(path.parent), json.loads(path.read_text(encoding="utf-8"))["experiment"]) for path in paths)
+    order = lambda pair: (pair[1]["compression"]["method"], pair[1]["compression"]["ratio"], str(pair[1]["recovery"]))
+    return sorted(filter(operator.itemgetter(1), specs), key=order)

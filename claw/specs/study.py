@@ -1,31 +1,18 @@
 """A study: a grid of experiments in one YAML file, and the plan of curves and jobs that it stands for."""
 
 import functools
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
 from claw.errors import InputError
 from claw.specs import methods, strict_yaml
-from claw.specs.experiment import (
-    Calibration,
-    Compression,
-    Count,
-    Curve,
-    Evaluation,
-    Experiment,
-    Ratio,
-    RecoverySeries,
-    Seed,
-    Spec,
-    Speed,
-    Text,
-    explain,
-)
-from claw.specs.methods import RATIO_OF
+from claw.specs.experiment import Calibration, Compression, Curve, Evaluation, Experiment, MethodNames, RecoverySeries, Speed
+from claw.specs.methods import RatioOf
+from claw.specs.spec import Count, Placement, Ratio, Seed, Spec, Text, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -67,14 +54,14 @@ class Resources(Spec):
         return {name: float(value) for name, value in self.model_dump().items() if value}
 
 
-class Study(Spec):
+class Study(Placement):
     """models × methods × ratios × seeds, evaluated alike. `name` names the run's folder under runs/."""
 
     name: Name
     models: tuple[Text, ...] = Field(min_length=1)
-    methods: tuple[Text, ...] = Field(min_length=1)
+    methods: MethodNames
     ratios: tuple[Ratio, ...] = Field(min_length=1)
-    ratio_of: Literal[RATIO_OF] = "own"
+    ratio_of: RatioOf = "own"
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     calibration: Calibration = Calibration()
     recovery: tuple[RecoverySeries, ...] = ()
@@ -83,29 +70,19 @@ class Study(Spec):
     speed: Speed | None = None
     speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
     exclude: tuple[Selection, ...] = ()  # left out of the grid
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     keep_checkpoints: bool = False
     time_limit: Count | None = None  # seconds after which a job is stopped
     resources: Resources = Resources()
-
-    @field_validator("methods")
-    @classmethod
-    def _known(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for method in given:
-            methods.find_method(method)
-        return given
 
     @model_validator(mode="after")
     def _points_are_in_the_grid(self) -> "Study":
         grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
         for field in ("exclude", "recovery_of", "speed_of"):
             for points in getattr(self, field):
-                for name, value in ((name, value) for name, values in points.choices.items() for value in values):
-                    if value not in grid[name]:
-                        raise InputError(
-                            f"{field} names {name} {value}, which is not in this study: {', '.join(map(str, grid[name]))}."
-                        )
+                for name, values in points.choices.items():
+                    if strange := [value for value in values if value not in grid[name]]:
+                        there = ", ".join(map(str, grid[name]))
+                        raise InputError(f"{field} names {name} {strange[0]}, which is not in this study: {there}.")
         return self
 
     @property
@@ -116,26 +93,21 @@ class Study(Spec):
     @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One per model, method and seed that makes a difference, without excluded points."""
-        return tuple(dict.fromkeys(self._curves()))
-
-    def _curves(self) -> Iterator[Curve]:
-        for model in self.models:
-            for method in self.methods:
-                for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
-                    curve = Curve(
-                        model=model, method=method, ratios=self.ratios, ratio_of=self.ratio_of, seed=seed,
-                        calibration=self.calibration,
-                    )  # fmt: skip
-                    ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
-                    if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
-                        yield curve.model_copy(update={"ratios": ratios})
+        curves: dict[Curve, None] = {}  # ordered, each once
+        for model, method in itertools.product(self.models, self.methods):
+            for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
+                curve = self.part(Curve, model=model, method=method, seed=seed)
+                ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
+                if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
+                    curves[curve.model_copy(update={"ratios": ratios})] = None
+        return tuple(curves)
 
     @functools.cached_property
     def experiments(self) -> tuple[Experiment, ...]:
         """Every point once, then what is recovered from it; the dense model of each is always among them."""
         points = [experiment for curve in self.curves for experiment in curve.experiments]
-        found = [e for point in points for e in (point, *self.recovered(point))]
-        return tuple(dict.fromkeys([*(e.dense for e in found), *found]))
+        experiments = [e for point in points for e in (point, *self.recovered(point))]
+        return tuple(dict.fromkeys([*(e.dense for e in experiments), *experiments]))
 
     def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
         """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
@@ -146,9 +118,9 @@ class Study(Spec):
 
     def is_timed(self, experiment: Experiment) -> bool:
         """Whether its checkpoint is timed; not after recovery, which changes no shape and so no speed."""
-        compression = experiment.compression
-        timed = self.speed is not None and experiment.recovery is None and _named(self.speed_of, compression)
-        return timed and methods.makes_checkpoint(compression.method)
+        if self.speed is None or experiment.recovery is not None or not _named(self.speed_of, experiment.compression):
+            return False
+        return methods.makes_checkpoint(experiment.compression.method)
 
 
 def _named(of: tuple[Selection, ...], compression: Compression) -> bool:
@@ -158,9 +130,7 @@ def _named(of: tuple[Selection, ...], compression: Compression) -> bool:
 
 def load_study(path: str | Path) -> Study:
     """The study in a YAML file, or an InputError with the line and what is accepted."""
-    path = Path(path)
-    values, lines = strict_yaml.load_yaml(path)
-    return parse_study(values, lines, str(path))
+    return parse_study(*strict_yaml.load_yaml(Path(path)), str(path))
 
 
 def parse_study(values: Any, lines: strict_yaml.Lines, where: str) -> Study:

@@ -8,13 +8,11 @@ runs of paragraphs) or `.jsonl` file (one object with a `text` per line); `hub:O
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from claw.errors import InputError, unknown
-from claw.files import sha256
+from claw.files import made_once
 from claw.models import sources
 from claw.models.archives import fetch, open_member
 from claw.progress import tqdm
@@ -45,52 +43,35 @@ def role(corpus: str) -> str | None:
     return known.role if known else None
 
 
-def digest(corpus: str) -> str:
-    """What identifies the text: the sha256 of its archive or file, or the hub's name."""
-    known = sources.corpora().get(corpus)
-    if known:
-        return known.archive.sha256
-    return corpus if corpus.startswith("hub:") else sha256(Path(corpus).expanduser())
-
-
 @functools.lru_cache(maxsize=4)
 def documents(corpus: str) -> tuple[str, ...]:
     """All documents of a corpus in their natural order."""
     check_corpus(corpus)
-    if corpus in sources.corpora():
-        return _known(sources.corpora()[corpus])
     if corpus.startswith("hub:"):
         return _from_hub(corpus)
-    path = Path(corpus).expanduser()
+    known = sources.corpora().get(corpus)
+    path = known_file(known) if known else Path(corpus).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as lines:
+            texts = tuple(_json_lines(lines, corpus) if path.suffix == ".jsonl" else _paragraph_runs(lines.read()))
     except UnicodeDecodeError as error:
         raise InputError(f"corpus {corpus!r} is not UTF-8 text ({error}). Convert it to UTF-8 first.") from error
-    found = _json_lines(text, corpus) if path.suffix == ".jsonl" else tuple(_paragraph_runs(text))
-    if not any(document.strip() for document in found):
+    if not any(document.strip() for document in texts):
         raise InputError(f"corpus {corpus!r} is empty. Give a text file with at least a few hundred words.")
-    return found
+    return texts
 
 
-def _known(source: sources.CorpusSource) -> tuple[str, ...]:
-    path = cache() / "corpora" / f"{source.name}-{source.archive.sha256[:12]}.jsonl"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                _extract(source, path)
-    with path.open(encoding="utf-8") as lines:
-        return tuple(json.loads(line)["text"] for line in lines)
-
-
-def _extract(source: sources.CorpusSource, path: Path) -> None:
+def known_file(source: sources.CorpusSource) -> Path:
+    """File of a known corpus, an object with `title` and `text` on each line; fetched and read if it is not there yet."""
     read = {"wikipedia-xml": wikipedia_xml, "wikiextractor": wikiextractor}[source.reader]
-    part = path.with_suffix(".part")
-    with open_member(fetch(source.archive), source.member) as stream, part.open("w", encoding="utf-8") as out:
-        lines = (line.decode("utf-8", errors="ignore") for line in stream)
-        for title, text in tqdm(read(lines), desc=f"reading {source.name}", unit=" documents", disable=None):
-            out.write(json.dumps({"title": title, "text": text}, ensure_ascii=False) + "\n")
-    part.replace(path)
+
+    def make(scratch: Path) -> None:
+        with open_member(fetch(source.archive), source.member) as stream, scratch.open("w", encoding="utf-8") as out:
+            lines = (line.decode("utf-8", errors="ignore") for line in stream)
+            for title, text in tqdm(read(lines), desc=f"reading {source.name}", unit=" documents", disable=None):
+                out.write(json.dumps({"title": title, "text": text}, ensure_ascii=False) + "\n")
+
+    return made_once(cache() / "corpora" / f"{source.name}-{source.archive.sha256[:12]}.jsonl", make)
 
 
 def _from_hub(corpus: str) -> tuple[str, ...]:
@@ -107,14 +88,12 @@ def _from_hub(corpus: str) -> tuple[str, ...]:
         ) from error
 
 
-def _json_lines(text: str, corpus: str) -> tuple[str, ...]:
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
+def _json_lines(lines: Iterable[str], corpus: str) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
         try:
-            found.append(str(json.loads(line)["text"]))
+            yield str(json.loads(line)["text"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"corpus {corpus!r}, line {number}: expected a JSON object with a `text` ({error!r}).") from error
-    return tuple(found)
 
 
 def _paragraph_runs(text: str) -> Iterator[str]:

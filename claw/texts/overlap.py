@@ -19,19 +19,17 @@ def hashes(blocks: Blocks, run: int = RUN) -> np.ndarray:
     ids = blocks.ids.numpy().astype(np.uint64)
     run = min(run, ids.shape[1])
     places = ids.shape[1] - run + 1
-    found = np.zeros((ids.shape[0], places), np.uint64)
+    hashed = np.zeros((ids.shape[0], places), np.uint64)
     for step in range(run):
-        found *= _BASE
-        found += ids[:, step : step + places] + np.uint64(1)
-    return found.ravel()
+        hashed *= _BASE
+        hashed += ids[:, step : step + places] + np.uint64(1)
+    return hashed.ravel()
 
 
 def shared(training: Blocks, heldout: Blocks, run: int = RUN) -> float:
     """Share of the held-out runs that also occur in the training blocks."""
     run = min(run, training.length, heldout.length)
-    known = np.unique(hashes(heldout, run))
-    seen = np.isin(known, hashes(training, run))
-    return float(seen.mean())
+    return float(np.isin(np.unique(hashes(heldout, run)), hashes(training, run)).mean())
 
 
 def check_no_overlap(training: Blocks, heldout: Blocks) -> float:
@@ -39,8 +37,8 @@ def check_no_overlap(training: Blocks, heldout: Blocks) -> float:
     share = shared(training, heldout)
     if share > ACCEPTED:
         raise InputError(
-            f"{share:.0%} of the held-out text ({heldout.corpus!r}) also stands in the training text ({training.corpus!r}): runs of "
-            f"{RUN} tokens were compared, and {ACCEPTED:.0%} is accepted for quotations. A model must not be tested on what it was "
-            "trained on: use another held-out text, or take these documents out of the training text."
+            f"{share:.0%} of the held-out text ({heldout.corpus!r}) is also in the training text ({training.corpus!r}): runs "
+            f"of {RUN} tokens were compared, and {ACCEPTED:.0%} is accepted for quotations. A model must not be tested on what "
+            "it was trained on: use another held-out text, or take these documents out of the training text."
         )
     return share

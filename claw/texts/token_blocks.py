@@ -8,14 +8,16 @@ Notable choices:
 - Where a tokenizer puts a beginning-of-text token before text by default (Gemma), every block begins with it.
 """
 
-import hashlib
 import math
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
+from claw import files
 from claw.errors import InputError, unknown
 from claw.progress import tqdm
 from claw.texts import corpora
@@ -25,7 +27,7 @@ CALIBRATION_SHARE = 20  # one document in so many
 SEPARATOR = "\n\n"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Blocks:
     """Token ids cut into equal blocks, with what is needed to name losses properly.
 
@@ -60,13 +62,11 @@ class Blocks:
     @property
     def sha256(self) -> str:
         """First 16 hex digits of a hash over ids and targets: what was measured on, or calibrated with."""
-        digest = hashlib.sha256(self.ids.numpy().tobytes())
-        digest.update(self.scored.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return files.digest(self.ids.numpy().tobytes(), self.scored.numpy().tobytes())
 
 
 def blocks(
-    tokenizer,
+    tokenizer: Any,
     corpus: str,
     *,
     length: int = 512,
@@ -88,14 +88,14 @@ def blocks(
         raise InputError(f"blocks need length >= 2 and count >= 1, not length={length}, count={count}.")
     if stride is not None and (purpose != "heldout" or not 1 <= stride < length):
         raise InputError(
-            f"stride={stride} does not fit purpose {purpose!r} and length={length}. Overlapping blocks are for held-out text only, "
-            "with a stride from 1 to length - 1; leave it out for blocks side by side."
+            f"stride={stride} does not fit purpose {purpose!r} and length={length}. Overlapping blocks are for held-out text "
+            "only, with a stride from 1 to length - 1; leave it out for blocks side by side."
         )
     check_purpose(corpus, purpose)
-    texts = list(_share(corpora.documents(corpus), purpose))
+    texts = _share(corpora.documents(corpus), purpose)
     if seed and purpose != "heldout":
         random.Random(seed).shuffle(texts)
-    return _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed)
+    return _pack(tokenizer, texts, length, count, stride, corpus=corpus, purpose=purpose, seed=seed)
 
 
 def check_purpose(corpus: str, purpose: str) -> None:
@@ -114,8 +114,8 @@ def check_disjoint(training: str, heldout: str) -> None:
     """Refuse one text for training and for testing."""
     if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
         raise InputError(
-            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what it "
-            "was tuned on: name two different texts."
+            f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what "
+            "it was tuned on: name two different texts."
         )
 
 
@@ -127,14 +127,10 @@ def _share(documents: tuple[str, ...], purpose: str) -> list[str]:
     return [d for i, d in enumerate(documents) if (i % CALIBRATION_SHARE == 0) == (purpose == "calibration")]
 
 
-def begins_with_bos(tokenizer) -> bool:
-    """Whether this tokenizer puts its beginning-of-text token before ordinary text."""
-    ids = tokenizer("a")["input_ids"]
-    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
-
-
-def _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed) -> Blocks:
-    bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
+def _pack(tokenizer, texts: list[str], length: int, count: int, stride: int | None, **about: Any) -> Blocks:
+    """The first tokens of these texts as blocks; `about` says where they are from."""
+    first = tokenizer("a")["input_ids"][:1]
+    bos = first if first == [tokenizer.bos_token_id] else []  # whether this tokenizer puts it before ordinary text
     step = length - len(bos)  # tokens of text in a block
     apart = stride or step  # from the beginning of one block to that of the next
     room = step + apart * (count - 1)
@@ -142,35 +138,31 @@ def _pack(tokenizer, texts, length, count, stride, corpus, purpose, seed) -> Blo
     targets: list[bool] = []
     sizes: list[int] = []  # bytes of each token's text
     words: list[float] = []  # words that begin in it
-    with tqdm(total=room, desc=f"tokens of {corpus}", unit=" tokens", disable=None, leave=False) as bar:
+    with tqdm(total=room, desc=f"tokens of {about['corpus']}", unit=" tokens", disable=None, leave=False) as bar:
         for text in texts:
-            text = text if text.endswith(SEPARATOR) else text + SEPARATOR
-            new, new_sizes, new_words = _encode(tokenizer, text)
+            new, new_sizes, new_words = _encode(tokenizer, text if text.endswith(SEPARATOR) else text + SEPARATOR)
             ids += new
             sizes += new_sizes
             words += new_words
-            targets += [False] + [True] * (len(new) - 1) if new else []
+            targets += [place > 0 for place in range(len(new))]
             bar.update(len(new))
             if len(ids) >= room:
                 break
     if len(ids) < room:
         whole = (len(ids) - step) // apart + 1
         raise InputError(
-            f"corpus {corpus!r} has only {len(ids):,} tokens for {purpose} with this tokenizer, but {count} blocks of {length} need "
-            f"{room:,}. Ask for at most {max(whole, 0)} blocks of this length, or use a longer text."
+            f"corpus {about['corpus']!r} has only {len(ids):,} tokens for {about['purpose']} with this tokenizer, but {count} "
+            f"blocks of {length} need {room:,}. Ask for at most {max(whole, 0)} blocks of this length, or use a longer text."
         )
     cut = lambda values: torch.tensor(values[:room]).unfold(0, step, apart).clone()
     body, scored, size, word = cut(ids), cut(targets), cut(sizes), cut(words)
     if stride:
         scored[:, : step - stride] = False
-    if bos:
-        body = torch.cat([torch.full((count, 1), bos[0]), body], dim=1)
-    else:
+    if not bos:
         scored[:, 0] = False  # nothing stands before it
-    found = float(word.double()[scored].sum()), int(size[scored].sum())
-    if bos:
-        scored = torch.cat([torch.zeros(count, 1, dtype=torch.bool), scored], dim=1)
-    return Blocks(body, scored, *found, corpus, purpose, seed)
+    about |= {"words": float(word.double()[scored].sum()), "bytes": int(size[scored].sum())}
+    before = (len(bos), 0)
+    return Blocks(ids=pad(body, before, value=sum(bos)), scored=pad(scored, before, value=False), **about)
 
 
 def _encode(tokenizer, text: str) -> tuple[list[int], list[int], list[float]]:

@@ -6,13 +6,29 @@ from collections.abc import Iterator
 
 SHORTEST = 200  # characters: shorter pages are stubs and redirects
 
+_REMOVED = re.compile(
+    r"<!--.*?-->|<(?:{0})\b.*?</(?:{0})>|<[^<>]*>".format("ref|math|gallery|timeline|nowiki|pre|code|table"), re.S | re.I
+)
+_TABLE = re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S)
+_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
+_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
+_NO_TEXT = re.compile(r"\s*(?:image|file|media|category|wikipedia|[a-z]{2,3}(?:-[a-z]+)*)\s*:", re.I)
+_URL = re.compile(r"\[(?:https?|ftp)://[^\s\]]*\s*([^\]]*)\]")
+_LIST_LINE = re.compile(r"^[ \t]*[*#:;|!{}].*$", re.M)
+_HEADING = re.compile(r"^=+\s*(.*?)\s*=+\s*$", re.M)
+
+
+def _first(pattern: str, line: str) -> str:
+    return re.findall(pattern, line)[0]
+
 
 def wikiextractor(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """Title and text of the documents in WikiExtractor's `<doc id url title>` format."""
-    title, body = "", []
+    title = ""
+    body: list[str] = []
     for line in lines:
         if line.startswith("<doc "):
-            title, body = re.search(r'title="([^"]*)"', line).group(1), []
+            title, body = _first(r'title="([^"]*)"', line), []
         elif line.startswith("</doc>"):
             text = html.unescape("".join(body)).strip()
             if len(text) >= SHORTEST:
@@ -23,10 +39,11 @@ def wikiextractor(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 def wikipedia_xml(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """Title and prose of the articles in a MediaWiki XML dump."""
-    title, body, inside = "", [], False
+    title, inside = "", False
+    body: list[str] = []
     for line in lines:
         if "<title>" in line:
-            title = html.unescape(re.search(r"<title>(.*)</title>", line).group(1))
+            title = html.unescape(_first(r"<title>(.*)</title>", line))
         if "<text" in line:
             inside, body, line = True, [], line.split(">", 1)[1]
         if inside:
@@ -37,34 +54,6 @@ def wikipedia_xml(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
             text = prose("".join(body)) if article else ""
             if len(text) >= SHORTEST:
                 yield title, text
-
-
-_REMOVED = re.compile(
-    r"<!--.*?-->|<(?:ref|math|gallery|timeline|nowiki|pre|code|table)\b.*?</(?:ref|math|gallery|timeline|nowiki|pre|code|table)>"
-    r"|<[^<>]*>",
-    re.S | re.I,
-)
-
-
-_TABLE = re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S)
-
-
-_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
-
-
-_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
-
-
-_NO_TEXT = re.compile(r"\s*(?:image|file|media|category|wikipedia|[a-z]{2,3}(?:-[a-z]+)*)\s*:", re.I)
-
-
-_URL = re.compile(r"\[(?:https?|ftp)://[^\s\]]*\s*([^\]]*)\]")
-
-
-_LIST_LINE = re.compile(r"^[ \t]*[*#:;|!{}].*$", re.M)
-
-
-_HEADING = re.compile(r"^=+\s*(.*?)\s*=+\s*$", re.M)
 
 
 def prose(markup: str) -> str:

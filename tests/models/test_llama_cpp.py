@@ -23,18 +23,18 @@ def plain(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tensor_has_a_name_of_its_own(family):
     model = plain(family)
-    found = llama_cpp.check_conversion(model)
-    assert found.works, found.problems
+    conversion = llama_cpp.check_conversion(model)
+    assert conversion.works, conversion.problems
     stored = [name for name in model.state_dict() if not (model.config.tie_word_embeddings and name == "lm_head.weight")]
-    assert list(found.names) == stored and len(set(found.names.values())) == len(stored)
-    assert {"token_embd.weight", "output_norm.weight", "blk.0.ffn_down.weight"} <= set(found.names.values())
+    assert list(conversion.names) == stored and len(set(conversion.names.values())) == len(stored)
+    assert {"token_embd.weight", "output_norm.weight", "blk.0.ffn_down.weight"} <= set(conversion.names.values())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fewer_neurons_always_convert(family):
     small, _ = claw.compress(plain(family), "magnitude", 0.5)
-    found = llama_cpp.check_conversion(small)
-    assert found.works and "converts with llama.cpp" in str(found)
+    conversion = llama_cpp.check_conversion(small)
+    assert conversion.works and "converts with llama.cpp" in str(conversion)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_fewer_neurons_always_convert(family):
 )
 def test_fewer_groups_convert_where_queries_need_not_be_as_wide_as_the_hidden_state(family, works):
     small, _ = claw.compress(plain(family), "magnitude", 0.5, ratio_of="heads")
-    found = llama_cpp.check_conversion(small)
-    assert found.works == works
+    conversion = llama_cpp.check_conversion(small)
+    assert conversion.works == works
     if not works:
-        assert "self_attn.q_proj.weight is 16 × 32, where QWEN2 has 32 × 32" in str(found)
+        assert "self_attn.q_proj.weight is 16 × 32, where QWEN2 has 32 × 32" in str(conversion)
 
 
 @pytest.mark.parametrize(("family", "works"), [("llama", True), ("qwen2", False)])
@@ -67,23 +67,23 @@ def test_layers_may_go_but_gemma_must_keep_its_rhythm(tokenizer, train_text):
 def test_an_unknown_architecture_is_named():
     import torch
 
-    found = llama_cpp.check_conversion(torch.nn.Linear(2, 2))
-    assert not found.works and "Linear is not among LlamaForCausalLM" in str(found)
+    conversion = llama_cpp.check_conversion(torch.nn.Linear(2, 2))
+    assert not conversion.works and "Linear is not among LlamaForCausalLM" in str(conversion)
 
 
 def test_a_converted_file_reads_back(tmp_path):
     """The names and shapes, written with llama.cpp's own writer, are read back by its reader."""
     small, _ = claw.compress(plain("llama"), "magnitude", 0.5)
-    found = llama_cpp.check_conversion(small)
+    conversion = llama_cpp.check_conversion(small)
     writer = gguf.GGUFWriter(tmp_path / "small.gguf", "llama")
     writer.add_block_count(small.config.num_hidden_layers)
     writer.add_feed_forward_length(small.config.intermediate_size)
     for name, tensor in small.state_dict().items():
-        if name in found.names:
-            writer.add_tensor(found.names[name], tensor.numpy())
+        if name in conversion.names:
+            writer.add_tensor(conversion.names[name], tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     shapes = {tensor.name: tuple(map(int, tensor.shape)) for tensor in gguf.GGUFReader(tmp_path / "small.gguf").tensors}
-    assert shapes["blk.0.ffn_down.weight"] == (32, 32) and len(shapes) == len(found.names)
+    assert shapes["blk.0.ffn_down.weight"] == (32, 32) and len(shapes) == len(conversion.names)

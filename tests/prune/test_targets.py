@@ -27,7 +27,7 @@ def test_a_true_ratio_is_solved_to_half_a_step(ratio, ratio_of):
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 60))
 def test_ratio_zero_is_the_dense_shape(width, groups, depth):
-    shape = Shape(100, 16, depth, width, groups * 2, groups, 8, True)
+    shape = Shape(vocabulary=100, hidden=16, depth=depth, width=width, heads=groups * 2, groups=groups, head_size=8, tied=True)
     for axis in methods.AXES:
         assert targets.size_for(shape, axis, 0) == shape
 
@@ -66,7 +66,7 @@ def test_an_unknown_axis_names_the_accepted_ones():
 
 @given(st.sampled_from(["hidden", "heads"]), st.floats(0, 0.6), st.sampled_from([None, 1, 8, 32]))
 def test_sizes_are_ones_that_the_stock_configuration_accepts(axis, ratio, round_to):
-    dense = Shape(49152, 960, 32, 2560, 15, 5, 64, True, whole_heads=True)
+    dense = SMOL.with_(hidden=960, depth=32, width=2560, heads=15, groups=5, whole_heads=True)
     for small in targets.reachable(dense, axis, round_to):
         assert small.hidden % small.heads == 0
     assert len(targets.reachable(dense, "hidden")) >= 12

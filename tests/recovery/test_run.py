@@ -95,7 +95,7 @@ def test_tokens_are_those_really_seen(blocks, monkeypatch):
 
 
 def test_text_is_gone_through_again_in_another_order(blocks, monkeypatch):
-    few = token_blocks.Blocks(blocks.ids[:4], blocks.scored[:4], 0, 0, "x", "recovery")
+    few = blocks.part(slice(4))
     seen = []
     plain = Student.loss
     monkeypatch.setattr(Student, "loss", lambda self, ids, scored: (seen.append(ids), plain(self, ids, scored))[1])
@@ -238,7 +238,7 @@ def test_not_a_number_ends_the_run_and_names_the_step(blocks, heldout):
 
 
 def test_going_too_far_is_reported(blocks, heldout):
-    few = token_blocks.Blocks(blocks.ids[:2], blocks.scored[:2], 0, 0, "x", "recovery")
+    few = blocks.part(slice(2))
     _, report = claw.recover(
         tiny_model("llama"), few, tokens=64 * 400, recipe="full", heldout=heldout, learning_rate=1e-2, batch=2
     )

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from claw.errors import InputError
 from claw.specs import experiment as specs
+from claw.specs.spec import build_spec
 
 BASE = {"model": "smollm2-135m", "method": "magnitude", "ratios": [0, 0.5]}
 
@@ -36,7 +37,7 @@ def test_any_wrong_type_is_one_readable_error(field, data):
     junk = st.one_of(st.none(), st.booleans(), st.binary(max_size=3).map(str), st.floats(), st.lists(st.booleans(), max_size=2))
     values = {**BASE, field: data.draw(junk)}
     try:
-        specs.build_spec(specs.Curve, values, "study.yaml")
+        build_spec(specs.Curve, values, "study.yaml")
     except InputError as error:
         assert field in str(error) and "Traceback" not in str(error) and "pydantic" not in str(error)
 
@@ -56,7 +57,7 @@ def test_any_wrong_type_is_one_readable_error(field, data):
 )
 def test_wrong_values_say_what_is_accepted(change, words):
     with pytest.raises(InputError, match=words):
-        specs.build_spec(specs.Curve, {**BASE, **change})
+        build_spec(specs.Curve, {**BASE, **change})
 
 
 def test_a_curve_lists_its_points_once():

@@ -54,8 +54,8 @@ def test_recovery_may_be_of_some_points_only():
 )
 def test_speed_may_be_of_some_points_only(more, timed):
     study = parse(BASE + more)
-    found = [e for e in study.experiments if study.is_timed(e)]
-    assert {e.compression.method for e in found} == timed and not any(e.recovery for e in found)
+    experiments = [e for e in study.experiments if study.is_timed(e)]
+    assert {e.compression.method for e in experiments} == timed and not any(e.recovery for e in experiments)
     records = [name for e in study.experiments for name in plan.records_of(study, e).values() if ".speed-" in name]
     assert len(records) == len(timed)
 

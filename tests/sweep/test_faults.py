@@ -26,7 +26,7 @@ def run(study, tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-@pytest.mark.parametrize("where", ["fsync", "mkstemp", "replace"])
+@pytest.mark.parametrize("where", ["fsync", "mkdtemp", "replace"])
 def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_path, monkeypatch, number, where):
     path = tmp_path / "records" / "a.json"
     records.write_record(path, {"status": "done", "result": {"x": 1}})
@@ -35,7 +35,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_pat
     def full(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    owner = {"fsync": files.os, "replace": files.os, "mkstemp": files.tempfile}[where]
+    owner = {"fsync": files.os, "replace": files.os, "mkdtemp": files.tempfile}[where]
     monkeypatch.setattr(owner, where, full)
     with pytest.raises(InputError, match=rf"a\.json could not be written.*{os.strerror(number)}.*safe"):
         records.write_record(path, {"status": "done", "result": {"x": 2}})

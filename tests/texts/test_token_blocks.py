@@ -13,33 +13,33 @@ from claw.texts import corpora, token_blocks, wikipedia
 
 
 def test_prose_removes_markup():
-    markup = "'''Ann''' is a [[city|town]].{{stub|{{x}}}}\n* a list\n{| table\n|-\n|}\n== Past ==\nIt &amp;amp; more.[[Image:x.jpg|a [[b]]]]<ref>no</ref>"
+    markup = "'''Ann''' is a [[city|town]].{{stub|{{x}}}}\n* a list\n{| table\n|-\n|}\n"
+    markup += "== Past ==\nIt &amp;amp; more.[[Image:x.jpg|a [[b]]]]<ref>no</ref>"
     assert wikipedia.prose(markup) == "Ann is a town.\n\nPast\n\nIt & more."
 
 
 def test_wikipedia_xml_yields_articles_only():
     body = "word " * 60
-    pages = [
-        "<page>\n", "<title>A</title>\n", f'<text xml:space="preserve">{body}\n', "end</text>\n", "</page>\n",
-        "<title>Talk:A</title>\n", f"<text>{body}</text>\n", "<title>B</title>\n", f"<text>#REDIRECT [[A]] {body}</text>\n",
-        "<title>C</title>\n", "<text>short</text>\n",
-    ]  # fmt: skip
+    pages = f"""<page>
+<title>A</title>
+<text xml:space="preserve">{body}
+end</text>
+</page>
+<title>Talk:A</title>
+<text>{body}</text>
+<title>B</title>
+<text>#REDIRECT [[A]] {body}</text>
+<title>C</title>
+<text>short</text>
+""".splitlines(keepends=True)
     assert [title for title, _ in wikipedia.wikipedia_xml(iter(pages))] == ["A"]
 
 
 def test_wikiextractor_documents():
-    lines = [
-        '<doc id="1" url="u" title="T">\n',
-        "T\n",
-        "x &lt; y " * 40,
-        "\n",
-        "</doc>\n",
-        '<doc id="2" url="u" title="S">\n',
-        "S",
-        "</doc>\n",
-    ]
-    found = list(wikipedia.wikiextractor(iter(lines)))
-    assert [title for title, _ in found] == ["T"] and "x < y" in found[0][1]
+    first = ['<doc id="1" url="u" title="T">\n', "T\n", "x &lt; y " * 40, "\n", "</doc>\n"]
+    lines = [*first, '<doc id="2" url="u" title="S">\n', "S", "</doc>\n"]
+    documents = list(wikipedia.wikiextractor(iter(lines)))
+    assert [title for title, _ in documents] == ["T"] and "x < y" in documents[0][1]
 
 
 def test_blocks_of_a_file(tokenizer, train_text):
