@@ -1,5 +1,8 @@
 """Run a decoder one block at a time, as calibration, gradients, SliceGPT and regression do."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from claw.models.anatomy import Anatomy, Layer
@@ -16,14 +19,15 @@ class _Stop(Exception):
     """Ends a forward pass once the first block's arguments are known."""
 
 
-def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
+def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Hidden states (B, T, d) that enter the first block, and the keyword arguments of every block, for `ids` (B, T).
 
     The model's own forward prepares masks and rotary angles, so every architecture gets exactly its own.
     """
-    hidden, arguments = [], [{} for _ in parts.layers]
+    hidden: list[torch.Tensor] = []
+    arguments: list[dict[str, Any]] = [{} for _ in parts.layers]
 
-    def take(index):
+    def take(index: int) -> Callable:
         def hook(module, args, kwargs):
             hidden.append(args[0] if args else kwargs["hidden_states"])
             arguments[index] = {k: v for k, v in kwargs.items() if k != "hidden_states"}

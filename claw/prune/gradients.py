@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from claw.models.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy
 from claw.progress import tqdm
 from claw.prune.blockwise import first_inputs, run_block
 from claw.texts.token_blocks import Blocks
@@ -25,22 +25,19 @@ BATCH_TOKENS = 1024
 HEAD_TOKENS = 512
 
 
-def collect(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
+def write_taylor_terms(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
     """Write `<block>.gradients.safetensors` with `ffn.taylor` (m,) and `heads.taylor` (G,) for every block."""
     count = max(1, min(len(blocks), TOKENS // blocks.length))
-    batches = blocks.ids[:count].split(max(1, BATCH_TOKENS // blocks.length))
-    scored = blocks.scored[:count].split(max(1, BATCH_TOKENS // blocks.length))
-    sums = [{"ffn.taylor": torch.zeros(parts.width), "heads.taylor": torch.zeros(parts.groups)} for _ in parts.layers]
-    for ids, targets in tqdm(
-        list(zip(batches, scored, strict=True)), desc="gradients", unit=" batches", disable=None, leave=False
-    ):
-        _backward(parts, ids.to(parts.device), targets.to(parts.device), sums)
-    for layer, found in zip(parts.layers, sums, strict=True):
-        save_file({name: tensor.abs() for name, tensor in found.items()}, folder / f"{layer.index:03d}.gradients.safetensors")
+    batches = (values[:count].split(max(1, BATCH_TOKENS // blocks.length)) for values in (blocks.ids, blocks.scored))
+    terms = [{"ffn.taylor": torch.zeros(parts.width), "heads.taylor": torch.zeros(parts.groups)} for _ in parts.layers]
+    for ids, scored in tqdm(list(zip(*batches, strict=True)), desc="gradients", unit=" batches", leave=False):
+        _add_batch(parts, ids.to(parts.device), scored.to(parts.device), terms)
+    for layer, sums in zip(parts.layers, terms, strict=True):
+        save_file({name: tensor.abs() for name, tensor in sums.items()}, folder / f"{layer.index:03d}.gradients.safetensors")
 
 
-def _backward(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, sums: list[dict[str, torch.Tensor]]) -> None:
-    """Add the Taylor terms of one batch (B, T) to `sums`."""
+def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: list[dict[str, torch.Tensor]]) -> None:
+    """Add the Taylor terms of one batch (B, T) to `terms`."""
     with torch.no_grad():
         hidden, arguments = first_inputs(parts, ids)
         entering = []
@@ -49,24 +46,33 @@ def _backward(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, sums: lis
             hidden = run_block(layer, hidden, arguments[layer.index])
     gradient = loss_gradient(parts, hidden, ids, scored)
     for layer in reversed(parts.layers):
-        weights = [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]
-        before = [linear.weight.requires_grad for linear in weights]
+        weights = [linear.weight for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)]
+        before = [weight.requires_grad for weight in weights]
         try:
-            for linear in weights:
-                linear.weight.requires_grad_(True)
+            for weight in weights:
+                weight.requires_grad_(True)
             with torch.enable_grad():
                 start = entering.pop().detach().requires_grad_(True)
                 out = run_block(layer, start, arguments[layer.index])
-                found = torch.autograd.grad(out, [start, *(linear.weight for linear in weights)], gradient)
+                gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
         finally:
-            for linear, flag in zip(weights, before, strict=True):
-                linear.weight.requires_grad_(flag)
-        gradient = found[0]
-        _add(parts, layer, found[1:], sums[layer.index])
+            for weight, flag in zip(weights, before, strict=True):
+                weight.requires_grad_(flag)
+        _add_terms(parts, weights, gradients, terms[layer.index])
+
+
+@torch.no_grad()  # else the sums would keep every block's graph, and float32 copies of its weights with it
+def _add_terms(
+    parts: Anatomy, weights: list[torch.Tensor], gradients: list[torch.Tensor], sums: dict[str, torch.Tensor]
+) -> None:
+    q, k, v, o, gate, up, down = (weight.float() * grad.float() for weight, grad in zip(weights, gradients, strict=True))
+    sums["ffn.taylor"] += (gate.sum(1) + up.sum(1) + down.sum(0)).cpu()
+    q, k, v = (rows.sum(1).view(parts.groups, -1).sum(1) for rows in (q, k, v))
+    sums["heads.taylor"] += (q + k + v + o.sum(0).view(parts.groups, -1).sum(1)).cpu()
 
 
 def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-    """Gradient of the mean next-token loss with respect to the last block's output (B, T, d), a few positions at a time."""
+    """Gradient of the mean next-token loss with respect to the last block's output (B, T, d), HEAD_TOKENS at a time."""
     flat = hidden[:, :-1].flatten(0, 1).detach()
     targets = ids[:, 1:].flatten()
     weight = scored[:, 1:].flatten().float() / scored[:, 1:].sum().clamp_min(1)
@@ -79,12 +85,3 @@ def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, score
             pieces.append(torch.autograd.grad(loss, states)[0])
     inner = torch.cat(pieces).view(hidden.shape[0], hidden.shape[1] - 1, -1)
     return torch.cat([inner, torch.zeros_like(hidden[:, :1])], dim=1)
-
-
-@torch.no_grad()  # else the sums would keep every block's graph, and float32 copies of its weights with it
-def _add(parts: Anatomy, layer: Layer, gradients: tuple[torch.Tensor, ...], found: dict[str, torch.Tensor]) -> None:
-    weights = (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)
-    q, k, v, o, gate, up, down = ((w.weight.float() * g.float()) for w, g in zip(weights, gradients, strict=True))
-    found["ffn.taylor"] += (gate.sum(1) + up.sum(1) + down.sum(0)).cpu()
-    per_group = (rows.sum(1).view(parts.groups, -1).sum(1) for rows in (q, k, v))
-    found["heads.taylor"] += (sum(per_group) + o.sum(0).view(parts.groups, -1).sum(1)).cpu()

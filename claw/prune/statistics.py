@@ -20,33 +20,32 @@ Notable choices:
   penalty overfits the calibration tokens, and the right one depends on how many there are.
 """
 
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from claw.errors import InputError
+from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.project import cache
 from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
+from claw.prune.gradients import write_taylor_terms
 from claw.texts.token_blocks import Blocks
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
+NORMALISED = ("attention", "mlp")  # sites that read the stream through a norm: nothing is refitted there
 VERSION = 3  # of the stored format and the arithmetic; part of the cache key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
     """Moments of a model's activations on calibration text, read from `folder` one block at a time."""
 
@@ -61,17 +60,20 @@ class Statistics:
 
     def blocks(self) -> Blocks:
         """The calibration blocks themselves, for methods that pass the text through a model again."""
-        stored = _Stored(self.folder / "blocks.safetensors")
-        ids, scored = stored["ids"], stored["scored"].bool()
-        return Blocks(ids, scored, words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
+        ids, scored = (_stored(self.folder / "blocks.safetensors", name) for name in ("ids", "scored"))
+        return Blocks(ids, scored.bool(), words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
 
-    def layer(self, index: int) -> Mapping[str, torch.Tensor]:
-        """Lazy tensors of one block: `<site>.gram` (n, n) and `<site>.mean`, `<site>.spread` (n,), `<site>.ridge` ()."""
-        return _Stored(self.folder / f"{index:03d}.safetensors")
+    def moment(self, index: int, site: str, name: str) -> torch.Tensor:
+        """A moment of one site of block `index`: "gram" (n, n); "mean" and "spread" (n,); "ridge" (), its best penalty."""
+        return _stored(self.folder / f"{index:03d}.safetensors", f"{site}.{name}")
 
     def gram(self, index: int, site: str) -> torch.Tensor:
         """Mean of x xᵀ over tokens at a site, (n, n) float32."""
-        return self.layer(index)[f"{site}.gram"]
+        return self.moment(index, site, "gram")
+
+    def stream_gram(self) -> torch.Tensor:
+        """Sum of the Gram matrices of what the norms of all blocks read, (d, d) float32."""
+        return reduce(torch.add, (self.gram(index, site) for index in range(self.depth) for site in NORMALISED))
 
     def taylor(self, index: int, site: str) -> torch.Tensor:
         """First-order Taylor terms of the units of "ffn" (m,) or "heads" (G,)."""
@@ -80,25 +82,12 @@ class Statistics:
             raise InputError(
                 "These statistics hold no gradients: collect them with claw.calibrate(model, blocks, gradients=True)."
             )
-        return _Stored(path)[f"{site}.taylor"]
+        return _stored(path, f"{site}.taylor")
 
 
-class _Stored(Mapping):
-    """Tensors of one safetensors file, read when asked for."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        with safe_open(self.path, "pt") as tensors:
-            return tensors.get_tensor(name)
-
-    def __iter__(self):
-        with safe_open(self.path, "pt") as tensors:
-            return iter(tensors.keys())
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+def _stored(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, "pt") as tensors:
+        return tensors.get_tensor(name)
 
 
 def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> Statistics:
@@ -108,29 +97,25 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
     """
     parts = anatomy(model)
     identity, data = weights_hash(model), blocks.sha256
-    key = hashlib.sha256(f"{VERSION} {identity} {data} {parts.dtype}".encode()).hexdigest()[:16]
-    folder = cache() / "statistics" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "about.json").exists():
-            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".collecting-"))
-            try:
-                cosine, angle = _collect(parts, blocks, scratch)
-                save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
-                about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
-                about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
-                (scratch / "about.json").write_text(json.dumps(about))
-                scratch.replace(folder)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        if gradients and not (folder / "gradients").exists():
-            from claw.prune import gradients as taylor
 
-            taylor.collect(parts, blocks, folder)
-            (folder / "gradients").touch()
+    def collect(scratch: Path) -> None:
+        scratch.mkdir()
+        cosine, angle = _collect(parts, blocks, scratch)
+        save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
+        about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
+        about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
+        (scratch / "about.json").write_text(json.dumps(about))
+
+    def differentiate(scratch: Path) -> None:
+        write_taylor_terms(parts, blocks, folder)
+        scratch.touch()
+
+    folder = made_once(cache() / "statistics" / digest(f"{VERSION} {identity} {data} {parts.dtype}"), collect)
+    if gradients:
+        made_once(folder / "gradients", differentiate)
     about = json.loads((folder / "about.json").read_text())
-    tables = {name: tuple(map(tuple, about.pop(name))) for name in ("cosine", "angle")}
-    return Statistics(folder, **about, **tables)
+    about |= {name: tuple(map(tuple, about[name])) for name in ("cosine", "angle")}
+    return Statistics(folder=folder, **about)
 
 
 def check_belongs(statistics: Statistics, model: nn.Module) -> None:
@@ -142,43 +127,25 @@ def check_belongs(statistics: Statistics, model: nn.Module) -> None:
         )
 
 
-def sites(layer: Layer) -> dict[str, tuple[nn.Module, int]]:
-    """The module whose input each site is, and the size of that input."""
-    width = layer.q.in_features
-    return {
-        "attention": (layer.input_norm, width),
-        "heads": (layer.o, layer.o.in_features),
-        "mlp": (layer.mlp_norm, width),
-        "ffn": (layer.down, layer.down.in_features),
-    }
-
-
 @torch.no_grad()
 def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
-    batches = token_batches(parts, blocks.ids)
-    arguments, states = [], []
-    for ids in batches:
-        hidden, kwargs = first_inputs(parts, ids)
-        states.append(hidden)
-        arguments.append(kwargs)
-    sample = [_sample(states)]
-    for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", disable=None, leave=False):
-        moments = {site: _Moments(site, size, parts.device) for site, (_, size) in sites(layer).items()}
-        handles = [module.register_forward_pre_hook(moments[s].hook) for s, (module, _) in sites(layer).items()]
+    """Write the moments of every block; the mean cosine and the mean angle between the streams at every two depths."""
+    states, arguments = map(list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids)), strict=True))
+    streams = [_sample(states)]
+    for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", leave=False):
+        moments = _site_moments(layer)
         for batch, hidden in enumerate(states):
-            for one in moments.values():
-                one.half = batch % 2
+            for site in moments:
+                site.half = batch % 2
             states[batch] = run_block(layer, hidden, arguments[batch][layer.index])
-        for handle in handles:
-            handle.remove()
-        sample.append(_sample(states))
-        tensors = {f"{s}.{name}": t.contiguous() for s, m in moments.items() for name, t in m.result().items()}
-        if not all(torch.isfinite(t).all() for t in tensors.values()):
+        streams.append(_sample(states))
+        tensors = {f"{site.name}.{name}": tensor.contiguous() for site in moments for name, tensor in site.result().items()}
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise InputError(
                 f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged."
             )
         save_file(tensors, folder / f"{layer.index:03d}.safetensors")
-    return _similarity(sample)
+    return _similarity(streams)
 
 
 def _sample(states: list[torch.Tensor]) -> torch.Tensor:
@@ -188,33 +155,33 @@ def _sample(states: list[torch.Tensor]) -> torch.Tensor:
     return nn.functional.normalize(chosen, dim=-1)
 
 
-def _similarity(sample: list[torch.Tensor]) -> tuple[list[list[float]], list[list[float]]]:
+def _similarity(streams: list[torch.Tensor]) -> tuple[list[list[float]], list[list[float]]]:
     """Mean cosine and mean angle over π between the streams at every two depths."""
-    size = len(sample)
+    size = len(streams)
     cosine, angle = torch.eye(size), torch.zeros(size, size)
     for i in range(size):
         for j in range(i + 1, size):
-            each = (sample[i] * sample[j]).sum(-1).clamp(-1, 1)
+            each = (streams[i] * streams[j]).sum(-1).clamp(-1, 1)
             cosine[i, j] = cosine[j, i] = each.mean()
             angle[i, j] = angle[j, i] = each.arccos().mean() / torch.pi
     return cosine.tolist(), angle.tolist()
 
 
-class _Moments:
-    """Running second moments of one site, in two halves of the text."""
+class _SiteMoments:
+    """Running second moments of what `module` reads, (…, size), in two halves of the text, from now until `result`."""
 
-    def __init__(self, site: str, size: int, device: torch.device):
-        self.normalised = site in ("attention", "mlp")
-        self.compensable = site in ("heads", "ffn")
+    def __init__(self, name: str, module: nn.Module, size: int, device: torch.device):
+        self.name = name
         self.grams = [torch.zeros(size, size, device=device) for _ in range(2)]
         self.total = torch.zeros(size, device=device, dtype=torch.float64)
         self.spread = torch.zeros(size, device=device, dtype=torch.float64)
         self.tokens = [0, 0]
         self.half = 0
+        self.handle = module.register_forward_pre_hook(self.hook)
 
     def hook(self, module: nn.Module, args: tuple) -> None:
         sequences = args[0].detach().float()  # (B, T, n)
-        if self.normalised:
+        if self.name in NORMALISED:
             sequences = unit_rms(sequences, norm_epsilon(module))
         flat = sequences.flatten(0, -2)
         self.grams[self.half].addmm_(flat.T, flat)
@@ -223,9 +190,10 @@ class _Moments:
         self.tokens[self.half] += flat.shape[0]
 
     def result(self) -> dict[str, torch.Tensor]:
+        self.handle.remove()
         tokens = sum(self.tokens)
         halves = (g / max(n, 1) for g, n in zip(self.grams, self.tokens, strict=True))
-        ridge = best_penalty(*halves) if self.compensable else 0.0
+        ridge = 0.0 if self.name in NORMALISED else best_penalty(*halves)
         gram = (self.grams[0] + self.grams[1]) / tokens
         return {
             "gram": gram.cpu(),
@@ -233,6 +201,16 @@ class _Moments:
             "spread": self.spread.sqrt().float().cpu(),
             "ridge": torch.tensor(ridge),
         }
+
+
+def _site_moments(layer: Layer) -> list[_SiteMoments]:
+    width, device = layer.q.in_features, layer.q.weight.device
+    return [
+        _SiteMoments("attention", layer.input_norm, width, device),
+        _SiteMoments("heads", layer.o, layer.o.in_features, device),
+        _SiteMoments("mlp", layer.mlp_norm, width, device),
+        _SiteMoments("ffn", layer.down, layer.down.in_features, device),
+    ]
 
 
 def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:
