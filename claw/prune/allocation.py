@@ -1,56 +1,38 @@
 """Spend one whole-model budget over feed-forward width, key-value groups, hidden width and depth where it costs the least loss.
 
-Each axis is cut alone at a few sizes and its excess loss measured on calibration text that was not used to refit what is left
-(`measured_costs`, once per model and text, cached with the statistics). What is cut within blocks costs less where fewer blocks
-are left for the errors to grow in (`Costs.of`). Of all shapes that meet the budget those with nearly the least predicted excess
-cannot be told apart; among them one that keeps its blocks and hidden width is taken, because it can be cut at once, which costs
-less than refitting it, or else the one with the fewest blocks, because it is the fastest (`cheapest_shape`).
+Costs are those of cutting each axis alone, as measured (`claw.prune.whole_model`). What is cut within blocks costs less where
+fewer blocks are left for the errors to grow in (`Costs.of`). Of all shapes that meet the budget those with nearly the least
+predicted excess cannot be told apart; among them one that keeps its blocks and hidden width is taken, because it can be cut
+at once, which costs less than refitting it, or else the one with the fewest blocks, because it is the fastest.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from claw.errors import InputError
-from claw.evaluate import held_out
-from claw.files import write_text
-from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
-from claw.progress import tqdm
-from claw.prune import regression, targets
+from claw.prune import targets
 from claw.specs.methods import AXES
-from claw.texts.token_blocks import Blocks
 
-SHARES = {
-    "ffn": (0.25, 0.5, 0.75, 0.9),
-    "heads": (0.34, 0.67),
-    "hidden": (0.06, 0.2, 0.45, 0.7, 0.85),
-    "layers": (0.1, 0.25, 0.5, 0.75, 0.87),
-}
-"""Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
-VERSION = 5  # of the stored costs and of how they are measured
 BEYOND = 0.005  # how far past the last measured share a cut may go: costs are not extrapolated
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
 GROWTH = 1.5  # the power of the blocks left with which the excess of cuts within blocks grows: fitted on 22 joint shapes
 ALIKE = 0.04  # predicted excesses that differ by less, as a fraction, are not known to differ: the spread of the joint shapes
 
-Points = tuple[tuple[float, float], ...]  # (share removed of an axis, excess loss in nats/token), ascending
 Removed = Callable[[Shape], float]  # fraction of a budget that a shape lacks of the dense one
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured excess loss of cutting each axis alone."""
+    """Measured excess loss of cutting each axis alone, in nats/token."""
 
-    points: Mapping[str, Points]
+    points: Mapping[str, tuple[tuple[float, float], ...]]  # axis -> ((share removed, excess), ...), ascending
 
     def excess(self, axis: str, share: float) -> float:
         """Excess loss of removing `share` of an axis: through the measured points, never falling; infinite beyond the last."""
@@ -62,33 +44,6 @@ class Costs:
         """Predicted excess loss of a shape: e(layers) + (depth left)^growth Σ e(other axes)."""
         excess = {axis: self.excess(axis, targets.removed(dense, small, axis)) for axis in AXES}
         return excess.pop("layers") + (small.depth / dense.depth) ** growth * sum(excess.values())
-
-
-def measured_costs(parts: Anatomy, path: Path, blocks: Blocks, build: Callable[[Shape], nn.Module]) -> Costs:
-    """Costs of each axis: those in the file `path`, or measured on `blocks` with `build(shape)` and written there."""
-    if not path.exists():
-        dense = held_out.cross_entropy(parts.model, blocks).mean
-        measured: dict[str, list[tuple[float, float]]] = {}
-        jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]
-        for axis, share, shape in tqdm(jobs, desc="costs of each axis", unit=" cuts", leave=False):
-            measured.setdefault(axis, []).append((share, held_out.cross_entropy(build(shape), blocks).mean - dense))
-        write_text(path, json.dumps({"points": measured}))
-    stored = json.loads(path.read_text())["points"]
-    return Costs({axis: tuple(map(tuple, points)) for axis, points in stored.items()})
-
-
-def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:
-    """For every axis that can be cut here: the shapes on which its costs are measured, with the share each removes."""
-    dense = parts.shape
-    shapes: dict[str, list[tuple[float, Shape]]] = {}
-    for axis, shares in SHARES.items():
-        if axis == "hidden" and not regression.supports(parts):
-            continue
-        reached = {targets.removed(dense, shape, axis): shape for shape in targets.reachable(dense, axis)[:-1]}
-        if reached:
-            nearest = {min(reached, key=lambda value: abs(value - share)) for share in shares}
-            shapes[axis] = [(value, reached[value]) for value in sorted(nearest)]
-    return shapes
 
 
 def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
@@ -128,8 +83,8 @@ def budget_of(ratio_of: str) -> str:
     budget = "params" if ratio_of == "own" else ratio_of
     if budget not in BUDGETS:
         raise InputError(
-            f"method 'claw' spends a budget of the whole model and chooses the axes itself, so ratio_of cannot be {ratio_of!r}. "
-            f"Use own, {', '.join(BUDGETS)}; to cut one axis alone use a method of that axis."
+            "method 'claw' spends a budget of the whole model and chooses the axes itself, so ratio_of cannot be "
+            f"{ratio_of!r}. Use own, {', '.join(BUDGETS)}; to cut one axis alone use a method of that axis."
         )
     return budget
 

@@ -13,16 +13,16 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
+from claw.models.load import weights_hash
 from claw.models.shape import Shape
 from claw.provenance import resident_peak
 from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, whole_model
-from claw.prune.statistics import Statistics, check_belongs
+from claw.prune.statistics import Statistics
 from claw.specs import methods
 from claw.specs.methods import Method
 from claw.words import html_table
 
-Kept = tuple[tuple[int, ...], ...]
-"""Indices kept on the method's axis: of each block, or one tuple of blocks."""
+Kept = tuple[tuple[int, ...], ...]  # indices kept on the method's axis: of each block, or one tuple of blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,6 @@ def compress(
     parts = anatomy(model)
     target = target_shape(parts.shape, method, ratio, ratio_of, round_to)
     known = _checked(statistics, method, model)
-    _refuse_damaged(parts)
     kept: Kept = ()
     axis = methods.axis_of(method, ratio_of)
     with torch.no_grad():
@@ -102,19 +101,9 @@ def compress(
         else:
             small, kept = _cut(parts, target, chosen, axis, known, seed=seed, ridge=ridge)
             reached = targets.removed(parts.shape, anatomy(small).shape, axis)
-    report = CompressionReport.of(
-        parts.shape,
-        anatomy(small).shape,
-        method=method,
-        ratio=float(ratio),
-        ratio_of=axis if ratio_of == "own" else ratio_of,
-        ratio_own=reached,
-        seed=seed,
-        seconds=time.perf_counter() - started,
-        peak_memory=resident_peak(),
-        kept=kept,
-    )
-    return small, report
+    asked = {"method": method, "ratio": float(ratio), "ratio_of": axis if ratio_of == "own" else ratio_of, "seed": seed}
+    used = {"seconds": time.perf_counter() - started, "peak_memory": resident_peak()}
+    return small, CompressionReport.of(parts.shape, anatomy(small).shape, **asked, **used, ratio_own=reached, kept=kept)
 
 
 def target_shape(dense: Shape, method: str, ratio: float, ratio_of: str = "own", round_to: int | None = None) -> Shape | None:
@@ -125,22 +114,23 @@ def target_shape(dense: Shape, method: str, ratio: float, ratio_of: str = "own",
     if axis == methods.WHOLE:
         allocation.budget_of(ratio_of)
         return None
-    return targets.size_for(dense, axis, ratio, ratio_of, round_to=round_to, also=dict(chosen.also))
+    return targets.size_for(dense, axis, ratio, ratio_of, round_to=round_to, **dict(chosen.also))
 
 
 def _checked(statistics: Statistics | None, method: str, model: nn.Module) -> Any:
-    """The statistics, which are there and belong to the model where the method needs them."""
+    """The statistics, which are there and belong to the model where the method needs them; also refuses damaged weights."""
     if methods.needs_statistics(method):
         if statistics is None:
             raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
-        check_belongs(statistics, model)
-    return statistics
-
-
-def _refuse_damaged(parts: Anatomy) -> None:
-    for name, parameter in parts.model.named_parameters():
+        if statistics.model != (own := weights_hash(model)):
+            raise InputError(
+                f"The calibration statistics belong to another model (weights {statistics.model}, here {own}). Call "
+                "claw.calibrate(model, blocks) with the model that is to be compressed, in the same number type."
+            )
+    for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"The weight {name} holds NaN or infinite values, so no score means anything. Reload the model.")
+    return statistics
 
 
 def _cut(
@@ -163,8 +153,7 @@ def _cut(
         policy = prunenet.policy_for(parts, targets.removed(parts.shape, target, axis), seed)
         score = prunenet.PolicyScore(policy, stochastic=name.endswith("stochastic"))
     else:
-        score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
-    units = scores.best_units(parts, score, statistics, target.width if axis == "ffn" else target.groups, seed)
-    chosen = surgery.Units(layers, **{"neurons" if axis == "ffn" else "groups": units})
-    small = surgery.cut(parts, target, chosen, statistics if ridge else None)
+        score = scores.BY_AXIS[axis][name]
+    units = scores.best_units(parts, score, targets.amount(target, axis), statistics, seed)
+    small = surgery.cut(parts, target, surgery.Units(layers, {axis: units}), statistics if ridge else None)
     return small, tuple(tuple(keep.tolist()) for keep in units.values())

@@ -1,10 +1,10 @@
 """Refit the gain of the final norm, so that a compressed model is as sure of its next token as it has reason to be.
 
-What a compressed model writes to the stream is a regression towards what the dense one wrote, and so smaller the less it
-knows. The final norm divides that by its size, which hides the doubt: the model is as sure as the dense one while it is wrong
-more often. Its cross-entropy on text is convex in the gain (logits are linear in it), so the gain that the text asks for is
-found by Newton steps on one temperature for all dimensions (Guo et al. 2017), and by L-BFGS for each dimension where the
-hidden width or most blocks were cut.
+What a compressed model writes to the stream is a regression towards what the dense one wrote, and so smaller the less it knows.
+The final norm divides by that size, which hides the doubt: the model is as sure as the dense one while it is wrong more often.
+Its cross-entropy on text is convex in the gain (logits are linear in it), so the gain that the text asks for is found by Newton
+steps on one temperature for all dimensions (Guo et al. 2017), and by L-BFGS for each dimension where the hidden width or most
+blocks were cut.
 """
 
 import torch

@@ -69,14 +69,12 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
         return Latency(tuple(json.loads(path.read_text())["coefficients"]))
     shapes = measured_shapes(parts.shape)
     dense = Runner(parts.model, 1, SETTING)
-    ratios: list[float] = []
-    dense_times: list[float] = []
+    pairs = []  # seconds of the dense model and of each shape, in turns
     for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
         small = Runner(_skeleton(parts, shape), 1, SETTING)
-        times0, times = (np.array(phases["decode"]) for phases in interleaved([dense, small], SETTING.rounds))
-        ratios.append(float(np.median(times / times0)))
-        dense_times.extend(times0)
-    base = 1000 * float(np.median(dense_times))
+        pairs.append([np.array(phases["decode"]) for phases in interleaved([dense, small], SETTING.rounds)])
+    base = 1000 * float(np.median([times0 for times0, _ in pairs]))
+    ratios = [float(np.median(times / times0)) for times0, times in pairs]
     latency = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
     write_text(path, json.dumps({"coefficients": latency.coefficients, "dense_milliseconds": base}))
     return latency
@@ -84,14 +82,11 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
 
 def measured_shapes(dense: Shape) -> list[Shape]:
     """The dense shape with each axis halved alone, and with all of them halved."""
-    shapes, every = [], dense
-    for axis in methods.AXES:
-        choices = targets.reachable(dense, axis)[:-1]
-        if choices:
-            half = min(choices, key=lambda shape: abs(targets.removed(dense, shape, axis) - HALVED))
-            shapes.append(half)
-            every = targets.resize(every, axis, getattr(half, methods.AXES[axis]))
-    return [*shapes, every]
+    halves = {axis: half for axis in methods.AXES for half in targets.nearest(dense, axis, HALVED)}
+    every = dense
+    for axis, half in halves.items():
+        every = targets.resize(every, axis, targets.amount(half, axis))
+    return [*halves.values(), every]
 
 
 def _skeleton(parts: Anatomy, shape: Shape) -> nn.Module:

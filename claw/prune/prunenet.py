@@ -48,8 +48,8 @@ class Policy:
         weight = layer.gate.weight.float()
         if weight.shape[1] != len(self.vector):
             raise InputError(
-                f"This PruneNet policy was trained for hidden width {len(self.vector)}, the model has {weight.shape[1]}. Train one "
-                "with claw.prune.prunenet.train(anatomy, ratio, seed)."
+                f"This PruneNet policy was trained for hidden width {len(self.vector)}, the model has {weight.shape[1]}. "
+                "Train one with claw.prune.prunenet.train(anatomy, ratio, seed)."
             )
         return (weight @ self.vector.to(weight.device) + self.offset).cpu()
 
@@ -87,7 +87,8 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
         combine = nn.Parameter(torch.rand(parts.width, device=parts.device))
         trained = [*project.parameters(), combine]
         optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE)
-        best = _effective(project, combine)
+        effective = lambda: ((project.weight.T @ combine).detach().cpu().clone(), float(project.bias @ combine))  # v and c
+        best = effective()
         rewards: list[float] = []
         for _ in tqdm(range(episodes), desc=f"PruneNet policy r={ratio:g}", unit=" episodes", leave=False):
             loss, total = torch.zeros((), device=parts.device), 0.0
@@ -98,19 +99,13 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
                 total += reward
                 loss = loss - DISCOUNT**i * reward * torch.log(noisy[chosen].clamp_min(1e-12)).sum()
             if total > max(rewards, default=-math.inf):
-                best = _effective(project, combine)  # the policy that earned this episode's reward
+                best = effective()  # the policy that earned this episode's reward
             rewards.append(total)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
     return Policy(*best, ratio, tuple(rewards))
-
-
-@torch.no_grad()
-def _effective(project: nn.Linear, combine: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """v = Aᵀs and c = b·s."""
-    return (project.weight.T @ combine).cpu().clone(), float(project.bias @ combine)
 
 
 def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -121,8 +116,7 @@ def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torc
 
 def singular_values(gram: torch.Tensor, rows: int) -> torch.Tensor:
     """The min(rows, d) singular values of a matrix from its d×d Gram matrix."""
-    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    return values[-min(rows, len(values)) :]
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()[-rows:]
 
 
 def spectrum_reward(weight: torch.Tensor, gram: torch.Tensor, reference: torch.Tensor, chosen: torch.Tensor) -> float:

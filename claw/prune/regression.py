@@ -40,11 +40,11 @@ def supports(parts: Anatomy) -> bool:
 
 @dataclass(frozen=True)
 class WidthMap:
-    """T (d', d), from the dense stream to the small one, its inverse (d, d') on the kept space, and the final norm's gain (d',)."""
+    """The linear map from the dense stream to the small one."""
 
-    down: torch.Tensor
-    back: torch.Tensor
-    gain: torch.Tensor
+    down: torch.Tensor  # T (d', d)
+    back: torch.Tensor  # (d, d'), its inverse on the kept space
+    gain: torch.Tensor  # (d',), of the final norm
 
 
 def width_map(parts: Anatomy, statistics: Statistics, size: int) -> WidthMap:
@@ -102,7 +102,9 @@ def regressed(parts: Anatomy, target: Shape, units: Units, statistics: Statistic
         if layer.index in small_layers:
             _refit_block(small_layers[layer.index], pairs)
     if parts.tied:
-        scale = torch.stack([pair.final_scale() for pair in pairs]).mean()
+        rms = lambda x: x.float().square().mean(-1).sqrt()
+        # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
+        scale = torch.stack([(rms(pair.mapped(pair.dense)) / rms(pair.dense)).mean() for pair in pairs]).mean()
         inner.norm.weight.data = (mapping.gain * scale - parts.gain_offset).to(parts.dtype)
     return small
 
@@ -111,8 +113,8 @@ def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -
     """The small model by plain projection: the starting point, and what the ridge pulls towards."""
     state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied)
     for layer in parts.layers:
-        surgery.slice_neurons(state, layer, units.neurons[layer.index])
-        surgery.slice_groups(state, layer, units.groups[layer.index], parts)
+        for axis, kept in units.kept.items():
+            surgery.slice_units(state, parts, layer, axis, kept[layer.index])
     if parts.tied:
         state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
     return surgery.assemble(parts, state, layers=units.layers, **surgery.sizes_of(target))
@@ -130,9 +132,8 @@ class _PairedBatch:
 
     def advance_dense(self, layer: Layer, units: Units) -> None:
         """Run the dense block; remember the outputs of its reading linears (kept units) and the stream after each half."""
-        neurons = units.neurons[layer.index]
-        keys = surgery.key_columns(units.groups[layer.index], self.parts)
-        queries = surgery.query_columns(units.groups[layer.index], self.parts)
+        neurons = units.kept["ffn"][layer.index]
+        keys, queries = surgery.group_channels(units.kept["heads"][layer.index], self.parts)
         columns = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
         handles = [
             getattr(layer, name).register_forward_hook(lambda m, a, out, n=name, k=keep: self.outputs.update({n: out[..., k]}))
@@ -148,17 +149,9 @@ class _PairedBatch:
         """A dense stream in the small width."""
         return dense.float() @ self.mapping.down.T
 
-    def final_scale(self) -> torch.Tensor:
-        """E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does."""
-        rms = lambda x: x.float().square().mean(-1).sqrt()
-        return (rms(self.mapped(self.dense)) / rms(self.dense)).mean()
-
 
 def _refit_block(block: Layer, pairs: list[_PairedBatch]) -> None:
-    """Refit the linears of one small block in the order in which the stream meets them, and bring the small stream past it.
-
-    Those that read the stream aim at what the dense linears of their names gave, those that write at the dense stream after them.
-    """
+    """Refit the linears of one small block in the order in which the stream meets them, and bring the small stream past it."""
     for norm, half, names, writer, stage in (
         (block.input_norm, block.attention, ("q", "k", "v"), block.o, "middle"),
         (block.mlp_norm, block.mlp, ("gate", "up"), block.down, "end"),

@@ -25,38 +25,32 @@ def magnitude_neurons(parts: Anatomy, layer: Layer, statistics: object, generato
 def magnitude_groups(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
     """S_g = ‖v_g‖ · ‖o_:g‖: the size of what group g can write."""
     value = layer.v.weight.float().view(parts.groups, -1).norm(dim=1)
-    return (value * _sum_groups(layer.o.weight.float().square().sum(dim=0), parts).sqrt()).cpu()
+    return (value * _by_group(layer.o.weight.float().square().sum(dim=0), parts).sqrt()).cpu()
 
 
 def ppm_neurons(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
     """S_j = peak-to-peak of gate_j plus peak-to-peak of up_j, as public GLU pruning uses it."""
-    gate, up = (
-        weight.amax(dim=1) + weight.amin(dim=1).abs() for weight in (layer.gate.weight.float(), layer.up.weight.float())
-    )
+    weights = (layer.gate.weight.float(), layer.up.weight.float())
+    gate, up = (weight.amax(dim=1) + weight.amin(dim=1).abs() for weight in weights)
     return (gate + up).cpu()
 
 
 def wanda(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:
     """S_j = mean_i |W_ij| · ‖X_j‖ of each input of a site (Wanda-sp: An et al. 2024, arXiv 2312.11983)."""
-    norm = statistics.gram(layer.index, site).diagonal().clamp_min(0).sqrt()
+    norm = statistics.moment(layer.index, site, "gram").diagonal().clamp_min(0).sqrt()
     return _reader(layer, site).abs().mean(dim=0).cpu() * norm
 
 
 def flap(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:
-    """S_j = Var(x_j) · ‖W_:j‖² of each input of a site: what the mean cannot replace (FLAP: An et al. 2024, arXiv 2312.11983)."""
+    """S_j = Var(x_j) · ‖W_:j‖² of each input of a site: what its mean cannot replace (FLAP, An et al. 2024, the same paper)."""
     mean = statistics.moment(layer.index, site, "mean")
-    variance = (statistics.gram(layer.index, site).diagonal() - mean.square()).clamp_min(0)
+    variance = (statistics.moment(layer.index, site, "gram").diagonal() - mean.square()).clamp_min(0)
     return variance * _reader(layer, site).square().sum(dim=0).cpu()
 
 
-def minitron_neurons(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """S_j = √Σ_sequences (mean_t |a_j|)² (Minitron: Muralidharan et al. 2024, arXiv 2407.14679)."""
-    return statistics.moment(layer.index, "ffn", "spread")
-
-
-def minitron_groups(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """The same for attention outputs, the norm over a group's channels."""
-    return _sum_groups(statistics.moment(layer.index, "heads", "spread").square(), parts).sqrt()
+def minitron(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:
+    """S_j = √Σ_sequences (mean_t |x_j|)² of each input of a site (Minitron: Muralidharan et al. 2024, arXiv 2407.14679)."""
+    return statistics.moment(layer.index, site, "spread")
 
 
 def _reader(layer: Layer, site: str) -> torch.Tensor:
@@ -64,7 +58,7 @@ def _reader(layer: Layer, site: str) -> torch.Tensor:
     return (layer.down if site == "ffn" else layer.o).weight.float()
 
 
-def _sum_groups(channels: torch.Tensor, parts: Anatomy) -> torch.Tensor:
+def _by_group(channels: torch.Tensor, parts: Anatomy) -> torch.Tensor:
     """Sum of an (H·h,) tensor over each group's channels, (G,)."""
     return channels.view(parts.groups, -1).sum(dim=1)
 
@@ -76,16 +70,19 @@ NEURONS: dict[str, Score] = {
     "wanda-sp": lambda parts, layer, statistics, generator: wanda(layer, statistics, "ffn"),
     "flap": lambda parts, layer, statistics, generator: flap(layer, statistics, "ffn"),
     "taylor": lambda parts, layer, statistics, generator: statistics.taylor(layer.index, "ffn"),
-    "minitron": minitron_neurons,
+    "minitron": lambda parts, layer, statistics, generator: minitron(layer, statistics, "ffn"),
 }
 GROUPS: dict[str, Score] = {
     "random": lambda parts, layer, statistics, generator: torch.rand(parts.groups, generator=generator),
     "magnitude": magnitude_groups,
-    "wanda-sp": lambda parts, layer, statistics, generator: _sum_groups(wanda(layer, statistics, "heads"), parts),
-    "flap": lambda parts, layer, statistics, generator: _sum_groups(flap(layer, statistics, "heads"), parts),
+    "wanda-sp": lambda parts, layer, statistics, generator: _by_group(wanda(layer, statistics, "heads"), parts),
+    "flap": lambda parts, layer, statistics, generator: _by_group(flap(layer, statistics, "heads"), parts),
     "taylor": lambda parts, layer, statistics, generator: statistics.taylor(layer.index, "heads"),
-    "minitron": minitron_groups,
+    "minitron": lambda parts, layer, statistics, generator: _by_group(
+        minitron(layer, statistics, "heads").square(), parts
+    ).sqrt(),
 }
+BY_AXIS = {"ffn": NEURONS, "heads": GROUPS}
 
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -94,10 +91,8 @@ def best(scores: torch.Tensor, count: int) -> torch.Tensor:
     return order[:count].sort().values
 
 
-def best_units(
-    parts: Anatomy, score: Score, statistics: Statistics | None, count: int, seed: int = 0
-) -> dict[int, torch.Tensor]:
-    """Indices of the `count` neurons or groups with the highest scores in every block, by its index."""
+def best_units(parts: Anatomy, score: Score, count: int, statistics: Any, seed: int = 0) -> dict[int, torch.Tensor]:
+    """Indices of the `count` neurons or groups with the highest scores in every block, by the block's index."""
     generator = torch.Generator().manual_seed(seed)
     return {layer.index: best(score(parts, layer, statistics, generator), count) for layer in parts.layers}
 

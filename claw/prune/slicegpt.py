@@ -1,4 +1,4 @@
-"""SliceGPT: rotate the residual stream onto its principal directions and cut the last ones (Ashkboos et al. 2024, arXiv 2401.15024).
+"""SliceGPT: rotate the residual stream onto its principal directions, cut the last (Ashkboos et al. 2024, arXiv 2401.15024).
 
 `slicegpt` is the plain form: one rotation Q for the whole model, so nothing has to be added and a stock architecture holds
 the result: hidden size d', norm weights √(d/d'), ε·d/d', and an untied head (it carries the final norm's gain), which is
@@ -11,8 +11,6 @@ result lives in memory (hooks add the shortcuts); it is measured, and `claw.save
 Norm gains are folded into the linears that read the norm; embeddings are not mean-centred, which would break the
 invariance of RMSNorm models. At full width both forms give the dense model's logits.
 """
-
-from typing import Any
 
 import torch
 from torch import nn
@@ -33,8 +31,8 @@ def check_rotatable(parts: Anatomy) -> None:
     """Refuse architectures whose blocks normalise what they write: that norm's gain does not commute with a rotation."""
     if parts.layers[0].after_attention is not None:
         raise InputError(
-            f"slicegpt cannot rotate {type(parts.model).__name__}: its blocks normalise what they write, and that gain does not "
-            "commute with a rotation. Use a method that cuts ffn, heads or layers."
+            f"slicegpt cannot rotate {type(parts.model).__name__}: its blocks normalise what they write, and that gain does "
+            "not commute with a rotation. Use a method that cuts ffn, heads or layers."
         )
 
 
@@ -80,7 +78,10 @@ def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     for layer, cut, norm in tqdm(pairs, desc="slicing", unit=" blocks", leave=False):
         inputs = [kwargs[layer.index] for kwargs in arguments]
         dense = [stream @ basis.T for stream in states]
-        after = [stream + _attention(layer, stream, kwargs) for stream, kwargs in zip(dense, inputs, strict=True)]
+        after = [
+            stream + layer.attention(layer.input_norm(stream.to(parts.dtype)), **kwargs)[0].double()
+            for stream, kwargs in zip(dense, inputs, strict=True)
+        ]
         middle = _directions(after, layer.mlp_norm, size)
         end = _directions([stream + layer.mlp(layer.mlp_norm(stream.to(parts.dtype))).double() for stream in after], norm, size)
         _slice_block(parts, layer, cut, weights, (basis, middle, end))
@@ -90,21 +91,14 @@ def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     return small
 
 
-def _attention(layer: Layer, stream: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
-    """What the attention of a dense block writes, for a stream in dense coordinates."""
-    normalised = layer.input_norm(stream.to(layer.o.weight.dtype))
-    return layer.attention(normalised, **arguments)[0].double()
-
-
 def _directions(streams: list[torch.Tensor], norm: nn.Module, size: int) -> torch.Tensor:
     """The first `size` principal directions of the stream as a norm sees it, (d, d')."""
-    epsilon = norm_epsilon(norm)
-    flat = torch.cat([unit_rms(stream, epsilon).flatten(0, 1) for stream in streams])
+    flat = torch.cat([unit_rms(stream, norm).flatten(0, 1) for stream in streams])
     return principal_directions(flat.T @ flat / len(flat))[:, :size]
 
 
 def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: surgery.State, bases: tuple[torch.Tensor, ...]) -> None:
-    """Give the small block `cut` the dense weights of `layer`, in the bases of the stream before, in the middle and at the end."""
+    """Give the small block `cut` the weights of `layer`, in the bases of the stream before it, in its middle and after it."""
     start, (basis, middle, end) = surgery.prefix(layer), bases
     state = {name: tensor for name, tensor in weights.items() if name.startswith(f"{start}.")}
     surgery.rotate_reads(state, parts, layer, basis, middle)
@@ -119,18 +113,15 @@ def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: surgery.Stat
 def add_shortcut(block: nn.Module, name: str, norm: nn.Module, writer: nn.Module, matrix: torch.Tensor) -> None:
     """Turn the residual step x + f(x) of a stock block into x S + f(x), with S (d', d') a parameter of the block."""
     block.register_parameter(f"shortcut_{name}", nn.Parameter(matrix, requires_grad=False))
-    entering = []
+    entering: list[torch.Tensor] = []
 
-    def remember(module, args):
-        entering.append(args[0])
-
-    def add(module, args, kwargs, output):
+    def add(module, args, output):
         x = entering.pop()
         extra = x @ getattr(block, f"shortcut_{name}") - x
         return (output[0] + extra, *output[1:]) if isinstance(output, tuple) else output + extra
 
-    norm.register_forward_pre_hook(remember)
-    writer.register_forward_hook(add, with_kwargs=True)
+    norm.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
+    writer.register_forward_hook(add)
 
 
 def is_plain(model: nn.Module) -> bool:

@@ -15,18 +15,18 @@ from claw.models.anatomy import Anatomy, Layer
 from claw.models.shape import Shape
 from claw.progress import of_transformers
 from claw.prune.statistics import Statistics
+from claw.specs.methods import AXES
 
-State = dict[str, torch.Tensor]
-"""Weights by their names in the checkpoint."""
+State = dict[str, torch.Tensor]  # weights by their names in the checkpoint
 
 
 @dataclass(frozen=True)
 class Units:
-    """Which blocks stay, and which neurons (m',) and key-value groups (G',) of each of them, by its index in the dense model."""
+    """What stays of a dense model."""
 
     layers: Sequence[int]
-    neurons: Mapping[int, torch.Tensor] = field(default_factory=dict)
-    groups: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    """Of "ffn" and "heads", the neurons (m',) and key-value groups (G',) that stay of each dense block, by its index."""
 
 
 def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | None = None) -> Any:
@@ -34,27 +34,16 @@ def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | No
 
     With `statistics` the linear layers that read the cut units are refitted on the calibration moments.
     """
-    state = plain_state(parts)
+    dense = plain_state(parts)
+    state = dict(dense)
+    axes = [axis for axis in ("ffn", "heads") if getattr(target, AXES[axis]) < getattr(parts, AXES[axis])]
     for layer in (parts.layers[index] for index in units.layers):
-        if target.width < parts.width:
-            keep = units.neurons[layer.index]
-            slice_neurons(state, layer, keep)
+        for axis in axes:
+            reader, columns = slice_units(state, parts, layer, axis, units.kept[axis][layer.index])
             if statistics:
-                state[f"{prefix(layer)}.mlp.down_proj.weight"] = _refitted(layer, "ffn", keep, statistics)
-        if target.groups < parts.groups:
-            keep = units.groups[layer.index]
-            slice_groups(state, layer, keep, parts)
-            if statistics:
-                queries = query_columns(keep, parts)
-                state[f"{prefix(layer)}.self_attn.o_proj.weight"] = _refitted(layer, "heads", queries, statistics)
-    resized = (target.width, target.groups) != (parts.width, parts.groups)
-    return assemble(parts, state, layers=units.layers, **(sizes_of(target) if resized else {}))
-
-
-def _refitted(layer: Layer, site: str, keep: torch.Tensor, statistics: Statistics) -> torch.Tensor:
-    weight = (layer.down if site == "ffn" else layer.o).weight
-    penalty = float(statistics.moment(layer.index, site, "ridge"))
-    return compensated(weight, statistics.gram(layer.index, site), keep, penalty)
+                gram, penalty = (statistics.moment(layer.index, axis, name) for name in ("gram", "ridge"))
+                state[reader] = compensated(dense[reader], gram, columns, float(penalty))
+    return assemble(parts, state, layers=units.layers, **(sizes_of(target) if axes else {}))
 
 
 def prefix(layer: Layer) -> str:
@@ -62,44 +51,31 @@ def prefix(layer: Layer) -> str:
     return f"model.layers.{layer.index}"
 
 
-def slice_neurons(state: State, layer: Layer, keep: torch.Tensor) -> None:
-    """Keep the feed-forward neurons `keep` of a block."""
-    for name in ("gate_proj", "up_proj"):
-        _take(state, f"{prefix(layer)}.mlp.{name}", rows=keep)
-    _take(state, f"{prefix(layer)}.mlp.down_proj", columns=keep)
+def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """Keep the neurons or key-value groups `keep` of a block; the name of the weight that reads them and its columns that stay.
+
+    A group keeps all of its query heads, so grouped-query attention stays valid.
+    """
+    if axis == "ffn":
+        rows = {"mlp.gate_proj": keep, "mlp.up_proj": keep}
+        reader, columns = f"{prefix(layer)}.mlp.down_proj.weight", keep
+    else:
+        keys, queries = group_channels(keep, parts)
+        rows = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
+        reader, columns = f"{prefix(layer)}.self_attn.o_proj.weight", queries
+    for name, index in rows.items():
+        for key in (f"{prefix(layer)}.{name}.weight", f"{prefix(layer)}.{name}.bias"):
+            if key in state:
+                state[key] = state[key][index.to(parts.device)]
+    state[reader] = state[reader][:, columns.to(parts.device)].contiguous()
+    return reader, columns
 
 
-def slice_groups(state: State, layer: Layer, keep: torch.Tensor, parts: Anatomy) -> None:
-    """Keep the key-value groups `keep` of a block, each with all of its query heads, so grouped-query attention stays valid."""
-    keys, queries = key_columns(keep, parts), query_columns(keep, parts)
-    for name, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
-        _take(state, f"{prefix(layer)}.self_attn.{name}", rows=rows)
-    _take(state, f"{prefix(layer)}.self_attn.o_proj", columns=queries)
-
-
-def query_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
-    """Indices into the (H·h,) attention output that belong to these key-value groups."""
-    return _spread(groups, parts.head_size * (parts.heads // parts.groups))
-
-
-def key_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
-    """Indices into the (G·h,) keys or values that belong to these key-value groups."""
-    return _spread(groups, parts.head_size)
-
-
-def _spread(index: torch.Tensor, size: int) -> torch.Tensor:
-    return (index[:, None] * size + torch.arange(size)).flatten()
-
-
-def _take(state: State, linear: str, rows: torch.Tensor | None = None, columns: torch.Tensor | None = None) -> None:
-    weight = state[f"{linear}.weight"]
-    if rows is not None:
-        weight = weight[rows.to(weight.device)]
-        if f"{linear}.bias" in state:
-            state[f"{linear}.bias"] = state[f"{linear}.bias"][rows.to(weight.device)]
-    if columns is not None:
-        weight = weight[:, columns.to(weight.device)].contiguous()
-    state[f"{linear}.weight"] = weight
+def group_channels(groups: torch.Tensor, parts: Anatomy) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices into the keys or values (G·h,) and into the attention output (H·h,) that belong to these key-value groups."""
+    key, query = parts.head_size, parts.head_size * (parts.heads // parts.groups)
+    keys, queries = ((groups[:, None] * size + torch.arange(size)).flatten() for size in (key, query))
+    return keys, queries
 
 
 def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -108,7 +84,7 @@ def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> 
 
 
 def rebased(parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float, *, tied: bool = False) -> State:
-    """The weights in other coordinates of the stream: what reads it times `read`, what writes to it times `write`, both (d, d').
+    """The weights in other coordinates of the stream: what reads it times `read`, what writes it times `write`, both (d, d').
 
     Gains are folded into what reads the norm, and every norm multiplies by `gain` instead. That unties the head; with `tied`
     head and final norm are left to the caller.
@@ -121,8 +97,7 @@ def rebased(parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float
         rotate_write(state, f"{prefix(layer)}.mlp.down_proj", write)
         norms += [f"{prefix(layer)}.input_layernorm", f"{prefix(layer)}.post_attention_layernorm"]
     for name in norms:
-        filled = torch.full((read.shape[1],), gain - parts.gain_offset, dtype=parts.dtype, device=parts.device)
-        state[f"{name}.weight"] = filled
+        state[f"{name}.weight"] = parts.embedding.weight.new_full((read.shape[1],), gain - parts.gain_offset)
     state["model.embed_tokens.weight"] = rotated_embedding(parts, write)
     if not tied:
         state["lm_head.weight"] = rotated_head(parts, read)
@@ -191,15 +166,11 @@ def assemble(parts: Anatomy, state: State, *, layers: Sequence[int] | None = Non
     entry per layer is cut with them.
     """
     keep = range(parts.depth) if layers is None else layers
-    config = configured(parts, keep, sizes)
+    state, config = _renumbered(state, keep), configured(parts, keep, sizes)
     kind: Any = type(parts.model)
     with of_transformers():
         model = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=_renumbered(state, keep),
-            dtype=parts.dtype,
-            attn_implementation=parts.config._attn_implementation,
+            None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
         )
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
@@ -221,13 +192,8 @@ def configured(parts: Anatomy, layers: Sequence[int], sizes: Mapping[str, Any]) 
 
 def sizes_of(shape: Shape) -> dict[str, Any]:
     """What a stock configuration calls the sizes of a shape."""
-    return {
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.width,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.groups,
-        "head_dim": shape.head_size,
-    }
+    names = "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim".split()
+    return dict(zip(names, (shape.hidden, shape.width, shape.heads, shape.groups, shape.head_size), strict=True))
 
 
 def _renumbered(state: State, keep: Sequence[int]) -> State:
