@@ -47,10 +47,8 @@ class CompressionReport:
     @classmethod
     def of(cls, dense: Shape, small: Shape, **rest: Any) -> "CompressionReport":
         """Report with the true ratios worked out from two shapes."""
-        ratios: dict[str, Any] = {
-            f"ratio_{name}": targets.removed(dense, small, name) for name in ("params", "nonembedding", "flops")
-        }
-        return cls(dense=dense, small=small, **ratios, **rest)
+        rest |= {f"ratio_{name}": targets.removed(dense, small, name) for name in ("params", "nonembedding", "flops")}
+        return cls(dense=dense, small=small, **rest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

@@ -117,7 +117,7 @@ def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -
             surgery.slice_units(state, parts, layer, axis, kept[layer.index])
     if parts.tied:
         state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
-    return surgery.assemble(parts, state, layers=units.layers, **surgery.sizes_of(target))
+    return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(target))
 
 
 class _PairedBatch:

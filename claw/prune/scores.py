@@ -30,8 +30,7 @@ def magnitude_groups(parts: Anatomy, layer: Layer, statistics: object, generator
 
 def ppm_neurons(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
     """S_j = peak-to-peak of gate_j plus peak-to-peak of up_j, as public GLU pruning uses it."""
-    weights = (layer.gate.weight.float(), layer.up.weight.float())
-    gate, up = (weight.amax(dim=1) + weight.amin(dim=1).abs() for weight in weights)
+    gate, up = (w.amax(dim=1) + w.amin(dim=1).abs() for w in (layer.gate.weight.float(), layer.up.weight.float()))
     return (gate + up).cpu()
 
 
@@ -87,8 +86,7 @@ BY_AXIS = {"ffn": NEURONS, "heads": GROUPS}
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of the `count` highest scores, ascending; equal scores keep the lower index."""
-    order = torch.sort(scores, descending=True, stable=True).indices
-    return order[:count].sort().values
+    return torch.sort(scores, descending=True, stable=True).indices[:count].sort().values
 
 
 def best_units(parts: Anatomy, score: Score, count: int, statistics: Any, seed: int = 0) -> dict[int, torch.Tensor]:

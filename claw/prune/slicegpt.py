@@ -56,7 +56,7 @@ def rotated(parts: Anatomy, rotation: torch.Tensor) -> nn.Module:
     state = surgery.rebased(parts, rotation, rotation, (parts.hidden / size) ** 0.5)
     epsilon = norm_epsilon(parts.norm) * parts.hidden / size
     sizes = surgery.sizes_of(parts.shape.with_(hidden=size))
-    return surgery.assemble(parts, state, **sizes, tie_word_embeddings=False, rms_norm_eps=epsilon)
+    return surgery.assemble(parts, state, range(parts.depth), **sizes, tie_word_embeddings=False, rms_norm_eps=epsilon)
 
 
 @torch.no_grad()

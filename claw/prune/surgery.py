@@ -43,7 +43,7 @@ def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | No
             if statistics:
                 gram, penalty = (statistics.moment(layer.index, axis, name) for name in ("gram", "ridge"))
                 state[reader] = compensated(dense[reader], gram, columns, float(penalty))
-    return assemble(parts, state, layers=units.layers, **(sizes_of(target) if axes else {}))
+    return assemble(parts, state, units.layers, **(sizes_of(target) if axes else {}))
 
 
 def prefix(layer: Layer) -> str:
@@ -159,14 +159,12 @@ def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_solve(right, factor)
 
 
-def assemble(parts: Anatomy, state: State, *, layers: Sequence[int] | None = None, **sizes: Any) -> Any:
-    """A stock model of the same class with `state` for weights and `sizes` in its configuration.
+def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) -> Any:
+    """A stock model of the same class with the blocks `layers` of `state` for weights and `sizes` in its configuration.
 
-    `layers` selects blocks by index (default all): keys are renumbered and every list in the configuration that has one
-    entry per layer is cut with them.
+    Blocks are renumbered, and every list in the configuration that has one entry per block is cut with them.
     """
-    keep = range(parts.depth) if layers is None else layers
-    state, config = _renumbered(state, keep), configured(parts, keep, sizes)
+    state, config = _renumbered(state, layers), configured(parts, layers, sizes)
     kind: Any = type(parts.model)
     with of_transformers():
         model = kind.from_pretrained(

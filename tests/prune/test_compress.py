@@ -200,14 +200,9 @@ def test_a_group_that_writes_nothing_goes_first(blocks, own_cache):
 def test_wanda_scores_follow_the_formula(blocks, own_cache):
     model = tiny_model("llama")
     statistics = calibrate(model, blocks)
-    inputs = []
     layer = model.model.layers[0]
-    handle = layer.mlp.down_proj.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
-    with torch.no_grad():
-        model(blocks.ids)
-    handle.remove()
-    activations = inputs[0].flatten(0, 1)
-    expected = layer.mlp.down_proj.weight.abs().mean(0) * activations.square().mean(0).sqrt()
+    inputs = activations(model, layer.mlp.down_proj, blocks.ids).flatten(0, 1)
+    expected = layer.mlp.down_proj.weight.abs().mean(0) * inputs.square().mean(0).sqrt()
     parts = anatomy(model)
     assert torch.allclose(scores.NEURONS["wanda-sp"](parts, parts.layers[0], statistics, None), expected.detach(), rtol=1e-4)
 
