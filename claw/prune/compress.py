@@ -151,7 +151,7 @@ def _cut(
         policy = prunenet.policy_for(parts, targets.removed(parts.shape, target, axis), seed)
         score = prunenet.PolicyScore(policy, stochastic=name.endswith("stochastic"))
     else:
-        score = scores.BY_AXIS[axis][name]
+        score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
     units = scores.best_units(parts, score, targets.amount(target, axis), statistics, seed)
     small = surgery.cut(parts, target, surgery.Units(layers, {axis: units}), statistics if ridge else None)
     return small, tuple(tuple(keep.tolist()) for keep in units.values())

@@ -87,7 +87,7 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
         combine = nn.Parameter(torch.rand(parts.width, device=parts.device))
         trained = [*project.parameters(), combine]
         optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE)
-        effective = lambda: ((project.weight.T @ combine).detach().cpu().clone(), float(project.bias @ combine))  # v and c
+        effective = torch.no_grad()(lambda: ((project.weight.T @ combine).cpu(), float(project.bias @ combine)))  # v and c
         best = effective()
         rewards: list[float] = []
         for _ in tqdm(range(episodes), desc=f"PruneNet policy r={ratio:g}", unit=" episodes", leave=False):

@@ -81,7 +81,6 @@ GROUPS: dict[str, Score] = {
         minitron(layer, statistics, "heads").square(), parts
     ).sqrt(),
 }
-BY_AXIS = {"ffn": NEURONS, "heads": GROUPS}
 
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:

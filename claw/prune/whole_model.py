@@ -83,11 +83,10 @@ def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, *, refit:
     dense = parts.shape
     if target == dense:
         return surgery.cut(parts, target, surgery.Units(range(dense.depth)))
-    counts = {axis: targets.amount(target, axis) for axis in ("ffn", "heads")}
-    units = surgery.Units(
-        scores.blocks_by_influence(statistics, dense.depth - target.depth),
-        {axis: scores.best_units(parts, scores.BY_AXIS[axis][SCORE], count, statistics) for axis, count in counts.items()},
-    )
+    layers = scores.blocks_by_influence(statistics, dense.depth - target.depth)
+    best = lambda score, axis: scores.best_units(parts, score, targets.amount(target, axis), statistics)
+    kept = {"ffn": best(scores.NEURONS[SCORE], "ffn"), "heads": best(scores.GROUPS[SCORE], "heads")}
+    units = surgery.Units(layers, kept)
     if regression.supports(parts) and (refit or (target.hidden, target.depth) != (dense.hidden, dense.depth)):
         small = regression.regressed(parts, target, units, statistics, calibration_text(statistics, "linears"))
     else:
