@@ -4,7 +4,8 @@ python benchmarks/methods.py                        # everything; resumes where 
 python benchmarks/methods.py --methods claw flap+ridge "optipfair PPM" --ratios 0.3 0.5
 
 Each method runs in a process of its own, one after the other, on the same calibration and held-out blocks, so that peak memory
-is its own. Rows go to OUT/rows.jsonl as they are known. `--match` compares PPM and PruneNet with the peers' own at equal FFN ratios.
+is its own. Rows go to OUT/rows.jsonl as they are known. `--match` compares PPM and PruneNet with the peers' own at equal FFN
+ratios.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from peers import PEERS
+from torch import nn
 
 import claw
 from claw import provenance
@@ -26,9 +28,10 @@ from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.models import load
 from claw.models.anatomy import anatomy
-from claw.prune import whole
+from claw.prune import whole_model
 from claw.specs import methods
 from claw.stages import checkpoints
+from claw.texts.token_blocks import Blocks
 
 RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 OURS = [name for name in methods.method_names() if methods.makes_checkpoint(name)]
@@ -54,8 +57,7 @@ def main() -> None:
         return
     for method in asked.methods:
         if remaining(method, asked):
-            command = [sys.executable, __file__, *sys.argv[1:], "--one", method]
-            subprocess.run(command, check=False)
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", method], check=False)
     show(asked)
 
 
@@ -69,7 +71,7 @@ def remaining(method: str, asked: argparse.Namespace) -> list[float]:
     return [ratio for ratio in asked.ratios if (method, ratio) not in done]
 
 
-def setting(asked: argparse.Namespace):
+def setting(asked: argparse.Namespace) -> tuple[nn.Module, Blocks, Blocks]:
     """The model, its calibration blocks and its held-out blocks."""
     model, tokenizer = load.load(asked.model)
     calibration = claw.blocks(tokenizer, "wikipedia-train", count=asked.calibration_blocks, seed=asked.seed)
@@ -87,7 +89,7 @@ def measure(method: str, asked: argparse.Namespace) -> None:
         statistics = claw.calibrate(model, calibration, gradients=methods.needs_gradients(method))
     if method == "claw":  # like calibration: once per model and text
         started = time.perf_counter()
-        whole.costs(anatomy(model), statistics)
+        whole_model.costs(anatomy(model), statistics)
         print(f"claw: costs of each axis known after {time.perf_counter() - started:.0f} s", flush=True)
     for ratio in remaining(method, asked):
         row = {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
@@ -113,7 +115,7 @@ def measure(method: str, asked: argparse.Namespace) -> None:
         print({name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
 
 
-def reloads(model) -> bool:
+def reloads(model: nn.Module) -> bool:
     """Whether stock transformers reloads the saved model with equal logits."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -131,20 +133,19 @@ def show(asked: argparse.Namespace) -> None:
     grid = frame.pivot_table(index="method", columns="target", values="loss", sort=False)
     print(f"held-out loss (nats/token) at true whole-model reductions; dense {frame['dense_loss'].iloc[0]:.3f}")
     print(grid.round(3).to_string(na_rep="-"))
-    cost = frame.groupby("method", sort=False).agg(
-        seconds=("seconds", "median"), slowest=("seconds", "max"), peak_gb=("peak_gb", "max"), plain=("plain", "min"),
-        off=("true", lambda true: (true - frame.loc[true.index, "target"]).abs().max()),
-    )  # fmt: skip
-    print("\nper method: median and longest seconds to compress (calibration apart), peak memory of the process, reloads plain, "
-          "largest distance of the true ratio from the target")  # fmt: skip
+    columns = {"seconds": ("seconds", "median"), "slowest": ("seconds", "max"), "peak_gb": ("peak_gb", "max")}
+    columns |= {"plain": ("plain", "min"), "off": ("off", "max")}
+    cost = frame.assign(off=(frame["true"] - frame["target"]).abs()).groupby("method", sort=False).agg(**columns)
+    print("\nper method: median and longest seconds to compress (calibration apart), peak memory of the process, ", end="")
+    print("reloads plain, largest distance of the true ratio from the target")
     print(cost.round(3).to_string(na_rep="-"))
     if "claw" in grid.index and grid.index.isin(PEERS).any():
         excess = grid - frame["dense_loss"].iloc[0]
         peer = excess[excess.index.isin(PEERS)].min()
         others = [name for name in excess.index if name not in PEERS and name != "claw"]
         plain = [name for name in others if not name.endswith(methods.RIDGE)]
-        table = pd.DataFrame({"claw": excess.loc["claw"], "best peer": peer, "claw / best peer": excess.loc["claw"] / peer,
-                              "best re-implementation": excess.loc[plain].min(), "best +ridge": excess.loc[others].min()})  # fmt: skip
+        table = pd.DataFrame({"claw": excess.loc["claw"], "best peer": peer, "claw / best peer": excess.loc["claw"] / peer})
+        table = table.assign(**{"best re-implementation": excess.loc[plain].min(), "best +ridge": excess.loc[others].min()})
         print("\nexcess loss over dense")
         print(table.round(3).to_string(na_rep="-"))
     if "error" in frame:
@@ -160,9 +161,10 @@ def draw(frame: pd.DataFrame, out: Path) -> None:
         figure = style.figure("neurips", 3.6)
         panel = figure.subplots()
         for method, points in frame.dropna(subset=["loss"]).groupby("method", sort=False):
-            known = method not in PEERS
-            panel.plot(points["true"], points["loss"], label=method, color=style.colour(method) if known else "0.5",
-                       ls=style.line(method) if known else ":", marker="o" if known else "x", lw=2 if method == "claw" else 0.8)  # fmt: skip
+            look = {"color": "0.5", "ls": ":", "marker": "x"}
+            if method not in PEERS:
+                look = {"color": style.colour(method), "ls": style.line(method), "marker": "o"}
+            panel.plot(points["true"], points["loss"], label=method, lw=2 if method == "claw" else 0.8, **look)
         panel.set_xlabel("share of all parameters removed")
         panel.set_ylabel("held-out loss (nats/token)")
         panel.legend(fontsize=6, ncols=2)
@@ -172,19 +174,14 @@ def draw(frame: pd.DataFrame, out: Path) -> None:
 
 def match(asked: argparse.Namespace) -> None:
     """Our PPM and PruneNet beside the peers' own, at equal FFN ratios and seeds."""
-
     model, calibration, heldout = setting(asked)
-    ours = {"optipfair PPM": "ppm", "efficient-pruners PruneNet": "prunenet-stochastic"}
-    for peer, method in ours.items():
+    matched = {"optipfair PPM": "ppm", "efficient-pruners PruneNet": "prunenet-stochastic"}
+    for peer, method in matched.items():
         for seed in (0, 1, 2) if "PruneNet" in peer else (0,):
             small, report = claw.compress(model, method, 0.3, seed=seed, round_to=1)
             theirs = PEERS[peer](copy.deepcopy(model), report.ratio_params, calibration.ids, seed)
-            losses = [held_out.cross_entropy(one, heldout).mean for one in (small, theirs)]
-            sizes = [anatomy(one).width for one in (small, theirs)]
-            print(
-                f"{method} seed {seed}: ours {losses[0]:.3f} (width {sizes[0]}), {peer} {losses[1]:.3f} (width {sizes[1]})",
-                flush=True,
-            )
+            ours, peers = (f"{held_out.cross_entropy(m, heldout).mean:.3f} (width {anatomy(m).width})" for m in (small, theirs))
+            print(f"{method} seed {seed}: ours {ours}, {peer} {peers}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Compression by other people's packages, called as their own documentation says (extra `bench`).
 
-Each function takes a fresh model, a target share of all parameters to remove, and calibration blocks, and returns the compressed model
-or None where it cannot get there. What a peer leaves wrong in the configuration is repaired as a careful user would.
+Each function takes a fresh model, a target share of all parameters to remove, and calibration blocks, and returns the
+compressed model or None where it cannot get there. What a peer leaves wrong in the configuration is repaired as a careful user
+would.
 """
 
 import copy
@@ -22,8 +23,7 @@ Peer = Callable[[nn.Module, float, torch.Tensor, int], nn.Module | None]
 def ffn_share(model: nn.Module, target: float) -> float | None:
     """Share of feed-forward neurons to remove so that `target` of all parameters goes; None beyond reach."""
     shape = anatomy(model).shape
-    most = targets.removed(shape, shape.with_(width=1), "params")
-    share = target / most
+    share = target / targets.removed(shape, shape.with_(width=1), "params")
     return share if share < 0.995 else None
 
 
@@ -64,7 +64,7 @@ _FOLDERS: dict[str, str] = {}
 
 
 def _named_folder(model: nn.Module) -> str:
-    """A float32 checkpoint (it factorises weights, which bfloat16 cannot) under a name with "llama", by which it tells architectures."""
+    """A float32 checkpoint, as PruneNet factorises weights, which bfloat16 cannot; it tells "llama" by the folder's name."""
     name = f"{model.config.name_or_path} {model.num_parameters()}"  # every ratio gets a copy of the same model
     if name not in _FOLDERS:
         _FOLDERS[name] = str(Path(tempfile.mkdtemp()) / "llama")
@@ -87,16 +87,16 @@ def torch_pruning(importance: str) -> Peer:
         model.config._attn_implementation = "eager"
         model.config.use_cache = False
         model = model.float()
-        chosen = {"magnitude": tp.importance.GroupMagnitudeImportance, "taylor": tp.importance.GroupTaylorImportance}[
-            importance
-        ]()
+        criteria = {"magnitude": tp.importance.GroupMagnitudeImportance, "taylor": tp.importance.GroupTaylorImportance}
         heads = {layer.self_attn.q_proj: shape.heads for layer in model.model.layers}
         groups = {layer.self_attn.k_proj: shape.groups for layer in model.model.layers}
         groups |= {layer.self_attn.v_proj: shape.groups for layer in model.model.layers}
+        options = {"pruning_ratio": middle, "global_pruning": False, "ignored_layers": [model.lm_head]}
+        options |= {"num_heads": heads | groups, "prune_num_heads": False, "prune_head_dims": False}
+        logits = lambda out: out.logits
         pruner = tp.pruner.BasePruner(
-            model, ids[:1, :64], importance=chosen, pruning_ratio=middle, global_pruning=False, ignored_layers=[model.lm_head],
-            num_heads=heads | groups, prune_num_heads=False, prune_head_dims=False, output_transform=lambda out: out.logits,
-        )  # fmt: skip
+            model, ids[:1, :64], importance=criteria[importance](), output_transform=logits, **options
+        )
         if importance == "taylor":
             for block in ids[:8]:
                 model(block[None], labels=block[None]).loss.backward()

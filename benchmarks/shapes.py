@@ -22,7 +22,7 @@ import claw
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
 from claw.models.shape import Shape
-from claw.prune import allocation, targets, whole
+from claw.prune import allocation, targets, whole_model
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
 
     model, calibration, heldout = setting(asked)
     parts, statistics = anatomy(model), claw.calibrate(model, calibration)
-    dense, costs = parts.shape, whole.costs(parts, statistics)
+    dense, costs = parts.shape, whole_model.costs(parts, statistics)
     asked.out.mkdir(parents=True, exist_ok=True)
     known = rows(asked.out)
     shapes = drawn(dense, costs, asked.shapes, asked.seed)
@@ -45,32 +45,32 @@ def main() -> None:
     print("  hidden  blocks  groups   width  removed  measured  predicted", flush=True)
     excess = []
     for shape in shapes:
-        found = next((row["excess"] for row in known if row["shape"] == dataclasses.asdict(shape)), None)
-        if found is None:
-            found = held_out.cross_entropy(whole.build_shape(parts, shape, statistics), heldout).mean - dense_loss
+        measured = next((row["excess"] for row in known if row["shape"] == dataclasses.asdict(shape)), None)
+        if measured is None:
+            measured = held_out.cross_entropy(whole_model.build_shape(parts, shape, statistics), heldout).mean - dense_loss
             with (asked.out / "rows.jsonl").open("a") as file:
-                file.write(json.dumps({"shape": dataclasses.asdict(shape), "excess": found}) + "\n")
-        excess.append(found)
-        removed = targets.removed(dense, shape, "params")
-        print(f"  {shape.hidden:6}  {shape.depth:6}  {shape.groups:6}  {shape.width:6}  {removed:7.3f}  {found:8.3f}  "
-              f"{costs.of(dense, shape):9.3f}", flush=True)  # fmt: skip
+                file.write(json.dumps({"shape": dataclasses.asdict(shape), "excess": measured}) + "\n")
+        excess.append(measured)
+        sizes = f"  {shape.hidden:6}  {shape.depth:6}  {shape.groups:6}  {shape.width:6}"
+        removed, predicted = targets.removed(dense, shape, "params"), costs.of(dense, shape)
+        print(f"{sizes}  {removed:7.3f}  {measured:8.3f}  {predicted:9.3f}", flush=True)
     report(dense, costs, shapes, np.array(excess))
 
 
 def drawn(dense: Shape, costs: allocation.Costs, count: int, seed: int) -> list[Shape]:
     """Shapes whose costs are known on every axis, at budgets drawn evenly."""
-    generator, found = np.random.default_rng(seed), []
-    while len(found) < count:
+    generator, shapes = np.random.default_rng(seed), []
+    removed = lambda shape: targets.removed(dense, shape, "params")
+    while len(shapes) < count:
         ratio = generator.uniform(0.1, 0.9)
-        removed = lambda shape: targets.removed(dense, shape, "params")
         near = [
             shape
             for shape in allocation.candidate_shapes(dense, costs.points, ratio, removed)
             if abs(removed(shape) - ratio) <= allocation.NEAR and np.isfinite(costs.of(dense, shape))
         ]
         if near:
-            found.append(near[generator.integers(len(near))])
-    return found
+            shapes.append(near[generator.integers(len(near))])
+    return shapes
 
 
 def report(dense: Shape, costs: allocation.Costs, shapes: list[Shape], excess: np.ndarray) -> None:

@@ -1,102 +1,53 @@
 """Spend one whole-model budget over feed-forward width, key-value groups, hidden width and depth where it costs the least loss.
 
-Each axis is cut alone at a few sizes and its excess loss measured on calibration text that was not used to refit what is left
-(`measured`, once per model and text, cached with the statistics). What is cut within blocks costs less where fewer blocks are left
-for the errors to grow in (`Costs.of`). Of all shapes that meet the budget those with nearly the least predicted excess cannot be
-told apart; among them one that keeps its blocks and hidden width is taken, because it can be cut at once, which costs less than
-refitting it, or else the one with the fewest blocks, because it is the fastest (`solve`).
+Costs are those of cutting each axis alone, as measured (`claw.prune.whole_model`). What is cut within blocks costs less where
+fewer blocks are left for the errors to grow in (`Costs.of`). Of all shapes that meet the budget those with nearly the least
+predicted excess cannot be told apart; among them one that keeps its blocks and hidden width is taken, because it can be cut
+at once, which costs less than refitting it, or else the one with the fewest blocks, because it is the fastest.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from claw.errors import InputError
-from claw.files import write_text
-from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
-from claw.progress import tqdm
-from claw.prune import regression, targets
-from claw.specs import methods
-from claw.texts.token_blocks import Blocks
+from claw.prune import targets
+from claw.specs.methods import AXES
 
-SHARES = {
-    "ffn": (0.25, 0.5, 0.75, 0.9),
-    "heads": (0.34, 0.67),
-    "hidden": (0.06, 0.2, 0.45, 0.7, 0.85),
-    "layers": (0.1, 0.25, 0.5, 0.75, 0.87),
-}
-"""Where each axis is measured."""
 BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
-VERSION = 5  # of the stored costs and of how they are measured
 BEYOND = 0.005  # how far past the last measured share a cut may go: costs are not extrapolated
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
 GROWTH = 1.5  # the power of the blocks left with which the excess of cuts within blocks grows: fitted on 22 joint shapes
 ALIKE = 0.04  # predicted excesses that differ by less, as a fraction, are not known to differ: the spread of the joint shapes
 
-
 Removed = Callable[[Shape], float]  # fraction of a budget that a shape lacks of the dense one
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured excess loss (nats/token) of cutting one axis alone: axis -> ((share removed, excess), ...), ascending."""
+    """Measured excess loss of cutting each axis alone, in nats/token."""
 
-    points: Mapping[str, tuple[tuple[float, float], ...]]
+    points: Mapping[str, tuple[tuple[float, float], ...]]  # axis -> ((share removed, excess), ...), ascending
 
     def excess(self, axis: str, share: float) -> float:
         """Excess loss of removing `share` of an axis: through the measured points, never falling; infinite beyond the last."""
-        known = [(0.0, 0.0), *self.points.get(axis, ())]
-        shares, losses = zip(*known, strict=True)
-        losses = np.maximum.accumulate(losses)
-        return float(np.interp(share, shares, losses)) if share <= shares[-1] + BEYOND else math.inf
+        shares, losses = zip((0.0, 0.0), *self.points.get(axis, ()), strict=True)
+        rising = np.maximum.accumulate(losses)
+        return float(np.interp(share, shares, rising)) if share <= shares[-1] + BEYOND else math.inf
 
     def of(self, dense: Shape, small: Shape, growth: float = GROWTH) -> float:
         """Predicted excess loss of a shape: e(layers) + (depth left)^growth Σ e(other axes)."""
-        removed = {axis: 1 - getattr(small, name) / getattr(dense, name) for axis, name in methods.AXES.items()}
-        excess = {axis: self.excess(axis, share) for axis, share in removed.items()}
+        excess = {axis: self.excess(axis, targets.removed(dense, small, axis)) for axis in AXES}
         return excess.pop("layers") + (small.depth / dense.depth) ** growth * sum(excess.values())
 
 
-def measured_costs(parts: Anatomy, path: Path, blocks: Blocks, build: Callable[[Shape], nn.Module]) -> Costs:
-    """Costs of each axis of this model: those in the file `path`, or measured on `blocks` with `build(shape)` and written there."""
-    from claw.evaluate import held_out
-
-    if path.exists():
-        stored = json.loads(path.read_text())
-        return Costs({axis: tuple(map(tuple, points)) for axis, points in stored["points"].items()})
-    dense = held_out.cross_entropy(parts.model, blocks).mean
-    points: dict[str, list[tuple[float, float]]] = {}
-    jobs = [(axis, share, shape) for axis, shapes in axis_shapes(parts).items() for share, shape in shapes]
-    for axis, share, shape in tqdm(jobs, desc="costs of each axis", unit=" cuts", disable=None, leave=False):
-        points.setdefault(axis, []).append((share, held_out.cross_entropy(build(shape), blocks).mean - dense))
-    write_text(path, json.dumps({"points": points}))
-    return Costs({axis: tuple(found) for axis, found in points.items()})
-
-
-def axis_shapes(parts: Anatomy) -> dict[str, list[tuple[float, Shape]]]:
-    """For every axis that can be cut here: the shapes on which its costs are measured, with the share each removes."""
-    dense = parts.shape
-    found: dict[str, list[tuple[float, Shape]]] = {}
-    for axis, shares in SHARES.items():
-        if axis == "hidden" and not regression.supports(parts):
-            continue
-        reached = {targets.removed(dense, shape, axis): shape for shape in targets.reachable(dense, axis)[:-1]}
-        if reached:
-            nearest = {min(reached, key=lambda value: abs(value - share)) for share in shares}
-            found[axis] = [(value, reached[value]) for value in sorted(nearest)]
-    return found
-
-
 def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
-    """For every reachable number of groups, blocks and hidden width on these axes, the feed-forward width that meets the budget.
+    """For every reachable number of groups, blocks and hidden width on these axes, the feed-forward widths around the budget.
 
     Parameters, FLOPs and milliseconds are linear in that width, so it is solved for and not searched.
     """
@@ -105,10 +56,10 @@ def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: R
 
     def sizes(of: Shape, axis: str, multiple: int | None = None) -> list[int]:
         shapes = targets.reachable(of, axis, multiple) if axis in axes else [of]
-        return [getattr(shape, methods.AXES[axis]) for shape in shapes]
+        return [getattr(shape, AXES[axis]) for shape in shapes]
 
-    fewer = [targets.resize(dense, "heads", groups) for groups in sizes(dense, "heads")]
-    for some in fewer:  # which hidden widths a stock configuration accepts may depend on the heads
+    for groups in sizes(dense, "heads"):  # which hidden widths a stock configuration accepts may depend on the heads
+        some = targets.resize(dense, "heads", groups)
         widths = {*sizes(some, "hidden", hidden_step), *sizes(dense, "hidden", hidden_step)}
         for hidden, depth in itertools.product(sorted(widths), sizes(some, "layers")):
             shape = some.with_(hidden=hidden, depth=depth)
@@ -121,10 +72,10 @@ def _widths(dense: Shape, shape: Shape, ratio: float, removed: Removed, step: in
     full, none = (removed(shape.with_(width=width)) for width in (dense.width, 0))
     if none == full:  # where this part takes no measurable time, its width is of no use
         return
-    width = dense.width * (1 - (ratio - full) / (none - full))
-    for rounded in {step * math.floor(width / step), step * math.ceil(width / step)}:
-        if step <= rounded <= dense.width:
-            yield shape.with_(width=rounded)
+    steps = dense.width * (1 - (ratio - full) / (none - full)) / step
+    for width in {step * math.floor(steps), step * math.ceil(steps)}:
+        if step <= width <= dense.width:
+            yield shape.with_(width=width)
 
 
 def budget_of(ratio_of: str) -> str:
@@ -132,37 +83,34 @@ def budget_of(ratio_of: str) -> str:
     budget = "params" if ratio_of == "own" else ratio_of
     if budget not in BUDGETS:
         raise InputError(
-            f"method 'claw' spends a budget of the whole model and chooses the axes itself, so ratio_of cannot be {ratio_of!r}. "
-            f"Use own, {', '.join(BUDGETS)}; to cut one axis alone use a method of that axis."
+            "method 'claw' spends a budget of the whole model and chooses the axes itself, so ratio_of cannot be "
+            f"{ratio_of!r}. Use own, {', '.join(BUDGETS)}; to cut one axis alone use a method of that axis."
         )
     return budget
 
 
-def cheapest_shape(dense: Shape, costs: Costs, ratio: float, ratio_of: str, removed: Removed | None = None) -> Shape:
-    """The shape that meets the budget with the least predicted excess loss; among those `ALIKE` one to be cut at once, or the fewest blocks.
+def cheapest_shape(dense: Shape, costs: Costs, ratio: float, budget: str, removed: Removed | None = None) -> Shape:
+    """The shape that meets the budget with the least predicted excess loss.
 
-    InputError where no shape comes near.
-
-    `removed` gives the fraction of the budget that a shape lacks, where arithmetic alone does not tell it.
+    Among those that are `ALIKE` it is one to be cut at once, or the one with the fewest blocks. `removed` gives the fraction of
+    the budget that a shape lacks, where arithmetic alone does not tell it. InputError where no shape comes near.
     """
-    budget = budget_of(ratio_of)
     removed = removed or (lambda shape: targets.removed(dense, shape, budget))
     if ratio == 0:
         return dense
     shapes = list(candidate_shapes(dense, costs.points, ratio, removed))
     off = np.array([abs(removed(shape) - ratio) for shape in shapes])
-    near = np.flatnonzero(off <= max(NEAR, off.min())) if len(off) else off
-    if not len(near) or off.min() > 0.02:
-        least = dense
+    if not shapes or off.min() > 0.02:
+        smallest = dense
         for axis in costs.points:
-            size = getattr(targets.reachable(dense, axis)[0], methods.AXES[axis])
-            least = targets.resize(least, axis, size)
+            smallest = targets.resize(smallest, axis, targets.amount(targets.reachable(dense, axis)[0], axis))
         raise InputError(
             f"ratio {ratio:g} of {budget} cannot be reached: cutting {', '.join(costs.points)} as far as they go removes "
-            f"{removed(least):.3f}, and this architecture allows no other cut. Ask for less."
+            f"{removed(smallest):.3f}, and this architecture allows no other cut. Ask for less."
         )
-    priced = [(costs.of(dense, shapes[i]), shapes[i]) for i in near]
-    least, _ = min(priced, key=lambda pair: pair[0])
-    alike = [pair for pair in priced if pair[0] <= least * (1 + ALIKE)]
+    near = [shapes[i] for i in np.flatnonzero(off <= max(NEAR, off.min()))]
+    priced = [(costs.of(dense, shape), shape) for shape in near]
+    least = min(excess for excess, _ in priced)
+    alike = [(excess, shape) for excess, shape in priced if excess <= least * (1 + ALIKE)]
     at_once = [pair for pair in alike if (pair[1].hidden, pair[1].depth) == (dense.hidden, dense.depth)]
     return min(at_once or alike, key=lambda pair: (pair[1].depth, pair[0]))[1]

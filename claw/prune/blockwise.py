@@ -1,8 +1,12 @@
 """Run a decoder one block at a time, as calibration, gradients, SliceGPT and regression do."""
 
-import torch
+from contextlib import suppress
+from typing import Any
 
-from claw.models.anatomy import Anatomy, Layer
+import torch
+from torch import nn
+
+from claw.models.anatomy import Anatomy, Layer, norm_epsilon
 
 BATCH_TOKENS = 4096
 
@@ -13,47 +17,41 @@ def token_batches(parts: Anatomy, ids: torch.Tensor) -> list[torch.Tensor]:
 
 
 class _Stop(Exception):
-    """Ends a forward pass once the first block's arguments are known."""
+    """Ends a forward pass once the arguments of every block are known."""
 
 
-def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
+def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Hidden states (B, T, d) that enter the first block, and the keyword arguments of every block, for `ids` (B, T).
 
     The model's own forward prepares masks and rotary angles, so every architecture gets exactly its own.
     """
-    hidden, arguments = [], [{} for _ in parts.layers]
+    hidden: list[torch.Tensor] = []
+    arguments: list[dict[str, Any]] = []
 
-    def take(index):
-        def hook(module, args, kwargs):
-            hidden.append(args[0] if args else kwargs["hidden_states"])
-            arguments[index] = {k: v for k, v in kwargs.items() if k != "hidden_states"}
-            if index == parts.depth - 1:
-                raise _Stop
-            return (hidden[0],), arguments[index]
+    def record(hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        hidden.append(hidden_states)
+        arguments.append(kwargs)
+        if len(arguments) == parts.depth:
+            raise _Stop
+        return hidden_states  # blocks pass their input on unchanged: only the arguments are wanted
 
-        return hook
-
-    handles = []
-    for layer in parts.layers:  # blocks pass their input on unchanged: only the arguments are wanted
-        handles.append(layer.module.register_forward_pre_hook(take(layer.index), with_kwargs=True))
-        layer.module.forward = lambda hidden_states, *args, **kwargs: hidden_states
     try:
-        parts.backbone(input_ids=ids, use_cache=False)
-    except _Stop:
-        pass
+        for layer in parts.layers:
+            layer.module.forward = record
+        with suppress(_Stop):
+            parts.backbone(input_ids=ids, use_cache=False)
     finally:
-        for handle, layer in zip(handles, parts.layers, strict=True):
-            handle.remove()
-            del layer.module.forward  # the class's own shows again
+        for layer in parts.layers:
+            vars(layer.module).pop("forward", None)  # the class's own shows again
     return hidden[0], arguments
 
 
-def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict) -> torch.Tensor:
+def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
     """Output of one block for hidden states (B, T, d)."""
     out = layer.module(hidden, **arguments)
     return out[0] if isinstance(out, tuple) else out
 
 
-def unit_rms(x: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """x / √(mean x² + ε) over the last axis: RMSNorm without its gain."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
+def unit_rms(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    """x / √(mean x² + ε) over the last axis: what an RMSNorm gives before its gain."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm_epsilon(norm))

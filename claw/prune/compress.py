@@ -5,18 +5,67 @@ cut by ridge regression on the calibration statistics (`claw.prune.surgery.compe
 """
 
 import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
+from claw.models.load import weights_hash
 from claw.models.shape import Shape
 from claw.provenance import resident_peak
-from claw.prune import allocation, depth, prunenet, scores, slicegpt, surgery, targets, units, whole
-from claw.prune.compression_report import CompressionReport
-from claw.prune.statistics import Statistics, check_belongs
+from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, whole_model
+from claw.prune.statistics import Statistics
 from claw.specs import methods
+from claw.specs.methods import Method
+from claw.words import html_table
+
+Kept = tuple[tuple[int, ...], ...]  # indices kept on the method's axis: of each block, or one tuple of blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionReport:
+    """What one compression did. Ratios are fractions removed; tied weights count once."""
+
+    method: str
+    ratio: float  # asked for, on the axis `ratio_of`
+    ratio_of: str
+    ratio_own: float  # reached on the method's own axis, after rounding
+    ratio_params: float  # of all parameters
+    ratio_nonembedding: float  # of the parameters without embedding and head
+    ratio_flops: float  # of forward FLOPs per token
+    dense: Shape
+    small: Shape
+    seed: int
+    seconds: float
+    peak_memory: int  # bytes of resident memory at the highest point of the process so far
+    kept: Kept = ()  # for pictures
+    details: dict[str, object] = field(default_factory=dict)  # what the method itself has to say
+
+    @classmethod
+    def of(cls, dense: Shape, small: Shape, **rest: Any) -> "CompressionReport":
+        """Report with the true ratios worked out from two shapes."""
+        rest |= {f"ratio_{name}": targets.removed(dense, small, name) for name in ("params", "nonembedding", "flops")}
+        return cls(dense=dense, small=small, **rest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return asdict(self)
+
+    def _repr_html_(self) -> str:
+        names = {"params": "parameters", "nonembedding": "without embedding", "flops": "FLOPs per token", "ffn": "FFN width"}
+        names |= {"heads": "KV groups", "hidden": "hidden width", "layers": "layers"}
+        rows = []
+        for axis, name in names.items():
+            sizes = [targets.amount(shape, axis) for shape in (self.dense, self.small)]
+            before, after = (f"{size:,}" if axis not in methods.AXES else size for size in sizes)
+            rows.append((name, before, after, f"{targets.removed(self.dense, self.small, axis):.1%}"))
+        return (
+            f"<b>{self.method}</b>, asked to remove {self.ratio:.0%} of {self.ratio_of} in {self.seconds:.1f} s"
+            f"{html_table(rows, ('', 'dense', 'compressed', 'removed'))}"
+        )
 
 
 def compress(
@@ -37,71 +86,72 @@ def compress(
     arguments raise InputError before any work.
     """
     started = time.perf_counter()
-    found, ridge = methods.find_method(method)
+    chosen, ridge = methods.find_method(method)
     parts = anatomy(model)
-    axis = methods.axis_of(method, ratio_of)
     target = target_shape(parts.shape, method, ratio, ratio_of, round_to)
-    if methods.needs_statistics(method):
-        if statistics is None:
-            raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
-        check_belongs(statistics, model)
-    _refuse_damaged(parts)
+    known = _checked(statistics, method, model)
+    kept: Kept = ()
+    axis = methods.axis_of(method, ratio_of)
     with torch.no_grad():
         if target is None:
-            ratio_of = allocation.budget_of(ratio_of)
-            small, reached = whole.compress_whole(parts, ratio, ratio_of, statistics)
-            kept, shape = (), anatomy(small).shape
+            axis = allocation.budget_of(ratio_of)
+            small, reached = whole_model.compress_whole(parts, ratio, axis, known)
         else:
-            small, kept = _cut(parts, target, found.name, axis, statistics, seed, ridge)
-            shape = anatomy(small).shape
-            reached = targets.removed(parts.shape, shape, axis)
-    report = CompressionReport.of(
-        parts.shape,
-        shape,
-        method=method,
-        ratio=float(ratio),
-        ratio_of=axis if ratio_of == "own" else ratio_of,
-        ratio_own=reached,
-        seed=seed,
-        seconds=time.perf_counter() - started,
-        peak_memory=resident_peak(),
-        kept=kept,
-    )
-    return small, report
+            small, kept = _cut(parts, target, chosen, axis, known, seed=seed, ridge=ridge)
+            reached = targets.removed(parts.shape, anatomy(small).shape, axis)
+    asked = {"method": method, "ratio": float(ratio), "ratio_of": axis if ratio_of == "own" else ratio_of, "seed": seed}
+    used = {"seconds": time.perf_counter() - started, "peak_memory": resident_peak()}
+    return small, CompressionReport.of(parts.shape, anatomy(small).shape, **asked, **used, ratio_own=reached, kept=kept)
 
 
 def target_shape(dense: Shape, method: str, ratio: float, ratio_of: str = "own", round_to: int | None = None) -> Shape | None:
     """The shape that a method will reach; None for one that chooses it from measured costs. InputError if it cannot."""
-    found, _ = methods.find_method(method)
+    chosen, _ = methods.find_method(method)
     targets.check_ratio(ratio, ratio_of)
     axis = methods.axis_of(method, ratio_of)
     if axis == methods.WHOLE:
         allocation.budget_of(ratio_of)
         return None
-    return targets.size_for(dense, axis, ratio, ratio_of, round_to, dict(found.also))
+    return targets.size_for(dense, axis, ratio, ratio_of, round_to=round_to, **dict(chosen.also))
 
 
-def _refuse_damaged(parts: Anatomy) -> None:
-    for name, parameter in parts.model.named_parameters():
+def _checked(statistics: Statistics | None, method: str, model: nn.Module) -> Any:
+    """The statistics, which are there and belong to the model where the method needs them; also refuses damaged weights."""
+    if methods.needs_statistics(method):
+        if statistics is None:
+            raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
+        if statistics.model != (own := weights_hash(model)):
+            raise InputError(
+                f"The calibration statistics belong to another model (weights {statistics.model}, here {own}). Call "
+                "claw.calibrate(model, blocks) with the model that is to be compressed, in the same number type."
+            )
+    for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"The weight {name} holds NaN or infinite values, so no score means anything. Reload the model.")
+    return statistics
 
 
-def _cut(parts: Anatomy, target: Shape, name: str, axis: str, statistics: Statistics | None, seed: int, ridge: bool):
-    """The compressed model and the indices kept per layer."""
+def _cut(
+    parts: Anatomy, target: Shape, method: Method, axis: str, statistics: Any, *, seed: int, ridge: bool
+) -> tuple[nn.Module, Kept]:
+    """The compressed model and the indices kept per layer; `statistics` may be None where the method needs none."""
+    name, layers = method.name, range(parts.depth)
     if target == parts.shape:
-        return surgery.assemble(parts, surgery.plain_state(parts)), ()
+        return surgery.cut(parts, target, surgery.Units(layers)), ()
     if axis == "hidden":
         if name == "slicegpt":
             return slicegpt.sliced(parts, target, statistics), ()
         return slicegpt.per_layer(parts, target, statistics.blocks()), ()
     if axis == "layers":
-        choose = depth.by_influence if name == "shortgpt" else depth.by_angle
+        choose = scores.blocks_by_influence if name == "shortgpt" else scores.blocks_by_angle
         keep = choose(statistics, parts.depth - target.depth)
-        return depth.drop(parts, keep), (tuple(keep),)
+        return surgery.cut(parts, target, surgery.Units(keep)), (tuple(keep),)
+    score: scores.Score
     if name.startswith("prunenet"):
         policy = prunenet.policy_for(parts, targets.removed(parts.shape, target, axis), seed)
-        score = prunenet.Scores(policy, stochastic=name.endswith("stochastic"))
+        score = prunenet.PolicyScore(policy, stochastic=name.endswith("stochastic"))
     else:
         score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
-    return units.cut(parts, target, axis, score, statistics, seed, ridge)
+    units = scores.best_units(parts, score, targets.amount(target, axis), statistics, seed)
+    small = surgery.cut(parts, target, surgery.Units(layers, {axis: units}), statistics if ridge else None)
+    return small, tuple(tuple(keep.tolist()) for keep in units.values())

@@ -1,9 +1,10 @@
 """Refit the gain of the final norm, so that a compressed model is as sure of its next token as it has reason to be.
 
-What a compressed model writes to the stream is a regression towards what the dense one wrote, and so smaller the less it knows. The
-final norm divides that by its size: the doubt is gone, and the model is as sure as the dense one while it is wrong more often.
+What a compressed model writes to the stream is a regression towards what the dense one wrote, and so smaller the less it knows.
+The final norm divides by that size, which hides the doubt: the model is as sure as the dense one while it is wrong more often.
 Its cross-entropy on text is convex in the gain (logits are linear in it), so the gain that the text asks for is found by Newton
-steps on one temperature for all dimensions (Guo et al. 2017), and by L-BFGS for each dimension where the hidden width or most blocks were cut.
+steps on one temperature for all dimensions (Guo et al. 2017), and by L-BFGS for each dimension where the hidden width or most
+blocks were cut.
 """
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from claw.models.anatomy import Anatomy, anatomy
+from claw.prune import surgery
 from claw.prune.blockwise import token_batches
 from claw.texts.token_blocks import Blocks
 
@@ -24,26 +26,26 @@ PENALTY = 1e-3  # nats for a gain that is off by its own size
 
 @torch.no_grad()
 def refit(model: nn.Module, blocks: Blocks, *, each: bool = False) -> None:
-    """Scale the gain of the final norm, in place, to the least cross-entropy on `blocks`; with `each` every dimension apart."""
+    """Scale the gain of the final norm, in place, to the least cross-entropy on `blocks`; `each` dimension apart if asked."""
     parts = anatomy(model)
-    states, targets = _entering_head(parts, blocks)
+    states, targets = _head_inputs(parts, blocks)
     factors = torch.full((parts.hidden,), _temperature(parts.head, states, targets), device=parts.device)
     if each:
-        factors = _each(parts.head, states, targets, factors)
-    gain = parts.norm.weight.float() + parts.gain_offset
+        factors = _factor_of_each(parts.head, states, targets, factors)
+    gain = surgery.norm_gain(parts.norm, parts)
     parts.norm.weight.data = (gain * factors - parts.gain_offset).to(parts.dtype)
 
 
-def _entering_head(parts: Anatomy, blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
+def _head_inputs(parts: Anatomy, blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
     """What the head reads (N, d) before scored tokens, evenly spread over the text, and those tokens (N,)."""
     states = torch.cat([parts.backbone(input_ids=ids).last_hidden_state for ids in token_batches(parts, blocks.ids)])
     scored = blocks.scored[:, 1:]
-    found, wanted = states[:, :-1][scored], blocks.ids[:, 1:][scored].to(parts.device)
-    step = max(1, len(wanted) // TOKENS)
-    return found[::step], wanted[::step]
+    targets = blocks.ids[:, 1:][scored].to(parts.device)
+    step = max(1, len(targets) // TOKENS)
+    return states[:, :-1][scored][::step], targets[::step]
 
 
-def _temperature(head: nn.Module, states: torch.Tensor, targets: torch.Tensor) -> float:
+def _temperature(head: nn.Linear, states: torch.Tensor, targets: torch.Tensor) -> float:
     """The factor s of all logits with the least cross-entropy: Newton steps with d/ds = E_p z - z_y and d²/ds² = Var_p z."""
     factor = 1.0
     for _ in range(NEWTON_STEPS):
@@ -61,7 +63,7 @@ def _temperature(head: nn.Module, states: torch.Tensor, targets: torch.Tensor) -
     return factor
 
 
-def _each(head: nn.Module, states: torch.Tensor, targets: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+def _factor_of_each(head: nn.Linear, states: torch.Tensor, targets: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     """Factors (d,) of every dimension with the least cross-entropy, pulled towards `start`."""
     change = torch.zeros_like(start, requires_grad=True)
     weight, bias = head.weight.detach(), None if head.bias is None else head.bias.detach()

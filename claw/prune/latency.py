@@ -5,7 +5,6 @@ feed-forward part and head. Random weights of a shape take as long as trained on
 turns with the dense shape, and the five coefficients are fitted by non-negative least squares on relative errors.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from claw import provenance
 from claw.evaluate.timing import Runner, interleaved
-from claw.files import write_text
+from claw.files import digest, write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
@@ -54,51 +53,46 @@ def features(shape: Shape) -> tuple[float, ...]:
 
 def fit_latency(shapes: list[Shape], milliseconds: list[float]) -> Latency:
     """The non-negative coefficients with the least squared relative error."""
-    wanted = np.array(milliseconds)
-    design = np.array([features(shape) for shape in shapes]) / wanted[:, None]
+    times = np.array(milliseconds)
+    design = np.array([features(shape) for shape in shapes]) / times[:, None]
     scale = np.linalg.norm(design, axis=0)
-    found, _ = nnls(design / scale, np.ones(len(shapes)))
-    return Latency(tuple(float(value) for value in found / scale))
+    coefficients, _ = nnls(design / scale, np.ones(len(shapes)))
+    return Latency(tuple(float(value) for value in coefficients / scale))
 
 
 def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
     """Latency of this architecture on this machine, or from the file beside the statistics."""
     machine = provenance.made_with(parts.device, parts.dtype)
-    key = hashlib.sha256(json.dumps([machine[name] for name in ("processor", "threads", "device", "dtype")]).encode())
-    path = statistics.folder / f"latency-{VERSION}-{key.hexdigest()[:12]}.json"
+    key = digest(json.dumps([machine[name] for name in ("processor", "threads", "device", "dtype")]))[:12]
+    path = statistics.folder / f"latency-{VERSION}-{key}.json"
     if path.exists():
         return Latency(tuple(json.loads(path.read_text())["coefficients"]))
     shapes = measured_shapes(parts.shape)
     dense = Runner(parts.model, 1, SETTING)
-    ratios, dense_times = [], []
-    for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", disable=None, leave=False):
+    pairs = []  # seconds of the dense model and of each shape, in turns
+    for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
         small = Runner(_skeleton(parts, shape), 1, SETTING)
-        times0, times = (np.array(found["decode"]) for found in interleaved([dense, small], SETTING.rounds))
-        ratios.append(float(np.median(times / times0)))
-        dense_times.extend(times0)
-    base = 1000 * float(np.median(dense_times))
-    found = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
-    write_text(path, json.dumps({"coefficients": found.coefficients, "dense_milliseconds": base}))
-    return found
+        pairs.append([np.array(phases["decode"]) for phases in interleaved([dense, small], SETTING.rounds)])
+    base = 1000 * float(np.median([times0 for times0, _ in pairs]))
+    ratios = [float(np.median(times / times0)) for times0, times in pairs]
+    latency = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
+    write_text(path, json.dumps({"coefficients": latency.coefficients, "dense_milliseconds": base}))
+    return latency
 
 
 def measured_shapes(dense: Shape) -> list[Shape]:
     """The dense shape with each axis halved alone, and with all of them halved."""
-    shapes, every = [], dense
-    for axis in methods.AXES:
-        choices = targets.reachable(dense, axis)[:-1]
-        if choices:
-            half = min(choices, key=lambda shape: abs(targets.removed(dense, shape, axis) - HALVED))
-            shapes.append(half)
-            every = targets.resize(every, axis, getattr(half, methods.AXES[axis]))
-    return [*shapes, every]
+    halves = {axis: half for axis in methods.AXES for half in targets.nearest(dense, axis, HALVED)}
+    every = dense
+    for axis, half in halves.items():
+        every = targets.resize(every, axis, targets.amount(half, axis))
+    return [*halves.values(), every]
 
 
 def _skeleton(parts: Anatomy, shape: Shape) -> nn.Module:
     """A model of this shape with random weights."""
-    config = surgery.configured(parts, list(range(shape.depth)), surgery.sizes_of(shape))
+    config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(shape))
+    attention = parts.config._attn_implementation
     with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
-        )
+        model = AutoModelForCausalLM.from_config(config, dtype=parts.dtype, attn_implementation=attention)
     return model.to(parts.device).eval()

@@ -11,24 +11,22 @@ episode is kept. KS needs the spectrum only, so it comes from the d×d Gram matr
 Two modes: `prunenet` keeps the top k by w_j·v, the same model every time; `prunenet-stochastic` samples as published, seeded.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy import stats
 from torch import nn
 
 from claw.errors import InputError
+from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer
 from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.project import cache
-from claw.prune.statistics import Statistics
 
 EPISODES = 20
 DISCOUNT = 0.99
@@ -50,8 +48,8 @@ class Policy:
         weight = layer.gate.weight.float()
         if weight.shape[1] != len(self.vector):
             raise InputError(
-                f"This PruneNet policy was trained for hidden width {len(self.vector)}, the model has {weight.shape[1]}. Train one "
-                "with claw.prune.prunenet.train(anatomy, ratio, seed)."
+                f"This PruneNet policy was trained for hidden width {len(self.vector)}, the model has {weight.shape[1]}. "
+                "Train one with claw.prune.prunenet.train(anatomy, ratio, seed)."
             )
         return (weight @ self.vector.to(weight.device) + self.offset).cpu()
 
@@ -71,15 +69,9 @@ class Policy:
 
 def policy_for(parts: Anatomy, ratio: float, seed: int) -> Policy:
     """The policy of this model, ratio and seed, from the cache or trained now."""
-    key = hashlib.sha256(f"{weights_hash(parts.model)} {ratio!r} {seed} {EPISODES}".encode()).hexdigest()[:16]
+    key = digest(f"{weights_hash(parts.model)} {ratio!r} {seed} {EPISODES}")
     path = cache() / "policies" / f"{key}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            part = path.with_suffix(".part")
-            train(parts, ratio, seed).save(part)
-            part.replace(path)
-    return Policy.load(path)
+    return Policy.load(made_once(path, lambda scratch: train(parts, ratio, seed).save(scratch)))
 
 
 def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> Policy:
@@ -93,31 +85,27 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
         torch.manual_seed(seed)
         project = nn.Linear(parts.hidden, parts.width, device=parts.device)
         combine = nn.Parameter(torch.rand(parts.width, device=parts.device))
-        optimiser = torch.optim.AdamW([*project.parameters(), combine], lr=LEARNING_RATE)
-        best, rewards = None, []
-        for _ in tqdm(range(episodes), desc=f"PruneNet policy r={ratio:g}", unit=" episodes", disable=None, leave=False):
+        trained = [*project.parameters(), combine]
+        optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE)
+        effective = torch.no_grad()(lambda: ((project.weight.T @ combine).cpu(), float(project.bias @ combine)))  # v and c
+        best = effective()
+        rewards: list[float] = []
+        for _ in tqdm(range(episodes), desc=f"PruneNet policy r={ratio:g}", unit=" episodes", leave=False):
             loss, total = torch.zeros((), device=parts.device), 0.0
-            before = _effective(project, combine)
             for i, weight in enumerate(weights):
                 noisy = keep_probabilities(project(weight) @ combine, generator)
                 chosen = torch.multinomial(noisy.detach(), count, generator=generator)
                 reward = spectrum_reward(weight, grams[i], references[i], chosen)
                 total += reward
                 loss = loss - DISCOUNT**i * reward * torch.log(noisy[chosen].clamp_min(1e-12)).sum()
-            if best is None or total > max(rewards):
-                best = before  # the policy that earned this episode's reward
+            if total > max(rewards, default=-math.inf):
+                best = effective()  # the policy that earned this episode's reward
             rewards.append(total)
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_([*project.parameters(), combine], 1.0)
+            nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
-    return Policy(best[0], best[1], ratio, tuple(rewards))
-
-
-def _effective(project: nn.Linear, combine: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """v = Aᵀs and c = b·s."""
-    with torch.no_grad():
-        return (project.weight.T @ combine).cpu().clone(), float(project.bias @ combine)
+    return Policy(*best, ratio, tuple(rewards))
 
 
 def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -128,28 +116,27 @@ def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torc
 
 def singular_values(gram: torch.Tensor, rows: int) -> torch.Tensor:
     """The min(rows, d) singular values of a matrix from its d×d Gram matrix."""
-    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    return values[-min(rows, len(values)) :]
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()[-rows:]
 
 
 def spectrum_reward(weight: torch.Tensor, gram: torch.Tensor, reference: torch.Tensor, chosen: torch.Tensor) -> float:
     """1/KS between the singular values of W and of its chosen rows; from the smaller of kept and removed rows."""
     gone = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
     gone[chosen] = False
-    smaller = weight[gone] if int(gone.sum()) < len(chosen) else weight[chosen]
-    part = smaller.T @ smaller
-    kept = gram - part if int(gone.sum()) < len(chosen) else part
+    fewer = weight[gone] if gone.sum() < len(chosen) else weight[chosen]
+    kept = fewer.T @ fewer if len(fewer) == len(chosen) else gram - fewer.T @ fewer
     distance = stats.ks_2samp(reference.cpu().numpy(), singular_values(kept, len(chosen)).cpu().numpy()).statistic
     return 1 / float(distance) if distance > 0 else IDENTICAL
 
 
-class Scores:
-    """Scores of a trained policy as `claw.prune.scores` functions; sampling mode draws from the generator it is given."""
+@dataclass(frozen=True)
+class PolicyScore:
+    """A trained policy as a score of `claw.prune.scores`; when stochastic it draws from the generator it is given."""
 
-    def __init__(self, policy: Policy, stochastic: bool):
-        self.policy, self.stochastic = policy, stochastic
+    policy: Policy
+    stochastic: bool
 
-    def __call__(self, parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
+    def __call__(self, parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
         logits = self.policy.logits(layer)
         if not self.stochastic:
             return logits

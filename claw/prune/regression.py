@@ -1,19 +1,20 @@
-"""Regress a smaller decoder onto the dense one, block by block, so that what is left says what the whole said.
+"""Regress a smaller decoder onto the dense one, block by block, so that it gives what the dense one gave.
 
 The dense model and the small one walk through the calibration text side by side. Every linear layer of the small block is
-refitted in turn on what the small model itself really reads there, so errors of earlier blocks are seen and corrected:
+refitted in turn on what the small model itself reads there, so errors of earlier blocks are seen and corrected:
 
 - q, k, v and gate, up read the normalised small stream and aim at what the dense layers of the same name gave (kept units);
 - o and down aim at the difference between the dense stream, brought to the small width, and the small stream before them.
 
-The hidden width is cut by a fixed map T (d' × d): principal directions of the streams in the metric √g of the final norm's gain g,
-so that a tied head stays tied: E T' diag(gain) reads what E diag(g) read. Dimensions whose gain is far from the usual
-keep an axis of their own. Ridge regression pulls towards the weights that plain projection gives (`fit`).
+The hidden width is cut by a fixed map T (d' × d): principal directions of the streams in the metric √g of the final norm's
+gain g, so that a tied head stays tied: E T' diag(gain) reads what E diag(g) read. Dimensions whose gain is far from the usual
+keep an axis of their own. Ridge regression pulls towards the weights that plain projection gives (`ridge`).
 
 Blocks that normalise what they write (Gemma 3) cannot be mapped this way; `supports` says so.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,37 +40,34 @@ def supports(parts: Anatomy) -> bool:
 
 @dataclass(frozen=True)
 class WidthMap:
-    """T (d', d): from the dense stream to the small one; `back` (d, d') its inverse on the kept space; `gain` of the final norm (d',)."""
+    """The linear map from the dense stream to the small one."""
 
-    down: torch.Tensor
-    back: torch.Tensor
-    gain: torch.Tensor
+    down: torch.Tensor  # T (d', d)
+    back: torch.Tensor  # (d, d'), its inverse on the kept space
+    gain: torch.Tensor  # (d',), of the final norm
 
 
 def width_map(parts: Anatomy, statistics: Statistics, size: int) -> WidthMap:
     """The map onto the `size` directions that carry most of what the blocks and the head read."""
-    gain = parts.norm.weight.float() + parts.gain_offset
+    gain = surgery.norm_gain(parts.norm, parts)
     if size == parts.hidden:
         whole = torch.eye(size, device=parts.device)
         return WidthMap(whole, whole, gain)
     middle = gain.median()
-    outlying = ((gain / middle - 1).abs() > OUTLYING) if parts.tied else torch.zeros_like(gain, dtype=torch.bool)
-    if outlying.sum() > size // 2:
-        furthest = (gain / middle - 1).abs().topk(size // 2).indices
-        outlying = torch.zeros_like(outlying).index_fill_(0, furthest, True)
-    metric = (
-        torch.where(outlying, torch.ones_like(gain), (gain / middle).clamp_min(1e-3).sqrt())
-        if parts.tied
-        else torch.ones_like(gain)
-    )
-    covariance = sum(statistics.gram(layer.index, site) for layer in parts.layers for site in ("attention", "mlp"))
-    covariance = covariance.to(parts.device) * metric[:, None] * metric[None, :]
+    outlying, metric = torch.zeros_like(gain, dtype=torch.bool), torch.ones_like(gain)
+    if parts.tied:
+        distance = (gain / middle - 1).abs()
+        outlying = distance > OUTLYING
+        if outlying.sum() > size // 2:
+            outlying = torch.zeros_like(outlying).index_fill_(0, distance.topk(size // 2).indices, True)
+        metric = torch.where(outlying, metric, (gain / middle).clamp_min(1e-3).sqrt())
+    covariance = statistics.stream_gram().to(parts.device) * metric[:, None] * metric[None, :]
     own, mixed = outlying.nonzero().flatten(), (~outlying).nonzero().flatten()
     basis = torch.linalg.eigh(covariance[mixed][:, mixed].double()).eigenvectors.flip(1)[:, : size - len(own)].float()
     down = torch.zeros(size, parts.hidden, device=parts.device)
     back = torch.zeros(parts.hidden, size, device=parts.device)
-    for row, column in enumerate(own.tolist()):
-        down[row, column] = back[column, row] = 1.0
+    rows = torch.arange(len(own), device=parts.device)
+    down[rows, own] = back[own, rows] = 1.0
     down[len(own) :, mixed] = (metric[mixed][:, None] * basis).T
     back[mixed, len(own) :] = basis / metric[mixed][:, None]
     rest = torch.full((size - len(own),), float(middle), device=parts.device)
@@ -86,9 +84,7 @@ def ridge(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, pena
     gram = inputs.T @ inputs
     cross = inputs.T @ targets.float() - gram @ start.T.float()
     gram.diagonal().add_(penalty * gram.diagonal().mean())
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    update = torch.linalg.solve(gram.double(), cross.double()).float() if failed else torch.cholesky_solve(cross, factor)
-    return start.float() + update.T
+    return start.float() + surgery.solve_positive(gram, cross).T
 
 
 @torch.no_grad()
@@ -98,109 +94,84 @@ def regressed(parts: Anatomy, target: Shape, units: Units, statistics: Statistic
     small = _projected(parts, target, units, mapping)
     inner = anatomy(small)
     ids = blocks.ids[: max(1, TOKENS // blocks.length)]
-    walks = [_Walk(parts, inner, mapping, chunk) for chunk in token_batches(parts, ids)]
-    places = {layer: place for place, layer in enumerate(units.layers)}
-    for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", disable=None, leave=False):
-        for walk in walks:
-            walk.advance_dense(layer, units)
-        if layer.index in places:
-            _refit_block(inner.layers[places[layer.index]], walks)
+    pairs = [_PairedBatch(parts, inner, mapping, chunk) for chunk in token_batches(parts, ids)]
+    small_layers = dict(zip(units.layers, inner.layers, strict=True))
+    for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", leave=False):
+        for pair in pairs:
+            pair.advance_dense(layer, units)
+        if layer.index in small_layers:
+            _refit_block(small_layers[layer.index], pairs)
     if parts.tied:
-        scale = torch.stack([walk.final_scale() for walk in walks]).mean()
-        small.model.norm.weight.data = (mapping.gain * scale - parts.gain_offset).to(parts.dtype)
+        rms = lambda x: x.float().square().mean(-1).sqrt()
+        # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
+        scale = torch.stack([(rms(pair.mapped(pair.dense)) / rms(pair.dense)).mean() for pair in pairs]).mean()
+        inner.norm.weight.data = (mapping.gain * scale - parts.gain_offset).to(parts.dtype)
     return small
 
 
 def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -> nn.Module:
     """The small model by plain projection: the starting point, and what the ridge pulls towards."""
-    state = surgery.plain_state(parts)
-    unit = 1.0 - parts.gain_offset
+    state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied)
     for layer in parts.layers:
-        start = surgery.prefix(layer)
-        surgery.rotate_reads(state, parts, layer, mapping.back, mapping.back)
-        for name in ("self_attn.o_proj", "mlp.down_proj"):
-            surgery.rotate_write(state, f"{start}.{name}", mapping.down.T)
-        surgery.slice_neurons(state, start, units.neurons[layer.index])
-        surgery.slice_groups(state, start, units.groups[layer.index], parts)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            state[f"{start}.{name}.weight"] = torch.full((target.hidden,), unit, dtype=parts.dtype, device=parts.device)
-    state["model.embed_tokens.weight"] = (parts.embedding.weight.float() @ mapping.down.T).to(parts.dtype)
+        for axis, kept in units.kept.items():
+            surgery.slice_units(state, parts, layer, axis, kept[layer.index])
     if parts.tied:
         state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
-    else:
-        final = parts.norm.weight.float() + parts.gain_offset
-        state["lm_head.weight"] = ((parts.head.weight.float() * final) @ mapping.back).to(parts.dtype)
-        state["model.norm.weight"] = torch.full((target.hidden,), unit, dtype=parts.dtype, device=parts.device)
-    return surgery.assemble(parts, state, layers=units.layers, **surgery.sizes_of(target))
+    return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(target))
 
 
-class _Walk:
-    """One batch of text on its way through both models: the dense stream, the small one, and what the dense block said."""
+class _PairedBatch:
+    """One batch of text on its way through both models: the dense stream, the small one, and what the dense block gave."""
 
     def __init__(self, parts: Anatomy, inner: Anatomy, mapping: WidthMap, ids: torch.Tensor):
         self.parts, self.mapping = parts, mapping
         self.dense, self.dense_arguments = first_inputs(parts, ids)
         small, self.small_arguments = first_inputs(inner, ids)
         self.small = small.float()
-        self.said: dict[str, torch.Tensor] = {}
+        self.outputs: dict[str, torch.Tensor] = {}
 
     def advance_dense(self, layer: Layer, units: Units) -> None:
         """Run the dense block; remember the outputs of its reading linears (kept units) and the stream after each half."""
-        neurons = units.neurons[layer.index]
-        keys = surgery.key_columns(units.groups[layer.index], self.parts)
-        queries = surgery.query_columns(units.groups[layer.index], self.parts)
-        wanted = (("q", queries), ("k", keys), ("v", keys), ("gate", neurons), ("up", neurons))
+        neurons = units.kept["ffn"][layer.index]
+        keys, queries = surgery.group_channels(units.kept["heads"][layer.index], self.parts)
+        columns = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
         handles = [
-            getattr(layer, name).register_forward_hook(lambda m, a, out, n=name, k=keep: self.said.update({n: out[..., k]}))
-            for name, keep in wanted
+            getattr(layer, name).register_forward_hook(lambda m, a, out, n=name, k=keep: self.outputs.update({n: out[..., k]}))
+            for name, keep in columns.items()
         ]
-        handles.append(layer.mlp_norm.register_forward_pre_hook(lambda m, a: self.said.update(middle=a[0])))
+        handles.append(layer.mlp_norm.register_forward_pre_hook(lambda m, a: self.outputs.update(middle=a[0])))
         self.dense = run_block(layer, self.dense, self.dense_arguments[layer.index])
+        self.outputs["end"] = self.dense
         for handle in handles:
             handle.remove()
 
     def mapped(self, dense: torch.Tensor) -> torch.Tensor:
+        """A dense stream in the small width."""
         return dense.float() @ self.mapping.down.T
 
-    def final_scale(self) -> torch.Tensor:
-        """E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does."""
-        rms = lambda x: x.float().square().mean(-1).sqrt()
-        return (rms(self.mapped(self.dense)) / rms(self.dense)).mean()
 
-
-def _refit_block(block: Layer, walks: list[_Walk]) -> None:
+def _refit_block(block: Layer, pairs: list[_PairedBatch]) -> None:
     """Refit the linears of one small block in the order in which the stream meets them, and bring the small stream past it."""
-    dtype = block.q.weight.dtype
-    attend = [block.input_norm(walk.small.to(dtype)) for walk in walks]
-    _refit_reading(block, ("q", "k", "v"), attend, walks)
-    heads = [
-        _entering(block.o, lambda x=x, w=w: block.attention(x, **w.small_arguments[block.index]))
-        for x, w in zip(attend, walks, strict=True)
-    ]
-    _refit([block.o], heads, [walk.mapped(walk.said["middle"]) - walk.small for walk in walks], WRITES)
-    for walk, entering in zip(walks, heads, strict=True):
-        walk.small = walk.small + block.o(entering).float()
-    feed = [block.mlp_norm(walk.small.to(dtype)) for walk in walks]
-    _refit_reading(block, ("gate", "up"), feed, walks)
-    inner = [_entering(block.down, lambda x=x: block.mlp(x)) for x in feed]
-    _refit([block.down], inner, [walk.mapped(walk.dense) - walk.small for walk in walks], WRITES)
-    for walk, entering in zip(walks, inner, strict=True):
-        walk.small = walk.small + block.down(entering).float()
+    for norm, half, names, writer, stage in (
+        (block.input_norm, block.attention, ("q", "k", "v"), block.o, "middle"),
+        (block.mlp_norm, block.mlp, ("gate", "up"), block.down, "end"),
+    ):
+        read = [norm(pair.small.to(writer.weight.dtype)) for pair in pairs]
+        wanted = [torch.cat([pair.outputs[name] for name in names], dim=-1) for pair in pairs]
+        _refit([getattr(block, name) for name in names], read, wanted, READS)
+        arguments = [pair.small_arguments[block.index] if half is block.attention else {} for pair in pairs]
+        entering = [_entering(writer, half, x, kwargs) for x, kwargs in zip(read, arguments, strict=True)]
+        _refit([writer], entering, [pair.mapped(pair.outputs[stage]) - pair.small for pair in pairs], WRITES)
+        for pair, inputs in zip(pairs, entering, strict=True):
+            pair.small = pair.small + writer(inputs).float()
 
 
-def _entering(linear: nn.Linear, run) -> torch.Tensor:
-    """What `linear` reads while `run` runs."""
-    seen = []
-    handle = linear.register_forward_pre_hook(lambda m, a: seen.append(a[0]))
-    run()
-    handle.remove()
-    return seen[0]
-
-
-def _refit_reading(block: Layer, names: tuple[str, ...], inputs: list[torch.Tensor], walks: list[_Walk]) -> None:
-    """Refit linears that read the same: each aims at what the dense linear of its name said."""
-    targets = [torch.cat([walk.said[name] for name in names], dim=-1) for walk in walks]
-    _refit([getattr(block, name) for name in names], inputs, targets, READS)
+def _entering(linear: nn.Linear, module: nn.Module, x: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+    """What `linear`, a part of `module`, reads when the module reads `x`."""
+    inputs: list[torch.Tensor] = []
+    with linear.register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
+        module(x, **arguments)
+    return inputs[0]
 
 
 def _refit(linears: list[nn.Linear], inputs: list[torch.Tensor], targets: list[torch.Tensor], penalty: float) -> None:

@@ -1,112 +1,113 @@
-"""How much each feed-forward neuron or key-value group of one block matters, by method. Higher is kept.
+"""How much each feed-forward neuron, key-value group or block matters, by method: the highest scores are kept.
 
-Each function returns an (m,) tensor for `ffn` or a (G,) tensor for `heads`. Weights are (out, in); sums over a group run
-over the columns of the o projection that its query heads feed.
+A score is a function of the anatomy, one of its blocks, the calibration statistics (None where the method needs none) and a
+random generator. It gives (m,) for neurons or (G,) for groups. Weights are (out, in); a group's score is a sum over the
+columns of the o projection that its query heads feed.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from claw.models.anatomy import Anatomy, Layer
 from claw.prune.statistics import Statistics
 
-Score = Callable[[Anatomy, Layer, "Statistics | None", torch.Generator], torch.Tensor]
+Score = Callable[[Anatomy, Layer, Any, torch.Generator], torch.Tensor]
 
 
-def random_neurons(parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
-    """Uniform random numbers: the control that every method must beat."""
-    return torch.rand(parts.width, generator=generator)
-
-
-def random_groups(parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
-    """Uniform random numbers."""
-    return torch.rand(parts.groups, generator=generator)
-
-
-def magnitude_neurons(parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
+def magnitude_neurons(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
     """S_j = ‖gate_j‖ · ‖up_j‖ · ‖down_:j‖: the size of the product that neuron j can write."""
     gate, up, down = (linear.weight.float() for linear in (layer.gate, layer.up, layer.down))
     return (gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)).cpu()
 
 
-def magnitude_groups(parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
+def magnitude_groups(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
     """S_g = ‖v_g‖ · ‖o_:g‖: the size of what group g can write."""
     value = layer.v.weight.float().view(parts.groups, -1).norm(dim=1)
-    return (value * _columns(layer.o.weight.float().square(), parts).sqrt()).cpu()
+    return (value * _by_group(layer.o.weight.float().square().sum(dim=0), parts).sqrt()).cpu()
 
 
-def ppm_neurons(parts: Anatomy, layer: Layer, statistics: Statistics | None, generator: torch.Generator) -> torch.Tensor:
+def ppm_neurons(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
     """S_j = peak-to-peak of gate_j plus peak-to-peak of up_j, as public GLU pruning uses it."""
-    rows = (layer.gate.weight.float(), layer.up.weight.float())
-    return sum(weight.amax(dim=1) + weight.amin(dim=1).abs() for weight in rows).cpu()
+    gate, up = (w.amax(dim=1) + w.amin(dim=1).abs() for w in (layer.gate.weight.float(), layer.up.weight.float()))
+    return (gate + up).cpu()
 
 
-def wanda_neurons(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """S_j = mean_i |W_ij| · ‖X_j‖ over the down projection (Wanda-sp: An et al. 2024, arXiv 2312.11983)."""
-    return layer.down.weight.float().abs().mean(dim=0).cpu() * _norm(statistics, layer, "ffn")
+def wanda(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:
+    """S_j = mean_i |W_ij| · ‖X_j‖ of each input of a site (Wanda-sp: An et al. 2024, arXiv 2312.11983)."""
+    norm = statistics.moment(layer.index, site, "gram").diagonal().clamp_min(0).sqrt()
+    return _reader(layer, site).abs().mean(dim=0).cpu() * norm
 
 
-def wanda_groups(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """The same over the o projection, summed over a group's columns."""
-    return _sum_groups(layer.o.weight.float().abs().mean(dim=0).cpu() * _norm(statistics, layer, "heads"), parts)
+def flap(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:
+    """S_j = Var(x_j) · ‖W_:j‖² of each input of a site: what its mean cannot replace (FLAP, An et al. 2024, the same paper)."""
+    mean = statistics.moment(layer.index, site, "mean")
+    variance = (statistics.moment(layer.index, site, "gram").diagonal() - mean.square()).clamp_min(0)
+    return variance * _reader(layer, site).square().sum(dim=0).cpu()
 
 
-def flap_neurons(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """S_j = Var(x_j) · ‖W_:j‖²: what the mean cannot replace (FLAP: An et al. 2024, arXiv 2312.11983)."""
-    return _variance(statistics, layer, "ffn") * layer.down.weight.float().square().sum(dim=0).cpu()
+def minitron(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:
+    """S_j = √Σ_sequences (mean_t |x_j|)² of each input of a site (Minitron: Muralidharan et al. 2024, arXiv 2407.14679)."""
+    return statistics.moment(layer.index, site, "spread")
 
 
-def flap_groups(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """The same over the o projection, summed over a group's columns."""
-    return _sum_groups(_variance(statistics, layer, "heads") * layer.o.weight.float().square().sum(dim=0).cpu(), parts)
+def _reader(layer: Layer, site: str) -> torch.Tensor:
+    """The weight that reads a site."""
+    return (layer.down if site == "ffn" else layer.o).weight.float()
 
 
-def taylor_neurons(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """S_j = |Σ w·g| over gate row, up row and down column (see `claw.prune.gradients`)."""
-    return statistics.taylor(layer.index, "ffn")
-
-
-def taylor_groups(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """S_g = |Σ w·g| over q, k, v rows and o columns of the group."""
-    return statistics.taylor(layer.index, "heads")
-
-
-def minitron_neurons(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """S_j = √Σ_sequences (mean_t |a_j|)² (Minitron: Muralidharan et al. 2024, arXiv 2407.14679)."""
-    return statistics.layer(layer.index)["ffn.spread"]
-
-
-def minitron_groups(parts: Anatomy, layer: Layer, statistics: Statistics, generator: torch.Generator) -> torch.Tensor:
-    """The same for attention outputs, the norm over a group's channels."""
-    return _sum_groups(statistics.layer(layer.index)["heads.spread"].square(), parts).sqrt()
-
-
-NEURONS: dict[str, Score] = {
-    "random": random_neurons, "magnitude": magnitude_neurons, "ppm": ppm_neurons, "wanda-sp": wanda_neurons,
-    "flap": flap_neurons, "taylor": taylor_neurons, "minitron": minitron_neurons,
-}  # fmt: skip
-GROUPS: dict[str, Score] = {
-    "random": random_groups, "magnitude": magnitude_groups, "wanda-sp": wanda_groups, "flap": flap_groups,
-    "taylor": taylor_groups, "minitron": minitron_groups,
-}  # fmt: skip
-
-
-def _norm(statistics: Statistics, layer: Layer, site: str) -> torch.Tensor:
-    """Root mean square of each input of a site."""
-    return statistics.gram(layer.index, site).diagonal().clamp_min(0).sqrt()
-
-
-def _variance(statistics: Statistics, layer: Layer, site: str) -> torch.Tensor:
-    mean = statistics.layer(layer.index)[f"{site}.mean"]
-    return (statistics.gram(layer.index, site).diagonal() - mean.square()).clamp_min(0)
-
-
-def _sum_groups(channels: torch.Tensor, parts: Anatomy) -> torch.Tensor:
+def _by_group(channels: torch.Tensor, parts: Anatomy) -> torch.Tensor:
     """Sum of an (H·h,) tensor over each group's channels, (G,)."""
     return channels.view(parts.groups, -1).sum(dim=1)
 
 
-def _columns(weight: torch.Tensor, parts: Anatomy) -> torch.Tensor:
-    """Sum of an o projection's (d, H·h) entries over rows and over each group's columns, (G,)."""
-    return _sum_groups(weight.sum(dim=0), parts)
+NEURONS: dict[str, Score] = {
+    "random": lambda parts, layer, statistics, generator: torch.rand(parts.width, generator=generator),
+    "magnitude": magnitude_neurons,
+    "ppm": ppm_neurons,
+    "wanda-sp": lambda parts, layer, statistics, generator: wanda(layer, statistics, "ffn"),
+    "flap": lambda parts, layer, statistics, generator: flap(layer, statistics, "ffn"),
+    "taylor": lambda parts, layer, statistics, generator: statistics.taylor(layer.index, "ffn"),
+    "minitron": lambda parts, layer, statistics, generator: minitron(layer, statistics, "ffn"),
+}
+GROUPS: dict[str, Score] = {
+    "random": lambda parts, layer, statistics, generator: torch.rand(parts.groups, generator=generator),
+    "magnitude": magnitude_groups,
+    "wanda-sp": lambda parts, layer, statistics, generator: _by_group(wanda(layer, statistics, "heads"), parts),
+    "flap": lambda parts, layer, statistics, generator: _by_group(flap(layer, statistics, "heads"), parts),
+    "taylor": lambda parts, layer, statistics, generator: statistics.taylor(layer.index, "heads"),
+    "minitron": lambda parts, layer, statistics, generator: _by_group(
+        minitron(layer, statistics, "heads").square(), parts
+    ).sqrt(),
+}
+
+
+def best(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of the `count` highest scores, ascending; equal scores keep the lower index."""
+    return torch.sort(scores, descending=True, stable=True).indices[:count].sort().values
+
+
+def best_units(parts: Anatomy, score: Score, count: int, statistics: Any, seed: int = 0) -> dict[int, torch.Tensor]:
+    """Indices of the `count` neurons or groups with the highest scores in every block, by the block's index."""
+    generator = torch.Generator().manual_seed(seed)
+    return {layer.index: best(score(parts, layer, statistics, generator), count) for layer in parts.layers}
+
+
+def blocks_by_influence(statistics: Statistics, remove: int) -> list[int]:
+    """Blocks to keep when the `remove` single ones of least influence 1 - E cos(x_l, x_{l+1}) go.
+
+    ShortGPT: Men et al. 2024, arXiv 2403.03853.
+    """
+    influence = torch.tensor([1 - statistics.cosine[i][i + 1] for i in range(statistics.depth)])
+    return best(influence, statistics.depth - remove).tolist()
+
+
+def blocks_by_angle(statistics: Statistics, remove: int) -> list[int]:
+    """Blocks to keep when one run of `remove` blocks goes, the one with the smallest angle between its input and its output.
+
+    Gromov et al. 2024, arXiv 2403.17887.
+    """
+    starts = range(statistics.depth - remove + 1)
+    first = min(starts, key=lambda start: statistics.angle[start][start + remove])
+    return [i for i in range(statistics.depth) if not first <= i < first + remove]

@@ -9,7 +9,8 @@ For every block and each of four sites, the second moments of what is read there
 | mlp | normalised input of the feed-forward, before the norm's gain: what gate and up read | d |
 | ffn | input of the down projection | m |
 
-and for the stream between blocks the mean cosine and the mean angle between any two depths.
+and for the stream between blocks the mean cosine and the mean angle between any two depths. Where gradients are asked for,
+the first-order Taylor term of every neuron and key-value group (`write_taylor_terms`).
 
 Notable choices:
 - The model is walked block by block: all calibration tokens pass one block before the next, so only one block's moments
@@ -20,12 +21,11 @@ Notable choices:
   penalty overfits the calibration tokens, and the right one depends on how many there are.
 """
 
-import hashlib
+import itertools
 import json
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -35,7 +35,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
+from claw.files import digest, made_once
+from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.project import cache
@@ -43,10 +44,14 @@ from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rm
 from claw.texts.token_blocks import Blocks
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
+NORMALISED = ("attention", "mlp")  # sites that read the stream through a norm: nothing is refitted there
+TAYLOR_TOKENS = 4096  # "a few calibration batches": more changes the order of scores little
+BATCH_TOKENS = 1024  # of them in one backward pass
+HEAD_TOKENS = 512  # whose logits are held at a time
 VERSION = 3  # of the stored format and the arithmetic; part of the cache key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
     """Moments of a model's activations on calibration text, read from `folder` one block at a time."""
 
@@ -61,17 +66,16 @@ class Statistics:
 
     def blocks(self) -> Blocks:
         """The calibration blocks themselves, for methods that pass the text through a model again."""
-        stored = _Stored(self.folder / "blocks.safetensors")
-        ids, scored = stored["ids"], stored["scored"].bool()
-        return Blocks(ids=ids, scored=scored, words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
+        ids, scored = (_stored(self.folder / "blocks.safetensors", name) for name in ("ids", "scored"))
+        return Blocks(ids=ids, scored=scored.bool(), words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
 
-    def layer(self, index: int) -> Mapping[str, torch.Tensor]:
-        """Lazy tensors of one block: `<site>.gram` (n, n) and `<site>.mean`, `<site>.spread` (n,), `<site>.ridge` ()."""
-        return _Stored(self.folder / f"{index:03d}.safetensors")
+    def moment(self, index: int, site: str, name: str) -> torch.Tensor:
+        """Of one site of block `index`: "gram" (n, n), the mean of x xᵀ; "mean", "spread" (n,); "ridge" (), best penalty."""
+        return _stored(self.folder / f"{index:03d}.safetensors", f"{site}.{name}")
 
-    def gram(self, index: int, site: str) -> torch.Tensor:
-        """Mean of x xᵀ over tokens at a site, (n, n) float32."""
-        return self.layer(index)[f"{site}.gram"]
+    def stream_gram(self) -> torch.Tensor:
+        """Sum of the Gram matrices of what the norms of all blocks read, (d, d) float32."""
+        return reduce(torch.add, (self.moment(index, site, "gram") for index in range(self.depth) for site in NORMALISED))
 
     def taylor(self, index: int, site: str) -> torch.Tensor:
         """First-order Taylor terms of the units of "ffn" (m,) or "heads" (G,)."""
@@ -80,25 +84,12 @@ class Statistics:
             raise InputError(
                 "These statistics hold no gradients: collect them with claw.calibrate(model, blocks, gradients=True)."
             )
-        return _Stored(path)[f"{site}.taylor"]
+        return _stored(path, f"{site}.taylor")
 
 
-class _Stored(Mapping):
-    """Tensors of one safetensors file, read when asked for."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        with safe_open(self.path, "pt") as tensors:
-            return tensors.get_tensor(name)
-
-    def __iter__(self):
-        with safe_open(self.path, "pt") as tensors:
-            return iter(tensors.keys())
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+def _stored(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, "pt") as tensors:
+        return tensors.get_tensor(name)
 
 
 def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> Statistics:
@@ -108,77 +99,46 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
     """
     parts = anatomy(model)
     identity, data = weights_hash(model), blocks.sha256
-    key = hashlib.sha256(f"{VERSION} {identity} {data} {parts.dtype}".encode()).hexdigest()[:16]
-    folder = cache() / "statistics" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "about.json").exists():
-            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".collecting-"))
-            try:
-                cosine, angle = _collect(parts, blocks, scratch)
-                save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
-                about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
-                about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
-                (scratch / "about.json").write_text(json.dumps(about))
-                scratch.replace(folder)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        if gradients and not (folder / "gradients").exists():
-            from claw.prune import gradients as taylor
 
-            taylor.collect(parts, blocks, folder)
-            (folder / "gradients").touch()
+    def collect(scratch: Path) -> None:
+        scratch.mkdir()
+        cosine, angle = _collect(parts, blocks, scratch)
+        save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
+        about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
+        about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
+        (scratch / "about.json").write_text(json.dumps(about))
+
+    folder = made_once(cache() / "statistics" / digest(f"{VERSION} {identity} {data} {parts.dtype}"), collect)
+    if gradients:
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "gradients").exists():
+                write_taylor_terms(parts, blocks, folder)
+                (folder / "gradients").touch()
     about = json.loads((folder / "about.json").read_text())
-    tables = {name: tuple(map(tuple, about.pop(name))) for name in ("cosine", "angle")}
-    return Statistics(folder, **about, **tables)
-
-
-def check_belongs(statistics: Statistics, model: nn.Module) -> None:
-    """Refuse statistics that were collected from another model."""
-    if statistics.model != weights_hash(model):
-        raise InputError(
-            f"The calibration statistics belong to another model (weights {statistics.model}, here {weights_hash(model)}). "
-            "Call claw.calibrate(model, blocks) with the model that is to be compressed, in the same number type."
-        )
-
-
-def sites(layer: Layer) -> dict[str, tuple[nn.Module, int]]:
-    """The module whose input each site is, and the size of that input."""
-    width = layer.q.in_features
-    return {
-        "attention": (layer.input_norm, width),
-        "heads": (layer.o, layer.o.in_features),
-        "mlp": (layer.mlp_norm, width),
-        "ffn": (layer.down, layer.down.in_features),
-    }
+    about |= {name: tuple(map(tuple, about[name])) for name in ("cosine", "angle")}
+    return Statistics(folder=folder, **about)
 
 
 @torch.no_grad()
 def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
-    batches = token_batches(parts, blocks.ids)
-    arguments, states = [], []
-    for ids in batches:
-        hidden, kwargs = first_inputs(parts, ids)
-        states.append(hidden)
-        arguments.append(kwargs)
-    sample = [_sample(states)]
-    for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", disable=None, leave=False):
-        moments = {site: _Moments(site, size, parts.device) for site, (_, size) in sites(layer).items()}
-        handles = [module.register_forward_pre_hook(moments[s].hook) for s, (module, _) in sites(layer).items()]
+    """Write the moments of every block; the mean cosine and the mean angle between the streams at every two depths."""
+    states, arguments = map(list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids)), strict=True))
+    streams = [_sample(states)]
+    for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", leave=False):
+        sites = {"attention": layer.input_norm, "heads": layer.o, "mlp": layer.mlp_norm, "ffn": layer.down}
+        moments = [_SiteMoments(site, module, layer) for site, module in sites.items()]
         for batch, hidden in enumerate(states):
-            for one in moments.values():
-                one.half = batch % 2
+            for site in moments:
+                site.half = batch % 2
             states[batch] = run_block(layer, hidden, arguments[batch][layer.index])
-        for handle in handles:
-            handle.remove()
-        sample.append(_sample(states))
-        tensors = {f"{s}.{name}": t.contiguous() for s, m in moments.items() for name, t in m.result().items()}
-        if not all(torch.isfinite(t).all() for t in tensors.values()):
+        streams.append(_sample(states))
+        tensors = {name: tensor for site in moments for name, tensor in site.result().items()}
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise InputError(
                 f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged."
             )
         save_file(tensors, folder / f"{layer.index:03d}.safetensors")
-    return _similarity(sample)
+    return _similarity(streams)
 
 
 def _sample(states: list[torch.Tensor]) -> torch.Tensor:
@@ -188,34 +148,34 @@ def _sample(states: list[torch.Tensor]) -> torch.Tensor:
     return nn.functional.normalize(chosen, dim=-1)
 
 
-def _similarity(sample: list[torch.Tensor]) -> tuple[list[list[float]], list[list[float]]]:
+def _similarity(streams: list[torch.Tensor]) -> tuple[list[list[float]], list[list[float]]]:
     """Mean cosine and mean angle over π between the streams at every two depths."""
-    size = len(sample)
+    size = len(streams)
     cosine, angle = torch.eye(size), torch.zeros(size, size)
-    for i in range(size):
-        for j in range(i + 1, size):
-            each = (sample[i] * sample[j]).sum(-1).clamp(-1, 1)
-            cosine[i, j] = cosine[j, i] = each.mean()
-            angle[i, j] = angle[j, i] = each.arccos().mean() / torch.pi
+    for i, j in itertools.combinations(range(size), 2):
+        each = (streams[i] * streams[j]).sum(-1).clamp(-1, 1)
+        cosine[i, j] = cosine[j, i] = each.mean()
+        angle[i, j] = angle[j, i] = each.arccos().mean() / torch.pi
     return cosine.tolist(), angle.tolist()
 
 
-class _Moments:
-    """Running second moments of one site, in two halves of the text."""
+class _SiteMoments:
+    """Running second moments of what `module`, a part of `layer`, reads in two halves of the text, from now until `result`."""
 
-    def __init__(self, site: str, size: int, device: torch.device):
-        self.normalised = site in ("attention", "mlp")
-        self.compensable = site in ("heads", "ffn")
+    def __init__(self, name: str, module: nn.Module, layer: Layer):
+        self.name, device = name, layer.q.weight.device
+        size: int = module.in_features if isinstance(module, nn.Linear) else layer.q.in_features
         self.grams = [torch.zeros(size, size, device=device) for _ in range(2)]
         self.total = torch.zeros(size, device=device, dtype=torch.float64)
         self.spread = torch.zeros(size, device=device, dtype=torch.float64)
         self.tokens = [0, 0]
         self.half = 0
+        self.handle = module.register_forward_pre_hook(self.hook)
 
     def hook(self, module: nn.Module, args: tuple) -> None:
         sequences = args[0].detach().float()  # (B, T, n)
-        if self.normalised:
-            sequences = unit_rms(sequences, norm_epsilon(module))
+        if self.name in NORMALISED:
+            sequences = unit_rms(sequences, module)
         flat = sequences.flatten(0, -2)
         self.grams[self.half].addmm_(flat.T, flat)
         self.total += flat.sum(0)
@@ -223,16 +183,14 @@ class _Moments:
         self.tokens[self.half] += flat.shape[0]
 
     def result(self) -> dict[str, torch.Tensor]:
+        self.handle.remove()
         tokens = sum(self.tokens)
         halves = (g / max(n, 1) for g, n in zip(self.grams, self.tokens, strict=True))
-        ridge = best_penalty(*halves) if self.compensable else 0.0
+        ridge = 0.0 if self.name in NORMALISED else best_penalty(*halves)
         gram = (self.grams[0] + self.grams[1]) / tokens
-        return {
-            "gram": gram.cpu(),
-            "mean": (self.total / tokens).float().cpu(),
-            "spread": self.spread.sqrt().float().cpu(),
-            "ridge": torch.tensor(ridge),
-        }
+        mean, spread = (self.total / tokens).float(), self.spread.sqrt().float()
+        moments = {"gram": gram, "mean": mean, "spread": spread, "ridge": torch.tensor(ridge)}
+        return {f"{self.name}.{name}": moment.cpu().contiguous() for name, moment in moments.items()}
 
 
 def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:
@@ -255,3 +213,74 @@ def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:
         if error < least:
             best, least = penalty, float(error)
     return best
+
+
+def write_taylor_terms(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
+    """Write `<block>.gradients.safetensors` with `ffn.taylor` (m,) and `heads.taylor` (G,) for every block.
+
+    With w the weights and g their gradient of the mean loss, the term of a unit is Σ w·g over everything that goes when the
+    unit goes: gate and up rows and down columns of a neuron; q, k, v rows and o columns of a group (LLM-Pruner, Ma et al.
+    2023, arXiv 2305.11627, its vectorised first order). Sums over batches are taken before the absolute value.
+    """
+    count = max(1, min(len(blocks), TAYLOR_TOKENS // blocks.length))
+    batches = (values[:count].split(max(1, BATCH_TOKENS // blocks.length)) for values in (blocks.ids, blocks.scored))
+    terms = [{"ffn.taylor": torch.zeros(parts.width), "heads.taylor": torch.zeros(parts.groups)} for _ in parts.layers]
+    for ids, scored in tqdm(list(zip(*batches, strict=True)), desc="gradients", unit=" batches", leave=False):
+        _add_batch(parts, ids.to(parts.device), scored.to(parts.device), terms)
+    for layer, sums in zip(parts.layers, terms, strict=True):
+        save_file({name: tensor.abs() for name, tensor in sums.items()}, folder / f"{layer.index:03d}.gradients.safetensors")
+
+
+def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: list[dict[str, torch.Tensor]]) -> None:
+    """Add the Taylor terms of one batch (B, T) to `terms`.
+
+    A forward pass keeps only what enters each block. The backward pass then visits the blocks from the last to the first,
+    recomputes one with gradients, takes what the scores need from them and lets them go, so memory never holds the gradient
+    of more than one block: a 1.5B model needs a few hundred megabytes beyond its weights.
+    """
+    with torch.no_grad():
+        hidden, arguments = first_inputs(parts, ids)
+        entering = []
+        for layer in parts.layers:
+            entering.append(hidden)
+            hidden = run_block(layer, hidden, arguments[layer.index])
+    gradient = loss_gradient(parts, hidden, ids, scored)
+    for layer in reversed(parts.layers):
+        weights = [linear.weight for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)]
+        before = [weight.requires_grad for weight in weights]
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            with torch.enable_grad():
+                start = entering.pop().detach().requires_grad_(True)
+                out = run_block(layer, start, arguments[layer.index])
+                gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
+        finally:
+            for weight, flag in zip(weights, before, strict=True):
+                weight.requires_grad_(flag)
+        _add_terms(parts, zip(weights, gradients, strict=True), terms[layer.index])
+
+
+@torch.no_grad()  # else the sums would keep every block's graph, and float32 copies of its weights with it
+def _add_terms(parts: Anatomy, pairs: Iterable[tuple[torch.Tensor, ...]], sums: dict[str, torch.Tensor]) -> None:
+    """Add Σ w·g of the units of one block, from pairs of weight and gradient."""
+    q, k, v, o, gate, up, down = (weight.float() * gradient.float() for weight, gradient in pairs)
+    sums["ffn.taylor"] += (gate.sum(1) + up.sum(1) + down.sum(0)).cpu()
+    q, k, v = (rows.sum(1).view(parts.groups, -1).sum(1) for rows in (q, k, v))
+    sums["heads.taylor"] += (q + k + v + o.sum(0).view(parts.groups, -1).sum(1)).cpu()
+
+
+def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """Gradient of the mean next-token loss with respect to the last block's output (B, T, d), HEAD_TOKENS at a time."""
+    flat = hidden[:, :-1].flatten(0, 1).detach()
+    targets = ids[:, 1:].flatten()
+    weight = scored[:, 1:].flatten().float() / scored[:, 1:].sum().clamp_min(1)
+    pieces = []
+    for states, wanted, share in zip(*(t.split(HEAD_TOKENS) for t in (flat, targets, weight)), strict=True):
+        with torch.enable_grad():
+            states = states.clone().requires_grad_(True)
+            logits = parts.head(parts.norm(states)).float()
+            loss = (nn.functional.cross_entropy(logits, wanted, reduction="none") * share).sum()
+            pieces.append(torch.autograd.grad(loss, states)[0])
+    inner = torch.cat(pieces).view(hidden.shape[0], hidden.shape[1] - 1, -1)
+    return torch.cat([inner, torch.zeros_like(hidden[:, :1])], dim=1)

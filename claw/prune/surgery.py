@@ -5,8 +5,8 @@ configuration; tensors that no cut touches share memory with the dense model, as
 """
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,23 +14,36 @@ import torch
 from claw.models.anatomy import Anatomy, Layer
 from claw.models.shape import Shape
 from claw.progress import of_transformers
+from claw.prune.statistics import Statistics
+from claw.specs.methods import AXES
 
-State = dict[str, torch.Tensor]
+State = dict[str, torch.Tensor]  # weights by their names in the checkpoint
 
 
 @dataclass(frozen=True)
 class Units:
-    """Which blocks stay, and which neurons (m',) and key-value groups (G',) of each dense block by its index."""
+    """What stays of a dense model."""
 
-    layers: tuple[int, ...]
-    neurons: dict[int, torch.Tensor]
-    groups: dict[int, torch.Tensor]
+    layers: Sequence[int]
+    kept: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    """Of "ffn" and "heads", the neurons (m',) and key-value groups (G',) that stay of each dense block, by its index."""
 
 
-def kept(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices of the `count` highest scores, ascending; equal scores keep the lower index."""
-    order = torch.sort(scores, descending=True, stable=True).indices
-    return order[:count].sort().values
+def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | None = None) -> Any:
+    """The stock model of shape `target` with only `units` left of each axis that it cuts.
+
+    With `statistics` the linear layers that read the cut units are refitted on the calibration moments.
+    """
+    dense = plain_state(parts)
+    state = dict(dense)
+    axes = [axis for axis in ("ffn", "heads") if getattr(target, AXES[axis]) < getattr(parts, AXES[axis])]
+    for layer in (parts.layers[index] for index in units.layers):
+        for axis in axes:
+            reader, columns = slice_units(state, parts, layer, axis, units.kept[axis][layer.index])
+            if statistics:
+                gram, penalty = (statistics.moment(layer.index, axis, name) for name in ("gram", "ridge"))
+                state[reader] = compensated(dense[reader], gram, columns, float(penalty))
+    return assemble(parts, state, units.layers, **(sizes_of(target) if axes else {}))
 
 
 def prefix(layer: Layer) -> str:
@@ -38,67 +51,86 @@ def prefix(layer: Layer) -> str:
     return f"model.layers.{layer.index}"
 
 
-def slice_neurons(state: State, start: str, keep: torch.Tensor) -> None:
-    """Keep the feed-forward neurons `keep` of the block whose names begin with `start`."""
-    for name in ("gate_proj", "up_proj"):
-        _take(state, f"{start}.mlp.{name}", rows=keep)
-    _take(state, f"{start}.mlp.down_proj", columns=keep)
+def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """Keep the neurons or key-value groups `keep` of a block; the name of the weight that reads them and its columns that stay.
+
+    A group keeps all of its query heads, so grouped-query attention stays valid.
+    """
+    if axis == "ffn":
+        rows = {"mlp.gate_proj": keep, "mlp.up_proj": keep}
+        reader, columns = f"{prefix(layer)}.mlp.down_proj.weight", keep
+    else:
+        keys, queries = group_channels(keep, parts)
+        rows = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
+        reader, columns = f"{prefix(layer)}.self_attn.o_proj.weight", queries
+    for name, index in rows.items():
+        for key in (f"{prefix(layer)}.{name}.weight", f"{prefix(layer)}.{name}.bias"):
+            if key in state:
+                state[key] = state[key][index.to(parts.device)]
+    state[reader] = state[reader][:, columns.to(parts.device)].contiguous()
+    return reader, columns
 
 
-def slice_groups(state: State, start: str, keep: torch.Tensor, parts: Anatomy) -> None:
-    """Keep the key-value groups `keep`, each with all of its query heads, so grouped-query attention stays valid."""
-    keys = key_columns(keep, parts)
-    queries = query_columns(keep, parts)
-    _take(state, f"{start}.self_attn.q_proj", rows=queries)
-    _take(state, f"{start}.self_attn.k_proj", rows=keys)
-    _take(state, f"{start}.self_attn.v_proj", rows=keys)
-    _take(state, f"{start}.self_attn.o_proj", columns=queries)
+def group_channels(groups: torch.Tensor, parts: Anatomy) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices into the keys or values (G·h,) and into the attention output (H·h,) that belong to these key-value groups."""
+    key, query = parts.head_size, parts.head_size * (parts.heads // parts.groups)
+    keys, queries = ((groups[:, None] * size + torch.arange(size)).flatten() for size in (key, query))
+    return keys, queries
 
 
-def query_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
-    """Indices into the (H·h,) attention output that belong to these key-value groups."""
-    return _spread(groups, parts.head_size * (parts.heads // parts.groups))
+def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What an RMSNorm of this model multiplies by, (d,)."""
+    return norm.weight.to(dtype) + parts.gain_offset
 
 
-def key_columns(groups: torch.Tensor, parts: Anatomy) -> torch.Tensor:
-    """Indices into the (G·h,) keys or values that belong to these key-value groups."""
-    return _spread(groups, parts.head_size)
+def rebased(parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float, *, tied: bool = False) -> State:
+    """The weights in other coordinates of the stream: what reads it times `read`, what writes it times `write`, both (d, d').
+
+    Gains are folded into what reads the norm, and every norm multiplies by `gain` instead. That unties the head; with `tied`
+    head and final norm are left to the caller.
+    """
+    state = plain_state(parts)
+    norms = [] if tied else ["model.norm"]
+    for layer in parts.layers:
+        rotate_reads(state, parts, layer, read, read)
+        rotate_write(state, f"{prefix(layer)}.self_attn.o_proj", write)
+        rotate_write(state, f"{prefix(layer)}.mlp.down_proj", write)
+        norms += [f"{prefix(layer)}.input_layernorm", f"{prefix(layer)}.post_attention_layernorm"]
+    for name in norms:
+        state[f"{name}.weight"] = parts.embedding.weight.new_full((read.shape[1],), gain - parts.gain_offset)
+    state["model.embed_tokens.weight"] = rotated_embedding(parts, write)
+    if not tied:
+        state["lm_head.weight"] = rotated_head(parts, read)
+    return state
 
 
-def _spread(index: torch.Tensor, size: int) -> torch.Tensor:
-    return (index[:, None] * size + torch.arange(size)).flatten()
+def rotated_embedding(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
+    """E Q for a basis Q (d, d'), in the type of Q."""
+    return (parts.embedding.weight.to(basis.dtype) @ basis).to(parts.dtype)
 
 
-def _take(state: State, linear: str, rows: torch.Tensor | None = None, columns: torch.Tensor | None = None) -> None:
-    weight = state[f"{linear}.weight"]
-    if rows is not None:
-        weight = weight[rows.to(weight.device)]
-        if f"{linear}.bias" in state:
-            state[f"{linear}.bias"] = state[f"{linear}.bias"][rows.to(weight.device)]
-    if columns is not None:
-        weight = weight[:, columns.to(weight.device)].contiguous()
-    state[f"{linear}.weight"] = weight
+def rotated_head(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
+    """W diag(gain of the final norm) Q for a basis Q (d, d'), in the type of Q: a head that is not tied."""
+    return ((parts.head.weight.to(basis.dtype) * norm_gain(parts.norm, parts, basis.dtype)) @ basis).to(parts.dtype)
 
 
 def rotate_reads(state: State, parts: Anatomy, layer: Layer, attention: torch.Tensor, mlp: torch.Tensor) -> None:
     """W diag(gain) Q for everything that reads the block's two norms, with a basis Q (d, d') for each, in the type of Q."""
-    start = prefix(layer)
     for norm, names, basis in (
         (layer.input_norm, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), attention),
         (layer.mlp_norm, ("mlp.gate_proj", "mlp.up_proj"), mlp),
     ):
-        gain = norm.weight.to(basis.dtype) + parts.gain_offset
+        gain = norm_gain(norm, parts, basis.dtype)
         for name in names:
-            weight = state[f"{start}.{name}.weight"].to(basis.dtype) * gain
-            state[f"{start}.{name}.weight"] = (weight @ basis).to(parts.dtype)
+            key = f"{prefix(layer)}.{name}.weight"
+            state[key] = ((state[key].to(basis.dtype) * gain) @ basis).to(parts.dtype)
 
 
 def rotate_write(state: State, name: str, basis: torch.Tensor) -> None:
     """Qᵀ W, and Qᵀ b where there is a bias, in the type of Q (d, d')."""
-    weight = state[f"{name}.weight"]
-    state[f"{name}.weight"] = (basis.T @ weight.to(basis.dtype)).to(weight.dtype)
-    if f"{name}.bias" in state:
-        state[f"{name}.bias"] = (basis.T @ state[f"{name}.bias"].to(basis.dtype)).to(weight.dtype)
+    for key in (f"{name}.weight", f"{name}.bias"):
+        if key in state:
+            state[key] = (basis.T @ state[key].to(basis.dtype)).to(state[key].dtype)
 
 
 def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -113,29 +145,29 @@ def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, pe
     removed = torch.ones(gram.shape[0], dtype=torch.bool, device=weight.device)
     removed[keep] = False
     inner = gram[keep][:, keep]
-    inner.diagonal().add_(max(float(penalty), 1e-6) * float(gram.diagonal().mean()))
+    inner.diagonal().add_(max(penalty, 1e-6) * float(gram.diagonal().mean()))
     full = weight.float()
     cross = full[:, removed] @ gram[removed][:, keep]
-    factor, failed = torch.linalg.cholesky_ex(inner)
+    return (full[:, keep] + solve_positive(inner, cross.T).T).to(weight.dtype)
+
+
+def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A⁻¹ B in float32 for a symmetric A (n, n) that is positive definite but for rounding, and B (n, k)."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:  # not positive definite in float32: few tokens and a tiny penalty
-        update = torch.linalg.solve(inner.double(), cross.double().T).T.float()
-    else:
-        update = torch.cholesky_solve(cross.T, factor).T
-    return (full[:, keep] + update).to(weight.dtype)
+        return torch.linalg.solve(matrix.double(), right.double()).float()
+    return torch.cholesky_solve(right, factor)
 
 
-def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = None, **sizes):
-    """A stock model of the same class with `state` for weights and `sizes` in its configuration.
+def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) -> Any:
+    """A stock model of the same class with the blocks `layers` of `state` for weights and `sizes` in its configuration.
 
-    `layers` selects blocks by index (default all): keys are renumbered and every list in the configuration that has one
-    entry per layer is cut with them.
+    Blocks are renumbered, and every list in the configuration that has one entry per block is cut with them.
     """
-    keep = list(range(parts.depth)) if layers is None else list(layers)
-    if len(keep) != parts.depth:
-        state = renumbered(state, keep)
-    config = configured(parts, keep, sizes)
+    state, config = _renumbered(state, layers), configured(parts, layers, sizes)
+    kind: Any = type(parts.model)
     with of_transformers():
-        model = type(parts.model).from_pretrained(
+        model = kind.from_pretrained(
             None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
         )
     if parts.model.generation_config is not None:
@@ -143,44 +175,37 @@ def assemble(parts: Anatomy, state: State, *, layers: Iterable[int] | None = Non
     return model.to(parts.device).eval()
 
 
-def configured(parts: Anatomy, layers: list[int], sizes: Mapping[str, Any]):
-    """A copy of the model's configuration with `sizes` in it and every list per block cut to `layers`."""
+def configured(parts: Anatomy, layers: Sequence[int], sizes: Mapping[str, Any]) -> Any:
+    """A copy of the model's configuration with `sizes` in it and every list with one entry per block cut to `layers`."""
     config = copy.deepcopy(parts.config)
     for name, value in sizes.items():
         setattr(config, name, value)
     if len(layers) != parts.depth:
-        cut_layer_lists(config, layers, parts.depth)
+        for name, value in list(vars(config).items()):
+            if isinstance(value, (list, tuple)) and len(value) == parts.depth:
+                setattr(config, name, [value[i] for i in layers])
+        config.num_hidden_layers = len(layers)
     return config
 
 
 def sizes_of(shape: Shape) -> dict[str, Any]:
     """What a stock configuration calls the sizes of a shape."""
-    return {
-        "hidden_size": shape.hidden, "intermediate_size": shape.width, "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.groups, "head_dim": shape.head_size,
-    }  # fmt: skip
+    names = "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim".split()
+    return dict(zip(names, (shape.hidden, shape.width, shape.heads, shape.groups, shape.head_size), strict=True))
 
 
-def renumbered(state: State, keep: list[int]) -> State:
+def _renumbered(state: State, keep: Sequence[int]) -> State:
     """State of the blocks `keep`, numbered from 0."""
     number = {str(old): str(new) for new, old in enumerate(keep)}
-    out = {}
+    renumbered = {}
     for name, tensor in state.items():
         pieces = name.split(".")
         if pieces[:2] == ["model", "layers"]:
             if pieces[2] not in number:
                 continue
             pieces[2] = number[pieces[2]]
-        out[".".join(pieces)] = tensor
-    return out
-
-
-def cut_layer_lists(config, keep: list[int], depth: int) -> None:
-    """Bring the configuration to the kept blocks: the count, and every list with one entry per layer."""
-    for name, value in list(vars(config).items()):
-        if isinstance(value, (list, tuple)) and len(value) == depth:
-            setattr(config, name, [value[i] for i in keep])
-    config.num_hidden_layers = len(keep)
+        renumbered[".".join(pieces)] = tensor
+    return renumbered
 
 
 def plain_state(parts: Anatomy) -> State:

@@ -7,12 +7,13 @@ comes near to is refused with the nearest ones named.
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from claw.errors import InputError, unknown
 from claw.models.shape import Shape
 from claw.specs.methods import AXES, RATIO_OF
+
+AMOUNTS = AXES | {"params": "parameters", "nonembedding": "nonembedding"}
 
 
 def check_ratio(ratio: float, ratio_of: str = "own") -> None:
@@ -23,39 +24,27 @@ def check_ratio(ratio: float, ratio_of: str = "own") -> None:
         raise unknown("ratio_of", ratio_of, RATIO_OF)
 
 
-def check_arithmetic(ratio_of: str) -> None:
-    """Refuse a budget that only a measurement can tell."""
-    if ratio_of == "milliseconds":
-        raise InputError(
-            "only method 'claw' spends a budget of milliseconds. Ask this method for own, params, nonembedding or flops."
-        )
-
-
 def natural_multiple(size: int) -> int:
     """The multiple that widths are rounded to: what matrix units like, small enough not to bend the ratio."""
     return 32 if size >= 1024 else 8 if size >= 128 else 1
 
 
 def hidden_multiple(dense: Shape, wanted: int) -> int:
-    """The multiple of the hidden width: `wanted`, or, where it must be one of the heads too, the nearest that is not too coarse."""
+    """The multiple of the hidden width: `wanted`, or, where the heads must divide it, the nearest that is not too coarse."""
     if not dense.whole_heads:
         return wanted
     multiples = [math.lcm(dense.heads, wanted >> halvings) for halvings in range(wanted.bit_length())]
     return next((multiple for multiple in multiples if multiple <= max(wanted, dense.hidden // 12)), multiples[-1])
 
 
+def amount(shape: Shape, ratio_of: str) -> int:
+    """How much of an axis, or of params, nonembedding or flops, a shape has."""
+    return shape.flops_per_token() if ratio_of == "flops" else getattr(shape, AMOUNTS[ratio_of])
+
+
 def removed(dense: Shape, small: Shape, ratio_of: str) -> float:
     """Fraction of `ratio_of` that `small` lacks of `dense`."""
-    measure: Callable[[Shape], float]
-    if ratio_of in AXES:
-        measure = lambda shape: getattr(shape, AXES[ratio_of])
-    else:
-        measure = {
-            "params": lambda shape: shape.parameters,
-            "nonembedding": lambda shape: shape.nonembedding,
-            "flops": lambda shape: shape.flops_per_token(),
-        }[ratio_of]
-    return 1 - measure(small) / measure(dense)
+    return 1 - amount(small, ratio_of) / amount(dense, ratio_of)
 
 
 def resize(dense: Shape, axis: str, size: int) -> Shape:
@@ -65,33 +54,36 @@ def resize(dense: Shape, axis: str, size: int) -> Shape:
     return dense.with_(**{AXES[axis]: size})
 
 
-def reachable(dense: Shape, axis: str, round_to: int | None = None, also: Mapping[str, Any] | None = None) -> list[Shape]:
-    """Every shape that cutting `axis` can give, the dense one included, from small to large; `also` changes come along."""
+def reachable(dense: Shape, axis: str, round_to: int | None = None, **also: Any) -> list[Shape]:
+    """Every shape that cutting `axis` can give, the dense one included, from small to large; changes `also` come along."""
     full = getattr(dense, AXES[axis])
     step = (round_to or natural_multiple(full)) if axis in ("ffn", "hidden") else 1
     if axis == "hidden":
         step = hidden_multiple(dense, step)
     shapes = (resize(dense, axis, size) for size in range(step, full, step))
-    return [shape.with_(**(also or {})) for shape in shapes if shape.is_stock] + [dense]
+    return [shape.with_(**also) for shape in shapes if shape.is_stock] + [dense]
+
+
+def nearest(dense: Shape, axis: str, share: float) -> list[Shape]:
+    """The smaller shape that removes most nearly `share` of an axis; none where there is nothing to cut."""
+    return sorted(reachable(dense, axis)[:-1], key=lambda shape: abs(removed(dense, shape, axis) - share))[:1]
 
 
 def size_for(
-    dense: Shape,
-    axis: str,
-    ratio: float,
-    ratio_of: str = "own",
-    round_to: int | None = None,
-    also: Mapping[str, Any] | None = None,
+    dense: Shape, axis: str, ratio: float, ratio_of: str = "own", *, round_to: int | None = None, **also: Any
 ) -> Shape:
     """The reachable shape whose removed fraction of `ratio_of` is nearest to `ratio`.
 
-    `also` names what a method changes besides the axis, such as {"tied": False} where it must untie the head.
+    `also` names what a method changes besides the axis, such as tied=False where it must untie the head.
 
-    Raises InputError when the nearest is farther off than half the widest gap between reachable values there, which
-    happens beyond the axis's reach (an FFN cut cannot remove 90 % of a model) and never by rounding alone.
+    Raises InputError on a budget that only measurement can tell, on an axis that the method leaves alone, and when the nearest
+    is farther off than half the widest gap between reachable values there, which happens beyond the axis's reach (an FFN cut
+    cannot remove 90 % of a model) and never by rounding alone.
     """
-    check_ratio(ratio, ratio_of)
-    check_arithmetic(ratio_of)
+    if ratio_of == "milliseconds":
+        raise InputError(
+            "only method 'claw' spends a budget of milliseconds. Ask this method for own, params, nonembedding or flops."
+        )
     target = axis if ratio_of == "own" else ratio_of
     if target in AXES and target != axis:
         raise InputError(
@@ -100,14 +92,14 @@ def size_for(
         )
     if ratio == 0:
         return dense
-    choices = reachable(dense, axis, round_to, also)
+    choices = reachable(dense, axis, round_to, **also)
     if len(choices) == 1:
         raise InputError(f"this model has a single {axis} unit, so nothing can be removed along {axis!r}: only ratio 0 works.")
     priced = sorted((removed(dense, shape, target), index) for index, shape in enumerate(choices))
     values = [value for value, _ in priced]
-    nearest, index = min(priced, key=lambda pair: abs(pair[0] - ratio))
+    value, index = min(priced, key=lambda pair: abs(pair[0] - ratio))
     gap = max(b - a for a, b in itertools.pairwise(values))
-    if abs(nearest - ratio) > gap / 2 + 1e-9 or (axis in ("heads", "layers") and abs(nearest - ratio) > 0.05):
+    if abs(value - ratio) > gap / 2 + 1e-9 or (axis in ("heads", "layers") and abs(value - ratio) > 0.05):
         around = sorted(values, key=lambda value: abs(value - ratio))[:3]
         raise InputError(
             f"ratio {ratio:g} of {target} cannot be reached by cutting {axis!r} here. The nearest reachable ratios are "

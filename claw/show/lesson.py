@@ -18,7 +18,7 @@ from claw.evaluate import held_out, timing
 from claw.evaluate.held_out import CrossEntropy
 from claw.evaluate.timing import Timing
 from claw.models import load
-from claw.prune.compression_report import CompressionReport
+from claw.prune.compress import CompressionReport
 from claw.prune.statistics import Statistics
 from claw.specs import methods
 from claw.specs.experiment import Calibration, Compression, Evaluation, Speed

@@ -19,7 +19,7 @@ from claw.errors import InputError
 from claw.models import llama_cpp, sources
 from claw.models.anatomy import anatomy
 from claw.progress import of_transformers
-from claw.prune.compression_report import CompressionReport
+from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
 from claw.specs.experiment import Experiment
 

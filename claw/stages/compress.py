@@ -10,7 +10,7 @@ from claw.models import load
 from claw.models.anatomy import anatomy
 from claw.progress import tqdm
 from claw.prune import compress
-from claw.prune.compression_report import CompressionReport
+from claw.prune.compress import CompressionReport
 from claw.prune.statistics import Statistics, calibrate
 from claw.specs import methods
 from claw.specs.experiment import Calibration, Compression, Experiment

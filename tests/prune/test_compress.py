@@ -6,7 +6,7 @@ from conftest import tiny_model
 
 from claw.errors import InputError
 from claw.models.anatomy import anatomy
-from claw.prune import compress, gradients, scores, surgery
+from claw.prune import compress, scores, surgery
 from claw.prune.statistics import calibrate
 from claw.specs import methods
 from claw.stages import checkpoints
@@ -25,13 +25,13 @@ PLAIN_METHODS = [name for name in methods.method_names() if methods.find_method(
 def test_every_method_on_every_family(model, method, blocks, own_cache, tokenizer, tmp_path):
     if method == "slicegpt" and anatomy(model).family == "Gemma3":
         pytest.skip("refused, see test_slicegpt_refuses_norms_on_what_is_written")
-    found = calibrate(model, blocks, gradients=methods.needs_gradients(method))
-    same, report = compress.compress(model, method, 0.0, statistics=found)
+    statistics = calibrate(model, blocks, gradients=methods.needs_gradients(method))
+    same, report = compress.compress(model, method, 0.0, statistics=statistics)
     ids = blocks.ids[:2]
     assert torch.equal(same(ids).logits, model(ids).logits) and report.ratio_params == 0
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ratio = 1 / 3 if methods.axis_of(method, "own") == "layers" else 0.5
-    small, report = compress.compress(model, method, ratio, statistics=found, seed=1)
+    small, report = compress.compress(model, method, ratio, statistics=statistics, seed=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     count = sum(p.numel() for p in small.parameters())
     assert count == report.small.parameters < report.dense.parameters
@@ -40,7 +40,7 @@ def test_every_method_on_every_family(model, method, blocks, own_cache, tokenize
     out = small.generate(ids[:, :4], max_new_tokens=4, do_sample=False, use_cache=True)
     slow = small.generate(ids[:, :4], max_new_tokens=4, do_sample=False, use_cache=False)
     assert torch.equal(out, slow)
-    again, _ = compress.compress(model, method, ratio, statistics=found, seed=1)
+    again, _ = compress.compress(model, method, ratio, statistics=statistics, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
 
 
@@ -49,8 +49,8 @@ GROUP_METHODS = [name for name in methods.method_names() if "heads" in methods.f
 
 @pytest.mark.parametrize("method", GROUP_METHODS)
 def test_every_group_method_on_every_family(model, method, blocks, own_cache, tokenizer, tmp_path):
-    found = calibrate(model, blocks, gradients=methods.needs_gradients(method))
-    small, report = compress.compress(model, method, 0.5, ratio_of="heads", statistics=found)
+    statistics = calibrate(model, blocks, gradients=methods.needs_gradients(method))
+    small, report = compress.compress(model, method, 0.5, ratio_of="heads", statistics=statistics)
     assert (report.small.groups, report.small.heads) == (1, 2)
     assert sum(p.numel() for p in small.parameters()) == report.small.parameters
     checkpoints.save(small, tokenizer, tmp_path / "small", report)
@@ -79,8 +79,8 @@ def test_wanda_removes_the_neuron_that_never_fires(blocks, own_cache):
         for layer in model.model.layers:
             layer.mlp.up_proj.weight[11] = 0  # its product with the gate is zero whatever it reads
             layer.mlp.down_proj.weight[:, 11] *= 100  # magnitude would love it
-    found = calibrate(model, blocks)
-    _, report = compress.compress(model, "wanda-sp", 1 / 64, statistics=found, round_to=1)
+    statistics = calibrate(model, blocks)
+    _, report = compress.compress(model, "wanda-sp", 1 / 64, statistics=statistics, round_to=1)
     assert all(11 not in kept for kept in report.kept)
 
 
@@ -96,28 +96,28 @@ def activations(model, module, ids):
 
 def test_scores_follow_their_formulas(blocks, own_cache):
     model = tiny_model("qwen2")
-    parts, found = anatomy(model), calibrate(model, blocks)
+    parts, statistics = anatomy(model), calibrate(model, blocks)
     layer = parts.layers[1]
     x = activations(model, layer.down, blocks.ids)
     weight = layer.down.weight.detach()
     generator = torch.Generator()
     flap = x.flatten(0, 1).var(0, correction=0) * weight.square().sum(0)
-    assert torch.allclose(scores.flap_neurons(parts, layer, found, generator), flap, rtol=1e-3, atol=1e-6)
+    assert torch.allclose(scores.NEURONS["flap"](parts, layer, statistics, generator), flap, rtol=1e-3, atol=1e-6)
     minitron = x.abs().mean(1).square().sum(0).sqrt()
-    assert torch.allclose(scores.minitron_neurons(parts, layer, found, generator), minitron, rtol=1e-4)
+    assert torch.allclose(scores.NEURONS["minitron"](parts, layer, statistics, generator), minitron, rtol=1e-4)
     gate, up = layer.gate.weight, layer.up.weight
     ppm = (gate.amax(1) - gate.amin(1)) + (up.amax(1) - up.amin(1))
-    assert torch.allclose(scores.ppm_neurons(parts, layer, None, generator), ppm)
+    assert torch.allclose(scores.NEURONS["ppm"](parts, layer, None, generator), ppm)
     z = activations(model, layer.o, blocks.ids).flatten(0, 1)
     wanda = (layer.o.weight.abs().mean(0) * z.square().mean(0).sqrt()).view(2, -1).sum(1)
-    assert torch.allclose(scores.wanda_groups(parts, layer, found, generator), wanda.detach(), rtol=1e-4)
+    assert torch.allclose(scores.GROUPS["wanda-sp"](parts, layer, statistics, generator), wanda.detach(), rtol=1e-4)
 
 
 def test_taylor_is_the_gradient_of_shrinking_a_unit(family, blocks, own_cache):
     """Σ w·g over everything that scales with a unit's on/off factors is the derivative in those factors."""
     model = tiny_model(family)
     parts = anatomy(model)
-    found = calibrate(model, blocks, gradients=True)
+    statistics = calibrate(model, blocks, gradients=True)
     count = min(len(blocks), 4096 // blocks.length)
     ids, scored = blocks.ids[:count], blocks.scored[:count, 1:]
     logits = model(ids).logits[:, :-1]
@@ -130,19 +130,20 @@ def test_taylor_is_the_gradient_of_shrinking_a_unit(family, blocks, own_cache):
     for layer in parts.layers:
         product = [(linear.weight * linear.weight.grad).detach() for linear in (layer.gate, layer.up, layer.down)]
         expected = (product[0].sum(1) + product[1].sum(1) + product[2].sum(0)).abs()
-        assert torch.allclose(found.taylor(layer.index, "ffn"), expected, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(statistics.taylor(layer.index, "ffn"), expected, rtol=1e-3, atol=1e-5)
         q, k, v, o = ((linear.weight * linear.weight.grad).detach() for linear in (layer.q, layer.k, layer.v, layer.o))
         groups = sum(rows.sum(1).view(parts.groups, -1).sum(1) for rows in (q, k, v))
         expected = (groups + o.sum(0).view(parts.groups, -1).sum(1)).abs()
-        assert torch.allclose(found.taylor(layer.index, "heads"), expected, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(statistics.taylor(layer.index, "heads"), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_taylor_terms_hold_no_graph_of_the_blocks_they_come_from(blocks, own_cache, monkeypatch):
     """A graph would keep float32 copies of all weights until the last batch."""
     written = []
-    monkeypatch.setattr(gradients, "save_file", lambda tensors, path: written.extend(tensors.values()))
+    monkeypatch.setattr("claw.prune.statistics.save_file", lambda tensors, path: written.extend(tensors.items()))
     calibrate(tiny_model("llama"), blocks, gradients=True)
-    assert written and not any(term.requires_grad for term in written)
+    terms = [term for name, term in written if name.endswith(".taylor")]
+    assert terms and not any(term.requires_grad for term in terms)
 
 
 def test_taylor_without_gradients_is_asked_for(blocks, own_cache):
@@ -189,26 +190,21 @@ def test_a_group_that_writes_nothing_goes_first(blocks, own_cache):
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[:, 8:16] = 0  # query head 1 is group 1
-    found = calibrate(model, blocks, gradients=True)
+    statistics = calibrate(model, blocks, gradients=True)
     for method in ("magnitude", "wanda-sp", "flap"):
-        small, report = compress.compress(model, method, 0.25, ratio_of="heads", statistics=found)
+        small, report = compress.compress(model, method, 0.25, ratio_of="heads", statistics=statistics)
         assert all(kept == (0, 2, 3) for kept in report.kept), method
         assert torch.allclose(small(blocks.ids[:1]).logits, model(blocks.ids[:1]).logits, atol=1e-5)
 
 
 def test_wanda_scores_follow_the_formula(blocks, own_cache):
     model = tiny_model("llama")
-    found = calibrate(model, blocks)
-    inputs = []
+    statistics = calibrate(model, blocks)
     layer = model.model.layers[0]
-    handle = layer.mlp.down_proj.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
-    with torch.no_grad():
-        model(blocks.ids)
-    handle.remove()
-    activations = inputs[0].flatten(0, 1)
-    expected = layer.mlp.down_proj.weight.abs().mean(0) * activations.square().mean(0).sqrt()
+    inputs = activations(model, layer.mlp.down_proj, blocks.ids).flatten(0, 1)
+    expected = layer.mlp.down_proj.weight.abs().mean(0) * inputs.square().mean(0).sqrt()
     parts = anatomy(model)
-    assert torch.allclose(scores.wanda_neurons(parts, parts.layers[0], found, None), expected.detach(), rtol=1e-4)
+    assert torch.allclose(scores.NEURONS["wanda-sp"](parts, parts.layers[0], statistics, None), expected.detach(), rtol=1e-4)
 
 
 def test_compensation_is_least_squares():
@@ -235,9 +231,9 @@ def test_compensation_restores_a_neuron_that_is_a_sum_of_others(blocks, own_cach
 
 
 def test_statistics_of_another_model_are_refused(blocks, own_cache):
-    found = calibrate(tiny_model("llama", seed=0), blocks)
+    statistics = calibrate(tiny_model("llama", seed=0), blocks)
     with pytest.raises(InputError, match="belong to another model"):
-        compress.compress(tiny_model("llama", seed=1), "wanda-sp", 0.5, statistics=found)
+        compress.compress(tiny_model("llama", seed=1), "wanda-sp", 0.5, statistics=statistics)
 
 
 def test_missing_statistics_are_asked_for():

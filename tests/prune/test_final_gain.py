@@ -6,7 +6,7 @@ from conftest import tiny_model
 
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
-from claw.prune import final_gain, whole
+from claw.prune import final_gain, whole_model
 from claw.prune.statistics import calibrate
 from claw.texts import token_blocks
 
@@ -85,5 +85,5 @@ def test_dimensions_are_refitted_apart_where_hidden_width_or_most_blocks_are_cut
     statistics = calibrate(parts.model, token_blocks.blocks(tokenizer, train_text, length=32, count=64))
     asked = []
     monkeypatch.setattr(final_gain, "refit", lambda model, blocks, each: asked.append(each))
-    whole.build_shape(parts, parts.shape.with_(**sizes), statistics)
+    whole_model.build_shape(parts, parts.shape.with_(**sizes), statistics)
     assert asked == [each]

@@ -9,7 +9,7 @@ import claw
 from claw.errors import InputError
 from claw.models.anatomy import anatomy
 from claw.models.shape import Shape
-from claw.prune import allocation, latency, whole
+from claw.prune import allocation, latency, whole_model
 from claw.prune.statistics import calibrate
 from claw.texts import token_blocks
 
@@ -21,9 +21,9 @@ EVEN = allocation.Costs(dict.fromkeys(("ffn", "heads", "hidden", "layers"), ((0.
 def test_the_fit_finds_the_coefficients_that_made_the_times(coefficients):
     truth = latency.Latency(coefficients)
     shapes = [SMOLLM2, *latency.measured_shapes(SMOLLM2)]
-    found = latency.fit_latency(shapes, [truth.milliseconds(shape) for shape in shapes])
+    fitted = latency.fit_latency(shapes, [truth.milliseconds(shape) for shape in shapes])
     for shape in shapes:
-        assert found.milliseconds(shape) == pytest.approx(truth.milliseconds(shape), rel=1e-6)
+        assert fitted.milliseconds(shape) == pytest.approx(truth.milliseconds(shape), rel=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.7])
@@ -55,7 +55,7 @@ def test_claw_reports_the_milliseconds_it_saves(tokenizer, train_text, own_cache
     parts = anatomy(model)
     times = latency.Latency((0.0, 0.0, 1.0, 1.0, 1.0))
     monkeypatch.setattr(latency, "measured_latency", lambda *_: times)
-    monkeypatch.setattr(whole, "costs", lambda *_: EVEN)
+    monkeypatch.setattr(whole_model, "costs", lambda *_: EVEN)
     statistics = calibrate(model, token_blocks.blocks(tokenizer, train_text, length=32, count=16))
     small, report = claw.compress(model, "claw", 0.3, ratio_of="milliseconds", statistics=statistics)
     assert report.ratio_own == pytest.approx(times.removed(parts.shape, anatomy(small).shape))

@@ -77,7 +77,7 @@ def test_sampling_follows_the_probabilities():
     policy = prunenet.Policy(torch.zeros(32), 0.0, 0.5, (0.0,))
     logits = torch.linspace(-3, 3, 64)
     policy = type("P", (), {"logits": lambda self, layer: logits})()
-    draw = prunenet.Scores(policy, stochastic=True)
+    draw = prunenet.PolicyScore(policy, stochastic=True)
     counts = torch.zeros(64)
     generator = torch.Generator().manual_seed(0)
     for _ in range(300):

@@ -23,7 +23,7 @@ def units(parts, width=None, groups=None, layers=None):
     neurons = torch.arange(width or parts.width)
     kept = torch.arange(groups or parts.groups)
     indices = range(parts.depth)
-    return Units(tuple(layers or indices), dict.fromkeys(indices, neurons), dict.fromkeys(indices, kept))
+    return Units(tuple(layers or indices), {"ffn": dict.fromkeys(indices, neurons), "heads": dict.fromkeys(indices, kept)})
 
 
 @pytest.mark.parametrize("family", WITHOUT_OUTPUT_NORMS)

@@ -19,15 +19,11 @@ def blocks(tokenizer, train_text):
     return token_blocks.blocks(tokenizer, train_text, length=32, count=16)
 
 
-def principal(parts, found):
-    return slicegpt.principal_directions(sum(found.gram(i, s) for i in range(parts.depth) for s in ("attention", "mlp")))
-
-
 @pytest.mark.parametrize("family", ROTATABLE)
 def test_rotating_at_full_width_changes_no_logit(family, blocks, own_cache):
     model = tiny_model(family)
     parts = anatomy(model)
-    rotation = principal(parts, calibrate(model, blocks))
+    rotation = slicegpt.principal_directions(calibrate(model, blocks).stream_gram())
     small = slicegpt.rotated(parts, rotation)
     assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=1e-4)
 
@@ -52,18 +48,18 @@ def test_a_stream_of_low_rank_survives_the_cut(family, blocks, own_cache):
         for layer in parts.layers:
             for linear in (layer.o, layer.down):
                 linear.weight.copy_(inside @ (inside.T @ linear.weight))
-    found = calibrate(model, blocks)
+    statistics = calibrate(model, blocks)
     for method in ("slicegpt", "slicegpt-perlayer"):
-        small, report = compress.compress(model, method, 0.25, statistics=found)
+        small, report = compress.compress(model, method, 0.25, statistics=statistics)
         assert report.small.hidden == 24
         assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=2e-3), method
 
 
 def test_the_untied_head_and_the_shortcuts_are_counted(blocks, own_cache):
     model = tiny_model("mistral")
-    found = calibrate(model, blocks)
+    statistics = calibrate(model, blocks)
     for method, tied in (("slicegpt", False), ("slicegpt-perlayer", False)):
-        small, report = compress.compress(model, method, 0.25, statistics=found)
+        small, report = compress.compress(model, method, 0.25, statistics=statistics)
         assert report.small.tied is tied
         assert sum(p.numel() for p in small.parameters()) == report.small.parameters == describe(small).parameters
     assert report.small.shortcuts == 2
@@ -101,7 +97,7 @@ def test_a_model_with_shortcuts_is_not_saved(blocks, own_cache, tokenizer, tmp_p
 
 def test_slicegpt_refuses_norms_on_what_is_written(blocks, own_cache):
     model = tiny_model("gemma3")
-    found = calibrate(model, blocks)
+    statistics = calibrate(model, blocks)
     for method in ("slicegpt", "slicegpt-perlayer"):
         with pytest.raises(InputError, match="normalise what they write"):
-            compress.compress(model, method, 0.25, statistics=found)
+            compress.compress(model, method, 0.25, statistics=statistics)
