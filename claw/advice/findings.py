@@ -103,7 +103,7 @@ def speed_table(laws: Laws) -> pd.DataFrame:
 
 
 def critical_ratios(laws: Laws, threshold: float) -> pd.DataFrame:
-    """How far for `threshold` × the dense loss, as nominal ratio and share of parameters: law across models, then each curve."""
+    """How far for `threshold` × the dense loss, as nominal ratio and share of parameters: law across models, then curves."""
     rows = []
     model, budgets = min(laws.points.rows["model"]), laws.points.rows["recovery_tokens"]
     for tokens in dict.fromkeys((0.0, max(budgets))):  # the anchored law is the same for every model

@@ -7,6 +7,7 @@ only the last two compare across tokenizers.
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -89,5 +90,5 @@ def summarise(sums: list[float], counts: list[int], blocks: Blocks) -> CrossEntr
     if n > 1:
         spread = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True)) / (n - 1)
         stderr = math.sqrt(spread * n) / tokens
-    about = {"words": blocks.words, "bytes": blocks.bytes, "corpus": blocks.corpus, "context": blocks.length}
+    about: dict[str, Any] = {"words": blocks.words, "bytes": blocks.bytes, "corpus": blocks.corpus, "context": blocks.length}
     return CrossEntropy(mean=mean, stderr=stderr, tokens=tokens, **about, data=blocks.sha256)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import matplotlib
 import pandas as pd
+import seaborn
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -31,9 +32,7 @@ Style = Literal["screen", "paper"]
 WIDTHS = {"icml": 3.25, "icml-wide": 6.75, "neurips": 5.5, "iclr": 5.5}
 """Inches of a column, or of the page."""
 
-# seaborn's colour-blind palette, written out because importing seaborn imports statsmodels: seconds in every stage
-_BLUE, _ORANGE, _GREEN, RED, _PURPLE = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"
-_BROWN, _PINK, GREY, _YELLOW, _SKY = "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"
+_BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, GREY, _YELLOW, _SKY = seaborn.color_palette("colorblind").as_hex()
 BLACK = "#222222"
 SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
 

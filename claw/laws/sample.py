@@ -56,7 +56,7 @@ def covariates_of(rows: pd.DataFrame, response: str, axis: str, unit: float = MI
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class Subset:
     """The compressed experiments of a table that many forms are fitted to: one response, one axis, one method or all."""
 
     points: Points
@@ -108,7 +108,7 @@ class Selection:
 
 def select(
     points: Points, response: str, axis: str = "ratio", method: str = ALL, *, recovered: bool = True, unit: float = MILLION
-) -> Selection:
+) -> Subset:
     """Compressed experiments of a method (or all) that have the response; without recovered ones if so asked.
 
     D is counted in units of `unit` tokens. InputError where the table lacks the response or the axis.
@@ -126,7 +126,7 @@ def select(
         rows = pd.concat([zero.head(1).assign(method=rows["method"].iloc[0]), rows])
     covariates, models = covariates_of(rows, response, axis, unit), rows["model"].to_numpy(str)
     place = {"response": response, "axis": axis, "method": method}
-    return Selection(points=points, **place, rows=rows, covariates=covariates, models=models, single=single)
+    return Subset(points=points, **place, rows=rows, covariates=covariates, models=models, single=single)
 
 
 def _curve_names(rows: pd.DataFrame) -> np.ndarray:

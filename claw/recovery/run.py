@@ -233,8 +233,14 @@ class Run:
 
     def _report(self, budget: Milestone, failed: int | None) -> RecoveryReport:
         at = self.at
-        asked = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
-        done = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments), "nan_step": failed}
+        asked: dict[str, Any] = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
+        done: dict[str, Any] = {
+            "tokens": at.tokens,
+            "steps": at.step,
+            "seconds": at.seconds,
+            "moments": tuple(at.moments),
+            "nan_step": failed,
+        }
         return RecoveryReport(
             **asked,
             **done,

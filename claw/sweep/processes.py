@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures", "peft")
+MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures.measured", "claw.figures.maps", "peft")
 """What a fork server imports before its first job."""
 
 
