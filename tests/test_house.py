@@ -1,6 +1,7 @@
 """The house keeps its plan: few rooms, arrows that only run down, one word for one thing. Counted from imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -51,6 +52,11 @@ def test_every_room_has_its_floor_and_there_are_few():
     rooms = {room(name) for name in MODULES if "." in name} - {"__main__"}
     assert sorted(rooms) == sorted(" ".join(FLOORS).split())
     assert len(rooms) <= 25
+
+
+def test_contributors_read_the_same_floors():
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("The floors, from the top:")[2].partition(". ")[0]
+    assert [set(re.findall(r"`(\w+)`", floor)) for floor in said.split("→")] == [set(rooms.split()) for rooms in FLOORS]
 
 
 def test_a_room_imports_only_from_floors_below():
