@@ -12,7 +12,6 @@ rounding can reach a fifth of its hidden states); where they differ, `build_deco
 
 import copy
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +59,7 @@ class Packed:
     @staticmethod
     def of(batch: Batch, device: torch.device) -> "Packed":
         """A batch moved to `device`."""
-        send: Callable[[Any], Any] = lambda value: (
-            torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
-        )
+        send = lambda value: torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
         groups = (Rows(**{name: send(value) for name, value in vars(group).items()}) for group in batch.groups)
         return Packed(send(batch.tokens), send(batch.positions), tuple(groups))
 
@@ -85,23 +82,21 @@ class Decoder:
         self.rotary_types = [_layer_types(parts)[layer.index] if by_type else None for layer in parts.layers]
 
     @torch.inference_mode()
-    def hidden(self, packed: Packed, places: torch.Tensor, stem: KeyValues | None = None) -> torch.Tensor:
-        """Hidden states (K, d) after the last norm at `places` (K,); all tokens come after those of `stem`."""
-        return self._run(packed, places, stem)
-
-    @torch.inference_mode()
     def stem(self, tokens: torch.Tensor, above: KeyValues | None = None) -> KeyValues:
         """Keys and values of a prefix (n,) that comes after those of `above`; the result includes them."""
         kept: KeyValues = []
-        self._run(Packed.sequences(tokens[None], _length(above)), None, above, kept)
+        self.hidden(Packed.sequences(tokens[None], _length(above)), tokens, above, kept)
         return kept
 
-    def _run(
-        self, packed: Packed, places: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None = None
+    @torch.inference_mode()
+    def hidden(
+        self, packed: Packed, places: torch.Tensor, stem: KeyValues | None = None, keep: KeyValues | None = None
     ) -> torch.Tensor:
-        """Hidden states as in `hidden`; with `keep`, the pass fills it with keys and values and ends at the last ones."""
-        parts = self.parts
-        before = _length(stem)
+        """Hidden states (K, d) after the last norm at `places` (K,); all tokens come after those of `stem`.
+
+        With `keep`, the pass fills it with keys and values and ends at the last ones: its result means nothing.
+        """
+        parts, before = self.parts, _length(stem)
         x = parts.embedding(packed.tokens)
         rotations = {kind: rotation(parts, x, packed.positions, kind) for kind in dict.fromkeys(self.rotary_types)}
         masks = {w: [_mask(rows, before, w, x.dtype) for rows in packed.groups] for w in dict.fromkeys(self.windows)}
@@ -123,7 +118,10 @@ class Decoder:
                     return x
                 x, y = x[places], y[places]
             x = self._add(x, layer.o(y), layer.after_attention)
-            x = self._add(x, _feed_forward(layer, normalise(layer.mlp_norm, x, parts.gain_offset)), layer.after_mlp)
+            y = normalise(layer.mlp_norm, x, parts.gain_offset)
+            activation, gate = layer.mlp.act_fn, layer.gate(y)
+            gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
+            x = self._add(x, layer.down(gate.mul_(layer.up(y))), layer.after_mlp)
         return normalise(parts.norm, x, parts.gain_offset)
 
     def _add(self, x: torch.Tensor, y: torch.Tensor, norm: Any) -> torch.Tensor:
@@ -255,13 +253,6 @@ def normalise(norm: Any, x: torch.Tensor, offset: float) -> torch.Tensor:
     rows = x.reshape(1, -1, size)  # batch norm with tokens for channels is one fused pass, which rms_norm is not on a CPU
     square = torch.linalg.vector_norm(rows[0], dim=-1, dtype=torch.float32).square_().div_(size)
     return F.batch_norm(rows, torch.zeros_like(square), square, eps=eps).view(x.shape).mul_(norm.weight)
-
-
-def _feed_forward(layer: Layer, y: torch.Tensor) -> torch.Tensor:
-    gate = layer.gate(y)
-    activation = layer.mlp.act_fn
-    gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
-    return layer.down(gate.mul_(layer.up(y)))
 
 
 def _after(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

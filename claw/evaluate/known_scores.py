@@ -7,6 +7,7 @@ requests: other prompts, another few-shot sample, limit, version or tokenizer ar
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,24 @@ SECONDS = 30.0  # between two writings
 ROW = np.dtype([("loglikelihood", "f8"), ("greedy", "i1")])  # greedy is -1 while a request is not scored
 
 
-class KnownScores:
-    """Scores of a list of requests, some known and some to come. As a context manager it saves itself when left, however."""
+class KnownScores(AbstractContextManager):
+    """Scores of requests, some known and some to come, `tasks` naming the task of each. Saves itself when left, however.
 
-    def __init__(self, count: int):
-        self._rows = np.full(count, np.array((np.nan, -1), dtype=ROW))
+    Known is what the cache holds for `model`; without one nothing is known or kept.
+    """
+
+    def __init__(self, requests: Sequence[Request], tasks: Sequence[str], model: Any = None):
+        self._rows = np.full(len(requests), np.array((np.nan, -1), dtype=ROW))
         self._files: list[tuple[Path, np.ndarray]] = []  # each task's file and its requests
         self._saved = time.monotonic()
-
-    @classmethod
-    def open(cls, model: Any, requests: Sequence[Request], tasks: Sequence[str]) -> "KnownScores":
-        """What the cache holds for these requests, `tasks` naming the task of each."""
-        known = cls(len(requests))
-        folder = cache() / "scores" / model_hash(model)
-        names = np.array(tasks)
+        if model is None:
+            return
+        folder, names = cache() / "scores" / model_hash(model), np.array(tasks)
         for task in dict.fromkeys(tasks):
             where = np.flatnonzero(names == task)
             path = folder / f"{task.replace('/', '_')}-{requests_hash([requests[i] for i in where.tolist()])}.npy"
-            known._files.append((path, where))
-            known._rows[where] = _read(path, known._rows[where])
-        return known
+            self._files.append((path, where))
+            self._rows[where] = _read(path, self._rows[where])
 
     @property
     def loglikelihood(self) -> np.ndarray:
@@ -68,9 +67,6 @@ class KnownScores:
                 with whole(path) as scratch, scratch.open("wb") as out:
                     np.save(out, self._rows[where], allow_pickle=False)
         self._saved = time.monotonic()
-
-    def __enter__(self) -> "KnownScores":
-        return self
 
     def __exit__(self, *error) -> None:
         self.save()

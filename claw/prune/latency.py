@@ -72,7 +72,7 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
     pairs = []  # seconds of the dense model and of each shape, in turns
     for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
         small = Runner(_skeleton(parts, shape), 1, SETTING)
-        pairs.append([np.array(phases["decode"]) for phases in interleaved([dense, small], SETTING.rounds)])
+        pairs.append([phases["decode"] for phases in interleaved([dense, small], SETTING.rounds)])
     base = 1000 * float(np.median([times0 for times0, _ in pairs]))
     ratios = [float(np.median(times / times0)) for times0, times in pairs]
     latency = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
