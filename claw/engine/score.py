@@ -106,8 +106,7 @@ class Scorer:
         states = self.decoder.hidden(packed, places, above) if self.decoder else self._stock_logits(packed, places)
         logprobs, hits = np.empty(len(batch.place), dtype=np.float64), np.zeros(len(batch.place), dtype=bool)
         like_lm_eval = greedy and states.dtype == torch.float32
-        row_bytes = 4 * self._vocabulary(states)
-        at_once = max(1, _for(self.device, LOGITS_BYTES) // row_bytes) if like_lm_eval else HEAD_ROWS
+        at_once = max(1, _for(self.device, LOGITS_BYTES) // (4 * self._vocabulary(states))) if like_lm_eval else HEAD_ROWS
         read = self._read_whole if like_lm_eval else self._read_tiles
         for start in range(0, len(places), at_once):
             stop = min(start + at_once, len(places))

@@ -59,8 +59,7 @@ class CrossEntropy:
 
     def to_dict(self) -> dict:
         """Plain values for a record, the derived ones included."""
-        derived = ("token_perplexity", "word_perplexity", "bits_per_byte")
-        return asdict(self) | {name: getattr(self, name) for name in derived}
+        return asdict(self) | {name: getattr(self, name) for name in ("token_perplexity", "word_perplexity", "bits_per_byte")}
 
 
 def _exp(value: float) -> float:

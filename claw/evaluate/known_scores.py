@@ -7,7 +7,7 @@ requests: other prompts, another few-shot sample, limit, version or tokenizer ar
 import json
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,10 @@ class KnownScores(AbstractContextManager):
             where = np.flatnonzero(names == task)
             path = folder / f"{task.replace('/', '_')}-{requests_hash([requests[i] for i in where.tolist()])}.npy"
             self._files.append((path, where))
-            self._rows[where] = _read(path, self._rows[where])
+            with suppress(OSError, ValueError, EOFError):
+                rows = np.load(path, allow_pickle=False)
+                if rows.dtype == ROW and rows.shape == where.shape:
+                    self._rows[where] = rows
 
     @property
     def loglikelihood(self) -> np.ndarray:
@@ -74,9 +77,8 @@ class KnownScores(AbstractContextManager):
 
 def model_hash(model: Any) -> str:
     """What decides a model's scores: weights, configuration, kind of device, and the engine's version."""
-    config = model.config.to_dict()
-    for name in ("_name_or_path", "transformers_version"):
-        config.pop(name, None)
+    names = ("_name_or_path", "transformers_version")  # which decide nothing
+    config = {name: value for name, value in model.config.to_dict().items() if name not in names}
     plain = json.dumps(config, sort_keys=True, default=str)
     return digest("\n".join([weights_hash(model), plain, next(model.parameters()).device.type, str(VERSION)]))
 
@@ -84,12 +86,3 @@ def model_hash(model: Any) -> str:
 def requests_hash(requests: Sequence[Request]) -> str:
     """Hash over the token ids and targets of requests in their order."""
     return digest(*(len(r.ids).to_bytes(8, "little") + r.ids.tobytes() + r.targets.tobytes() for r in requests))
-
-
-def _read(path: Path, unknown: np.ndarray) -> np.ndarray:
-    """The rows of a file, or `unknown` where there is none that fits."""
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return unknown
-    return rows if rows.dtype == ROW and rows.shape == unknown.shape else unknown

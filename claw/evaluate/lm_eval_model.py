@@ -33,8 +33,6 @@ from claw.files import digest
 from claw.models import load
 from claw.progress import tqdm
 
-Pair = tuple[str, str]  # context and continuation
-
 
 @register_model("claw")
 class ClawLM(TemplateLM):
@@ -159,7 +157,7 @@ class ClawLM(TemplateLM):
             tree = _prefix_tree(encoded, share=self.scorer.decoder is not None)
         else:
             tree = self.scorer.prefix_tree([encoded[i] for i in missing])
-        shown = {"desc": "scoring", "unit": " requests", "leave": False, "disable": disable_tqdm or None}
+        shown: dict[str, Any] = {"desc": "scoring", "unit": " requests", "leave": False, "disable": disable_tqdm or None}
         with tqdm(total=count, initial=count - len(missing), **shown) as bar, known:
             for numbers, loglikelihoods, greedy in self.scorer.score(tree):
                 known.add(missing[numbers], loglikelihoods, greedy)
@@ -180,10 +178,7 @@ class Encoding:
     def prefix(self) -> int:
         """The token before a text without context."""
         if self.prefix_token_id is None:
-            raise InputError(
-                "The tokenizer has no beginning-of-text or end-of-text token to stand before a text without context. Name the "
-                "token with prefix_token_id=."
-            )
+            raise InputError("The tokenizer has no token for the beginning of a text: name one with prefix_token_id=.")
         return self.prefix_token_id
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool | None = None) -> list[list[int]]:
@@ -201,7 +196,7 @@ class Encoding:
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
 
-    def pairs(self, pairs: Sequence[Pair]) -> tuple[Request, ...]:
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> tuple[Request, ...]:
         """Requests of contexts and continuations, as lm-eval's `TemplateLM.loglikelihood` encodes them.
 
         Spaces at the end of a context belong to the continuation, as tokenizers see it.

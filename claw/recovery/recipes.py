@@ -95,8 +95,7 @@ def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module
     """Put LoRA adapters into `model`, in its number type; the peft model around it."""
     import peft
 
-    settings = {"lora_alpha": ALPHA, "lora_dropout": 0.0, "bias": "none", "task_type": "CAUSAL_LM"}
-    config = peft.LoraConfig(r=rank, target_modules=list(targets), **settings)
+    config = peft.LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(targets), task_type="CAUSAL_LM")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
@@ -114,9 +113,7 @@ def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | None, targ
                 f"{', '.join(linears)}: name some of these in targets."
             )
     if (recovery.recipe == "distill") != (teacher is not None):
-        raise InputError(
-            "Recipe 'distill' learns from the dense parent: pass teacher=dense with it, no teacher with any other."
-        )
+        raise InputError("Recipe 'distill' learns from the dense parent: pass teacher=dense with it, no teacher with others.")
     if teacher is not None:
         check_same_vocabulary(model, teacher)
     if getattr(model, "is_quantized", False):

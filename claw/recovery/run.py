@@ -310,7 +310,7 @@ class Run:
         asked: dict[str, Any] = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
         asked |= {"asked": budget.asked, "run": self.identity, "overlap": self.overlap, "trained": trained}
         done: dict[str, Any] = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments)}
-        done |= {"epochs": at.tokens / (len(self.blocks) * budget.length), "nan_step": failed}
+        done |= {"epochs": at.tokens / (len(self.blocks) * self.recovery.length), "nan_step": failed}
         return RecoveryReport(**asked, **done, tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan)
 
 

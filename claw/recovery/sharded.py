@@ -89,9 +89,7 @@ class ShardedRun(Run):
 def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder: Path) -> tuple[nn.Module, RecoveryReport]:
     """The recovered model, whole and on the CPU, and the report; called alike in every process of an initialised group."""
     if recovery.recipe != "full":
-        raise InputError(
-            f"Sharded recovery trains all weights by recipe 'full'; {recovery.recipe!r} fits one device: use claw.recover."
-        )
+        raise InputError(f"Sharded recovery has recipe 'full' only; {recovery.recipe!r} fits one device: use claw.recover.")
     check_recipe(model, recovery, None, ())
     budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
     return next(ShardedRun(model, blocks, recovery, budgets, checkpointing=False).go(folder))

@@ -73,8 +73,9 @@ class Weights:
                 with scratch.open("rb") as written:
                     os.fsync(written.fileno())
         except (OSError, RuntimeError) as error:
-            text = f"The recovery's state could not be written to {path.parent}: {error}. Free disk space and run again; "
-            raise InputError(f"{text}what was recorded is kept.") from error
+            raise InputError(
+                f"The state cannot be written to {path.parent}: {error}. Records are kept: free disk space and run again."
+            ) from error
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
