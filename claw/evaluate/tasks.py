@@ -47,8 +47,8 @@ def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
             raise unknown("task", task, known if hub else offline_tasks.NAMES, "Any lm-eval task can be named with hub=True.")
         if not hub:
             raise InputError(
-                f"task {task!r} reads its data from the Hugging Face hub. Offline there are {', '.join(offline_tasks.NAMES)} and "
-                "the single subjects mmlu_<subject>; with a network say hub=True (tasks_from: hub in a study)."
+                f"task {task!r} reads its data from the Hugging Face hub. Offline are {', '.join(offline_tasks.NAMES)} and the "
+                "single subjects mmlu_<subject>; with a network say hub=True (tasks_from: hub in a study)."
             )
 
 
