@@ -12,36 +12,34 @@ rounding can reach a fifth of its hidden states); where they differ, `build_deco
 
 import copy
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from claw.engine.prefix_tree import Batch, Group
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 
-KINDS = (None, "full_attention", "sliding_attention")
 TOLERANCE = 1e-3  # relative difference of hidden states in float32
 PROBE = (2, 24)  # sequences and tokens of the comparison
 PROBE_IDS = 64  # rows of the embedding in it
 
-KeyValues = list[tuple[torch.Tensor, torch.Tensor]]  # per layer keys and values (1, G, tokens, h)
+KeyValues = list[tuple[Tensor, Tensor]]  # per layer keys and values (1, G, tokens, h)
 
 
 class Rows(Group):
     """A group on the model's device: rows that attend together, padded to (B, T)."""
 
-    def take(self, x: torch.Tensor) -> torch.Tensor:
+    def take(self, x: Tensor) -> Tensor:
         """Heads (B, heads, T, h) of this group from packed ones (N, heads, h); a view where nothing is padded."""
         taken = x[self.span] if self.index is None else x.index_select(0, self.index.flatten())
         return taken.view(*self.end.shape, *x.shape[1:]).transpose(1, 2)
 
-    def put(self, x: torch.Tensor, out: torch.Tensor) -> None:
+    def put(self, x: Tensor, out: Tensor) -> None:
         """Write what belongs to this group's tokens from (B·T, d) into packed (N, d)."""
         if self.back is None:
             out[self.span] = x
@@ -53,21 +51,19 @@ class Rows(Group):
 class Packed:
     """A batch on the model's device: `tokens` and `positions` (N,) packed, and the groups of rows that attend together."""
 
-    tokens: torch.Tensor
-    positions: torch.Tensor
+    tokens: Tensor
+    positions: Tensor
     groups: tuple[Rows, ...]
 
     @staticmethod
     def of(batch: Batch, device: torch.device) -> "Packed":
         """A batch moved to `device`."""
-        send: Callable[[Any], Any] = lambda value: (
-            torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
-        )
+        send: Any = lambda value: torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
         groups = (Rows(**{name: send(value) for name, value in vars(group).items()}) for group in batch.groups)
         return Packed(send(batch.tokens), send(batch.positions), tuple(groups))
 
     @staticmethod
-    def sequences(tokens: torch.Tensor, start: int = 0) -> "Packed":
+    def sequences(tokens: Tensor, start: int = 0) -> "Packed":
         """Ordinary sequences (B, T) whose first token has position `start`."""
         length = tokens.shape[1]
         positions = torch.arange(start, start + length, device=tokens.device).expand(tokens.shape)
@@ -85,23 +81,19 @@ class Decoder:
         self.rotary_types = [_layer_types(parts)[layer.index] if by_type else None for layer in parts.layers]
 
     @torch.inference_mode()
-    def hidden(self, packed: Packed, places: torch.Tensor, stem: KeyValues | None = None) -> torch.Tensor:
-        """Hidden states (K, d) after the last norm at `places` (K,); all tokens come after those of `stem`."""
-        return self._run(packed, places, stem)
-
-    @torch.inference_mode()
-    def stem(self, tokens: torch.Tensor, above: KeyValues | None = None) -> KeyValues:
+    def stem(self, tokens: Tensor, above: KeyValues | None = None) -> KeyValues:
         """Keys and values of a prefix (n,) that comes after those of `above`; the result includes them."""
         kept: KeyValues = []
-        self._run(Packed.sequences(tokens[None], _length(above)), None, above, kept)
+        self.hidden(Packed.sequences(tokens[None], _length(above)), tokens, above, kept)
         return kept
 
-    def _run(
-        self, packed: Packed, places: torch.Tensor | None, stem: KeyValues | None, keep: KeyValues | None = None
-    ) -> torch.Tensor:
-        """Hidden states as in `hidden`; with `keep`, the pass fills it with keys and values and ends at the last ones."""
-        parts = self.parts
-        before = _length(stem)
+    @torch.inference_mode()
+    def hidden(self, packed: Packed, places: Tensor, stem: KeyValues | None = None, keep: KeyValues | None = None) -> Tensor:
+        """Hidden states (K, d) after the last norm at `places` (K,); all tokens come after those of `stem`.
+
+        With `keep`, the pass fills it with keys and values and ends at the last ones: its result means nothing.
+        """
+        parts, before = self.parts, _length(stem)
         x = parts.embedding(packed.tokens)
         rotations = {kind: rotation(parts, x, packed.positions, kind) for kind in dict.fromkeys(self.rotary_types)}
         masks = {w: [_mask(rows, before, w, x.dtype) for rows in packed.groups] for w in dict.fromkeys(self.windows)}
@@ -123,13 +115,16 @@ class Decoder:
                     return x
                 x, y = x[places], y[places]
             x = self._add(x, layer.o(y), layer.after_attention)
-            x = self._add(x, _feed_forward(layer, normalise(layer.mlp_norm, x, parts.gain_offset)), layer.after_mlp)
+            y = normalise(layer.mlp_norm, x, parts.gain_offset)
+            activation, gate = layer.mlp.act_fn, layer.gate(y)
+            gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
+            x = self._add(x, layer.down(gate.mul_(layer.up(y))), layer.after_mlp)
         return normalise(parts.norm, x, parts.gain_offset)
 
-    def _add(self, x: torch.Tensor, y: torch.Tensor, norm: Any) -> torch.Tensor:
+    def _add(self, x: Tensor, y: Tensor, norm: Any) -> Tensor:
         return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
 
-    def _heads(self, layer: Layer, y: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _heads(self, layer: Layer, y: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries (N, H, h), keys and values (N, G, h), rotated."""
         q, k, v = (linear(y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
         if hasattr(layer.attention, "q_norm"):
@@ -169,7 +164,7 @@ def _obstacle(parts: Anatomy) -> str:
         return "it caps attention scores"
     if getattr(config, "use_bidirectional_attention", False):
         return "its attention is not causal"
-    if any(kind not in KINDS for kind in _layer_types(parts)):
+    if any(kind not in (None, "full_attention", "sliding_attention") for kind in _layer_types(parts)):
         return "it has layers with another kind of attention"
     for layer in parts.layers:
         norm = getattr(layer.attention, "q_norm", None)
@@ -224,14 +219,14 @@ def _layer_types(parts: Anatomy) -> list[str | None]:
     return getattr(parts.config, "layer_types", None) or [None] * parts.depth
 
 
-def rotation(parts: Anatomy, x: torch.Tensor, positions: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+def rotation(parts: Anatomy, x: Tensor, positions: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:
     """Cosines and sines (N, 1, h) from the model's own table."""
     typed = () if kind is None else (kind,)
     cos, sin = parts.backbone.rotary_emb(x, positions[None], *typed)
     return cos[0][:, None], sin[0][:, None]
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of heads (N, H, h): x cos + (-x₂, x₁) sin, in three passes."""
     half = x.shape[-1] // 2
     out = x * cos
@@ -240,7 +235,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return out
 
 
-def normalise(norm: Any, x: torch.Tensor, offset: float) -> torch.Tensor:
+def normalise(norm: Any, x: Tensor, offset: float) -> Tensor:
     """RMSNorm over the last axis: x / √(mean x² + eps), times the gain. Statistics are in float32.
 
     Rounded where the stock module rounds: to the model's type before a gain, after a zero-centred gain (offset 1).
@@ -257,14 +252,7 @@ def normalise(norm: Any, x: torch.Tensor, offset: float) -> torch.Tensor:
     return F.batch_norm(rows, torch.zeros_like(square), square, eps=eps).view(x.shape).mul_(norm.weight)
 
 
-def _feed_forward(layer: Layer, y: torch.Tensor) -> torch.Tensor:
-    gate = layer.gate(y)
-    activation = layer.mlp.act_fn
-    gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
-    return layer.down(gate.mul_(layer.up(y)))
-
-
-def _after(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+def _after(old: Tensor, new: Tensor) -> Tensor:
     """Keys or values (B, G, T, h) with those of the stem (1, G, P, h) before them."""
     return torch.cat([old.expand(len(new), -1, -1, -1), new], dim=2)
 
@@ -274,7 +262,7 @@ def _length(stem: KeyValues | None) -> int:
     return stem[0][0].shape[2] if stem else 0
 
 
-def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
     """Additive mask (B, 1, T, P + T), or None where plain causal attention is meant."""
     count, length = rows.end.shape
     if window is not None and before + length <= window:
@@ -291,7 +279,7 @@ def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> to
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
     """Attention of queries (B, H, T, h) to keys and values (B, G, S, h), as (B·T, H·h)."""
     repeat = q.shape[1] // k.shape[1]
     grouped = repeat > 1

@@ -185,8 +185,7 @@ class PrefixTree:
         rows = sorted(rows, key=_branches_last_longest_first)
         stops = np.cumsum([row.size for row in rows])
         tokens, positions, end = (np.empty(stops[-1], dtype=np.int64) for _ in range(3))
-        predicting: list[np.ndarray] = []
-        targets: list[np.ndarray] = []
+        predicting, targets = [], []
         for row, stop in zip(rows, stops, strict=True):
             own = slice(stop - row.size, stop)
             for places, request in self._lay_out(row, stem.length, tokens[own], positions[own], end[own]):

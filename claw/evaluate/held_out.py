@@ -59,8 +59,7 @@ class CrossEntropy:
 
     def to_dict(self) -> dict:
         """Plain values for a record, the derived ones included."""
-        derived = ("token_perplexity", "word_perplexity", "bits_per_byte")
-        return asdict(self) | {name: getattr(self, name) for name in derived}
+        return asdict(self) | {name: getattr(self, name) for name in ("token_perplexity", "word_perplexity", "bits_per_byte")}
 
 
 def _exp(value: float) -> float:
@@ -79,16 +78,11 @@ def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
         for numbers, loglikelihoods, _ in scorer.score(scorer.prefix_tree(requests), greedy=False):
             sums[with_targets[numbers]] = -loglikelihoods
             bar.update(len(numbers))
-    return summarise(sums.tolist(), counts, blocks)
-
-
-def summarise(sums: list[float], counts: list[int], blocks: Blocks) -> CrossEntropy:
-    """Mean over tokens and its standard error from per-block sums (ratio estimator over blocks)."""
-    tokens, n = sum(counts), len(sums)
-    mean = sum(sums) / tokens
+    tokens, n = sum(counts), len(counts)
+    mean = sum(sums.tolist()) / tokens
     stderr = math.nan
-    if n > 1:
-        spread = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True)) / (n - 1)
+    if n > 1:  # of a ratio estimator over blocks
+        spread = sum((s - mean * c) ** 2 for s, c in zip(sums.tolist(), counts, strict=True)) / (n - 1)
         stderr = math.sqrt(spread * n) / tokens
     about: dict[str, Any] = {"words": blocks.words, "bytes": blocks.bytes, "corpus": blocks.corpus, "context": blocks.length}
     return CrossEntropy(mean=mean, stderr=stderr, tokens=tokens, **about, data=blocks.sha256)

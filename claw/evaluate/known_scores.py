@@ -7,6 +7,7 @@ requests: other prompts, another few-shot sample, limit, version or tokenizer ar
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,27 @@ SECONDS = 30.0  # between two writings
 ROW = np.dtype([("loglikelihood", "f8"), ("greedy", "i1")])  # greedy is -1 while a request is not scored
 
 
-class KnownScores:
-    """Scores of a list of requests, some known and some to come. As a context manager it saves itself when left, however."""
+class KnownScores(AbstractContextManager):
+    """Scores of requests, some known and some to come, `tasks` naming the task of each. Saves itself when left, however.
 
-    def __init__(self, count: int):
-        self._rows = np.full(count, np.array((np.nan, -1), dtype=ROW))
+    Known is what the cache holds for `model`; without one nothing is known or kept.
+    """
+
+    def __init__(self, requests: Sequence[Request], tasks: Sequence[str], model: Any = None):
+        self._rows = np.full(len(requests), np.array((np.nan, -1), dtype=ROW))
         self._files: list[tuple[Path, np.ndarray]] = []  # each task's file and its requests
         self._saved = time.monotonic()
-
-    @classmethod
-    def open(cls, model: Any, requests: Sequence[Request], tasks: Sequence[str]) -> "KnownScores":
-        """What the cache holds for these requests, `tasks` naming the task of each."""
-        known = cls(len(requests))
-        folder = cache() / "scores" / model_hash(model)
-        names = np.array(tasks)
+        if model is None:
+            return
+        folder, names = cache() / "scores" / model_hash(model), np.array(tasks)
         for task in dict.fromkeys(tasks):
             where = np.flatnonzero(names == task)
             path = folder / f"{task.replace('/', '_')}-{requests_hash([requests[i] for i in where.tolist()])}.npy"
-            known._files.append((path, where))
-            known._rows[where] = _read(path, known._rows[where])
-        return known
+            self._files.append((path, where))
+            with suppress(OSError, ValueError, EOFError):
+                rows = np.load(path, allow_pickle=False)
+                if rows.dtype == ROW and rows.shape == where.shape:
+                    self._rows[where] = rows
 
     @property
     def loglikelihood(self) -> np.ndarray:
@@ -69,18 +71,14 @@ class KnownScores:
                     np.save(out, self._rows[where], allow_pickle=False)
         self._saved = time.monotonic()
 
-    def __enter__(self) -> "KnownScores":
-        return self
-
     def __exit__(self, *error) -> None:
         self.save()
 
 
 def model_hash(model: Any) -> str:
     """What decides a model's scores: weights, configuration, kind of device, and the engine's version."""
-    config = model.config.to_dict()
-    for name in ("_name_or_path", "transformers_version"):
-        config.pop(name, None)
+    names = ("_name_or_path", "transformers_version")  # which decide nothing
+    config = {name: value for name, value in model.config.to_dict().items() if name not in names}
     plain = json.dumps(config, sort_keys=True, default=str)
     return digest("\n".join([weights_hash(model), plain, next(model.parameters()).device.type, str(VERSION)]))
 
@@ -88,12 +86,3 @@ def model_hash(model: Any) -> str:
 def requests_hash(requests: Sequence[Request]) -> str:
     """Hash over the token ids and targets of requests in their order."""
     return digest(*(len(r.ids).to_bytes(8, "little") + r.ids.tobytes() + r.targets.tobytes() for r in requests))
-
-
-def _read(path: Path, unknown: np.ndarray) -> np.ndarray:
-    """The rows of a file, or `unknown` where there is none that fits."""
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return unknown
-    return rows if rows.dtype == ROW and rows.shape == unknown.shape else unknown

@@ -33,8 +33,6 @@ from claw.files import digest
 from claw.models import load
 from claw.progress import tqdm
 
-Pair = tuple[str, str]  # context and continuation
-
 
 @register_model("claw")
 class ClawLM(TemplateLM):
@@ -71,7 +69,9 @@ class ClawLM(TemplateLM):
         self._device = next(self.model.parameters()).device
         self._cache = cache
         self._options = {"max_length": max_length, "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id}
-        fingerprint = _fingerprint(self.tokenizer)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)  # what decides how this tokenizer encodes
+        slow = lambda: json.dumps([type(self.tokenizer).__name__, self.tokenizer.get_vocab()], sort_keys=True)
+        fingerprint = digest(slow() if backend is None else backend.to_str())
         self.encoding = Encoding(self.tokenizer, fingerprint, self.prefix_token_id, add_bos_token, self.max_length)
 
     @property
@@ -112,11 +112,9 @@ class ClawLM(TemplateLM):
         return self._stock.apply_chat_template(chat_history, add_generation_prompt)
 
     def get_model_info(self) -> dict:
-        """What lm-eval writes into its results about the model."""
         return self._stock.get_model_info()
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
-        """Generated texts, by lm-eval's own class."""
         return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -151,18 +149,16 @@ class ClawLM(TemplateLM):
     def _answers(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Score what is not known yet, keeping what is scored even if interrupted."""
         if self.scorer.reason:
-            warnings.warn(
-                f"claw scores {type(self.model).__name__} with its stock forward, because {self.scorer.reason}.", stacklevel=2
-            )
-        known = KnownScores.open(self.model, encoded, tasks) if self._cache else KnownScores(len(encoded))
+            kind = type(self.model).__name__
+            warnings.warn(f"claw scores {kind} with its stock forward, because {self.scorer.reason}.", stacklevel=2)
+        known = KnownScores(encoded, tasks, self.model if self._cache else None)
         missing, count = known.missing(), len(encoded)
         if len(missing) == count:
-            tree = _prefix_tree(encoded, self.scorer.decoder is not None)
+            tree = _prefix_tree(encoded, share=self.scorer.decoder is not None)
         else:
             tree = self.scorer.prefix_tree([encoded[i] for i in missing])
-        hidden = True if disable_tqdm else None
-        bar = tqdm(total=count, initial=count - len(missing), desc="scoring", unit=" requests", leave=False, disable=hidden)
-        with bar, known:
+        shown: dict[str, Any] = {"desc": "scoring", "unit": " requests", "leave": False, "disable": disable_tqdm or None}
+        with tqdm(total=count, initial=count - len(missing), **shown) as bar, known:
             for numbers, loglikelihoods, greedy in self.scorer.score(tree):
                 known.add(missing[numbers], loglikelihoods, greedy)
                 bar.update(len(numbers))
@@ -182,10 +178,7 @@ class Encoding:
     def prefix(self) -> int:
         """The token before a text without context."""
         if self.prefix_token_id is None:
-            raise InputError(
-                "The tokenizer has neither a beginning-of-text nor an end-of-text token, so a text without context cannot be "
-                "scored. Name the token that stands before it with prefix_token_id=."
-            )
+            raise InputError("The tokenizer has no token for the beginning of a text: name one with prefix_token_id=.")
         return self.prefix_token_id
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool | None = None) -> list[list[int]]:
@@ -203,23 +196,24 @@ class Encoding:
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
 
-    def pairs(self, pairs: Sequence[Pair]) -> list[Request]:
-        """Requests of contexts and continuations, as lm-eval's `TemplateLM.loglikelihood` encodes them."""
-        moved = [_move_spaces(*pair) for pair in pairs]
-        with_context = [index for index, (context, _) in enumerate(pairs) if context != ""]
-        contexts = list(dict.fromkeys(moved[index][0] for index in with_context))
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> tuple[Request, ...]:
+        """Requests of contexts and continuations, as lm-eval's `TemplateLM.loglikelihood` encodes them.
+
+        Spaces at the end of a context belong to the continuation, as tokenizers see it.
+        """
+        contexts = list(dict.fromkeys(context.rstrip() for context, _ in pairs if context))
         of_context = dict(zip(contexts, self.encode(contexts), strict=True))
-        wholes = dict(zip(with_context, self.encode(["".join(moved[index]) for index in with_context]), strict=True))
-        alone = iter(self.encode([text for context, text in pairs if context == ""], add_special_tokens=False))
+        wholes = iter(self.encode([context + continuation for context, continuation in pairs if context]))
+        alone = iter(self.encode([continuation for context, continuation in pairs if not context], add_special_tokens=False))
         requests = []
-        for index, (context, _) in enumerate(moved):
-            if index in wholes:
-                before = of_context[context]
-                requests.append(self.request(before, wholes[index][len(before) :]))
+        for context, _ in pairs:
+            if context:
+                before = of_context[context.rstrip()]
+                requests.append(self.request(before, next(wholes)[len(before) :]))
             else:
                 ids, prefix = next(alone), self.prefix()
                 requests.append(self.request(ids[:1], ids[1:]) if ids[:1] == [prefix] else self.request([prefix], ids))
-        return requests
+        return tuple(requests)
 
     def request(self, context: list[int], continuation: list[int]) -> Request:
         """One request, cut from the left to what the model reads; refused where lm-eval would stop."""
@@ -227,36 +221,13 @@ class Encoding:
             name, ids = ("continuation", continuation) if context else ("context", context)
             raise InputError(
                 f"A request's {name} has {len(ids)} tokens after encoding; it needs at least one, and a continuation at most "
-                f"{self.max_length}, the model's window. lm-eval cannot score this either; choose another task, or a larger "
-                "max_length if the model allows it."
+                f"{self.max_length}, the model's window. Choose another task, or a larger max_length if the model allows it."
             )
         return Request.ending((context + continuation)[-(self.max_length + 1) :], len(continuation))
 
 
-def _move_spaces(context: str, continuation: str) -> Pair:
-    """Spaces at the end of a context belong to the continuation, as tokenizers see it."""
-    kept = context.rstrip()
-    return kept, context[len(kept) :] + continuation
-
-
-def _fingerprint(tokenizer) -> str:
-    """Hash of what decides how this tokenizer encodes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        return digest(backend.to_str())
-    return digest(json.dumps([type(tokenizer).__name__, tokenizer.get_vocab()], sort_keys=True))
-
-
-@functools.lru_cache(maxsize=4)
-def _encode_pairs(encoding: Encoding, pairs: tuple[Pair, ...]) -> tuple[Request, ...]:
-    """Encoded once for all models of a process that share a tokenizer."""
-    return tuple(encoding.pairs(pairs))
-
-
-@functools.lru_cache(maxsize=4)
-def _prefix_tree(encoded: tuple[Request, ...], share: bool) -> PrefixTree:
-    """Planned once for all models that score the same requests."""
-    return PrefixTree(encoded, share=share)
+_encode_pairs = functools.lru_cache(maxsize=4)(Encoding.pairs)  # once for all models of a process that share a tokenizer
+_prefix_tree = functools.lru_cache(maxsize=4)(PrefixTree)  # planned once for all models that score the same requests
 
 
 def main() -> None:

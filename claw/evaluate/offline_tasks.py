@@ -12,12 +12,12 @@ does for tasks without a training split; it never shows a question its own answe
 import functools
 import json
 import shutil
+import string
 from importlib import metadata, resources
 from pathlib import Path
 
 import yaml
 
-from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models import sources
 from claw.models.archives import fetch, members, open_member
@@ -30,17 +30,14 @@ MMLU = "hails/mmlu_no_train"
 ARROW = "data-00000-of-00001.arrow"
 VERSION = 1  # of what is written below; part of the folder's name
 
-# task: (lm-eval's file, folder of the archive)
-SIMPLE = {
+FILES = {  # lm-eval's file and folder of the archive
+    "arc_easy": ("arc/arc_easy.yaml", "ai2_arc/ARC-Easy"),
+    "arc_challenge": ("arc/arc_challenge.yaml", "ai2_arc/ARC-Challenge"),
     "hellaswag": ("hellaswag/hellaswag.yaml", "hellaswag/none"),
     "piqa": ("piqa/piqa.yaml", "piqa/plain_text"),
     "winogrande": ("winogrande/default.yaml", "winogrande/winogrande_xl"),
 }
-ARC = {
-    "arc_easy": ("arc/arc_easy.yaml", "ai2_arc/ARC-Easy"),
-    "arc_challenge": ("arc/arc_challenge.yaml", "ai2_arc/ARC-Challenge"),
-}
-NAMES = (*ARC, *SIMPLE, "mmlu")
+NAMES = (*FILES, "mmlu")
 
 
 def lm_eval_tasks() -> Path:
@@ -61,35 +58,36 @@ def task_names() -> list[str]:
 
 
 def folder() -> Path:
-    """Folder of YAML files for lm-eval's `include_path`, written on first use.
-
-    They name lm-eval's files by path, so there is one folder for each installation of lm-eval; the rows are shared.
-    """
+    """Folder of YAML files for lm-eval's `include_path`, written on first use: one for each installation of lm-eval."""
     rows = made_once(cache() / "tasks" / f"{sources.task_archive().sha256[:12]}-{VERSION}", _write_data)
     installed = digest(f"{lm_eval_tasks()} {metadata.version('lm_eval')}")[:12]
     return made_once(rows.parent / f"{rows.name}-yaml-{installed}", functools.partial(_write_yaml, rows))
 
 
 def _write_data(scratch: Path) -> None:
+    import pyarrow as pa
+
     archive = fetch(sources.task_archive())
-    folders = tuple(f"{DATA}{data}/" for data in (*(data for _, data in (SIMPLE | ARC).values()), MMLU))
+    folders = tuple(f"{DATA}{data}/" for data in (*(data for _, data in FILES.values()), MMLU))
     arrows = [name for name in members(archive, DATA, ".arrow") if name.startswith(folders)]
     for name in tqdm(arrows, desc="unpacking tasks", unit=" files", disable=None, leave=False):
         path = scratch / name.removeprefix(DATA)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_member(archive, name) as stream, path.open("wb") as out:
             shutil.copyfileobj(stream, out)
-    for task, (_, data) in ARC.items():
-        _write_arc_test(archive, task, scratch / data / "test.jsonl")
-        _write_arc_validation(scratch / data)
+    for task, data in ((task, scratch / data) for task, (_, data) in FILES.items() if task.startswith("arc_")):
+        _write_arc_test(archive, task, data / "test.jsonl")
+        rows = pa.ipc.open_stream(pa.memory_map(str(data / "validation" / ARROW))).read_all().to_pylist()
+        with (data / "validation.jsonl").open("w", encoding="utf-8") as out:
+            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _write_yaml(rows: Path, scratch: Path) -> None:
     scratch.mkdir()
-    for task, (file, data) in SIMPLE.items():
-        _write_task(scratch / f"{task}.yaml", file, {"validation": rows / data / "validation" / ARROW}, training_split=None)
-    for task, (file, data) in ARC.items():
-        splits = {split: rows / data / f"{split}.jsonl" for split in ("test", "validation")}
+    for task, (file, data) in FILES.items():
+        splits = {"validation": rows / data / "validation" / ARROW}
+        if task.startswith("arc_"):
+            splits = {split: rows / data / f"{split}.jsonl" for split in ("test", "validation")}
         _write_task(scratch / f"{task}.yaml", file, splits, training_split=None)
     for task in (f"mmlu_{subject}" for subject in subjects()):
         splits = {split: rows / MMLU / task.removeprefix("mmlu_") / split / ARROW for split in ("test", "dev")}
@@ -100,18 +98,15 @@ def _write_yaml(rows: Path, scratch: Path) -> None:
 
 def _write_task(path: Path, file: str, splits: dict[str, Path], **overrides) -> None:
     """One YAML that is lm-eval's own task with the rows read from files."""
+    files = {split: str(rows) for split, rows in splits.items()}
     config = {
         "include": str(lm_eval_tasks() / file),
         "task": path.stem,
-        "dataset_path": "arrow" if ARROW in {split.name for split in splits.values()} else "json",
+        "dataset_path": "arrow" if all(name.endswith(ARROW) for name in files.values()) else "json",
         "dataset_name": None,
-        "dataset_kwargs": {
-            "data_files": {split: str(rows) for split, rows in splits.items()},
-            "cache_dir": str(cache() / "datasets"),
-        },
-        **overrides,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(cache() / "datasets")},
     }
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(yaml.safe_dump(config | overrides, sort_keys=False))
 
 
 def _write_arc_test(archive: Path, task: str, path: Path) -> None:
@@ -125,24 +120,6 @@ def _write_arc_test(archive: Path, task: str, path: Path) -> None:
     with path.open("w", encoding="utf-8") as out:
         for doc in seen.values():
             question = doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
-            labels = [chr(ord("A") + i) for i in range(len(doc["choices"]))]
+            labels = list(string.ascii_uppercase[: len(doc["choices"])])
             row = {"id": doc["id"], "question": question, "choices": {"text": doc["choices"], "label": labels}}
             out.write(json.dumps(row | {"answerKey": labels[doc["gold"]]}, ensure_ascii=False) + "\n")
-
-
-def _write_arc_validation(data: Path) -> None:
-    import pyarrow
-
-    with (data / "validation" / ARROW).open("rb") as stream:
-        rows = pyarrow.ipc.open_stream(stream).read_all().to_pylist()
-    with (data / "validation.jsonl").open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def refuse_hub_only(task: str) -> InputError:
-    """The error for a task whose data only the hub has."""
-    return InputError(
-        f"task {task!r} reads its data from the Hugging Face hub and is not in the pinned archive. Offline tasks are "
-        f"{', '.join(NAMES)} and the single subjects mmlu_<subject>. On a machine that reaches the hub, say hub=True "
-        "(tasks_from: hub in a study)."
-    )

@@ -46,7 +46,10 @@ def check_tasks(tasks: Iterable[str], *, hub: bool = False) -> None:
         if task not in known:
             raise unknown("task", task, known if hub else offline_tasks.NAMES, "Any lm-eval task can be named with hub=True.")
         if not hub:
-            raise offline_tasks.refuse_hub_only(task)
+            raise InputError(
+                f"task {task!r} reads its data from the Hugging Face hub. Offline are {', '.join(offline_tasks.NAMES)} and the "
+                "single subjects mmlu_<subject>; with a network say hub=True (tasks_from: hub in a study)."
+            )
 
 
 @functools.cache
@@ -83,10 +86,10 @@ def built_tasks(tasks: tuple[str, ...], limit: int | None, prompting: Prompting)
         try:
             loaded = manager.load(list(tasks))
         except Exception as error:  # data sets, the hub client and task files each raise their own kinds
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            reason, names = (str(error) or repr(error)).splitlines()[0], ", ".join(tasks)
             raise InputError(
-                f"The data of {', '.join(tasks)} cannot be loaded: {reason}. Tasks from the hub need the network (and some an "
-                f"account); offline there are {', '.join(offline_tasks.NAMES)}."
+                f"The data of {names} cannot be loaded: {reason}. Tasks from the hub need the network (and some an account); "
+                f"offline there are {', '.join(offline_tasks.NAMES)}."
             ) from error
         for task in loaded["tasks"].values():
             if task.get_config("num_fewshot") != 0:  # a task that fixes zero examples keeps them, as in lm-eval
@@ -123,7 +126,10 @@ def score_tasks(
     log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
     """
     check_tasks(tasks, hub=hub)
-    limits = limits_of(tasks, limit)
+    limits = dict(limit) if isinstance(limit, Mapping) else dict.fromkeys(tasks, limit)
+    check_limits(limits, tasks)
+    if any(count is not None and count < 1 for count in limits.values()):
+        raise InputError(f"limit must be at least 1 document per task, or None for all, not {limit!r}.")
     from lm_eval import evaluate
 
     from claw.evaluate.lm_eval_model import ClawLM
@@ -131,8 +137,8 @@ def score_tasks(
     language_model = ClawLM(model, tokenizer, cache=cache)
     prompting = Prompting(num_fewshot, hub, seed)
     frames, documents = [], []
-    for count in dict.fromkeys(limits.values()):  # lm-eval takes one limit per call
-        names = tuple(task for task in tasks if limits[task] == count)
+    for count in dict.fromkeys(map(limits.get, tasks)):  # lm-eval takes one limit per call
+        names = tuple(task for task in tasks if limits.get(task) == count)
         loaded = built_tasks(names, count, prompting)
         with quiet():
             out = evaluate(language_model, loaded, limit=count, log_samples=True, bootstrap_iters=BOOTSTRAP)
@@ -142,32 +148,20 @@ def score_tasks(
     return (frame, pd.concat(documents, ignore_index=True)) if samples else frame
 
 
-def limits_of(tasks: Sequence[str], limit: int | Mapping[str, int] | None) -> dict[str, int | None]:
-    """The limit of each task; InputError for one below 1 and for a limit of a task that is not among them."""
-    named = limit if isinstance(limit, Mapping) else dict.fromkeys(tasks, limit)
-    check_limits(named, tasks)
-    for value in named.values():
-        if value is not None and value < 1:
-            raise InputError(f"limit must be at least 1 document per task, or None for all, not {value!r}.")
-    return {task: named.get(task) for task in tasks}
-
-
 def tidy(out: dict, tasks: Sequence[str], prompting: Prompting) -> pd.DataFrame:
     """The results of lm-eval for the named tasks, without its subtasks."""
     rows = []
     for task in tasks:
         result = out["results"].get(task) or out["groups"][task]
         documents = [sample for leaf in _leaves(task, out) for sample in out["samples"][leaf]]
-        count, version = len(documents), out["versions"].get(task)
+        count, asked = len(documents), (prompting.num_fewshot, out["versions"].get(task), "hub" if prompting.hub else "archive")
         for key, value in result.items():
             metric, _, kind = key.partition(",")
             if kind and not metric.endswith("_stderr") and isinstance(value, (int, float)):
                 stderr = result.get(f"{metric}_stderr,{kind}")
                 stderr = float(stderr) if isinstance(stderr, (int, float)) else math.nan
-                chances = [1 / len(sample["arguments"]) for sample in documents] if metric.startswith("acc") else [math.nan]
-                chance = sum(chances) / len(chances)
-                source = "hub" if prompting.hub else "archive"
-                rows.append((task, metric, float(value), stderr, count, chance, prompting.num_fewshot, version, source))
+                chance = sum(1 / len(sample["arguments"]) for sample in documents) / count if metric[:3] == "acc" else math.nan
+                rows.append((task, metric, float(value), stderr, count, chance, *asked))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

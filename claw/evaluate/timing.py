@@ -75,8 +75,7 @@ class SpeedReport:
 
     def to_dict(self) -> dict:
         """Plain values for a record; the smallest batch gives the columns without a batch in their name."""
-        columns = asdict(self)
-        smallest = min(timing.batch for timing in self.timings)
+        columns, smallest = asdict(self), min(timing.batch for timing in self.timings)
         for t in self.timings:
             name = t.phase if t.batch == smallest else f"{t.phase}_batch{t.batch}"
             columns |= {f"speedup_{name}": t.speedup, f"speedup_{name}_low": t.low, f"speedup_{name}_high": t.high}
@@ -124,19 +123,14 @@ def measure_speed(small: Any, *, against: Any, **choices) -> SpeedReport:
     """
     speed = build_spec(Speed, choices)
     check_pair(small, against, speed)
-    measured = timings(small, against, speed)
+    measured: dict[str, Any] = {"timings": timings(small, against, speed)}
     with torch.inference_mode():
-        memory0, memory = (peak_memory(Runner(model, max(speed.batches), speed)) for model in (against, small))
-    device = next(small.parameters()).device
-    return SpeedReport(
-        **{name: getattr(speed, name) for name in ("prompt", "generate", "rounds", "compiled")},
-        timings=measured,
-        memory=memory,
-        memory0=memory0,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        dtype=str(small.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-    )
+        for name, model in (("memory0", against), ("memory", small)):
+            measured[name] = peak_memory(Runner(model, max(speed.batches), speed))
+    settings = {name: getattr(speed, name) for name in ("prompt", "generate", "rounds", "compiled")}
+    device, dtype = next(small.parameters()).device, str(small.dtype).removeprefix("torch.")
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return SpeedReport(**settings, **measured, device=place, dtype=dtype, threads=torch.get_num_threads())
 
 
 @torch.inference_mode()
@@ -148,7 +142,7 @@ def timings(small: Any, dense: Any, speed: Speed) -> tuple[Timing, ...]:
     for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):
         seconds = interleaved([Runner(model, batch, speed) for model in models], speed.rounds)
         for phase in PHASES:
-            times0, times = (np.array(series[phase]) for series in seconds)
+            times0, times = (series[phase] for series in seconds)
             ratio, low, high = interval(times0, times)
             ideal = ideal_ratio(phase, *shapes, batch=batch, speed=speed, element=small.dtype.itemsize)
             medians = {"seconds": float(np.median(times)), "seconds0": float(np.median(times0))}
@@ -162,16 +156,12 @@ def check_pair(small: Any, dense: Any, speed: Speed) -> None:
     settings = [{"device": next(model.parameters()).device, "number type": model.dtype} for model in (small, dense)]
     for name, value in settings[0].items():
         if value != settings[1][name]:
-            raise InputError(
-                f"The compressed model has {name} {value} and the dense one {settings[1][name]}, so their times do not "
-                "compare. Load both alike."
-            )
+            other = settings[1][name]
+            raise InputError(f"The compressed model has {name} {value}, the dense one {other}, so times do not compare.")
     room = min(model.config.get_text_config().max_position_embeddings for model in (small, dense))
     if speed.prompt + speed.generate > room:
-        raise InputError(
-            f"prompt={speed.prompt} and generate={speed.generate} do not fit into the {room} positions of the model. Ask for "
-            "fewer tokens."
-        )
+        asked = f"prompt={speed.prompt} and generate={speed.generate}"
+        raise InputError(f"{asked} do not fit into the {room} positions of the model. Ask for fewer tokens.")
 
 
 class Runner:
@@ -192,9 +182,9 @@ class Runner:
     def __call__(self) -> dict[str, float]:
         """Seconds of a prefill and of one decoding step."""
         prompt, generate = self.speed.prompt, self.speed.generate
-        cache = DynamicCache(config=self.model.config) if self.static is None else self.static
         if self.static is not None:
             self.static.reset()
+        cache = DynamicCache(config=self.model.config) if self.static is None else self.static
         started = self._now()
         token = self._step(self.model.forward, self.ids, cache, self.places[:prompt])
         middle = self._now()
@@ -215,25 +205,20 @@ class Runner:
         return time.perf_counter()
 
 
-def interleaved(runners: list[Runner], rounds: int) -> list[dict[str, list[float]]]:
-    """Seconds by phase of each runner, in turns, after warming up."""
+def interleaved(runners: list[Runner], rounds: int) -> list[dict[str, np.ndarray]]:
+    """Seconds of every round by phase, for each runner, in turns, after warming up."""
     for runner in runners:
         for _ in range(2 if runner.speed.compiled else 1):  # the first replay comes after capture
             runner()
-    seconds: list[dict[str, list[float]]] = [{phase: [] for phase in PHASES} for _ in runners]
-    for _ in range(rounds):
-        for runner, series in zip(runners, seconds, strict=True):
-            for phase, value in runner().items():
-                series[phase].append(value)
-    return seconds
+    seconds = [[runner() for runner in runners] for _ in range(rounds)]
+    return [{phase: np.array([times[phase] for times in own]) for phase in PHASES} for own in zip(*seconds, strict=True)]
 
 
 def interval(dense: np.ndarray, compressed: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     """Median over rounds of dense over compressed seconds, and its bootstrap interval over rounds."""
     ratios = dense / compressed
     draws = np.random.default_rng(seed).integers(len(ratios), size=(DRAWS, len(ratios)))
-    medians = np.median(ratios[draws], axis=1)
-    low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(np.median(ratios[draws], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(np.median(ratios)), float(low), float(high)
 
 
@@ -241,8 +226,7 @@ def ideal_ratio(phase: str, dense: Shape, small: Shape, *, batch: int, speed: Sp
     """Speed-up if time followed FLOPs (prefill) or bytes read (decode, mean over the tokens generated)."""
     if phase == "prefill":
         return prefill_flops(dense, speed.prompt) / prefill_flops(small, speed.prompt)
-    middle = speed.prompt + speed.generate // 2
-    read = [shape.bytes_per_token(middle, batch, element) for shape in (dense, small)]
+    read = [shape.bytes_per_token(speed.prompt + speed.generate // 2, batch, element) for shape in (dense, small)]
     return read[0] / read[1]
 
 

@@ -108,8 +108,7 @@ def cheapest_shape(dense: Shape, costs: Costs, ratio: float, budget: str, remove
             f"ratio {ratio:g} of {budget} cannot be reached: cutting {', '.join(costs.points)} as far as they go removes "
             f"{removed(smallest):.3f}, and this architecture allows no other cut. Ask for less."
         )
-    near = [shapes[i] for i in np.flatnonzero(off <= max(NEAR, off.min()))]
-    priced = [(costs.of(dense, shape), shape) for shape in near]
+    priced = [(costs.of(dense, shapes[i]), shapes[i]) for i in np.flatnonzero(off <= max(NEAR, off.min()))]
     least = min(excess for excess, _ in priced)
     alike = [(excess, shape) for excess, shape in priced if excess <= least * (1 + ALIKE)]
     at_once = [pair for pair in alike if (pair[1].hidden, pair[1].depth) == (dense.hidden, dense.depth)]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.models.anatomy import Anatomy, anatomy
+from claw.models.anatomy import anatomy
 from claw.prune import surgery
 from claw.prune.blockwise import token_batches
 from claw.texts.token_blocks import Blocks
@@ -28,21 +28,16 @@ PENALTY = 1e-3  # nats for a gain that is off by its own size
 def refit(model: nn.Module, blocks: Blocks, *, each: bool = False) -> None:
     """Scale the gain of the final norm, in place, to the least cross-entropy on `blocks`; `each` dimension apart if asked."""
     parts = anatomy(model)
-    states, targets = _head_inputs(parts, blocks)
+    outputs = torch.cat([parts.backbone(input_ids=ids).last_hidden_state for ids in token_batches(parts, blocks.ids)])
+    scored = blocks.scored[:, 1:]
+    wanted = blocks.ids[:, 1:][scored].to(parts.device)
+    step = max(1, len(wanted) // TOKENS)  # evenly spread over the text
+    states, targets = outputs[:, :-1][scored][::step], wanted[::step]
     factors = torch.full((parts.hidden,), _temperature(parts.head, states, targets), device=parts.device)
     if each:
         factors = _factor_of_each(parts.head, states, targets, factors)
     gain = surgery.norm_gain(parts.norm, parts)
     parts.norm.weight.data = (gain * factors - parts.gain_offset).to(parts.dtype)
-
-
-def _head_inputs(parts: Anatomy, blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the head reads (N, d) before scored tokens, evenly spread over the text, and those tokens (N,)."""
-    states = torch.cat([parts.backbone(input_ids=ids).last_hidden_state for ids in token_batches(parts, blocks.ids)])
-    scored = blocks.scored[:, 1:]
-    targets = blocks.ids[:, 1:][scored].to(parts.device)
-    step = max(1, len(targets) // TOKENS)
-    return states[:, :-1][scored][::step], targets[::step]
 
 
 def _temperature(head: nn.Linear, states: torch.Tensor, targets: torch.Tensor) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import nnls
-from torch import nn
 from transformers import AutoModelForCausalLM
 
 from claw import provenance
@@ -67,12 +66,15 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
     path = statistics.folder / f"latency-{VERSION}-{key}.json"
     if path.exists():
         return Latency(tuple(json.loads(path.read_text())["coefficients"]))
-    shapes = measured_shapes(parts.shape)
+    shapes, attention = measured_shapes(parts.shape), parts.config._attn_implementation
     dense = Runner(parts.model, 1, SETTING)
     pairs = []  # seconds of the dense model and of each shape, in turns
     for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
-        small = Runner(_skeleton(parts, shape), 1, SETTING)
-        pairs.append([np.array(phases["decode"]) for phases in interleaved([dense, small], SETTING.rounds)])
+        config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(shape))
+        with torch.random.fork_rng(devices=[]):
+            model = AutoModelForCausalLM.from_config(config, dtype=parts.dtype, attn_implementation=attention)
+        small = Runner(model.to(parts.device).eval(), 1, SETTING)
+        pairs.append([phases["decode"] for phases in interleaved([dense, small], SETTING.rounds)])
     base = 1000 * float(np.median([times0 for times0, _ in pairs]))
     ratios = [float(np.median(times / times0)) for times0, times in pairs]
     latency = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])
@@ -87,12 +89,3 @@ def measured_shapes(dense: Shape) -> list[Shape]:
     for axis, half in halves.items():
         every = targets.resize(every, axis, targets.amount(half, axis))
     return [*halves.values(), every]
-
-
-def _skeleton(parts: Anatomy, shape: Shape) -> nn.Module:
-    """A model of this shape with random weights."""
-    config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(shape))
-    attention = parts.config._attn_implementation
-    with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config, dtype=parts.dtype, attn_implementation=attention)
-    return model.to(parts.device).eval()

@@ -140,8 +140,7 @@ class _PairedBatch:
             for name, keep in columns.items()
         ]
         handles.append(layer.mlp_norm.register_forward_pre_hook(lambda m, a: self.outputs.update(middle=a[0])))
-        self.dense = run_block(layer, self.dense, self.dense_arguments[layer.index])
-        self.outputs["end"] = self.dense
+        self.dense = self.outputs["end"] = run_block(layer, self.dense, self.dense_arguments[layer.index])
         for handle in handles:
             handle.remove()
 

@@ -81,9 +81,7 @@ class Statistics:
         """First-order Taylor terms of the units of "ffn" (m,) or "heads" (G,)."""
         path = self.folder / f"{index:03d}.gradients.safetensors"
         if not path.exists():
-            raise InputError(
-                "These statistics hold no gradients: collect them with claw.calibrate(model, blocks, gradients=True)."
-            )
+            raise InputError("These statistics hold no gradients: call claw.calibrate(model, blocks, gradients=True).")
         return _stored(path, f"{site}.taylor")
 
 
@@ -134,9 +132,7 @@ def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[fl
         streams.append(_sample(states))
         tensors = {name: tensor for site in moments for name, tensor in site.result().items()}
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise InputError(
-                f"Block {layer.index} gives NaN or infinite activations on {blocks.corpus}: the weights are damaged."
-            )
+            raise InputError(f"Block {layer.index} gives NaN or infinity on {blocks.corpus}: the weights are damaged.")
         save_file(tensors, folder / f"{layer.index:03d}.safetensors")
     return _similarity(streams)
 

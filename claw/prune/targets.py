@@ -81,9 +81,7 @@ def size_for(
     cannot remove 90 % of a model) and never by rounding alone.
     """
     if ratio_of == "milliseconds":
-        raise InputError(
-            "only method 'claw' spends a budget of milliseconds. Ask this method for own, params, nonembedding or flops."
-        )
+        raise InputError("only method 'claw' spends milliseconds. Ask this one for own, params, nonembedding or flops.")
     target = axis if ratio_of == "own" else ratio_of
     if target in AXES and target != axis:
         raise InputError(

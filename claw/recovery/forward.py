@@ -10,7 +10,7 @@ stock pass; a model that it does not understand, and long blocks, go through the
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -30,7 +30,7 @@ class Forward:
         self.parts: Any = self.decoder and self.decoder.parts
         self.recomputes = False
 
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+    def __call__(self, ids: Tensor) -> Tensor:
         if self.decoder is None or ids.shape[1] > LONGEST:
             return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
         decoder, parts = self.decoder, self.parts
@@ -44,7 +44,7 @@ class Forward:
             x = checkpoint(self._block, *inputs, use_reentrant=False) if self.recomputes else self._block(*inputs)
         return self._norm(parts.norm, x).view(batch, length, -1)
 
-    def _block(self, layer: Layer, x: torch.Tensor, batch: int, rotation, masks: list[torch.Tensor]) -> torch.Tensor:
+    def _block(self, layer: Layer, x: Tensor, batch: int, rotation, masks: list[Tensor]) -> Tensor:
         y = self._norm(layer.input_norm, x)
         q, k, v = (linear(y, module) for module in (layer.q, layer.k, layer.v))
         q, k = (part.view(len(part), -1, self.parts.head_size) for part in (q, k))
@@ -58,14 +58,14 @@ class Forward:
         y = Gated.apply(gate, up) if isinstance(layer.mlp.act_fn, nn.SiLU) else layer.mlp.act_fn(gate) * up
         return x + self._after(layer.after_mlp, linear(y, layer.down))
 
-    def _norm(self, norm: Any, x: torch.Tensor) -> torch.Tensor:
+    def _norm(self, norm: Any, x: Tensor) -> Tensor:
         return norm(x) if self.parts.gain_offset else Normalised.apply(x, norm.weight, norm_epsilon(norm))
 
-    def _after(self, norm: Any, y: torch.Tensor) -> torch.Tensor:
+    def _after(self, norm: Any, y: Tensor) -> Tensor:
         return y if norm is None else self._norm(norm, y)
 
 
-def linear(x: torch.Tensor, module: Any) -> torch.Tensor:
+def linear(x: Tensor, module: Any) -> Tensor:
     """What the module does to (N, in); with an adapter, its products go into the same result."""
     if not hasattr(module, "lora_A"):
         return module(x)
@@ -113,7 +113,7 @@ class Normalised(torch.autograd.Function):
         return inner.mul_((square + ctx.eps).rsqrt_()[:, None].to(x.dtype)), grad_weight, None
 
 
-def _scaled(x: torch.Tensor, square: torch.Tensor, eps: float) -> torch.Tensor:
+def _scaled(x: Tensor, square: Tensor, eps: float) -> Tensor:
     """x / √(square + eps): batch norm with tokens for channels is one fused pass on a CPU."""
     return F.batch_norm(x[None], torch.zeros_like(square), square, eps=eps)[0]
 
@@ -146,7 +146,7 @@ class Rotated(torch.autograd.Function):
         return rotate(grad, cos, -sin), None, None
 
 
-def _masks(length: int, window: int | None, x: torch.Tensor) -> list[torch.Tensor]:
+def _masks(length: int, window: int | None, x: Tensor) -> list[Tensor]:
     """Additive masks (queries, keys) of each block of queries."""
     places = torch.arange(length, device=x.device)
     masks = []
@@ -157,9 +157,7 @@ def _masks(length: int, window: int | None, x: torch.Tensor) -> list[torch.Tenso
     return masks
 
 
-def training_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, batch: int, scale: float, masks: list[torch.Tensor]
-) -> torch.Tensor:
+def training_attention(q: Tensor, k: Tensor, v: Tensor, *, batch: int, scale: float, masks: list[Tensor]) -> Tensor:
     """Causal attention of queries (N, H, h) to keys (N, G, h) and values (N, G·h), as (N, H·h).
 
     The query heads of a group are rows of one product with the group's keys.

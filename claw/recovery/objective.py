@@ -8,12 +8,13 @@ computed twice, and no tensor over all positions and the vocabulary is ever made
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 1024  # positions whose logits exist at one time
 ROWS = 64  # positions that are widened to float32 at one time
 
-Gradient = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
+Gradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """Logits (n, V) and their places to losses (n,) float32 and gradients (n, V)."""
 
 
@@ -21,7 +22,7 @@ class HeadLoss(torch.autograd.Function):
     """Sum over positions of a loss of logits, for hidden states (N, d) and head weight (V, d)."""
 
     @staticmethod
-    def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, gradient: Gradient) -> torch.Tensor:
+    def forward(ctx, hidden: Tensor, weight: Tensor, gradient: Gradient) -> Tensor:
         total = torch.zeros((), device=hidden.device, dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(weight.shape, device=weight.device, dtype=torch.float32) if weight.requires_grad else None
@@ -41,16 +42,16 @@ class HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, scale: torch.Tensor):
+    def backward(ctx, scale: Tensor):
         grad_hidden, grad_weight = ctx.saved_tensors
         # the scale is one number, known to be 1 / the number of targets: exact in float32, one pass in either type
         return grad_hidden * scale, None if grad_weight is None else grad_weight.mul_(scale), None
 
 
-def head_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum of -log p(target) over positions, in nats; hidden (N, d), head weight (V, d), targets (N,)."""
 
-    def gradient(logits: torch.Tensor, where: slice):
+    def gradient(logits: Tensor, where: slice):
         index = targets[where, None]
         logarithms = logits.log_softmax(-1)
         losses = -logarithms.gather(1, index)
@@ -62,22 +63,15 @@ def head_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torc
 
 
 def divergence(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    teacher_hidden: torch.Tensor,
-    teacher_weight: torch.Tensor,
-    targets: torch.Tensor,
-    *,
-    kind: str = "forward",
-    data: float = 0.0,
-) -> torch.Tensor:
+    hidden: Tensor, weight: Tensor, teacher_hidden: Tensor, teacher_weight: Tensor, targets: Tensor, *, kind: str, data: float
+) -> Tensor:
     """Sum over positions of (1 - data) KL + data cross-entropy, in nats, with the teacher's logits made chunk by chunk.
 
     Forward KL(teacher ‖ student) = Σ q (log q - log p), dz = p - q; reverse KL(student ‖ teacher) = Σ p (log p - log q),
     dz = p (log p - log q - KL). p: student, q: teacher.
     """
 
-    def gradient(logits: torch.Tensor, where: slice):
+    def gradient(logits: Tensor, where: slice):
         logarithms = logits.log_softmax(-1)
         taught = F.linear(teacher_hidden[where], teacher_weight).float().log_softmax(-1)
         p = logarithms.exp()

@@ -28,12 +28,14 @@ ALPHA = 10
 class Student:
     """A model in training. `trained` are its weights that change, `loss` its summed loss on a batch."""
 
+    processes = 1  # that share a batch
+
     def __init__(self, model: Any, recovery: Recovery, teacher: Any, targets: Sequence[str], seed: int):
         self.recovery, self.teacher, self.dtype = recovery, teacher, model.dtype
         self.adapted: Any = None
         self.model = copy.deepcopy(model)
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
-            _cast(self.model, torch.bfloat16)
+            cast_weights(self.model, torch.bfloat16)
         self.forward = Forward(self.model)
         if recovery.recipe == "lora":
             self.adapted = adapt(self.model, cast(int, recovery.rank), targets, seed)
@@ -51,8 +53,8 @@ class Student:
             return objective.head_cross_entropy(hidden, head, targets)
         with torch.no_grad():
             taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
-        choices = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
-        return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **cast(dict, choices))
+        choices: dict[str, Any] = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
+        return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **choices)
 
     def recompute(self) -> None:
         """From now on keep no activations inside a block, and compute them again in the backward pass."""
@@ -74,10 +76,10 @@ class Student:
             result = result.merge_and_unload()
         if self.forward.recomputes:
             _switch(result, "disable")()
-        return _cast(result, self.dtype).requires_grad_(True).eval()
+        return cast_weights(result, self.dtype).requires_grad_(True).eval()
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The model with its weights in another type; the rotary tables, which are no weights, stay exact."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -93,43 +95,28 @@ def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module
     """Put LoRA adapters into `model`, in its number type; the peft model around it."""
     import peft
 
-    check_targets(model, targets)
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=list(targets), bias="none", task_type="CAUSAL_LM"
-    )
+    config = peft.LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(targets), task_type="CAUSAL_LM")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
-    """InputError unless every LoRA target is the name of linear layers of this model."""
-    linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
-    missing = [name for name in targets if name not in linears]
-    if missing or not targets:
-        raise InputError(
-            f"LoRA target {', '.join(map(repr, missing)) or '(none named)'} does not exist in {type(model).__name__}. "
-            f"Its linear layers are {', '.join(linears)}: name some of these in targets."
-        )
-
-
 def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
     """InputError where the recipe cannot be carried out on this model."""
+    kind = type(model).__name__
     if recovery.recipe == "lora":
-        check_targets(model, targets)
-    if recovery.recipe == "distill" and teacher is None:
-        raise InputError("recipe 'distill' learns from the dense parent, and none was given. Pass teacher=dense.")
-    if recovery.recipe != "distill" and teacher is not None:
-        raise InputError(
-            "distillation learns from the dense parent: pass teacher=dense with recipe='distill', and no teacher with "
-            f"recipe={recovery.recipe!r}."
-        )
+        linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        missing = ", ".join(repr(name) for name in targets if name not in linears)
+        if missing or not targets:
+            raise InputError(
+                f"LoRA target {missing or '(none named)'} does not exist in {kind}. Its linear layers are "
+                f"{', '.join(linears)}: name some of these in targets."
+            )
+    if (recovery.recipe == "distill") != (teacher is not None):
+        raise InputError("Recipe 'distill' learns from the dense parent: pass teacher=dense with it, no teacher with others.")
     if teacher is not None:
         check_same_vocabulary(model, teacher)
     if getattr(model, "is_quantized", False):
         raise InputError("A quantised model cannot be trained further. Load the unquantised checkpoint.")
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    if cap:
-        raise InputError(
-            f"{type(model).__name__} caps its logits at {cap}, which recovery's loss does not know. Use another model."
-        )
+    if cap := getattr(model.config.get_text_config(), "final_logit_softcapping", None):
+        raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")

@@ -27,16 +27,88 @@ from claw.models.load import weights_hash
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
 from claw.recovery.recipes import TARGETS, Student
-from claw.recovery.recovery_report import LossPoint, RecoveryReport
 from claw.recovery.schedule import Milestone
 from claw.recovery.weights import Weights, read_header
 from claw.specs.experiment import Recovery
 from claw.specs.spec import build_spec
 from claw.texts import overlap
 from claw.texts.token_blocks import Blocks
+from claw.words import html_table, number
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
+OVERFITTED = 0.01  # nats above the best that count as worse
 MEASUREMENTS = 8  # of held-out loss along the trunk of the longest budget
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """Losses after so many tokens, nats per token: `train` the mean since the point before, `heldout` measured then."""
+
+    tokens: int
+    train: float
+    heldout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryReport:
+    """Result of one recovery, or of one milestone of a run. Held-out losses are NaN where no held-out text was given."""
+
+    recipe: str
+    run: str  # shared by the milestones of one run
+    runs: str  # milestones: budgets branch off one run; separate: each its own
+    asked: int
+    tokens: int  # really seen
+    epochs: float  # times the text was gone through
+    steps: int
+    batch: int  # blocks per step
+    learning_rate: float  # peak
+    trained: int  # weights that were trained
+    seconds: float  # of training on the way to this point, since the run was last started
+    tokens_per_second: float
+    moments: tuple[LossPoint, ...]  # the loss curve
+    overlap: float  # share of held-out runs of tokens that also stand in the training text
+    nan_step: int | None = None  # step whose loss or gradient was not finite, which ended the run
+
+    @property
+    def before(self) -> float:
+        """Held-out loss before recovery."""
+        return self.moments[0].heldout if self.moments else math.nan
+
+    @property
+    def last(self) -> float:
+        """Held-out loss at the end; NaN for a run that broke."""
+        return self.moments[-1].heldout if self.moments and self.nan_step is None else math.nan
+
+    @property
+    def best(self) -> LossPoint | None:
+        """The point with the lowest held-out loss."""
+        measured = [point for point in self.moments if math.isfinite(point.heldout)]
+        return min(measured, key=lambda point: point.heldout, default=None)
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether held-out loss ended above its best by more than OVERFITTED nats."""
+        return self.best is not None and self.last > self.best.heldout + OVERFITTED
+
+    def to_dict(self) -> dict:
+        """Plain values for a record."""
+        best = self.best
+        values = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
+        return values | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
+
+    def _repr_html_(self) -> str:
+        rows = [(f"{point.tokens:,}", number(point.train, 4), number(point.heldout, 4)) for point in self.moments]
+        table = html_table(rows, ("tokens", "train loss", "held-out loss"))
+        return f"<p>{self.summary()} {self.tokens_per_second:,.0f} tokens per second.</p>{table}"
+
+    def summary(self) -> str:
+        """The result in one sentence."""
+        if self.nan_step is not None:
+            return f"{self.recipe} broke at step {self.nan_step}: a loss or gradient was not finite. Lower the learning rate."
+        text = f"{self.recipe} on {self.tokens:,} tokens: held-out loss {self.before:.4f} before, {self.last:.4f} after"
+        if self.best is not None and self.overfitted:
+            text += f"; best {self.best.heldout:.4f} at {self.best.tokens:,} tokens, so it went too far"
+        return text + "."
 
 
 def recover(
@@ -87,16 +159,13 @@ def recover_milestones(
     """
     first = recoveries[0]
     if len({recovery.run for recovery in recoveries}) > 1:
-        raise InputError(
-            "The budgets of one run differ in more than tokens, or each is to have a run of its own: run them apart."
-        )
+        raise InputError("The budgets differ in more than tokens, or each is to have a run of its own: run them apart.")
     recipes.check_recipe(model, first, teacher, targets)
     budgets = schedule.milestones([recovery.tokens for recovery in recoveries], first.length, first.batch)
     if blocks.length != first.length or not len(blocks):
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
-    run = Run(
-        model, blocks, first, budgets, heldout, teacher=teacher, targets=targets, checkpointing=checkpointing, seconds=seconds
-    )
+    choices: dict[str, Any] = {"teacher": teacher, "targets": targets, "checkpointing": checkpointing, "seconds": seconds}
+    run = Run(model, blocks, first, budgets, heldout, **choices)
     with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:
         yield from run.go(Path(folder) if folder else Path(scratch))
 
@@ -127,8 +196,7 @@ class Run:
         self.device = next(model.parameters()).device
         self.weights = Weights(self.student.trained, recovery.learning_rate)
         self.rows = max(1, PART_TOKENS.get(self.device.type, 2048) // blocks.length)
-        low = needs_checkpointing(model, self.rows * blocks.length) if self.checkpointing is None else self.checkpointing
-        if low:
+        if needs_checkpointing(model, self.rows * blocks.length) if self.checkpointing is None else self.checkpointing:
             self.student.recompute()
         self.at = Position()
 
@@ -172,7 +240,11 @@ class Run:
             loss, count = self._gradients(order)
             if not math.isfinite(loss) or not math.isfinite(self.weights.step(rate(self.at.step))):
                 return self.at.step + 1
-            self.at.advance(loss, count, len(order) * self.blocks.length, time.perf_counter() - started)
+            self.at.step += 1
+            self.at.tokens += len(order) * self.blocks.length
+            self.at.seconds += time.perf_counter() - started
+            self.at.loss += loss
+            self.at.targets += count
             bar.update()
             bar.set_postfix_str(f"loss {loss / count:.3f}", refresh=False)
             if on_trunk and self.at.step % interval == 0:
@@ -196,14 +268,16 @@ class Run:
 
     def _gradients(self, order: list[int]) -> tuple[float, int]:
         """Summed loss and number of targets of a batch, with gradients of the mean added up in the weights."""
-        ids, scored = self.blocks.ids[order], self.blocks.scored[order]
-        count = max(1, int(scored[:, 1:].sum()))
-        total = 0.0
-        for part_ids, part_scored in zip(ids.split(self.rows), scored.split(self.rows), strict=True):
-            loss = self.student.loss(part_ids.to(self.device), part_scored.to(self.device))
+        count, total = max(1, int(self.blocks.scored[order][:, 1:].sum())), 0.0
+        for ids, scored in self._parts(order):
+            loss = self.student.loss(ids.to(self.device), scored.to(self.device))
             (loss / count).backward()
-            total += float(loss.detach())
+            total += float(loss.detach()) / self.student.processes
         return total, count
+
+    def _parts(self, order: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The ids and scored places of a batch, in parts that fit into memory."""
+        return zip(self.blocks.ids[order].split(self.rows), self.blocks.scored[order].split(self.rows), strict=True)
 
     @torch.no_grad()
     def _measure(self, model: nn.Module) -> None:
@@ -232,25 +306,12 @@ class Run:
         self.at = Position(**at | {"moments": [LossPoint(**point) for point in at["moments"]]})
 
     def _report(self, budget: Milestone, failed: int | None) -> RecoveryReport:
-        at = self.at
+        at, trained = self.at, sum(parameter.numel() for parameter in self.student.trained)
         asked: dict[str, Any] = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
-        done: dict[str, Any] = {
-            "tokens": at.tokens,
-            "steps": at.step,
-            "seconds": at.seconds,
-            "moments": tuple(at.moments),
-            "nan_step": failed,
-        }
-        return RecoveryReport(
-            **asked,
-            **done,
-            run=self.identity,
-            asked=budget.asked,
-            epochs=at.tokens / (len(self.blocks) * budget.length),
-            trained=sum(parameter.numel() for parameter in self.student.trained),
-            tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan,
-            overlap=self.overlap,
-        )
+        asked |= {"asked": budget.asked, "run": self.identity, "overlap": self.overlap, "trained": trained}
+        done: dict[str, Any] = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments)}
+        done |= {"epochs": at.tokens / (len(self.blocks) * self.recovery.length), "nan_step": failed}
+        return RecoveryReport(**asked, **done, tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan)
 
 
 @dataclass
@@ -263,14 +324,6 @@ class Position:
     loss: float = 0.0  # summed since the last measurement
     targets: int = 0
     moments: list[LossPoint] = field(default_factory=list)
-
-    def advance(self, loss: float, targets: int, tokens: int, seconds: float) -> None:
-        """Count one more step."""
-        self.step += 1
-        self.tokens += tokens
-        self.seconds += seconds
-        self.loss += loss
-        self.targets += targets
 
     def measured(self, heldout: float) -> None:
         """Close the mean of the training loss and add a point to the loss curve."""

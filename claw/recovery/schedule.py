@@ -21,7 +21,6 @@ class Milestone:
 
     asked: int
     blocks: int
-    length: int
     decays: int
     ends: int
 
@@ -43,12 +42,9 @@ def milestones(tokens: Sequence[int], length: int, batch: int) -> tuple[Mileston
     if not tokens:
         raise InputError("recovery needs at least one token budget, such as tokens=1_000_000.")
     if min(tokens) < length:
-        raise InputError(
-            f"recovery on {min(tokens)} tokens is not possible with blocks of {length}: not one block fits. Ask for at least "
-            f"{length} tokens, or use shorter blocks."
-        )
+        raise InputError(f"tokens={min(tokens)}: not one block fits. Ask for at least {length}, or use shorter blocks.")
     budgets = []
     for asked in sorted(set(tokens)):
         ends = -(-(asked // length) // batch)
-        budgets.append(Milestone(asked, asked // length, length, ends - max(1, round(DECAY * ends)), ends))
+        budgets.append(Milestone(asked, asked // length, ends - max(1, round(DECAY * ends)), ends))
     return tuple(budgets)

@@ -7,7 +7,7 @@ afterwards on the saved checkpoint (notebook 30); a run that was killed starts a
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from claw.errors import InputError
 from claw.models.anatomy import anatomy
-from claw.recovery import objective, schedule
-from claw.recovery.recipes import Student, check_recipe
-from claw.recovery.recovery_report import RecoveryReport
-from claw.recovery.run import Run
+from claw.recovery import schedule
+from claw.recovery.recipes import Student, cast_weights, check_recipe
+from claw.recovery.run import RecoveryReport, Run
 from claw.specs.experiment import Recovery
 from claw.texts.token_blocks import Blocks
 
@@ -29,15 +28,9 @@ from claw.texts.token_blocks import Blocks
 class Objective(nn.Module):
     """A model with its loss as one module, so that FSDP gathers the head's weight around it."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: nn.Module, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]):
         super().__init__()
-        self.model = model
-
-    def forward(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-        """Summed cross-entropy of the targets of blocks (B, T)."""
-        places = scored[:, 1:].flatten().nonzero()[:, 0]
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
-        return objective.head_cross_entropy(hidden, self.model.lm_head.weight, ids[:, 1:].flatten()[places])
+        self.model, self.forward = model, loss
 
 
 class ShardedStudent(Student):
@@ -45,11 +38,11 @@ class ShardedStudent(Student):
 
     def __init__(self, model: Any, recovery: Recovery, *_):
         super().__init__(model, recovery, None, (), 0)
-        self.given, compute = model, self.model.dtype
-        for parameter in self.model.parameters():
-            parameter.data = parameter.data.float()
-        self.objective = Objective(self.model)
-        policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        self.given, self.processes = model, dist.get_world_size()
+        policy = MixedPrecisionPolicy(param_dtype=self.model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        cast_weights(self.model, torch.float32)
+        self.forward.decoder = None  # the stock forward, around whose modules FSDP gathers the weights
+        self.objective = Objective(self.model, super().loss)
         for layer in anatomy(self.model).layers:
             fully_shard(layer.module, mp_policy=policy)
         fully_shard(self.objective, mp_policy=policy)
@@ -57,7 +50,7 @@ class ShardedStudent(Student):
 
     def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
         """Sum of the loss over this process's blocks, times the number of processes because FSDP averages gradients."""
-        return self.objective(ids, scored) * dist.get_world_size()
+        return self.objective(ids, scored) * self.processes
 
     @torch.no_grad()
     def plain(self, wide: Sequence[Any]) -> nn.Module:
@@ -73,21 +66,19 @@ class ShardedRun(Run):
 
     student_type = ShardedStudent
 
+    def _parts(self, order: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's share, in as many parts as in every other; one without a block has nothing to predict."""
+        mine, largest = order[dist.get_rank() :: self.student.processes], math.ceil(len(order) / self.student.processes)
+        for part in torch.tensor(mine, dtype=torch.long).tensor_split(math.ceil(largest / self.rows)):
+            if len(part):
+                yield self.blocks.ids[part], self.blocks.scored[part]
+            else:
+                yield self.blocks.ids[:1], torch.zeros_like(self.blocks.scored[:1])
+
     def _gradients(self, order: list[int]) -> tuple[float, int]:
-        """As in one process; a process without a block in a short batch takes one with nothing to predict."""
-        mine, targets = order[dist.get_rank() :: dist.get_world_size()], self.blocks.scored[order]
-        count = max(1, int(targets[:, 1:].sum()))
-        scored = self.blocks.scored[mine] if mine else torch.zeros_like(self.blocks.scored[:1])
-        ids = self.blocks.ids[mine] if mine else self.blocks.ids[:1]
-        total = torch.zeros((), dtype=torch.float64)
-        parts = -(-len(range(0, len(order), dist.get_world_size())) // self.rows)  # alike in all processes
-        for part_ids, part_scored in zip(ids.tensor_split(parts), scored.tensor_split(parts), strict=True):
-            if not len(part_ids):
-                part_ids, part_scored = ids[:1], torch.zeros_like(scored[:1])
-            loss = self.student.loss(part_ids.to(self.device), part_scored.to(self.device))
-            (loss / count).backward()
-            total += float(loss.detach()) / dist.get_world_size()
-        total = total.to(self.device)
+        """As in one process, with the losses of all added up."""
+        loss, count = super()._gradients(order)
+        total = torch.tensor(loss, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return float(total), count
 
@@ -98,9 +89,7 @@ class ShardedRun(Run):
 def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder: Path) -> tuple[nn.Module, RecoveryReport]:
     """The recovered model, whole and on the CPU, and the report; called alike in every process of an initialised group."""
     if recovery.recipe != "full":
-        raise InputError(
-            f"Sharded recovery trains all weights by recipe 'full'; {recovery.recipe!r} fits one device: use claw.recover."
-        )
+        raise InputError(f"Sharded recovery has recipe 'full' only; {recovery.recipe!r} fits one device: use claw.recover.")
     check_recipe(model, recovery, None, ())
     budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
     return next(ShardedRun(model, blocks, recovery, budgets, checkpointing=False).go(folder))

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Weights:
         self.rate = rate
         self.wide = [p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in working]
         self.narrow = [(p, w) for p, w in zip(working, self.wide, strict=True) if p is not w]
-        self.hooks = [p.register_post_accumulate_grad_hook(_adder(w)) for p, w in self.narrow]
+        self.hooks = [p.register_post_accumulate_grad_hook(partial(_move_gradient, w)) for p, w in self.narrow]
         sharded = isinstance(self.wide[0], DTensor)
         self.optimizer = torch.optim.AdamW(self.wide, lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=not sharded)
 
@@ -73,8 +74,7 @@ class Weights:
                     os.fsync(written.fileno())
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"The state of the recovery could not be written to {path.parent}: {error}. Free disk space and run again; "
-                "what was recorded is kept."
+                f"The state cannot be written to {path.parent}: {error}. Records are kept: free disk space and run again."
             ) from error
 
     @torch.no_grad()
@@ -101,11 +101,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _adder(wide: torch.Tensor) -> Callable[[Any], None]:
-    """A hook that adds a working gradient to its master's and frees it."""
-
-    def add(working: Any) -> None:
-        wide.grad = working.grad.float() if wide.grad is None else wide.grad.add_(working.grad)
-        working.grad = None
-
-    return add
+def _move_gradient(wide: torch.Tensor, working: Any) -> None:
+    """Add a working gradient to its master's and free it."""
+    wide.grad = working.grad.float() if wide.grad is None else wide.grad.add_(working.grad)
+    working.grad = None

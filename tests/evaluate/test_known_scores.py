@@ -19,7 +19,7 @@ def requests():
 
 @pytest.fixture
 def opened(own_cache, requests):
-    return lambda model=None, requests=requests, tasks=TASKS: KnownScores.open(model or tiny_model("llama"), requests, tasks)
+    return lambda model=None, requests=requests, tasks=TASKS: KnownScores(requests, tasks, model or tiny_model("llama"))
 
 
 def test_what_was_added_is_known_again(opened):
