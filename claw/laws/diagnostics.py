@@ -129,15 +129,13 @@ def sensitivity(
     choices["Huber weights"] = lambda: _huber_weighted(reported())
     choices["weighted by seed noise"] = lambda: _noise_weighted(reported())
     choices["true ratio"] = partial(gather, points, law, response, "ratio_params", method)
-    rows = []
+    rows: list[dict] = []
     for name, choice in choices.items():
         try:
             rows += [{"choice": name} | row for row in _refit(choice())]
         except InputError as error:
-            rows.append(
-                {"choice": name, "coefficient": "", "estimate": math.nan, "stderr": math.nan, "n": 0, "why": str(error)}
-            )
-    return pd.DataFrame(rows)
+            rows.append({"choice": name, "coefficient": "", "n": 0, "why": str(error)})
+    return pd.DataFrame(rows, columns=["choice", "coefficient", "estimate", "stderr", "n", "why"])
 
 
 def _linear_problem(sample: Sample) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -164,8 +162,11 @@ def _without_collapse(sample: Sample) -> Sample:
 
 def _huber_weighted(sample: Sample) -> Sample:
     design, target, _ = _linear_problem(sample)
-    with np.errstate(all="ignore"):  # residuals of exactly zero have no scale: their weight is 1
+    with np.errstate(all="ignore"), warnings.catch_warnings():  # residuals of exactly zero have no scale: their weight is 1
+        warnings.simplefilter("ignore")
         robust = sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights
+    if robust is None:
+        raise InputError("The fit is perfect, so no residual has a scale and Huber weights would change nothing.")
     return replace(sample, weights=sample.weights * np.nan_to_num(robust, nan=1.0))
 
 

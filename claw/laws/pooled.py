@@ -201,10 +201,11 @@ def fit_pooled(
     solution = solve(sample)
     sums, residual, r = solution.clusters, sample.target - solution.eta, sample.covariates["r"]
     varying = tuple(i for i, name in enumerate(solution.names) if name in form.varying)
-    random = None
+    random, notes = None, [*solution.notes, *_caveats(sample, units)]
     if "mixed" in kinds and units >= 3 and varying:
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
+        notes += [random.note] if random else ["No mixed model: its restricted likelihood has no regular maximum on these rows."]
     sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
     fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "n", "unit")}
     fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
@@ -213,7 +214,7 @@ def fit_pooled(
     law = PooledLaw(
         **fields,
         tokens=tuple(sorted(set(sample.rows["recovery_tokens"].astype(float)))),
-        notes=(*solution.notes, *_caveats(sample, units), *([random.note] if random and random.note else [])),
+        notes=tuple(filter(None, notes)),
     )
     return replace(law, intervals={kind: law.coefficient_intervals(kind) for kind in kinds})
 

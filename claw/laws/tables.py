@@ -86,13 +86,21 @@ def critical_table(laws: FittedLaws, threshold: float, response: str = "loss") -
 
 
 def conversion_text(laws: FittedLaws) -> str:
-    """What one unit of the nominal ratio truly removes, in one sentence; empty where no true share was recorded."""
-    shares = laws.conversion()
-    if not len(shares):
-        return ""
-    low, high = shares["smallest"].min(), shares["largest"].max()
-    per = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
-    return f"A nominal ratio of r removes {per} × r of all parameters, so laws against the true share have other coefficients."
+    """What one unit of the nominal ratio truly removes, and which methods add; empty where no true share was recorded."""
+    shares, sentences = laws.conversion(), []
+    adding = shares["smallest"] < 0
+    for rows, adds in ((shares[~adding], False), (shares[adding], True)):
+        if not len(rows):
+            continue
+        low, high = rows["smallest"].min(), rows["largest"].max()
+        if adds:
+            methods = ", ".join(sorted(set(rows["method"])))
+            most = f"{high:.2f} × r removed" if high > 0 else f"{-high:.2f} × r added"
+            sentences.append(f"With {methods} some ratios add parameters: from {-low:.2f} × r added to {most}.")
+        else:
+            per = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
+            sentences.append(f"A nominal ratio of r removes {per} × r of all parameters, so laws against the true share have other coefficients.")
+    return " ".join(sentences)
 
 
 def exclusion_table(laws: FittedLaws) -> pd.DataFrame:
