@@ -37,10 +37,7 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
     if not len(rows):
         raise InputError(f"The table has no column {axis} with numbers, so the nominal ratio cannot be converted to it.")
     own, alike = rows["model"] == model, rows["method"] == method
-    for mask in (own & alike, own, alike):
-        if mask.any():
-            rows = rows[mask]
-            break
+    rows = next((rows[mask] for mask in (own & alike, own, alike) if mask.any()), rows)
     exact = rows["model"].nunique() == 1 and rows["method"].nunique() == 1
     known = rows.groupby("ratio")[axis].mean()
     if not exact or len(known) < 2:

@@ -88,10 +88,7 @@ class CurveLaw:
         return pd.DataFrame(frame)
 
     def critical_ratio(self, threshold: float) -> Critical:
-        """Largest r with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
-
-        The interval holds every r at which the confidence band covers the target, which is Fieller's interval.
-        """
+        """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
         band = self.predict(np.linspace(0, self.high, critical.GRID))
         return critical.ratio(band, threshold, self.dense, self.response, level=self.level, title=self.curve.title)
 
@@ -121,10 +118,8 @@ def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio")
     """The rows of one curve, the dense model among them."""
     rows = points.of(response, axis, dense=True)
     rows = rows[rows["model"] == curve.model]
-    dense, cut = is_dense(rows), pd.Series(True, rows.index)
-    for name, value in zip(KEY, curve, strict=True):
-        cut &= rows[name] == value
-    return pd.concat([_zero(rows[dense], curve), rows[cut & ~dense]])
+    dense, own = is_dense(rows), (rows[list(KEY)] == list(curve)).all(axis=1)
+    return pd.concat([_zero(rows[dense], curve), rows[own & ~dense]])
 
 
 def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:

@@ -49,12 +49,8 @@ def diagnose(points: Points, form: Form, response: str, axis: str = "ratio", met
     sample, sums = solution.sample, solution.clusters
     root = np.sqrt(sample.weights)
     residual, design = root * (sample.target - solution.eta), root[:, None] * solution.design
-    return Diagnostics(
-        residuals=_residuals(solution, residual, design),
-        influence=_influence(sums, solution.names),
-        coefficients=_coefficients(sums, solution),
-        tests=_tests(residual, design),
-    )
+    influence, coefficients = _influence(sums, solution.names), _coefficients(sums, solution)
+    return Diagnostics(_residuals(solution, residual, design), influence, coefficients, _tests(residual, design))
 
 
 def _residuals(solution: Solution, residual: np.ndarray, design: np.ndarray) -> pd.DataFrame:
@@ -97,9 +93,7 @@ def _coefficients(sums: Clusters, solution: Solution) -> pd.DataFrame:
         constant = within <= 1e-9 * max(1.0, float(np.abs(column).max()))
         basis = f"{g} {sample.unit}s, one value each" if constant else f"{g} {sample.unit}s and their rows"
         values, others = len(np.unique(np.round(column, 12))), np.delete(design, i, axis=1)
-        r2 = (
-            sm.OLS(column, others, hasconst=False).fit().rsquared if others.size else 0.0
-        )  # uncentred, as there is no intercept
+        r2 = sm.OLS(column, others, hasconst=False).fit().rsquared if others.size else 0.0  # uncentred: no intercept
         rows.append({"coefficient": name, "rests on": basis, "values": values, "df": df[i], "vif": 1 / (1 - r2)})
     return pd.DataFrame(rows)
 
@@ -125,7 +119,7 @@ def sensitivity(
     reported = partial(gather, points, law, response, axis, method)
     choices: dict[str, Callable[[], Sample]] = {"as reported (D in millions)": reported}
     choices |= {f"D in {name}": partial(reported, unit=unit) for name, unit in UNITS.items()}
-    choices[f"without r > {COLLAPSE}"] = lambda: _without_collapse(reported())
+    choices[f"without r > {COLLAPSE}"] = lambda: reported().take(reported().covariates["r"] <= COLLAPSE)
     choices["Huber weights"] = lambda: _huber_weighted(reported())
     choices["weighted by seed noise"] = lambda: _noise_weighted(reported())
     choices["true ratio"] = partial(gather, points, law, response, "ratio_params", method)
@@ -153,11 +147,6 @@ def _refit(sample: Sample) -> list[dict]:
         {"coefficient": name, "estimate": value, "stderr": stderr, "n": sample.n, "why": ""}
         for name, value, stderr in zip(names, sums.coefficients, error, strict=True)
     ]
-
-
-def _without_collapse(sample: Sample) -> Sample:
-    keep = sample.covariates["r"] <= COLLAPSE
-    return replace(sample.take(keep), rows=sample.rows[keep])
 
 
 def _huber_weighted(sample: Sample) -> Sample:

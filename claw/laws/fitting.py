@@ -29,20 +29,10 @@ GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("
 class Laws(FittedLaws):
     """What `claw.laws.fit` returns; `FittedLaws` documents its fields and what it answers."""
 
-    def slider_json(self) -> list[dict[str, Any]]:
-        """One plain mapping per curve, enough to draw and slide it in a page without Python; see `storage.slider_data`."""
-        return storage.slider_data(self)
-
-    def summary(self) -> str:
-        """The laws as tables for a terminal."""
-        return tables.summary(self)
-
-    def _repr_html_(self) -> str:
-        return tables.html_summary(self)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
-        return storage.to_json(self, path)
+    slider_json = storage.slider_data
+    to_json = storage.to_json
+    summary = tables.summary
+    _repr_html_ = tables.html_summary
 
 
 def from_json(source: str | Path) -> Laws:

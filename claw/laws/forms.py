@@ -21,6 +21,7 @@ Notable choices:
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,12 +75,8 @@ class Form:
         """(points, coefficients): dη/dθ."""
         if self.linear:
             return self.design(covariates)
-        columns = []
-        for i, value in enumerate(theta):
-            step = np.zeros(len(theta))
-            step[i] = STEP * max(abs(value), 1e-3)
-            columns.append((self.eta(covariates, theta + step) - self.eta(covariates, theta - step)) / (2 * step[i]))
-        return np.column_stack(columns)
+        steps, eta = np.diag(STEP * np.maximum(np.abs(theta), 1e-3)), partial(self.eta, covariates)
+        return np.column_stack([(eta(theta + step) - eta(theta - step)) / (2 * step.sum()) for step in steps])
 
 
 LINEAR_SCALES: Mapping[str, Callable[[Covariates], tuple[Any, Any]]] = {

@@ -21,8 +21,13 @@ def variable_projection(form: Form, covariates: Covariates, target: np.ndarray, 
     Every start over the shape coefficients has its best amplitudes in closed form; the best starts are polished by trust-region
     least squares. InputError if none converges.
     """
-    shapes = _starts(form)
-    covariates, left, weights = _distinct(covariates, target - form.offset(covariates), weights)
+    shapes, left = _starts(form), target - form.offset(covariates)
+    # equal points as one: their weighted mean with their summed weight has the same least-squares solution
+    keys = np.column_stack([np.nan_to_num(covariates[name], nan=-1.0) for name in ("r", "d", "size")])
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    total = np.bincount(index.ravel(), weights)
+    left, weights = np.bincount(index.ravel(), weights * left) / total, total
+    covariates = {name: values[first] for name, values in covariates.items()}
     target = left + form.offset(covariates)
     tops, cost = _profile(form, covariates, left, weights, shapes)
     order = np.argsort(np.nan_to_num(cost, nan=np.inf), kind="stable")[: 1 if len(form.low) in GRID else POLISHED]
@@ -47,16 +52,6 @@ def variable_projection(form: Form, covariates: Covariates, target: np.ndarray, 
     if best is None:
         raise InputError(f"{form.name} ({form.formula}) did not converge from any start on {len(target)} points.")
     return best.x
-
-
-def _distinct(covariates: Covariates, left: np.ndarray, weights: np.ndarray) -> tuple[Covariates, np.ndarray, np.ndarray]:
-    """Equal points as one: their weighted mean with their summed weight has the same least-squares solution."""
-    keys = np.column_stack([np.nan_to_num(covariates[name], nan=-1.0) for name in ("r", "d", "size")])
-    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    index = index.ravel()
-    total = np.bincount(index, weights)
-    mean = np.bincount(index, weights * left) / total
-    return {name: values[first] for name, values in covariates.items()}, mean, total
 
 
 def _profile(form: Form, covariates: Covariates, left: np.ndarray, weights: np.ndarray, shapes: np.ndarray):

@@ -23,7 +23,6 @@ from scipy import stats
 from claw.errors import InputError, unknown
 from claw.laws import catalogue, clusters, critical, forms, mixed
 from claw.laws.clusters import Clusters
-from claw.laws.critical import Critical
 from claw.laws.forms import MILLION
 from claw.laws.mixed import Mixed
 from claw.laws.sample import Sample, kept_terms, quality, solve
@@ -101,8 +100,9 @@ class PooledLaw:
             return np.interp(np.arange(len(design)), chosen, (high - low) / 2)
         quantile = stats.t.ppf(tail, clusters.satterthwaite(self.clusters, design))
         if kind == "pairs":
-            drawn = clusters.pairs(self.clusters, self.draws, np.random.default_rng(self.seed))
-            return quantile * clusters.pairs_spread(drawn @ design.T, g)
+            drawn = clusters.pairs(self.clusters, self.draws, np.random.default_rng(self.seed)) @ design.T
+            low, high = np.quantile(drawn, [0.25, 0.75], axis=0)  # interquartile range as of a normal, enlarged for few models
+            return quantile * ((high - low) / (stats.norm.ppf(0.75) - stats.norm.ppf(0.25)) * math.sqrt(g / (g - 1)))
         return quantile * _error(design, clusters.bias_reduced(self.clusters))
 
     def _wild_intervals(self, combinations: np.ndarray) -> np.ndarray:
@@ -181,12 +181,6 @@ class PooledLaw:
             wide = np.maximum(quantile * np.sqrt(self.mixed.new_model_variance(design)), half)
         return {"model_low": eta - wide, "model_high": eta + wide}
 
-    def critical_ratio(self, threshold: float, dense: float, tokens: float = 0, **options: Any) -> Critical:
-        """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
-        band = self.predict(np.linspace(0, self.high, critical.GRID), dense, tokens, **options)
-        title = f"{self.form} of {self.method}"
-        return critical.ratio(band, threshold, dense, self.response, level=self.level, title=title)
-
 
 def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(clusters.variances(design, covariance), 0.0))
@@ -205,16 +199,16 @@ def fit_pooled(
     if "mixed" in kinds and units >= 3 and varying:
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
-        notes += [random.note] if random else ["No mixed model: its restricted likelihood has no regular maximum on these rows."]
+        notes += (
+            [random.note] if random else ["No mixed model: its restricted likelihood has no regular maximum on these rows."]
+        )
     sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
     fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "n", "unit")}
     fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
     fields |= {"kept": solution.kept, "coefficients": solution.theta, "clusters": sums, "intervals": {}, "mixed": random}
     fields |= {"low": float(r.min()), "high": float(r.max()), "quality": quality(solution)}
     law = PooledLaw(
-        **fields,
-        tokens=tuple(sorted(set(sample.rows["recovery_tokens"].astype(float)))),
-        notes=tuple(filter(None, notes)),
+        **fields, tokens=tuple(sorted(set(sample.rows["recovery_tokens"].astype(float)))), notes=tuple(filter(None, notes))
     )
     return replace(law, intervals={kind: law.coefficient_intervals(kind) for kind in kinds})
 

@@ -26,7 +26,7 @@ SCHEMA = 2
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
-    """The laws as JSON text, written to `path` if given."""
+    """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
     written = json.dumps(plain_json({"schema": SCHEMA} | _fields(laws)), separators=(",", ":"), allow_nan=False)
     if path is not None:
         write_text(Path(path), written + "\n")
@@ -124,14 +124,13 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     `unit`, `title` and `formula` are for people.
     """
     sliders = []
-    for law in laws.curves:
-        if law.form != curves.DEFAULT[law.response]:
-            continue
+    for law in [law for law in laws.curves if law.form == curves.DEFAULT[law.response]]:
         form, key = catalogue.find_form(law.form), law.curve
         slider = {"id": "|".join(map(str, (*key, law.response, law.axis))), "title": key.title, **key._asdict()}
-        slider |= {"response": law.response, "unit": curves.UNITS[law.response], "axis": law.axis, "form": law.form}
-        slider |= {"formula": form.formula, "powers": form.powers, "coefficients": law.coefficients}
-        slider |= {"covariance": law.covariance, "t": law.quantile, "sigma2": law.sigma2, "level": law.level}
-        slider |= {"range": [law.low, law.high], "dense": law.dense, "n": law.n, "new_model": laws.between_models(law) or None}
+        slider |= {
+            name: getattr(law, name) for name in "response axis form coefficients covariance sigma2 level dense n".split()
+        }
+        slider |= {"unit": curves.UNITS[law.response], "formula": form.formula, "powers": form.powers, "t": law.quantile}
+        slider |= {"range": [law.low, law.high], "new_model": laws.between_models(law) or None}
         sliders.append(slider | {"points": laws.measured(law)[["ratio", "value", "stderr"]].to_numpy()})
     return plain_json(sliders)

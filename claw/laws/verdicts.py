@@ -124,8 +124,6 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
         words.append(f"BIC over {plural(count, 'curve')} is {abs(delta):.0f} {side} than that of its best rival ({rival})")
     for name, split in VOTES.items():
         table = _comparison(comparisons, response, split)
-        if table is None:
-            continue
         judged = table[table["form"].isin(across) & table["error"].notna()].sort_values("error")
         if not len(judged) or judged["units"].iloc[0] < 2:
             continue
@@ -145,9 +143,10 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
     return _judged(claim, verdict, why, evidence | {"votes": votes})
 
 
-def _comparison(comparisons: Mapping[str, pd.DataFrame], response: str, split: str) -> pd.DataFrame | None:
-    """A comparison with each method fitted apart; with all together where models were compressed by different methods."""
-    return comparisons.get(f"{response}|{split}|method", comparisons.get(f"{response}|{split}|all"))
+def _comparison(comparisons: Mapping[str, pd.DataFrame], response: str, split: str) -> pd.DataFrame:
+    """A comparison with each method fitted apart, else with all together, as models were compressed by different methods."""
+    none = pd.DataFrame(columns=["form", "error", "units"])
+    return comparisons.get(f"{response}|{split}|method", comparisons.get(f"{response}|{split}|all", none))
 
 
 def _best(table: pd.DataFrame) -> pd.Series:
@@ -158,16 +157,13 @@ def _best(table: pd.DataFrame) -> pd.Series:
 def _cross(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     claim = "one law L0^α (1+r)^β (1+1/(D+1))^γ serves models that were not fitted"
     table = _comparison(comparisons, "loss", "model")
-    if table is None or "original" not in set(table["form"].dropna()) or table["units"].max() < 2:
+    if "original" not in set(table["form"].dropna()) or table["units"].max() < 2:
         return _judged(claim, OPEN, "no form could be judged on a model left out")
     original, best = table[table["form"] == "original"].iloc[0], _best(table)
     if not math.isfinite(original["error"]):
         return _judged(claim, OPEN, f"it could not be fitted ({original['why']})")
-    verdict = OPEN
-    if original["units"] >= 3 and not original["near"]:
-        verdict = CONTRADICTED
-    elif original["units"] >= 3 and original["chosen"] and original["error"] <= SERVES:
-        verdict = SUPPORTED
+    serves = original["chosen"] and original["error"] <= SERVES
+    verdict = OPEN if original["units"] < 3 else CONTRADICTED if not original["near"] else SUPPORTED if serves else OPEN
     why = (
         f"on {int(original['units'])} models left out one at a time its error is {original['error']:.1%}, that of the best "
         f"form ({best['form']}) {best['error']:.1%}, {original['error'] - best['error']:.1%} less"
@@ -183,9 +179,7 @@ def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     words, edges, evidence = [], [], {}
     for split, where in PLACES.items():
         table = _comparison(comparisons, "loss", split)
-        if table is None or "ratio" not in table:
-            continue
-        ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error")
+        ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error") if "ratio" in table else ()
         if not len(ours):
             continue
         best, ratio, spread = ours["form"].iloc[0], float(ours["ratio"].iloc[0]), float(ours["ratio_stderr"].iloc[0])
@@ -196,11 +190,8 @@ def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
         lost = f", while {', '.join(behind)} {'are' if len(behind) > 1 else 'is'} no better than it" if behind else ""
         words.append(f"{where} {best} errs {ratio:.2f}{error} times as much{lost}")
         evidence[split] = {"best": best, "ratio": ratio, "stderr": spread, "no better": behind}
-    verdict = OPEN
-    if len(edges) == 2 and all(high <= HALF for _, high in edges):
-        verdict = SUPPORTED
-    elif any(low > HALF for low, _ in edges):
-        verdict = CONTRADICTED
+    halves, worse = len(edges) == 2 and all(high <= HALF for _, high in edges), any(low > HALF for low, _ in edges)
+    verdict = SUPPORTED if halves else CONTRADICTED if worse else OPEN
     why = "; ".join(words) or "the table has one model and no ratio above 0.5, or too few below"
     return _judged(claim, verdict, why, evidence)
 
