@@ -97,10 +97,9 @@ class CurveLaw:
         form = catalogue.find_form(self.form)
         shown = map(with_interval, self.coefficients, self.intervals)
         reach = math.isfinite(self.dense) and self.response == "loss"
-        text = (
-            f"{self.level:.0%} intervals from {self.n} points between r = {self.low:g} and {self.high:g}; "
-            f"R² {number(self.quality['r2'])}, typical error {number(self.quality['rmse'])}."
-        ) + (f" With 10 % more loss allowed: {self.critical_ratio(1.1)}." if reach else "")
+        text = f"{self.level:.0%} intervals from {self.n} points between r = {self.low:g} and {self.high:g}; "
+        text += f"R² {number(self.quality['r2'])}, typical error {number(self.quality['rmse'])}."
+        text += f" With 10 % more loss allowed: {self.critical_ratio(1.1)}." if reach else ""
         title = html.escape(f"{self.curve.title}: {self.response} = {form.formula}")
         return f"<p>{title}</p>{html_table(zip(form.coefficient_names, shown, strict=True))}<p>{html.escape(text)}</p>"
 

@@ -128,13 +128,11 @@ class FittedLaws:
         known = self._dense(model, response)
         dense = known.get("dense") if dense is None else dense
         if dense is None:
-            raise InputError(
-                f"{model!r} is not in the table, so its dense {response} is not known: pass dense=. The table has "
-                f"{', '.join(sorted(set(self.points.rows['model'])))}."
-            )
+            models = ", ".join(sorted(set(self.points.rows["model"])))
+            raise InputError(f"{model!r} is not in the table ({models}), so its dense {response} is not known: pass dense=.")
         chance, size = known.get("chance", math.nan) if chance is None else chance, known.get("size", math.nan)
-        options: dict[str, Any] = {"chance": chance, "size": size, "model": model, "interval": interval, "statistic": statistic}
-        frame = pooled.predict(r, dense, tokens, **options)
+        options: dict[str, Any] = {"model": model, "interval": interval, "statistic": statistic}
+        frame = pooled.predict(r, dense, tokens, chance=chance, size=size, **options)
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
@@ -209,6 +207,5 @@ class FittedLaws:
     def measured(self, law: CurveLaw) -> pd.DataFrame:
         """The points of a curve: ratio, value, stderr, seed."""
         rows = curves.rows_of(self.points, law.curve, law.response, law.axis)
-        stderr = rows.get(f"{law.response}_stderr", pd.Series(np.nan, rows.index))
-        frame = {"ratio": rows[law.axis].astype(float), "value": rows[law.response], "stderr": stderr, "seed": rows["seed"]}
-        return pd.DataFrame(frame).sort_values("ratio", ignore_index=True)
+        columns = {law.axis: "ratio", law.response: "value", f"{law.response}_stderr": "stderr", "seed": "seed"}
+        return rows.reindex(columns=list(columns)).rename(columns=columns).sort_values("ratio", ignore_index=True)

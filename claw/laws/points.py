@@ -140,14 +140,9 @@ def read_points(table: pd.DataFrame) -> Points:
 
 def _check(table: pd.DataFrame) -> None:
     if not isinstance(table, pd.DataFrame):
-        raise InputError(
-            f"claw.laws.fit takes a pandas data frame, not {type(table).__name__}. Read a run's folder or a CSV file with "
-            "claw.records.table(path)."
-        )
-    gone = [name for name in REQUIRED if name not in table]
-    if not any(name in table for name in RESPONSES):
-        gone.append("loss or accuracy")
-    if gone:
+        raise InputError(f"claw.laws.fit takes a data frame, not {type(table).__name__}: read one by claw.records.table(path).")
+    responses = [] if any(name in table for name in RESPONSES) else ["loss or accuracy"]
+    if gone := [name for name in REQUIRED if name not in table] + responses:
         raise InputError(
             f"The table has no column {', '.join(gone)}. A law needs model, method (dense for the uncompressed model), ratio "
             "(fraction removed, 0 to below 1) and at least one of loss (nats per token) and accuracy (0 to 1). The table's "
@@ -166,12 +161,11 @@ def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rows["row"] = np.arange(len(rows))
     for name in [name for name in NUMBERS if name in rows]:
         numbers = pd.to_numeric(rows[name], errors="coerce").astype(float)
-        text = rows[name].notna() & numbers.isna() & (rows[name].astype(str).str.strip().str.lower() != "nan")
-        if text.any():
-            example = rows.loc[text, name].iloc[0]
+        text = rows.loc[rows[name].notna() & numbers.isna() & (rows[name].astype(str).str.strip().str.lower() != "nan"), name]
+        if len(text):
             raise InputError(
-                f"Column {name} has {int(text.sum())} entries that are not numbers, such as {example!r} in row "
-                f"{int(rows.loc[text, 'row'].iloc[0])}. Write numbers with a dot, and leave what was not measured empty."
+                f"Column {name} has {len(text)} entries that are not numbers, such as {text.iloc[0]!r} in row {text.index[0]}. "
+                "Write numbers with a dot, and leave what was not measured empty."
             )
         rows[name] = numbers
     for name, value in DEFAULTS.items():
@@ -188,8 +182,8 @@ def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _excluded(rows: pd.DataFrame, mask: pd.Series, reason: str, response: str = "all") -> pd.DataFrame:
-    columns = ["row", "model", "method", "ratio"]
-    return rows.loc[mask, columns].assign(response=response, reason=reason, detail=REASONS[reason])
+    known = rows.loc[mask, ["row", "model", "method", "ratio"]]
+    return known.assign(response=response, reason=reason, detail=REASONS[reason])
 
 
 def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -252,13 +246,11 @@ def _with_dense(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         name = f"{response}0"
         measured = dense[np.isfinite(dense[response]) & (dense[response] > 0)]
         spread = measured.groupby("model")[response].agg(lambda values: values.max() - values.min())
-        several = sorted(spread.index[spread > 1e-6 * measured.groupby("model")[response].max()])
-        if several:
+        if several := sorted(spread.index[spread > 1e-6 * measured.groupby("model")[response].max()]):
             notes.append(f"More than one dense {response} for {', '.join(several)}: their mean is {name}.")
         recorded = rows[name] if name in rows else pd.Series(np.nan, rows.index)
         rows[name] = recorded.where(recorded.notna(), rows["model"].map(measured.groupby("model")[response].mean()))
-        without = sorted(set(rows.loc[rows[name].isna(), "model"]))
-        if without:
+        if without := sorted(set(rows.loc[rows[name].isna(), "model"])):
             notes.append(
                 f"No dense {response} for {', '.join(without)}: laws relative to the dense model leave these models out. Add a "
                 f"row with method dense and ratio 0, or a column {name}."

@@ -218,12 +218,8 @@ def _check(sample: Sample, units: int) -> None:
     form, (kept, _) = sample.form, kept_terms(sample)
     if sample.n <= len(kept):
         raise InputError(f"{sample.n} rows cannot carry the {len(kept)} coefficients of {form.name}: {form.formula}.")
-    ratios = len(set(sample.covariates["r"]) - {0.0})
-    if ratios < 2:
-        raise InputError(
-            f"{form.name} needs at least two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope. "
-            "Measure more ratios."
-        )
+    if (ratios := len(set(sample.covariates["r"]) - {0.0})) < 2:
+        raise InputError(f"{form.name} needs two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope.")
     constant = sum(name in ("α", "κ") for name in form.coefficient_names) if form.group == "cross" else 0
     models = units if sample.unit == "model" else 1
     if constant and (sample.unit != "model" or units <= constant):

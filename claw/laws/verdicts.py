@@ -22,8 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError
-from claw.laws import catalogue, curves, nonlinear, speed_law
-from claw.laws.forms import Form
+from claw.laws import catalogue, curves, speed_law
+from claw.laws.forms import Form, variable_projection
 from claw.laws.points import Points, unrecovered
 from claw.words import plural, tokens_text
 
@@ -65,10 +65,12 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
         verdicts += [_kept(points, False, level), _kept(points, True, level)]
     for response in speed_law.responses(points):
         verdicts += _speed(points, response, tests)
-    for response, name, sign in (("loss", "size", -1), ("accuracy", "accuracy size", +1)):
-        if response in points.responses:
-            claim, test = f"larger models compress better, by {response}", tests[tests["name"] == name]
-            verdicts.append(_signed(claim, test, sign, "change of β per tenfold size"))
+    for response in points.responses:
+        test, sign = (
+            tests[tests["name"] == ("size" if response == "loss" else "accuracy size")],
+            -1 if response == "loss" else 1,
+        )
+        verdicts.append(_signed(f"larger models compress better, by {response}", test, sign, "change of β per tenfold size"))
     return verdicts
 
 
@@ -102,13 +104,12 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
 def _least_squares(form: Form, c: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
     if form.linear:
         return np.linalg.lstsq(form.design(c), y - form.offset(c), rcond=None)[0]
-    return nonlinear.variable_projection(form, c, y, np.ones(len(y)))
+    return variable_projection(form, c, y, np.ones(len(y)))
 
 
 def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame) -> Verdict:
     """Votes on the form of one curve: loss quadratic, accuracy linear."""
-    quadratic = response == "loss"
-    form = curves.DEFAULT[response]
+    quadratic, form = response == "loss", curves.DEFAULT[response]
     across = [f"{form} of y/y0"] if quadratic else [f"{form} of y/y0", "retention-linear"]  # laws across models of this form
     claim = f"{response} is {form} in the ratio"
     votes, words = dict[str, int](), list[str]()
@@ -178,13 +179,12 @@ def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     own = {form.name for form in catalogue.OWN} | {"combination"}
     words, edges, evidence = [], [], {}
     for split, where in PLACES.items():
-        table = _comparison(comparisons, "loss", split)
-        ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error") if "ratio" in table else ()
+        table = _comparison(comparisons, "loss", split).reindex(columns=["form", "error", "ratio", "ratio_stderr"])
+        ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error")
         if not len(ours):
             continue
         best, ratio, spread = ours["form"].iloc[0], float(ours["ratio"].iloc[0]), float(ours["ratio_stderr"].iloc[0])
-        if math.isfinite(spread):
-            edges.append((ratio - 2 * spread, ratio + 2 * spread))
+        edges += [(ratio - 2 * spread, ratio + 2 * spread)] if math.isfinite(spread) else []
         error = f" ± {spread:.2f}" if math.isfinite(spread) else ""
         behind = list(ours.loc[(ours["ratio"] >= 1) & (ours["form"] != best), "form"])
         lost = f", while {', '.join(behind)} {'are' if len(behind) > 1 else 'is'} no better than it" if behind else ""
