@@ -49,8 +49,6 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
 
 def conversion_table(points: Points, axis: str = "ratio_params") -> pd.DataFrame:
     """One row per model and method: share truly removed per nominal ratio, smallest to largest; empty without the column."""
-    if axis not in axes(points):
-        return pd.DataFrame(columns=["model", "method", "points", "smallest", "mean", "largest"])
-    rows = points.rows[~is_dense(points.rows) & points.rows[axis].notna()]
+    rows = points.rows[~is_dense(points.rows)].reindex(columns=["model", "method", "ratio", axis]).dropna(subset=axis)
     per = (rows[axis] / rows["ratio"]).groupby([rows["model"], rows["method"]])
     return per.agg(points="size", smallest="min", mean="mean", largest="max").reset_index()

@@ -156,13 +156,10 @@ def fit_curve(
     total = np.average((y - np.average(y, weights=weights)) ** 2, weights=weights)
     # statsmodels' AIC counts k coefficients and not the variance: 1 moves the count to k + 1, the rest is AICc's correction
     correction = 1 + (k + 1) * (k + 2) / (len(r) - k - 2) if len(r) > k + 2 else math.inf
-    quality = {
-        "r2": float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan,
-        "rmse": float(np.sqrt(np.mean(residual**2))),
-        "relative_error": float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan,
-        "bic": float(fitted.bic),
-        "aicc": float(fitted.aic + 2 * correction),
-    }
+    r2 = float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan
+    relative_error = float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan
+    quality = {"r2": r2, "rmse": float(np.sqrt(np.mean(residual**2))), "relative_error": relative_error}
+    quality |= {"bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * correction)}
     fields: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
     fields |= {"coefficients": fitted.params, "covariance": fitted.cov_params()}
     fields |= {"sigma2": float(fitted.scale), "df": float(fitted.df_resid), "dense": float(rows[f"{response}0"].iloc[0])}

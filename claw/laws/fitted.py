@@ -117,11 +117,11 @@ class FittedLaws:
         share that the speed law is in. `frame.attrs["law"]` says which law answered.
         """
         if response.startswith("speedup"):
-            return self._predict_speed(r, model, method, response, form=law, interval=interval)
+            return self._speedup(r, model, method, response, form=law, interval=interval)
         curve = (model, method, tokens, response, axis)
         measured = {(fit.curve.model, fit.curve.method, fit.curve.tokens, fit.response, fit.axis) for fit in self.curves}
         if law == "curve" or (law == "auto" and curve in measured):
-            return self._predict_curve(r, self.curve(str(model), method, response, tokens, axis=axis))
+            return self._of_curve(r, self.curve(str(model), method, response, tokens, axis=axis))
         form = POOLED[response] if law == "auto" else law
         methods = {fit.method for fit in self.across(response, axis) if fit.form == form}
         pooled = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
@@ -136,7 +136,7 @@ class FittedLaws:
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
-    def _predict_curve(self, r: Any, law: CurveLaw) -> pd.DataFrame:
+    def _of_curve(self, r: Any, law: CurveLaw) -> pd.DataFrame:
         frame, spread = law.predict(r), self.between_models(law)
         frame["model_low"] = frame["model_high"] = math.nan
         if spread:
@@ -147,9 +147,7 @@ class FittedLaws:
         frame.attrs["law"] = f"{law.form} of {law.curve.title}"
         return frame
 
-    def _predict_speed(
-        self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str
-    ) -> pd.DataFrame:
+    def _speedup(self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str) -> pd.DataFrame:
         """Speed-up at nominal ratios."""
         axis = next((law.axis for law in self.pooled if law.response == response), None)
         if axis is None:
@@ -166,10 +164,8 @@ class FittedLaws:
     def _dense(self, model: str | None, response: str) -> dict[str, float]:
         """Dense value, chance and size of a model of the table; empty for another."""
         rows = self.points.rows[self.points.rows["model"] == model]
-        if not len(rows):
-            return {}
         names = {"dense": f"{response}0", "chance": "chance", "size": "parameters0"}
-        return {name: float(rows[column].mean()) for name, column in names.items() if column in rows}
+        return {name: float(rows[column].mean()) for name, column in names.items() if column in rows and len(rows)}
 
     def critical_ratio(
         self, threshold: float, model: str, method: str, tokens: float = 0, response: str = "loss", **options

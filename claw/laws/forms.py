@@ -156,17 +156,13 @@ def variable_projection(form: Form, covariates: Covariates, target: np.ndarray, 
     high = np.array([AMPLITUDE] * form.amplitudes + list(form.high), float)
     root, best = np.sqrt(weights), None
 
-    def residual(theta: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.nan_to_num(root * (form.eta(covariates, theta) - target), nan=1e6, posinf=1e6, neginf=-1e6)
-
-    def slope(theta: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.nan_to_num(root[:, None] * form.jacobian(covariates, theta), nan=0.0, posinf=1e6, neginf=-1e6)
-
+    finite = partial(np.nan_to_num, posinf=1e6, neginf=-1e6)
+    residual = lambda theta: finite(root * (form.eta(covariates, theta) - target), nan=1e6)
+    slope = lambda theta: finite(root[:, None] * form.jacobian(covariates, theta), nan=0.0)
     for i in order:
         start = np.clip(np.append(tops[i], shapes[i]), low + 1e-9, high - 1e-9)
-        fitted = least_squares(residual, start, slope, bounds=(low, high), x_scale="jac", max_nfev=200)
+        with np.errstate(all="ignore"):
+            fitted = least_squares(residual, start, slope, bounds=(low, high), x_scale="jac", max_nfev=200)
         if fitted.success and (best is None or fitted.cost < best.cost * (1 - 1e-9)):
             best = fitted
     if best is None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,15 +122,13 @@ def _predict(sample: Sample, split: str, by: str) -> tuple[pd.Series, pd.DataFra
     return pd.Series(predicted[tested] / sample.y[tested], index=rows["row"]), frame
 
 
-def compare(
-    points: Points, response: str, split: str, *, axis: str = "ratio", by: str = "method", recovered: bool = False
-) -> pd.DataFrame:
+def compare(points: Points, response: str, split: str, *, recovered: bool = False, **choices: Any) -> pd.DataFrame:
     """One row per form: coefficients, rows, error and its standard error over models, ratio to the original's, with its own.
 
     `best` marks the smallest error, `chosen` the simplest form within one standard error of it (the difference's, paired by
-    model). Forms that could not be fitted have NaN and a reason.
+    model). Forms that could not be fitted have NaN and a reason. `choices` as in `relative_predictions`.
     """
-    frame, failed = relative_predictions(points, response, split, axis=axis, by=by, recovered=recovered)
+    frame, failed = relative_predictions(points, response, split, recovered=recovered, **choices)
     names = list(frame.columns)[list(frame.columns).index("y") + 1 :]
     usable = [name for name in names if frame[name].notna().mean() > 0.5]
     if not usable:

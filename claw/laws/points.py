@@ -157,7 +157,7 @@ def _check(table: pd.DataFrame) -> None:
 
 def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """A copy with numbers as numbers, names as text, and absent columns at their defaults, with a note."""
-    rows, notes = table.copy().reset_index(drop=True), []
+    rows = table.copy().reset_index(drop=True)
     rows["row"] = np.arange(len(rows))
     for name in [name for name in NUMBERS if name in rows]:
         numbers = pd.to_numeric(rows[name], errors="coerce").astype(float)
@@ -168,17 +168,15 @@ def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 "Write numbers with a dot, and leave what was not measured empty."
             )
         rows[name] = numbers
+    counted = [
+        f"{name}: every row counts as {name} = {DEFAULTS[name]}." for name in ("recovery_tokens", "seed") if name not in rows
+    ]
     for name, value in DEFAULTS.items():
-        if name not in rows:
-            rows[name] = value
-            if name in ("recovery_tokens", "seed"):
-                notes.append(f"No column {name}: every row counts as {name} = {value}.")
-        else:
-            rows[name] = rows[name].where(rows[name].notna(), value)
+        rows[name] = rows[name].where(rows[name].notna(), value) if name in rows else value
     for name in ("model", "method", "family", "recovery", "ratio_of"):
         rows[name] = rows[name].astype(str).astype(object)  # comparing objects costs a fifth of comparing Arrow strings
     rows.loc[rows["recovery_tokens"] == 0, "recovery"] = "none"
-    return rows, notes
+    return rows, [f"No column {note}" for note in counted]
 
 
 def _excluded(rows: pd.DataFrame, mask: pd.Series, reason: str, response: str = "all") -> pd.DataFrame:

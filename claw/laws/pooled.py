@@ -199,17 +199,14 @@ def fit_pooled(
     if "mixed" in kinds and units >= 3 and varying:
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
-        notes += (
-            [random.note] if random else ["No mixed model: its restricted likelihood has no regular maximum on these rows."]
-        )
+        notes.append(random.note if random else "No mixed model: its restricted likelihood has no regular maximum here.")
     sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
     fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "n", "unit")}
     fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
     fields |= {"kept": solution.kept, "coefficients": solution.theta, "clusters": sums, "intervals": {}, "mixed": random}
     fields |= {"low": float(r.min()), "high": float(r.max()), "quality": quality(solution)}
-    law = PooledLaw(
-        **fields, tokens=tuple(sorted(set(sample.rows["recovery_tokens"].astype(float)))), notes=tuple(filter(None, notes))
-    )
+    tokens = tuple(sorted(set(sample.rows["recovery_tokens"].astype(float))))
+    law = PooledLaw(**fields, tokens=tokens, notes=tuple(filter(None, notes)))
     return replace(law, intervals={kind: law.coefficient_intervals(kind) for kind in kinds})
 
 
@@ -222,7 +219,7 @@ def _check(sample: Sample, units: int) -> None:
         raise InputError(f"{form.name} needs two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope.")
     constant = sum(name in ("α", "κ") for name in form.coefficient_names) if form.group == "cross" else 0
     models = units if sample.unit == "model" else 1
-    if constant and (sample.unit != "model" or units <= constant):
+    if models <= constant:
         raise InputError(
             f"{form.name} rests α on how models differ, and there {'is' if models == 1 else 'are'} {plural(models, 'model')}: "
             f"it needs at least {constant + 1}. Use unit-α or anchored."

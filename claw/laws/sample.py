@@ -88,10 +88,8 @@ class Subset:
         if form.scale in ("retention", "logit"):
             usable &= c["dense"] > c["chance"]
         if not usable.any():
-            needs = ", ".join(
-                (self.response, self.axis, *(NEEDED.get(name, f"the dense {self.response}") for name in form.needs))
-            )
-            raise InputError(f"No row of {self.method} has all that the law {form.name} needs: {needs}.")
+            needs = [self.response, self.axis, *(NEEDED.get(name, f"the dense {self.response}") for name in form.needs)]
+            raise InputError(f"No row of {self.method} has all that the law {form.name} needs: {', '.join(needs)}.")
         if not usable.all():
             rows, c = rows[usable], {name: values[usable] for name, values in c.items()}
         groups, unit = self.models[usable], "model"

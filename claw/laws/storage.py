@@ -23,6 +23,7 @@ from claw.laws.curves import CurveKey
 from claw.laws.fitted import FittedLaws
 
 SCHEMA = 2
+SLID = "response axis form coefficients covariance sigma2 level dense n".split()  # fields of a law that its slider needs
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
@@ -127,9 +128,7 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     for law in [law for law in laws.curves if law.form == curves.DEFAULT[law.response]]:
         form, key = catalogue.find_form(law.form), law.curve
         slider = {"id": "|".join(map(str, (*key, law.response, law.axis))), "title": key.title, **key._asdict()}
-        slider |= {
-            name: getattr(law, name) for name in "response axis form coefficients covariance sigma2 level dense n".split()
-        }
+        slider |= {name: getattr(law, name) for name in SLID}
         slider |= {"unit": curves.UNITS[law.response], "formula": form.formula, "powers": form.powers, "t": law.quantile}
         slider |= {"range": [law.low, law.high], "new_model": laws.between_models(law) or None}
         sliders.append(slider | {"points": laws.measured(law)[["ratio", "value", "stderr"]].to_numpy()})

@@ -47,11 +47,9 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
         coefficients = zip(law.coefficient_names, map(with_interval, law.coefficients, interval), strict=True)
         row: dict[str, Any] = {"law": law.form, "coefficients": ", ".join(map(" ".join, coefficients))}
         row |= {"n": law.n, f"{law.unit}s": len(law.models), "r": f"{law.low:.2g}–{law.high:.2g}"}
-        r2, uncentred, error, anchor, bic = (
-            law.quality[name] for name in "r2 r2_uncentred relative_error anchor_error bic".split()
-        )
-        row |= {"R²": number(r2), "R² uncentred": number(uncentred), "|error|": f"{error:.1%}"}
-        rows.append(row | {"anchor error": _percent(anchor), "BIC": number(bic, 1)})
+        of = law.quality
+        row |= {"R²": number(of["r2"]), "R² uncentred": number(of["r2_uncentred"]), "|error|": f"{of['relative_error']:.1%}"}
+        rows.append(row | {"anchor error": _percent(of["anchor_error"]), "BIC": number(of["bic"], 1)})
     return pd.DataFrame(rows)
 
 

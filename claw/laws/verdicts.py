@@ -65,12 +65,10 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
         verdicts += [_kept(points, False, level), _kept(points, True, level)]
     for response in speed_law.responses(points):
         verdicts += _speed(points, response, tests)
-    for response in points.responses:
-        test, sign = (
-            tests[tests["name"] == ("size" if response == "loss" else "accuracy size")],
-            -1 if response == "loss" else 1,
-        )
-        verdicts.append(_signed(f"larger models compress better, by {response}", test, sign, "change of β per tenfold size"))
+    for response, name, sign in (("loss", "size", -1), ("accuracy", "accuracy size", +1)):
+        if response in points.responses:
+            claim, test = f"larger models compress better, by {response}", tests[tests["name"] == name]
+            verdicts.append(_signed(claim, test, sign, "change of β per tenfold size"))
     return verdicts
 
 
