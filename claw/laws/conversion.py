@@ -32,8 +32,7 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
     if axis not in SHARES:
         raise unknown("share", axis, SHARES)
     r = np.atleast_1d(np.asarray(r, float))
-    rows = points.rows[~is_dense(points.rows)]
-    rows = rows[rows[axis].notna()] if axis in rows else rows.iloc[:0]
+    rows = points.rows[~is_dense(points.rows)].reindex(columns=["model", "method", "ratio", axis]).dropna(subset=axis)
     if not len(rows):
         raise InputError(f"The table has no column {axis} with numbers, so the nominal ratio cannot be converted to it.")
     own, alike = rows["model"] == model, rows["method"] == method

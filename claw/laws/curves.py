@@ -142,8 +142,7 @@ def fit_curve(
     """
     law = catalogue.find_form(form)
     k, r, y = len(law.coefficient_names), rows[axis].to_numpy(float), rows[response].to_numpy(float)
-    ratios = len(np.unique(r))
-    if ratios < k or len(r) <= k:
+    if (ratios := len(np.unique(r))) < k or len(r) <= k:
         raise InputError(
             f"{curve.title}: {len(r)} points at {ratios} ratios cannot carry the {k} coefficients of {law.formula} and its "
             f"error. Measure at least {k + 1} ratios, r = 0 among them."

@@ -54,8 +54,9 @@ def diagnose(points: Points, form: Form, response: str, axis: str = "ratio", met
 
 
 def _residuals(solution: Solution, residual: np.ndarray, design: np.ndarray) -> pd.DataFrame:
-    fitted = sm.OLS(residual, design).fit()  # only for leverage: the residual is orthogonal to the design already
-    leverage = fitted.get_influence().hat_matrix_diag
+    leverage = (
+        sm.OLS(residual, design).fit().get_influence().hat_matrix_diag
+    )  # the residual is orthogonal to the design already
     scale = math.sqrt(max((residual**2).sum() / max(1, len(residual) - design.shape[1]), 1e-300))
     standard = residual / (scale * np.sqrt(np.maximum(1 - leverage, 1e-9)))
     rank = stats.rankdata(standard, method="ordinal")
@@ -123,12 +124,16 @@ def sensitivity(
     choices["Huber weights"] = lambda: _huber_weighted(reported())
     choices["weighted by seed noise"] = lambda: _noise_weighted(reported())
     choices["true ratio"] = partial(gather, points, law, response, "ratio_params", method)
-    rows: list[dict] = []
+    rows: list[tuple] = []
     for name, choice in choices.items():
         try:
-            rows += [{"choice": name} | row for row in _refit(choice())]
+            sample = choice()
+            design, target, terms = _linear_problem(sample)
+            sums = Clusters.of(design, target, sample.groups, sample.weights)
+            stderr = np.sqrt(np.diag(clusters.bias_reduced(sums))) if len(sums.names) > 1 else np.full(len(terms), math.nan)
+            rows += [(name, *row, sample.n, "") for row in zip(terms, sums.coefficients, stderr, strict=True)]
         except InputError as error:
-            rows.append({"choice": name, "coefficient": "", "n": 0, "why": str(error)})
+            rows.append((name, "", math.nan, math.nan, 0, str(error)))
     return pd.DataFrame(rows, columns=["choice", "coefficient", "estimate", "stderr", "n", "why"])
 
 
@@ -137,16 +142,6 @@ def _linear_problem(sample: Sample) -> tuple[np.ndarray, np.ndarray, list[str]]:
     form, (kept, _) = sample.form, kept_terms(sample)
     names = [form.coefficient_names[i] for i in kept]
     return form.design(sample.covariates)[:, list(kept)], sample.target - form.offset(sample.covariates), names
-
-
-def _refit(sample: Sample) -> list[dict]:
-    design, target, names = _linear_problem(sample)
-    sums = Clusters.of(design, target, sample.groups, sample.weights)
-    error = np.sqrt(np.diag(clusters.bias_reduced(sums))) if len(sums.names) > 1 else np.full(len(names), math.nan)
-    return [
-        {"coefficient": name, "estimate": value, "stderr": stderr, "n": sample.n, "why": ""}
-        for name, value, stderr in zip(names, sums.coefficients, error, strict=True)
-    ]
 
 
 def _huber_weighted(sample: Sample) -> Sample:

@@ -149,8 +149,8 @@ class FittedLaws:
 
     def _speedup(self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str) -> pd.DataFrame:
         """Speed-up at nominal ratios."""
-        axis = next((law.axis for law in self.pooled if law.response == response), None)
-        if axis is None:
+        axis = next((law.axis for law in self.pooled if law.response == response), "")
+        if not axis:
             raise unknown("speed-up", response, {law.response for law in self.pooled if law.group == "speed"}, NO_SPEED)
         law = self.law(POOLED["speed"] if form in ("auto", "speed") else form, response, ALL, axis)
         r = critical.checked(r)

@@ -1,6 +1,5 @@
 """Fit every law that a table can carry, and hold them: ask, print, show in a notebook, write down, read back."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, partial
 from itertools import product
@@ -21,7 +20,7 @@ from claw.progress import tqdm
 from claw.provenance import code_hash
 
 UNFITTED = "model method recovery tokens response axis form why".split()
-SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
+
 GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("cross", "retention", "competing", "own")}
 """Groups of forms that are fitted to a response across models."""
 
@@ -111,24 +110,18 @@ def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
 
 def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
     """Laws across models, of each response, axis and method, of all methods, and of speed; and why others were not fitted."""
-    fitted, unfitted = [], []
-    jobs = [(place, form) for place, groups in _places(points) for group in groups for form in catalogue.GROUPS[group]]
+    fitted, unfitted, places = [], [], list[tuple[str, str, str, tuple[str, ...]]]()
+    for response, axis in product(points.responses, points.axes):
+        methods = sorted(set(points.of(response, axis)["method"]))
+        places += [(response, axis, method, GROUPS[response]) for method in ([ALL, *methods] if len(methods) > 1 else [ALL])]
+    places += [(name, speed_law.speed_axis(points, name), ALL, ("speed",)) for name in speed_law.responses(points)]
+    jobs = [(place, form) for *place, groups in places for group in groups for form in catalogue.GROUPS[group]]
     select_once = cache(partial(select, points))
     for (response, axis, method), form in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
-        kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else SHAPES
+        kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else ("bias-reduced",)  # others only compete
         try:
             selection = select_once(response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
             fitted.append(pooled.fit_pooled(selection.sample(form), kinds=kinds, **settings))
         except InputError as error:
             unfitted.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return fitted, unfitted
-
-
-def _places(points: Points) -> Iterator[tuple[tuple[str, str, str], tuple[str, ...]]]:
-    """Response, axis and method of the rows that laws across models are fitted to, and the groups of forms."""
-    for response, axis in product(points.responses, points.axes):
-        methods = sorted(set(points.of(response, axis)["method"]))
-        for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
-            yield (response, axis, method), GROUPS[response]
-    for response in speed_law.responses(points):
-        yield (response, speed_law.speed_axis(points, response), ALL), ("speed",)

@@ -57,7 +57,7 @@ def folds(sample: Sample, split: str) -> Iterator[tuple[str, np.ndarray, np.ndar
         small = sample.covariates["r"] <= EDGE
         yield f"r > {EDGE}", small, ~small
     elif split == "size":
-        sizes = sample.rows.get("parameters0", pd.Series(np.nan, sample.rows.index)).to_numpy(float)
+        sizes = sample.covariates["size"]
         distinct = np.unique(sizes[np.isfinite(sizes)])
         if len(distinct) < 2:
             raise InputError("Models of one size only (or no column parameters0): nothing to extrapolate to.")

@@ -148,9 +148,8 @@ def _check(table: pd.DataFrame) -> None:
             "(fraction removed, 0 to below 1) and at least one of loss (nats per token) and accuracy (0 to 1). The table's "
             f"columns are: {', '.join(map(str, table.columns))}. Rename what you have with table.rename(columns={{...}})."
         )
-    if table.columns.duplicated().any():
-        twice = ", ".join(sorted(set(table.columns[table.columns.duplicated()].map(str))))
-        raise InputError(f"The table has columns of the same name: {twice}. Keep one of each.")
+    if twice := sorted(set(table.columns[table.columns.duplicated()].map(str))):
+        raise InputError(f"The table has columns of the same name: {', '.join(twice)}. Keep one of each.")
     if table.empty:
         raise InputError("The table has no rows. Run a study first: `claw run STUDY.yaml`, then `claw table STUDY.yaml`.")
 

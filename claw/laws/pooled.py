@@ -220,10 +220,7 @@ def _check(sample: Sample, units: int) -> None:
     constant = sum(name in ("α", "κ") for name in form.coefficient_names) if form.group == "cross" else 0
     models = units if sample.unit == "model" else 1
     if models <= constant:
-        raise InputError(
-            f"{form.name} rests α on how models differ, and there {'is' if models == 1 else 'are'} {plural(models, 'model')}: "
-            f"it needs at least {constant + 1}. Use unit-α or anchored."
-        )
+        raise InputError(f"{form.name} rests α on {plural(models, 'model')}: it needs {constant + 1}. Use unit-α or anchored.")
     if "λ" in form.coefficient_names and models < 3:
         raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
 

@@ -23,7 +23,10 @@ from claw.laws.curves import CurveKey
 from claw.laws.fitted import FittedLaws
 
 SCHEMA = 2
-SLID = "response axis form coefficients covariance sigma2 level dense n".split()  # fields of a law that its slider needs
+_types = cache(get_type_hints)
+SLIDER_FIELDS = (
+    "response axis form coefficients covariance sigma2 level dense n".split()
+)  # fields of a law that its slider needs
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
@@ -44,8 +47,7 @@ def read_fields(source: str | Path) -> dict[str, Any]:
         written = path.read_text(encoding="utf-8")
     try:
         plain = json.loads(written)
-        schema = plain.pop("schema")
-        if schema != SCHEMA:
+        if (schema := plain.pop("schema")) != SCHEMA:
             raise ValueError(f"schema {schema}, not {SCHEMA}")
         return {name: _read(kind, plain[name]) for name, kind in _types(FittedLaws).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -74,11 +76,6 @@ def plain_json(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
     return value._asdict() if isinstance(value, CurveKey) else {each.name: getattr(value, each.name) for each in fields(value)}
-
-
-@cache
-def _types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _read(kind: Any, plain: Any) -> Any:
@@ -128,7 +125,7 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     for law in [law for law in laws.curves if law.form == curves.DEFAULT[law.response]]:
         form, key = catalogue.find_form(law.form), law.curve
         slider = {"id": "|".join(map(str, (*key, law.response, law.axis))), "title": key.title, **key._asdict()}
-        slider |= {name: getattr(law, name) for name in SLID}
+        slider |= {name: getattr(law, name) for name in SLIDER_FIELDS}
         slider |= {"unit": curves.UNITS[law.response], "formula": form.formula, "powers": form.powers, "t": law.quantile}
         slider |= {"range": [law.low, law.high], "new_model": laws.between_models(law) or None}
         sliders.append(slider | {"points": laws.measured(law)[["ratio", "value", "stderr"]].to_numpy()})

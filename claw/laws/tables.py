@@ -47,9 +47,10 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
         coefficients = zip(law.coefficient_names, map(with_interval, law.coefficients, interval), strict=True)
         row: dict[str, Any] = {"law": law.form, "coefficients": ", ".join(map(" ".join, coefficients))}
         row |= {"n": law.n, f"{law.unit}s": len(law.models), "r": f"{law.low:.2g}–{law.high:.2g}"}
-        of = law.quality
-        row |= {"R²": number(of["r2"]), "R² uncentred": number(of["r2_uncentred"]), "|error|": f"{of['relative_error']:.1%}"}
-        rows.append(row | {"anchor error": _percent(of["anchor_error"]), "BIC": number(of["bic"], 1)})
+        quality = law.quality
+        row |= {"R²": number(quality["r2"]), "R² uncentred": number(quality["r2_uncentred"])}
+        row |= {"|error|": f"{quality['relative_error']:.1%}", "anchor error": _percent(quality["anchor_error"])}
+        rows.append(row | {"BIC": number(quality["bic"], 1)})
     return pd.DataFrame(rows)
 
 

@@ -52,8 +52,7 @@ class Verdict:
 
 
 def _judged(claim: str, verdict: str, why: str, evidence: Mapping[str, Any] | None = None) -> Verdict:
-    sentence = f"That {claim} is {verdict}: {why}."
-    return Verdict(claim=claim, verdict=verdict, sentence=sentence, evidence=evidence or {})
+    return Verdict(claim=claim, verdict=verdict, sentence=f"That {claim} is {verdict}: {why}.", evidence=evidence or {})
 
 
 def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame, level: float = 0.95) -> list[Verdict]:
@@ -109,9 +108,7 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
     """Votes on the form of one curve: loss quadratic, accuracy linear."""
     quadratic, form = response == "loss", curves.DEFAULT[response]
     across = [f"{form} of y/y0"] if quadratic else [f"{form} of y/y0", "retention-linear"]  # laws across models of this form
-    claim = f"{response} is {form} in the ratio"
-    votes, words = dict[str, int](), list[str]()
-    evidence: dict[str, Any] = {}
+    votes, words, evidence = dict[str, int](), list[str](), dict[str, Any]()
     bic = curve_bic(points, response)
     if len(bic):
         by_form, count = bic.set_index("form")["bic"], int(bic["curves"].iloc[0])
@@ -139,7 +136,7 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
     plus, minus = (sum(sign * vote > 0 for vote in votes.values()) for sign in (1, -1))
     verdict = SUPPORTED if plus >= 2 and not minus else CONTRADICTED if minus - plus >= 2 else OPEN
     why = "; ".join(words) if votes else "the table has no curve with enough ratios"
-    return _judged(claim, verdict, why, evidence | {"votes": votes})
+    return _judged(f"{response} is {form} in the ratio", verdict, why, evidence | {"votes": votes})
 
 
 def _comparison(comparisons: Mapping[str, pd.DataFrame], response: str, split: str) -> pd.DataFrame:
@@ -163,17 +160,15 @@ def _cross(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
         return _judged(claim, OPEN, f"it could not be fitted ({original['why']})")
     serves = original["chosen"] and original["error"] <= SERVES
     verdict = OPEN if original["units"] < 3 else CONTRADICTED if not original["near"] else SUPPORTED if serves else OPEN
-    why = (
-        f"on {int(original['units'])} models left out one at a time its error is {original['error']:.1%}, that of the best "
-        f"form ({best['form']}) {best['error']:.1%}, {original['error'] - best['error']:.1%} less"
-    )
-    evidence = {"error": float(original["error"]), "best": best["form"], "best_error": float(best["error"])}
+    error, least = float(original["error"]), float(best["error"])
+    why = f"on {int(original['units'])} models left out one at a time its error is {error:.1%}, that of the best "
+    why += f"form ({best['form']}) {least:.1%}, {error - least:.1%} less"
+    evidence = {"error": error, "best": best["form"], "best_error": least}
     return _judged(claim, verdict, why, evidence)
 
 
 def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     """Whether our best candidate halves the original form's error, on models left out and beyond r = 0.5, and which do not."""
-    claim = "a form of ours errs half as much out of sample as the original paper's"
     own = {form.name for form in catalogue.OWN} | {"combination"}
     words, edges, evidence = [], [], {}
     for split, where in PLACES.items():
@@ -191,7 +186,7 @@ def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     halves, worse = len(edges) == 2 and all(high <= HALF for _, high in edges), any(low > HALF for low, _ in edges)
     verdict = SUPPORTED if halves else CONTRADICTED if worse else OPEN
     why = "; ".join(words) or "the table has one model and no ratio above 0.5, or too few below"
-    return _judged(claim, verdict, why, evidence)
+    return _judged("a form of ours errs half as much out of sample as the original paper's", verdict, why, evidence)
 
 
 def gains(points: Points, response: str = "loss") -> pd.DataFrame:
@@ -217,10 +212,8 @@ def _recovery(points: Points) -> Verdict:
     verdict = CONTRADICTED if low > bound else SUPPORTED if high >= bound else OPEN
     more = "" if verdict != OPEN else f"; with at most {tokens_text(table['recovery_tokens'].max())} the bound was not reached"
     where = f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {tokens_text(best['recovery_tokens'])}"
-    why = (
-        f"the largest of {len(table)} improvements is {best['gain']:.1%} [{low:.1%}, {high:.1%}] ({where}), the median "
-        f"{table['gain'].median():.1%}{more}"
-    )
+    largest, median = f"{best['gain']:.1%} [{low:.1%}, {high:.1%}] ({where})", f"{table['gain'].median():.1%}{more}"
+    why = f"the largest of {len(table)} improvements is {largest}, the median {median}"
     evidence = {"gain": float(best["gain"]), "low": float(low), "high": float(high), "n": len(table)}
     return _judged(claim, verdict, why, evidence)
 
