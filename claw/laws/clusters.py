@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy import stats
 
 from claw.errors import InputError
 
@@ -70,8 +69,8 @@ class Clusters:
 
     def without(self, name: str) -> "Clusters":
         """The sums with one model left out."""
-        keep = np.array([model != name for model in self.names])
-        names = tuple(model for model in self.names if model != name)
+        keep = [i for i, model in enumerate(self.names) if model != name]
+        names = tuple(self.names[i] for i in keep)
         return Clusters(names, self.gram[keep], self.cross[keep], self.square[keep], self.rows[keep])
 
 
@@ -147,12 +146,6 @@ def pairs(clusters: Clusters, draws: int, rng: np.random.Generator) -> np.ndarra
     return np.linalg.solve(scaled, (cross / scale)[..., None])[..., 0] / scale
 
 
-def pairs_spread(draws: np.ndarray, models: int) -> np.ndarray:
-    """Standard error of each column of bootstrap draws: interquartile range as of a normal, enlarged for few models."""
-    low, high = np.quantile(draws, [0.25, 0.75], axis=0)
-    return (high - low) / (stats.norm.ppf(0.75) - stats.norm.ppf(0.25)) * math.sqrt(models / (models - 1))
-
-
 def webb(models: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """(draws, models) weights; every combination once, where there are no more than `draws` of them."""
     if len(WEBB) ** models <= draws:
@@ -197,8 +190,5 @@ def _edge(p: Callable[[float], float], step: float, alpha: float) -> float:
             return math.copysign(math.inf, step)
     for _ in range(24):
         middle = (inside + outside) / 2
-        if p(middle * step) > alpha:
-            inside = middle
-        else:
-            outside = middle
+        inside, outside = (middle, outside) if p(middle * step) > alpha else (inside, middle)
     return (inside + outside) / 2 * step

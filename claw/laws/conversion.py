@@ -32,15 +32,11 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
     if axis not in SHARES:
         raise unknown("share", axis, SHARES)
     r = np.atleast_1d(np.asarray(r, float))
-    rows = points.rows[~is_dense(points.rows)]
-    rows = rows[rows[axis].notna()] if axis in rows else rows.iloc[:0]
+    rows = points.rows[~is_dense(points.rows)].reindex(columns=["model", "method", "ratio", axis]).dropna(subset=axis)
     if not len(rows):
         raise InputError(f"The table has no column {axis} with numbers, so the nominal ratio cannot be converted to it.")
     own, alike = rows["model"] == model, rows["method"] == method
-    for mask in (own & alike, own, alike):
-        if mask.any():
-            rows = rows[mask]
-            break
+    rows = next((rows[mask] for mask in (own & alike, own, alike) if mask.any()), rows)
     exact = rows["model"].nunique() == 1 and rows["method"].nunique() == 1
     known = rows.groupby("ratio")[axis].mean()
     if not exact or len(known) < 2:
@@ -52,8 +48,6 @@ def share(points: Points, r: Any, model: str | None = None, method: str = ALL, a
 
 def conversion_table(points: Points, axis: str = "ratio_params") -> pd.DataFrame:
     """One row per model and method: share truly removed per nominal ratio, smallest to largest; empty without the column."""
-    if axis not in axes(points):
-        return pd.DataFrame(columns=["model", "method", "points", "smallest", "mean", "largest"])
-    rows = points.rows[~is_dense(points.rows) & points.rows[axis].notna()]
+    rows = points.rows[~is_dense(points.rows)].reindex(columns=["model", "method", "ratio", axis]).dropna(subset=axis)
     per = (rows[axis] / rows["ratio"]).groupby([rows["model"], rows["method"]])
     return per.agg(points="size", smallest="min", mean="mean", largest="max").reset_index()

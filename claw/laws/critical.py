@@ -50,10 +50,7 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     rising = response == "loss"
     if not (math.isfinite(threshold) and threshold > 0 and (threshold >= 1 if rising else threshold <= 1)):
         accepted = "at least 1 (1.1 is 10 % more loss)" if rising else "in (0, 1] (0.9 keeps 90 % of the accuracy)"
-        raise InputError(
-            f"threshold = {threshold!r} is not accepted for {response}: it is a share of the dense model's {response}, "
-            f"{accepted}."
-        )
+        raise InputError(f"threshold = {threshold!r} is not accepted: a share of the dense model's {response}, {accepted}.")
     if math.isnan(dense):
         raise InputError(f"{title} has no dense {response} to take a share of. Add a row with method dense and ratio 0.")
     sign = 1 if rising else -1
@@ -69,8 +66,7 @@ def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:
     above = np.flatnonzero(y > target)
     if not len(above):
         return float(r[-1])
-    first = above[0]
-    if first == 0:
+    if (last := above[0] - 1) < 0:
         return math.nan
-    share = (target - y[first - 1]) / (y[first] - y[first - 1])
-    return float(r[first - 1] + share * (r[first] - r[first - 1]))
+    share = (target - y[last]) / (y[last + 1] - y[last])
+    return float(r[last] + share * (r[last + 1] - r[last]))

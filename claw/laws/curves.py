@@ -88,10 +88,7 @@ class CurveLaw:
         return pd.DataFrame(frame)
 
     def critical_ratio(self, threshold: float) -> Critical:
-        """Largest r with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
-
-        The interval holds every r at which the confidence band covers the target, which is Fieller's interval.
-        """
+        """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
         band = self.predict(np.linspace(0, self.high, critical.GRID))
         return critical.ratio(band, threshold, self.dense, self.response, level=self.level, title=self.curve.title)
 
@@ -100,10 +97,9 @@ class CurveLaw:
         form = catalogue.find_form(self.form)
         shown = map(with_interval, self.coefficients, self.intervals)
         reach = math.isfinite(self.dense) and self.response == "loss"
-        text = (
-            f"{self.level:.0%} intervals from {self.n} points between r = {self.low:g} and {self.high:g}; "
-            f"R² {number(self.quality['r2'])}, typical error {number(self.quality['rmse'])}."
-        ) + (f" With 10 % more loss allowed: {self.critical_ratio(1.1)}." if reach else "")
+        text = f"{self.level:.0%} intervals from {self.n} points between r = {self.low:g} and {self.high:g}; "
+        text += f"R² {number(self.quality['r2'])}, typical error {number(self.quality['rmse'])}."
+        text += f" With 10 % more loss allowed: {self.critical_ratio(1.1)}." if reach else ""
         title = html.escape(f"{self.curve.title}: {self.response} = {form.formula}")
         return f"<p>{title}</p>{html_table(zip(form.coefficient_names, shown, strict=True))}<p>{html.escape(text)}</p>"
 
@@ -121,10 +117,8 @@ def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio")
     """The rows of one curve, the dense model among them."""
     rows = points.of(response, axis, dense=True)
     rows = rows[rows["model"] == curve.model]
-    dense, cut = is_dense(rows), pd.Series(True, rows.index)
-    for name, value in zip(KEY, curve, strict=True):
-        cut &= rows[name] == value
-    return pd.concat([_zero(rows[dense], curve), rows[cut & ~dense]])
+    dense, own = is_dense(rows), (rows[list(KEY)] == list(curve)).all(axis=1)
+    return pd.concat([_zero(rows[dense], curve), rows[own & ~dense]])
 
 
 def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:
@@ -148,8 +142,7 @@ def fit_curve(
     """
     law = catalogue.find_form(form)
     k, r, y = len(law.coefficient_names), rows[axis].to_numpy(float), rows[response].to_numpy(float)
-    ratios = len(np.unique(r))
-    if ratios < k or len(r) <= k:
+    if (ratios := len(np.unique(r))) < k or len(r) <= k:
         raise InputError(
             f"{curve.title}: {len(r)} points at {ratios} ratios cannot carry the {k} coefficients of {law.formula} and its "
             f"error. Measure at least {k + 1} ratios, r = 0 among them."
@@ -162,13 +155,10 @@ def fit_curve(
     total = np.average((y - np.average(y, weights=weights)) ** 2, weights=weights)
     # statsmodels' AIC counts k coefficients and not the variance: 1 moves the count to k + 1, the rest is AICc's correction
     correction = 1 + (k + 1) * (k + 2) / (len(r) - k - 2) if len(r) > k + 2 else math.inf
-    quality = {
-        "r2": float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan,
-        "rmse": float(np.sqrt(np.mean(residual**2))),
-        "relative_error": float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan,
-        "bic": float(fitted.bic),
-        "aicc": float(fitted.aic + 2 * correction),
-    }
+    r2 = float(1 - np.average(residual**2, weights=weights) / total) if total > 0 else math.nan
+    relative_error = float(np.mean(np.abs(residual) / y)) if (y > 0).all() else math.nan
+    quality = {"r2": r2, "rmse": float(np.sqrt(np.mean(residual**2))), "relative_error": relative_error}
+    quality |= {"bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * correction)}
     fields: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
     fields |= {"coefficients": fitted.params, "covariance": fitted.cov_params()}
     fields |= {"sigma2": float(fitted.scale), "df": float(fitted.df_resid), "dense": float(rows[f"{response}0"].iloc[0])}

@@ -49,17 +49,14 @@ def diagnose(points: Points, form: Form, response: str, axis: str = "ratio", met
     sample, sums = solution.sample, solution.clusters
     root = np.sqrt(sample.weights)
     residual, design = root * (sample.target - solution.eta), root[:, None] * solution.design
-    return Diagnostics(
-        residuals=_residuals(solution, residual, design),
-        influence=_influence(sums, solution.names),
-        coefficients=_coefficients(sums, solution),
-        tests=_tests(residual, design),
-    )
+    influence, coefficients = _influence(sums, solution.names), _coefficients(sums, solution)
+    return Diagnostics(_residuals(solution, residual, design), influence, coefficients, _tests(residual, design))
 
 
 def _residuals(solution: Solution, residual: np.ndarray, design: np.ndarray) -> pd.DataFrame:
-    fitted = sm.OLS(residual, design).fit()  # only for leverage: the residual is orthogonal to the design already
-    leverage = fitted.get_influence().hat_matrix_diag
+    leverage = (
+        sm.OLS(residual, design).fit().get_influence().hat_matrix_diag
+    )  # the residual is orthogonal to the design already
     scale = math.sqrt(max((residual**2).sum() / max(1, len(residual) - design.shape[1]), 1e-300))
     standard = residual / (scale * np.sqrt(np.maximum(1 - leverage, 1e-9)))
     rank = stats.rankdata(standard, method="ordinal")
@@ -97,9 +94,7 @@ def _coefficients(sums: Clusters, solution: Solution) -> pd.DataFrame:
         constant = within <= 1e-9 * max(1.0, float(np.abs(column).max()))
         basis = f"{g} {sample.unit}s, one value each" if constant else f"{g} {sample.unit}s and their rows"
         values, others = len(np.unique(np.round(column, 12))), np.delete(design, i, axis=1)
-        r2 = (
-            sm.OLS(column, others, hasconst=False).fit().rsquared if others.size else 0.0
-        )  # uncentred, as there is no intercept
+        r2 = sm.OLS(column, others, hasconst=False).fit().rsquared if others.size else 0.0  # uncentred: no intercept
         rows.append({"coefficient": name, "rests on": basis, "values": values, "df": df[i], "vif": 1 / (1 - r2)})
     return pd.DataFrame(rows)
 
@@ -125,19 +120,21 @@ def sensitivity(
     reported = partial(gather, points, law, response, axis, method)
     choices: dict[str, Callable[[], Sample]] = {"as reported (D in millions)": reported}
     choices |= {f"D in {name}": partial(reported, unit=unit) for name, unit in UNITS.items()}
-    choices[f"without r > {COLLAPSE}"] = lambda: _without_collapse(reported())
+    choices[f"without r > {COLLAPSE}"] = lambda: reported().take(reported().covariates["r"] <= COLLAPSE)
     choices["Huber weights"] = lambda: _huber_weighted(reported())
     choices["weighted by seed noise"] = lambda: _noise_weighted(reported())
     choices["true ratio"] = partial(gather, points, law, response, "ratio_params", method)
-    rows = []
+    rows: list[tuple] = []
     for name, choice in choices.items():
         try:
-            rows += [{"choice": name} | row for row in _refit(choice())]
+            sample = choice()
+            design, target, terms = _linear_problem(sample)
+            sums = Clusters.of(design, target, sample.groups, sample.weights)
+            stderr = np.sqrt(np.diag(clusters.bias_reduced(sums))) if len(sums.names) > 1 else np.full(len(terms), math.nan)
+            rows += [(name, *row, sample.n, "") for row in zip(terms, sums.coefficients, stderr, strict=True)]
         except InputError as error:
-            rows.append(
-                {"choice": name, "coefficient": "", "estimate": math.nan, "stderr": math.nan, "n": 0, "why": str(error)}
-            )
-    return pd.DataFrame(rows)
+            rows.append((name, "", math.nan, math.nan, 0, str(error)))
+    return pd.DataFrame(rows, columns=["choice", "coefficient", "estimate", "stderr", "n", "why"])
 
 
 def _linear_problem(sample: Sample) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -147,25 +144,13 @@ def _linear_problem(sample: Sample) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return form.design(sample.covariates)[:, list(kept)], sample.target - form.offset(sample.covariates), names
 
 
-def _refit(sample: Sample) -> list[dict]:
-    design, target, names = _linear_problem(sample)
-    sums = Clusters.of(design, target, sample.groups, sample.weights)
-    error = np.sqrt(np.diag(clusters.bias_reduced(sums))) if len(sums.names) > 1 else np.full(len(names), math.nan)
-    return [
-        {"coefficient": name, "estimate": value, "stderr": stderr, "n": sample.n, "why": ""}
-        for name, value, stderr in zip(names, sums.coefficients, error, strict=True)
-    ]
-
-
-def _without_collapse(sample: Sample) -> Sample:
-    keep = sample.covariates["r"] <= COLLAPSE
-    return replace(sample.take(keep), rows=sample.rows[keep])
-
-
 def _huber_weighted(sample: Sample) -> Sample:
     design, target, _ = _linear_problem(sample)
-    with np.errstate(all="ignore"):  # residuals of exactly zero have no scale: their weight is 1
+    with np.errstate(all="ignore"), warnings.catch_warnings():  # residuals of exactly zero have no scale: their weight is 1
+        warnings.simplefilter("ignore")
         robust = sm.RLM(target, design, M=sm.robust.norms.HuberT()).fit().weights
+    if robust is None:
+        raise InputError("The fit is perfect, so no residual has a scale and Huber weights would change nothing.")
     return replace(sample, weights=sample.weights * np.nan_to_num(robust, nan=1.0))
 
 

@@ -117,28 +117,26 @@ class FittedLaws:
         share that the speed law is in. `frame.attrs["law"]` says which law answered.
         """
         if response.startswith("speedup"):
-            return self._predict_speed(r, model, method, response, form=law, interval=interval)
+            return self._speedup(r, model, method, response, form=law, interval=interval)
         curve = (model, method, tokens, response, axis)
         measured = {(fit.curve.model, fit.curve.method, fit.curve.tokens, fit.response, fit.axis) for fit in self.curves}
         if law == "curve" or (law == "auto" and curve in measured):
-            return self._predict_curve(r, self.curve(str(model), method, response, tokens, axis=axis))
+            return self._of_curve(r, self.curve(str(model), method, response, tokens, axis=axis))
         form = POOLED[response] if law == "auto" else law
         methods = {fit.method for fit in self.across(response, axis) if fit.form == form}
         pooled = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
         known = self._dense(model, response)
         dense = known.get("dense") if dense is None else dense
         if dense is None:
-            raise InputError(
-                f"{model!r} is not in the table, so its dense {response} is not known: pass dense=. The table has "
-                f"{', '.join(sorted(set(self.points.rows['model'])))}."
-            )
+            models = ", ".join(sorted(set(self.points.rows["model"])))
+            raise InputError(f"{model!r} is not in the table ({models}), so its dense {response} is not known: pass dense=.")
         chance, size = known.get("chance", math.nan) if chance is None else chance, known.get("size", math.nan)
-        options: dict[str, Any] = {"chance": chance, "size": size, "model": model, "interval": interval, "statistic": statistic}
-        frame = pooled.predict(r, dense, tokens, **options)
+        options: dict[str, Any] = {"model": model, "interval": interval, "statistic": statistic}
+        frame = pooled.predict(r, dense, tokens, chance=chance, size=size, **options)
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
-    def _predict_curve(self, r: Any, law: CurveLaw) -> pd.DataFrame:
+    def _of_curve(self, r: Any, law: CurveLaw) -> pd.DataFrame:
         frame, spread = law.predict(r), self.between_models(law)
         frame["model_low"] = frame["model_high"] = math.nan
         if spread:
@@ -149,12 +147,10 @@ class FittedLaws:
         frame.attrs["law"] = f"{law.form} of {law.curve.title}"
         return frame
 
-    def _predict_speed(
-        self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str
-    ) -> pd.DataFrame:
+    def _speedup(self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str) -> pd.DataFrame:
         """Speed-up at nominal ratios."""
-        axis = next((law.axis for law in self.pooled if law.response == response), None)
-        if axis is None:
+        axis = next((law.axis for law in self.pooled if law.response == response), "")
+        if not axis:
             raise unknown("speed-up", response, {law.response for law in self.pooled if law.group == "speed"}, NO_SPEED)
         law = self.law(POOLED["speed"] if form in ("auto", "speed") else form, response, ALL, axis)
         r = critical.checked(r)
@@ -168,10 +164,8 @@ class FittedLaws:
     def _dense(self, model: str | None, response: str) -> dict[str, float]:
         """Dense value, chance and size of a model of the table; empty for another."""
         rows = self.points.rows[self.points.rows["model"] == model]
-        if not len(rows):
-            return {}
         names = {"dense": f"{response}0", "chance": "chance", "size": "parameters0"}
-        return {name: float(rows[column].mean()) for name, column in names.items() if column in rows}
+        return {name: float(rows[column].mean()) for name, column in names.items() if column in rows and len(rows)}
 
     def critical_ratio(
         self, threshold: float, model: str, method: str, tokens: float = 0, response: str = "loss", **options
@@ -209,6 +203,5 @@ class FittedLaws:
     def measured(self, law: CurveLaw) -> pd.DataFrame:
         """The points of a curve: ratio, value, stderr, seed."""
         rows = curves.rows_of(self.points, law.curve, law.response, law.axis)
-        stderr = rows.get(f"{law.response}_stderr", pd.Series(np.nan, rows.index))
-        frame = {"ratio": rows[law.axis].astype(float), "value": rows[law.response], "stderr": stderr, "seed": rows["seed"]}
-        return pd.DataFrame(frame).sort_values("ratio", ignore_index=True)
+        columns = {law.axis: "ratio", law.response: "value", f"{law.response}_stderr": "stderr", "seed": "seed"}
+        return rows.reindex(columns=list(columns)).rename(columns=columns).sort_values("ratio", ignore_index=True)

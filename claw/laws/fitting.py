@@ -1,6 +1,5 @@
 """Fit every law that a table can carry, and hold them: ask, print, show in a notebook, write down, read back."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, partial
 from itertools import product
@@ -21,7 +20,7 @@ from claw.progress import tqdm
 from claw.provenance import code_hash
 
 UNFITTED = "model method recovery tokens response axis form why".split()
-SHAPES = ("bias-reduced",)  # kinds of interval of forms that only compete
+
 GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("cross", "retention", "competing", "own")}
 """Groups of forms that are fitted to a response across models."""
 
@@ -29,20 +28,10 @@ GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("
 class Laws(FittedLaws):
     """What `claw.laws.fit` returns; `FittedLaws` documents its fields and what it answers."""
 
-    def slider_json(self) -> list[dict[str, Any]]:
-        """One plain mapping per curve, enough to draw and slide it in a page without Python; see `storage.slider_data`."""
-        return storage.slider_data(self)
-
-    def summary(self) -> str:
-        """The laws as tables for a terminal."""
-        return tables.summary(self)
-
-    def _repr_html_(self) -> str:
-        return tables.html_summary(self)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
-        return storage.to_json(self, path)
+    slider_json = storage.slider_data
+    to_json = storage.to_json
+    summary = tables.summary
+    _repr_html_ = tables.html_summary
 
 
 def from_json(source: str | Path) -> Laws:
@@ -121,24 +110,18 @@ def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
 
 def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
     """Laws across models, of each response, axis and method, of all methods, and of speed; and why others were not fitted."""
-    fitted, unfitted = [], []
-    jobs = [(place, form) for place, groups in _places(points) for group in groups for form in catalogue.GROUPS[group]]
+    fitted, unfitted, places = [], [], list[tuple[str, str, str, tuple[str, ...]]]()
+    for response, axis in product(points.responses, points.axes):
+        methods = sorted(set(points.of(response, axis)["method"]))
+        places += [(response, axis, method, GROUPS[response]) for method in ([ALL, *methods] if len(methods) > 1 else [ALL])]
+    places += [(name, speed_law.speed_axis(points, name), ALL, ("speed",)) for name in speed_law.responses(points)]
+    jobs = [(place, form) for *place, groups in places for group in groups for form in catalogue.GROUPS[group]]
     select_once = cache(partial(select, points))
     for (response, axis, method), form in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
-        kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else SHAPES
+        kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else ("bias-reduced",)  # others only compete
         try:
             selection = select_once(response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
             fitted.append(pooled.fit_pooled(selection.sample(form), kinds=kinds, **settings))
         except InputError as error:
             unfitted.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return fitted, unfitted
-
-
-def _places(points: Points) -> Iterator[tuple[tuple[str, str, str], tuple[str, ...]]]:
-    """Response, axis and method of the rows that laws across models are fitted to, and the groups of forms."""
-    for response, axis in product(points.responses, points.axes):
-        methods = sorted(set(points.of(response, axis)["method"]))
-        for method in (ALL, *methods) if len(methods) > 1 else (ALL,):
-            yield (response, axis, method), GROUPS[response]
-    for response in speed_law.responses(points):
-        yield (response, speed_law.speed_axis(points, response), ALL), ("speed",)

@@ -92,13 +92,13 @@ def fit_mixed(
         if varies == "slopes" and len(varying) > 2 and len(clusters.names) < MANY * len(varying):
             continue  # simulated: correlations of three slopes over eight models make intervals cover 83 %
         columns = varying if varies in ("slopes", "independent slopes") else ()
-        if varies == "some slopes":
-            own = np.sqrt(np.diag(optimum(clusters, varying, diagonal=True)[1]))
-            columns = tuple(np.array(varying)[own > math.sqrt(BOUNDARY) * _typical(clusters, varying)])
-        if (varies == "some slopes" and columns in ((), varying)) or (varies == "independent slopes" and len(varying) == 1):
-            continue
-        with suppress(np.linalg.LinAlgError, ValueError):  # no noise at all: the likelihood has no maximum
-            mixed = _fit(design, response, groups, tuple(int(i) for i in columns), varies=varies, clusters=clusters)
+        with suppress(np.linalg.LinAlgError, ValueError):  # no noise at all, or one row per cluster: there is no maximum
+            if varies == "some slopes":
+                own = np.sqrt(np.diag(optimum(clusters, varying, diagonal=True)[1]))
+                columns = tuple(np.array(varying)[own > math.sqrt(BOUNDARY) * _typical(clusters, varying)].tolist())
+            if (varies == "some slopes" and columns in ((), varying)) or (varies == "independent slopes" and len(varying) == 1):
+                continue
+            mixed = _fit(design, response, groups, columns, varies=varies, clusters=clusters)
             if mixed is not None:
                 return mixed
     return None
@@ -157,9 +157,8 @@ def optimum(clusters: Clusters, random: tuple[int, ...], diagonal: bool = False)
         return root @ np.swapaxes(root, -1, -2)
 
     def objective(values: np.ndarray) -> np.ndarray:
-        xvx, xvy, yvy, logdet = _precision(clusters, random, ratio(values), np.ones(len(values)))
-        left = yvy - np.einsum("bi,bi->b", xvy, np.linalg.solve(xvx, xvy[..., None])[..., 0])
-        return 0.5 * (logdet + np.linalg.slogdet(xvx)[1] + (n - k) * np.log(np.maximum(left, 1e-300)))
+        _, _, total, fitted, logdet = _precision(clusters, random, ratio(values), np.ones(len(values)))
+        return 0.5 * (logdet + (n - k) * np.log(np.maximum(total - fitted, 1e-300)))
 
     def with_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
         steps = STEP * np.maximum(np.abs(values), 0.1)
@@ -168,29 +167,25 @@ def optimum(clusters: Clusters, random: tuple[int, ...], diagonal: bool = False)
 
     start = np.where(rows == columns, 3.0, 0.0)
     best = optimize.minimize(with_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
-    xvx, xvy, _, _ = _precision(clusters, random, ratio(best)[None], np.ones(1))
-    return np.linalg.solve(xvx[0], xvy[0]), ratio(best)
+    return _precision(clusters, random, ratio(best)[None], np.ones(1))[1][0], ratio(best)
 
 
 def _precision(clusters: Clusters, random: tuple[int, ...], psi: np.ndarray, sigma2: np.ndarray):
-    """X'V⁻¹X, X'V⁻¹y, y'V⁻¹y and log|V|, summed over models, for a batch of Ψ (b, q, q) and σ² (b,)."""
+    """X'V⁻¹X, θ, y'V⁻¹y, θ'X'V⁻¹y and log|V| + log|X'V⁻¹X| over all models, for a batch of Ψ (b, q, q) and σ² (b,).
+
+    -½ (log|V| + log|X'V⁻¹X| + y'V⁻¹y - θ'X'V⁻¹y) is the restricted log-likelihood up to a constant.
+    """
     z = list(random)
     zz, zx, zy = clusters.gram[:, z][:, :, z], clusters.gram[:, z], clusters.cross[:, z]
     inner = sigma2[:, None, None, None] * np.eye(len(z)) + psi[:, None] @ zz  # (b, models, q, q)
     shrink = np.linalg.solve(inner, np.broadcast_to(psi[:, None], inner.shape))
     right = shrink @ zx  # (b, models, q, k)
-    xvx = clusters.gram.sum(0) - np.einsum("gqi,bgqj->bij", zx, right)
-    xvy = clusters.cross.sum(0) - np.einsum("gq,bgqj->bj", zy, right)
-    yvy = clusters.square.sum() - np.einsum("gq,bgqp,gp->b", zy, shrink, zy)
+    xvx = (clusters.gram.sum(0) - np.einsum("gqi,bgqj->bij", zx, right)) / sigma2[:, None, None]
+    xvy = (clusters.cross.sum(0) - np.einsum("gq,bgqj->bj", zy, right)) / sigma2[:, None]
+    yvy = (clusters.square.sum() - np.einsum("gq,bgqp,gp->b", zy, shrink, zy)) / sigma2
+    theta = np.linalg.solve(xvx, xvy[..., None])[..., 0]
     logdet = (clusters.rows - len(z)).sum() * np.log(sigma2) + np.linalg.slogdet(inner)[1].sum(axis=1)
-    return xvx / sigma2[:, None, None], xvy / sigma2[:, None], yvy / sigma2, logdet
-
-
-def restricted_loglike(clusters: Clusters, random: tuple[int, ...], psi: np.ndarray, sigma2: np.ndarray) -> np.ndarray:
-    """(b,) restricted log-likelihood up to a constant, for a batch of Ψ (b, q, q) and σ² (b,)."""
-    xvx, xvy, yvy, logdet = _precision(clusters, random, psi, sigma2)
-    fitted = np.einsum("bi,bi->b", xvy, np.linalg.solve(xvx, xvy[..., None])[..., 0])
-    return -0.5 * (logdet + np.linalg.slogdet(xvx)[1] + yvy - fitted)
+    return xvx, theta, yvy, np.einsum("bi,bi->b", xvy, theta), logdet + np.linalg.slogdet(xvx)[1]
 
 
 def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
@@ -215,7 +210,8 @@ def _satterthwaite(mixed: Mixed, clusters: Clusters, combinations: np.ndarray) -
 
     signs = [(i, j, a, b) for i in range(n) for j in range(n) for a in (1, -1) for b in (1, -1)]
     around = np.array([at + a * steps[i] + b * steps[j] for i, j, a, b in signs])
-    likelihood = restricted_loglike(clusters, mixed.random, *parts(around))
+    _, _, total, fitted, logdet = _precision(clusters, mixed.random, *parts(around))
+    likelihood = -0.5 * (logdet + total - fitted)
     curvature = (np.array([a * b for _, _, a, b in signs]) * likelihood).reshape(n, n, 4).sum(axis=-1) / 4
     gradient = (of_combinations(at + steps) - of_combinations(at - steps)) / 2  # both in units of the steps
     spread = np.einsum("ik,ij,jk->k", gradient, np.linalg.pinv(-curvature), gradient)

@@ -9,6 +9,8 @@ A form is fitted to each method apart (`by="method"`), to each curve (`by="curve
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +57,7 @@ def folds(sample: Sample, split: str) -> Iterator[tuple[str, np.ndarray, np.ndar
         small = sample.covariates["r"] <= EDGE
         yield f"r > {EDGE}", small, ~small
     elif split == "size":
-        sizes = sample.rows.get("parameters0", pd.Series(np.nan, sample.rows.index)).to_numpy(float)
+        sizes = sample.covariates["size"]
         distinct = np.unique(sizes[np.isfinite(sizes)])
         if len(distinct) < 2:
             raise InputError("Models of one size only (or no column parameters0): nothing to extrapolate to.")
@@ -105,16 +107,13 @@ def _predict(sample: Sample, split: str, by: str) -> tuple[pd.Series, pd.DataFra
         for key in np.unique(keys[test]):
             here = keys == key
             fold_of[test & here] = name
+            fitted, c = sample.take(train & here), sample.take(test & here).covariates
             try:
-                fitted = sample.take(train & here)
                 if fitted.n <= len(form.coefficient_names):
                     raise InputError(f"{fitted.n} rows to fit {len(form.coefficient_names)} coefficients.")
-                theta = solve(fitted).every
+                predicted[test & here] = from_scale(form.scale, form.eta(c, solve(fitted).every), c)
             except InputError as error:
                 reason = error
-                continue
-            c = sample.take(test & here).covariates
-            predicted[test & here] = from_scale(form.scale, form.eta(c, theta), c)
     if not np.isfinite(predicted).any():
         raise reason
     tested = fold_of != ""
@@ -123,15 +122,13 @@ def _predict(sample: Sample, split: str, by: str) -> tuple[pd.Series, pd.DataFra
     return pd.Series(predicted[tested] / sample.y[tested], index=rows["row"]), frame
 
 
-def compare(
-    points: Points, response: str, split: str, *, axis: str = "ratio", by: str = "method", recovered: bool = False
-) -> pd.DataFrame:
+def compare(points: Points, response: str, split: str, *, recovered: bool = False, **choices: Any) -> pd.DataFrame:
     """One row per form: coefficients, rows, error and its standard error over models, ratio to the original's, with its own.
 
     `best` marks the smallest error, `chosen` the simplest form within one standard error of it (the difference's, paired by
-    model). Forms that could not be fitted have NaN and a reason.
+    model). Forms that could not be fitted have NaN and a reason. `choices` as in `relative_predictions`.
     """
-    frame, failed = relative_predictions(points, response, split, axis=axis, by=by, recovered=recovered)
+    frame, failed = relative_predictions(points, response, split, recovered=recovered, **choices)
     names = list(frame.columns)[list(frame.columns).index("y") + 1 :]
     usable = [name for name in names if frame[name].notna().mean() > 0.5]
     if not usable:
@@ -183,22 +180,17 @@ def compare_all(points: Points) -> dict[str, pd.DataFrame]:
 
     Without recovery all forms compete; with it those that have a recovery term.
     """
-    tables = {}
-    jobs = list(_comparisons(points))
+    tables, rows = {}, points.rows
+    one_each = rows["family"].nunique() == rows["model"].nunique()  # leaving families out is the same as leaving models out
+    jobs = [
+        (response, split, by, recovered)
+        for response, split in product(points.responses, SPLITS)
+        for by in (("all",) if split == "method" else ("method", "all"))
+        for recovered in (False, True)[: rows["recovery_tokens"].nunique()]
+        if split != "family" or not one_each
+    ]
     for response, split, by, recovered in tqdm(jobs, desc="comparing forms", unit=" comparisons", leave=False, delay=1):
         with suppress(InputError):
             table = compare(points, response, split, by=by, recovered=recovered)
             tables[f"{response}|{split}|{by}" + ("|recovered" if recovered else "")] = table
     return tables
-
-
-def _comparisons(points: Points) -> Iterator[tuple[str, str, str, bool]]:
-    """Response, split, `by`, and whether recovered rows take part."""
-    budgets = points.rows["recovery_tokens"].nunique()
-    for response in points.responses:
-        for split in SPLITS:
-            if split == "family" and points.rows["family"].nunique() == points.rows["model"].nunique():
-                continue  # every family has one model: the same as leaving models out
-            for by in ("all",) if split == "method" else ("method", "all"):
-                for recovered in (False, True)[: min(budgets, 2)]:
-                    yield response, split, by, recovered

@@ -23,7 +23,6 @@ from scipy import stats
 from claw.errors import InputError, unknown
 from claw.laws import catalogue, clusters, critical, forms, mixed
 from claw.laws.clusters import Clusters
-from claw.laws.critical import Critical
 from claw.laws.forms import MILLION
 from claw.laws.mixed import Mixed
 from claw.laws.sample import Sample, kept_terms, quality, solve
@@ -101,8 +100,9 @@ class PooledLaw:
             return np.interp(np.arange(len(design)), chosen, (high - low) / 2)
         quantile = stats.t.ppf(tail, clusters.satterthwaite(self.clusters, design))
         if kind == "pairs":
-            drawn = clusters.pairs(self.clusters, self.draws, np.random.default_rng(self.seed))
-            return quantile * clusters.pairs_spread(drawn @ design.T, g)
+            drawn = clusters.pairs(self.clusters, self.draws, np.random.default_rng(self.seed)) @ design.T
+            low, high = np.quantile(drawn, [0.25, 0.75], axis=0)  # interquartile range as of a normal, enlarged for few models
+            return quantile * ((high - low) / (stats.norm.ppf(0.75) - stats.norm.ppf(0.25)) * math.sqrt(g / (g - 1)))
         return quantile * _error(design, clusters.bias_reduced(self.clusters))
 
     def _wild_intervals(self, combinations: np.ndarray) -> np.ndarray:
@@ -181,12 +181,6 @@ class PooledLaw:
             wide = np.maximum(quantile * np.sqrt(self.mixed.new_model_variance(design)), half)
         return {"model_low": eta - wide, "model_high": eta + wide}
 
-    def critical_ratio(self, threshold: float, dense: float, tokens: float = 0, **options: Any) -> Critical:
-        """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
-        band = self.predict(np.linspace(0, self.high, critical.GRID), dense, tokens, **options)
-        title = f"{self.form} of {self.method}"
-        return critical.ratio(band, threshold, dense, self.response, level=self.level, title=title)
-
 
 def _error(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(clusters.variances(design, covariance), 0.0))
@@ -201,20 +195,18 @@ def fit_pooled(
     solution = solve(sample)
     sums, residual, r = solution.clusters, sample.target - solution.eta, sample.covariates["r"]
     varying = tuple(i for i, name in enumerate(solution.names) if name in form.varying)
-    random = None
+    random, notes = None, [*solution.notes, *_caveats(sample, units)]
     if "mixed" in kinds and units >= 3 and varying:
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
+        notes.append(random.note if random else "No mixed model: its restricted likelihood has no regular maximum here.")
     sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
     fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "n", "unit")}
     fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
     fields |= {"kept": solution.kept, "coefficients": solution.theta, "clusters": sums, "intervals": {}, "mixed": random}
     fields |= {"low": float(r.min()), "high": float(r.max()), "quality": quality(solution)}
-    law = PooledLaw(
-        **fields,
-        tokens=tuple(sorted(set(sample.rows["recovery_tokens"].astype(float)))),
-        notes=(*solution.notes, *_caveats(sample, units), *([random.note] if random and random.note else [])),
-    )
+    tokens = tuple(sorted(set(sample.rows["recovery_tokens"].astype(float))))
+    law = PooledLaw(**fields, tokens=tokens, notes=tuple(filter(None, notes)))
     return replace(law, intervals={kind: law.coefficient_intervals(kind) for kind in kinds})
 
 
@@ -223,19 +215,12 @@ def _check(sample: Sample, units: int) -> None:
     form, (kept, _) = sample.form, kept_terms(sample)
     if sample.n <= len(kept):
         raise InputError(f"{sample.n} rows cannot carry the {len(kept)} coefficients of {form.name}: {form.formula}.")
-    ratios = len(set(sample.covariates["r"]) - {0.0})
-    if ratios < 2:
-        raise InputError(
-            f"{form.name} needs at least two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope. "
-            "Measure more ratios."
-        )
+    if (ratios := len(set(sample.covariates["r"]) - {0.0})) < 2:
+        raise InputError(f"{form.name} needs two ratios above 0, and {sample.method} has {ratios}: one ratio gives no slope.")
     constant = sum(name in ("α", "κ") for name in form.coefficient_names) if form.group == "cross" else 0
     models = units if sample.unit == "model" else 1
-    if constant and (sample.unit != "model" or units <= constant):
-        raise InputError(
-            f"{form.name} rests α on how models differ, and there {'is' if models == 1 else 'are'} {plural(models, 'model')}: "
-            f"it needs at least {constant + 1}. Use unit-α or anchored."
-        )
+    if models <= constant:
+        raise InputError(f"{form.name} rests α on {plural(models, 'model')}: it needs {constant + 1}. Use unit-α or anchored.")
     if "λ" in form.coefficient_names and models < 3:
         raise InputError(f"{form.name} asks how a slope changes with size, which takes at least three models of known size.")
 

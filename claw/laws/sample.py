@@ -8,7 +8,7 @@ import pandas as pd
 import statsmodels.api as sm
 
 from claw.errors import InputError
-from claw.laws import clusters, forms, nonlinear
+from claw.laws import clusters, forms
 from claw.laws.clusters import Clusters
 from claw.laws.forms import MILLION, Covariates, Form
 from claw.laws.points import RESPONSES, Points, is_dense, unrecovered
@@ -88,16 +88,12 @@ class Subset:
         if form.scale in ("retention", "logit"):
             usable &= c["dense"] > c["chance"]
         if not usable.any():
-            needs = [NEEDED.get(name, f"the dense {self.response}") for name in form.needs]
-            raise InputError(
-                f"No row of {self.method} has all that the law {form.name} needs: "
-                f"{', '.join([self.response, self.axis, *needs])}."
-            )
-        models = self.models[usable]
+            needs = [self.response, self.axis, *(NEEDED.get(name, f"the dense {self.response}") for name in form.needs)]
+            raise InputError(f"No row of {self.method} has all that the law {form.name} needs: {', '.join(needs)}.")
         if not usable.all():
             rows, c = rows[usable], {name: values[usable] for name, values in c.items()}
-        groups, unit = models, "model"
-        if len(set(models)) == 1:
+        groups, unit = self.models[usable], "model"
+        if len(set(groups)) == 1:
             groups = np.array([f"run {row}" for row in rows["row"]], str) if self.single else _curve_names(rows)
             unit = "run" if self.single else "curve"
         y, target, weights = y[usable], target[usable], _weights(rows, self.response, form, c)
@@ -197,7 +193,7 @@ def solve(sample: Sample) -> Solution:
         fitted = sm.WLS(sample.target - offset, design, weights=sample.weights).fit()
         theta, eta = fitted.params, offset + fitted.fittedvalues
     else:
-        theta = nonlinear.variable_projection(form, sample.covariates, sample.target, sample.weights)
+        theta = forms.variable_projection(form, sample.covariates, sample.target, sample.weights)
         eta, design = form.eta(sample.covariates, theta), form.jacobian(sample.covariates, theta)
     return Solution(sample=sample, kept=kept, notes=notes, theta=theta, eta=eta, design=design)
 

@@ -53,9 +53,8 @@ def rows(design: Design, rng: np.random.Generator) -> pd.DataFrame:
     number = cells["number"].to_numpy()
     columns = {"model": [f"model-{i}" for i in number], "family": np.array(FAMILIES)[index[number]]}
     columns |= {"parameters0": size[number], "loss0": dense[number], "accuracy0": accuracy[number], "chance": CHANCE}
-    recovery = np.where(cells["recovery_tokens"] > 0, "lora", "none")
-    frame = cells.assign(**columns, ratio_params=0.62 * cells["ratio"], recovery=recovery, status="done")
-    return frame.drop(columns="number")
+    columns |= {"ratio_params": 0.62 * cells["ratio"], "recovery": np.where(cells["recovery_tokens"] > 0, "lora", "none")}
+    return cells.drop(columns="number").assign(**columns, status="done")
 
 
 def draw(frame: pd.DataFrame, truth: Truth, response: str, rng: np.random.Generator, axis: str = "ratio") -> np.ndarray:

@@ -4,8 +4,6 @@ Prefill is bound by arithmetic, so its axis is the share of FLOPs removed; decod
 is the share of parameters removed. Ideal is S = 1/(1-ρ), κ = 1.
 """
 
-import math
-
 import numpy as np
 
 from claw.laws.points import Points, is_dense
@@ -31,11 +29,7 @@ def at_ninety(points: Points, response: str) -> list[dict]:
     """Largest measured speed-up near a nominal 90 % (0.85 to 0.95) of each model, with its interval and size."""
     rows = points.rows[~is_dense(points.rows) & points.rows["ratio"].between(0.85, 0.95)]
     rows = rows[np.isfinite(rows[response].astype(float))]
-    fastest = []
-    for model, measured in rows.groupby("model"):
-        best = measured.loc[measured[response].astype(float).idxmax()]
-        low, high = (float(best.get(f"{response}{edge}", math.nan)) for edge in ("_low", "_high"))
-        size, speedup = float(best.get("parameters0", math.nan)), float(best[response])
-        row = {"model": model, "method": best["method"], "speedup": speedup, "low": low, "high": high, "parameters0": size}
-        fastest.append(row)
-    return fastest
+    best = rows.loc[rows[response].astype(float).groupby(rows["model"]).idxmax()]
+    numbers = {response: "speedup", f"{response}_low": "low", f"{response}_high": "high", "parameters0": "parameters0"}
+    best = best.reindex(columns=["model", "method", *numbers]).astype(dict.fromkeys(numbers, float))
+    return best.rename(columns=numbers).to_dict("records")

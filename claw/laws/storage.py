@@ -23,10 +23,14 @@ from claw.laws.curves import CurveKey
 from claw.laws.fitted import FittedLaws
 
 SCHEMA = 2
+_types = cache(get_type_hints)
+SLIDER_FIELDS = (
+    "response axis form coefficients covariance sigma2 level dense n".split()
+)  # fields of a law that its slider needs
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
-    """The laws as JSON text, written to `path` if given."""
+    """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
     written = json.dumps(plain_json({"schema": SCHEMA} | _fields(laws)), separators=(",", ":"), allow_nan=False)
     if path is not None:
         write_text(Path(path), written + "\n")
@@ -43,8 +47,7 @@ def read_fields(source: str | Path) -> dict[str, Any]:
         written = path.read_text(encoding="utf-8")
     try:
         plain = json.loads(written)
-        schema = plain.pop("schema")
-        if schema != SCHEMA:
+        if (schema := plain.pop("schema")) != SCHEMA:
             raise ValueError(f"schema {schema}, not {SCHEMA}")
         return {name: _read(kind, plain[name]) for name, kind in _types(FittedLaws).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -73,11 +76,6 @@ def plain_json(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
     return value._asdict() if isinstance(value, CurveKey) else {each.name: getattr(value, each.name) for each in fields(value)}
-
-
-@cache
-def _types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _read(kind: Any, plain: Any) -> Any:
@@ -124,14 +122,11 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     `unit`, `title` and `formula` are for people.
     """
     sliders = []
-    for law in laws.curves:
-        if law.form != curves.DEFAULT[law.response]:
-            continue
+    for law in [law for law in laws.curves if law.form == curves.DEFAULT[law.response]]:
         form, key = catalogue.find_form(law.form), law.curve
         slider = {"id": "|".join(map(str, (*key, law.response, law.axis))), "title": key.title, **key._asdict()}
-        slider |= {"response": law.response, "unit": curves.UNITS[law.response], "axis": law.axis, "form": law.form}
-        slider |= {"formula": form.formula, "powers": form.powers, "coefficients": law.coefficients}
-        slider |= {"covariance": law.covariance, "t": law.quantile, "sigma2": law.sigma2, "level": law.level}
-        slider |= {"range": [law.low, law.high], "dense": law.dense, "n": law.n, "new_model": laws.between_models(law) or None}
+        slider |= {name: getattr(law, name) for name in SLIDER_FIELDS}
+        slider |= {"unit": curves.UNITS[law.response], "formula": form.formula, "powers": form.powers, "t": law.quantile}
+        slider |= {"range": [law.low, law.high], "new_model": laws.between_models(law) or None}
         sliders.append(slider | {"points": laws.measured(law)[["ratio", "value", "stderr"]].to_numpy()})
     return plain_json(sliders)

@@ -18,6 +18,8 @@ from claw.words import number, plural, with_interval
 
 ACROSS = ("cross", "retention", "speed", "post-training")
 NAMES = {"ratio": "nominal ratio r", "ratio_params": "share of parameters", "ratio_flops": "share of FLOPs"}
+ALONE = """One model: intervals are over its own curves or runs. They say how sure its laws are, and nothing of any other \
+model; claims about models in general need at least three."""
 
 
 def _percent(value: float) -> str:
@@ -43,9 +45,9 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
             continue
         interval = law.intervals["ordinary" if law.unit == "run" and "ordinary" in law.intervals else "bias-reduced"]
         coefficients = zip(law.coefficient_names, map(with_interval, law.coefficients, interval), strict=True)
-        quality = law.quality
         row: dict[str, Any] = {"law": law.form, "coefficients": ", ".join(map(" ".join, coefficients))}
         row |= {"n": law.n, f"{law.unit}s": len(law.models), "r": f"{law.low:.2g}–{law.high:.2g}"}
+        quality = law.quality
         row |= {"R²": number(quality["r2"]), "R² uncentred": number(quality["r2_uncentred"])}
         row |= {"|error|": f"{quality['relative_error']:.1%}", "anchor error": _percent(quality["anchor_error"])}
         rows.append(row | {"BIC": number(quality["bic"], 1)})
@@ -54,11 +56,9 @@ def across_table(laws: FittedLaws, response: str, axis: str = "ratio", method: s
 
 def interval_table(law: PooledLaw) -> pd.DataFrame:
     """The kinds of interval side by side: a row per coefficient."""
-    rows = []
-    for i, (name, value) in enumerate(zip(law.coefficient_names, law.coefficients, strict=True)):
-        kinds = {kind: with_interval(value, edges[i]).partition(" ")[2] or "–" for kind, edges in law.intervals.items()}
-        rows.append({"coefficient": name, "estimate": number(value)} | kinds)
-    return pd.DataFrame(rows)
+    edges = lambda pair: with_interval(0, pair).partition(" ")[2] or "–"
+    table = {"coefficient": law.coefficient_names, "estimate": map(number, law.coefficients)}
+    return pd.DataFrame(table | {kind: map(edges, intervals) for kind, intervals in law.intervals.items()})
 
 
 def comparison_table(laws: FittedLaws, name: str) -> pd.DataFrame:
@@ -76,23 +76,25 @@ def comparison_table(laws: FittedLaws, name: str) -> pd.DataFrame:
 
 def critical_table(laws: FittedLaws, threshold: float, response: str = "loss") -> pd.DataFrame:
     """One row per curve: the largest ratio at which `threshold` × the dense value is still met, with its interval."""
-    rows = []
-    for law in laws.curves_of(response):
-        if math.isfinite(law.dense):
-            critical = law.critical_ratio(threshold)
-            row = {"curve": law.curve.title, "ratio": critical.ratio, "low": critical.low, "high": critical.high}
-            rows.append(row | {"in words": str(critical)})
+    reach = [(law, law.critical_ratio(threshold)) for law in laws.curves_of(response) if math.isfinite(law.dense)]
+    rows = [(law.curve.title, critical.ratio, critical.low, critical.high, str(critical)) for law, critical in reach]
     return pd.DataFrame(rows, columns=["curve", "ratio", "low", "high", "in words"])
 
 
 def conversion_text(laws: FittedLaws) -> str:
-    """What one unit of the nominal ratio truly removes, in one sentence; empty where no true share was recorded."""
-    shares = laws.conversion()
-    if not len(shares):
-        return ""
-    low, high = shares["smallest"].min(), shares["largest"].max()
-    per = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
-    return f"A nominal ratio of r removes {per} × r of all parameters, so laws against the true share have other coefficients."
+    """What one unit of the nominal ratio truly removes, and which methods add; empty where no true share was recorded."""
+    shares, sentences = laws.conversion(), []
+    adding = shares[shares["smallest"] < 0]
+    if len(removing := shares.drop(adding.index)):
+        low, high = removing["smallest"].min(), removing["largest"].max()
+        per = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
+        removes = f"A nominal ratio of r removes {per} × r of all parameters"
+        sentences.append(f"{removes}, so laws against the true share have other coefficients.")
+    for method, rows in adding.groupby("method"):
+        low, high = rows["smallest"].min(), rows["largest"].max()
+        most = f"{abs(high):.2f} × r {'removed' if high > 0 else 'added'}"
+        sentences.append(f"{method} adds parameters at some ratios: from {-low:.2f} × r added to {most}.")
+    return " ".join(sentences)
 
 
 def exclusion_table(laws: FittedLaws) -> pd.DataFrame:
@@ -157,24 +159,17 @@ def remarks(laws: FittedLaws) -> list[str]:
     models, source = laws.points.rows["model"].nunique(), laws.source
     used = f"{len(laws.points.rows)} of {laws.points.given} rows, {plural(models, 'model')}"
     lines = [f"{used}, data {source['data']}, code {source['code']}", *laws.points.notes, conversion_text(laws)]
-    if models == 1:
-        lines.append(
-            "One model: intervals are over its own curves or runs. They say how sure its laws are, and nothing of any other "
-            "model; claims about models in general need at least three."
-        )
-    else:
-        lines.append(f"Default interval: {pooled.KINDS['bias-reduced']}; the {models} models are the unit, not the runs.")
-    return [line for line in lines if line]
+    several = f"Default interval: {pooled.KINDS['bias-reduced']}; the {models} models are the unit, not the runs."
+    return [line for line in (*lines, ALONE if models == 1 else several) if line]
 
 
 def summary(laws: FittedLaws) -> str:
     """Plain text, a table per response, then the verdicts."""
     parts = remarks(laws)
     for title, frame in sections(laws, full=False):
-        shown = frame.to_string(index=False) if len(frame) else "no curve has enough points"
-        parts.append(f"{title}\n{shown}")
+        parts.append(f"{title}\n{frame.to_string(index=False) if len(frame) else 'no curve has enough points'}")
     if laws.verdicts:
-        parts.append("\n".join(["Claims of the original paper", *(f"- {verdict.sentence}" for verdict in laws.verdicts)]))
+        parts.append("\n- ".join(["Claims of the original paper", *(verdict.sentence for verdict in laws.verdicts)]))
     return "\n\n".join(parts)
 
 
@@ -185,8 +180,8 @@ def html_summary(laws: FittedLaws) -> str:
         items = "".join(f"<li>{html.escape(verdict.sentence)}</li>" for verdict in laws.verdicts)
         parts.append(f"<h4>Claims of the original paper</h4><ul>{items}</ul>")
     for place, (title, frame) in enumerate(sections(laws)):
-        body = frame.replace({np.nan: ""}).to_html(index=False, border=0, escape=True) if len(frame) else ""
+        shown = frame.replace({np.nan: ""}).to_html(index=False, border=0)
+        body = shown if len(frame) else "<p>No curve has enough points.</p>"
         opened = " open" if place < len(laws.points.responses) else ""
-        body = body or "<p>No curve has enough points.</p>"
         parts.append(f"<details{opened}><summary>{html.escape(title)}</summary>{body}</details>")
     return "\n".join(parts)

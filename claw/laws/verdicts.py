@@ -22,8 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError
-from claw.laws import catalogue, curves, nonlinear, speed_law
-from claw.laws.forms import Form
+from claw.laws import catalogue, curves, speed_law
+from claw.laws.forms import Form, variable_projection
 from claw.laws.points import Points, unrecovered
 from claw.words import plural, tokens_text
 
@@ -52,8 +52,7 @@ class Verdict:
 
 
 def _judged(claim: str, verdict: str, why: str, evidence: Mapping[str, Any] | None = None) -> Verdict:
-    sentence = f"That {claim} is {verdict}: {why}."
-    return Verdict(claim=claim, verdict=verdict, sentence=sentence, evidence=evidence or {})
+    return Verdict(claim=claim, verdict=verdict, sentence=f"That {claim} is {verdict}: {why}.", evidence=evidence or {})
 
 
 def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame, level: float = 0.95) -> list[Verdict]:
@@ -102,17 +101,14 @@ def curve_bic(points: Points, response: str) -> pd.DataFrame:
 def _least_squares(form: Form, c: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
     if form.linear:
         return np.linalg.lstsq(form.design(c), y - form.offset(c), rcond=None)[0]
-    return nonlinear.variable_projection(form, c, y, np.ones(len(y)))
+    return variable_projection(form, c, y, np.ones(len(y)))
 
 
 def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame) -> Verdict:
     """Votes on the form of one curve: loss quadratic, accuracy linear."""
-    quadratic = response == "loss"
-    form = curves.DEFAULT[response]
+    quadratic, form = response == "loss", curves.DEFAULT[response]
     across = [f"{form} of y/y0"] if quadratic else [f"{form} of y/y0", "retention-linear"]  # laws across models of this form
-    claim = f"{response} is {form} in the ratio"
-    votes, words = dict[str, int](), list[str]()
-    evidence: dict[str, Any] = {}
+    votes, words, evidence = dict[str, int](), list[str](), dict[str, Any]()
     bic = curve_bic(points, response)
     if len(bic):
         by_form, count = bic.set_index("form")["bic"], int(bic["curves"].iloc[0])
@@ -124,8 +120,6 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
         words.append(f"BIC over {plural(count, 'curve')} is {abs(delta):.0f} {side} than that of its best rival ({rival})")
     for name, split in VOTES.items():
         table = _comparison(comparisons, response, split)
-        if table is None:
-            continue
         judged = table[table["form"].isin(across) & table["error"].notna()].sort_values("error")
         if not len(judged) or judged["units"].iloc[0] < 2:
             continue
@@ -142,12 +136,13 @@ def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame]
     plus, minus = (sum(sign * vote > 0 for vote in votes.values()) for sign in (1, -1))
     verdict = SUPPORTED if plus >= 2 and not minus else CONTRADICTED if minus - plus >= 2 else OPEN
     why = "; ".join(words) if votes else "the table has no curve with enough ratios"
-    return _judged(claim, verdict, why, evidence | {"votes": votes})
+    return _judged(f"{response} is {form} in the ratio", verdict, why, evidence | {"votes": votes})
 
 
-def _comparison(comparisons: Mapping[str, pd.DataFrame], response: str, split: str) -> pd.DataFrame | None:
-    """A comparison with each method fitted apart; with all together where models were compressed by different methods."""
-    return comparisons.get(f"{response}|{split}|method", comparisons.get(f"{response}|{split}|all"))
+def _comparison(comparisons: Mapping[str, pd.DataFrame], response: str, split: str) -> pd.DataFrame:
+    """A comparison with each method fitted apart, else with all together, as models were compressed by different methods."""
+    none = pd.DataFrame(columns=["form", "error", "units"])
+    return comparisons.get(f"{response}|{split}|method", comparisons.get(f"{response}|{split}|all", none))
 
 
 def _best(table: pd.DataFrame) -> pd.Series:
@@ -158,51 +153,40 @@ def _best(table: pd.DataFrame) -> pd.Series:
 def _cross(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     claim = "one law L0^α (1+r)^β (1+1/(D+1))^γ serves models that were not fitted"
     table = _comparison(comparisons, "loss", "model")
-    if table is None or "original" not in set(table["form"].dropna()) or table["units"].max() < 2:
+    if "original" not in set(table["form"].dropna()) or table["units"].max() < 2:
         return _judged(claim, OPEN, "no form could be judged on a model left out")
     original, best = table[table["form"] == "original"].iloc[0], _best(table)
     if not math.isfinite(original["error"]):
         return _judged(claim, OPEN, f"it could not be fitted ({original['why']})")
-    verdict = OPEN
-    if original["units"] >= 3 and not original["near"]:
-        verdict = CONTRADICTED
-    elif original["units"] >= 3 and original["chosen"] and original["error"] <= SERVES:
-        verdict = SUPPORTED
-    why = (
-        f"on {int(original['units'])} models left out one at a time its error is {original['error']:.1%}, that of the best "
-        f"form ({best['form']}) {best['error']:.1%}, {original['error'] - best['error']:.1%} less"
-    )
-    evidence = {"error": float(original["error"]), "best": best["form"], "best_error": float(best["error"])}
+    serves = original["chosen"] and original["error"] <= SERVES
+    verdict = OPEN if original["units"] < 3 else CONTRADICTED if not original["near"] else SUPPORTED if serves else OPEN
+    error, least = float(original["error"]), float(best["error"])
+    why = f"on {int(original['units'])} models left out one at a time its error is {error:.1%}, that of the best "
+    why += f"form ({best['form']}) {least:.1%}, {error - least:.1%} less"
+    evidence = {"error": error, "best": best["form"], "best_error": least}
     return _judged(claim, verdict, why, evidence)
 
 
 def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
     """Whether our best candidate halves the original form's error, on models left out and beyond r = 0.5, and which do not."""
-    claim = "a form of ours errs half as much out of sample as the original paper's"
     own = {form.name for form in catalogue.OWN} | {"combination"}
     words, edges, evidence = [], [], {}
     for split, where in PLACES.items():
-        table = _comparison(comparisons, "loss", split)
-        if table is None or "ratio" not in table:
-            continue
+        table = _comparison(comparisons, "loss", split).reindex(columns=["form", "error", "ratio", "ratio_stderr"])
         ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error")
         if not len(ours):
             continue
         best, ratio, spread = ours["form"].iloc[0], float(ours["ratio"].iloc[0]), float(ours["ratio_stderr"].iloc[0])
-        if math.isfinite(spread):
-            edges.append((ratio - 2 * spread, ratio + 2 * spread))
+        edges += [(ratio - 2 * spread, ratio + 2 * spread)] if math.isfinite(spread) else []
         error = f" ± {spread:.2f}" if math.isfinite(spread) else ""
         behind = list(ours.loc[(ours["ratio"] >= 1) & (ours["form"] != best), "form"])
         lost = f", while {', '.join(behind)} {'are' if len(behind) > 1 else 'is'} no better than it" if behind else ""
         words.append(f"{where} {best} errs {ratio:.2f}{error} times as much{lost}")
         evidence[split] = {"best": best, "ratio": ratio, "stderr": spread, "no better": behind}
-    verdict = OPEN
-    if len(edges) == 2 and all(high <= HALF for _, high in edges):
-        verdict = SUPPORTED
-    elif any(low > HALF for low, _ in edges):
-        verdict = CONTRADICTED
+    halves, worse = len(edges) == 2 and all(high <= HALF for _, high in edges), any(low > HALF for low, _ in edges)
+    verdict = SUPPORTED if halves else CONTRADICTED if worse else OPEN
     why = "; ".join(words) or "the table has one model and no ratio above 0.5, or too few below"
-    return _judged(claim, verdict, why, evidence)
+    return _judged("a form of ours errs half as much out of sample as the original paper's", verdict, why, evidence)
 
 
 def gains(points: Points, response: str = "loss") -> pd.DataFrame:
@@ -228,10 +212,8 @@ def _recovery(points: Points) -> Verdict:
     verdict = CONTRADICTED if low > bound else SUPPORTED if high >= bound else OPEN
     more = "" if verdict != OPEN else f"; with at most {tokens_text(table['recovery_tokens'].max())} the bound was not reached"
     where = f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {tokens_text(best['recovery_tokens'])}"
-    why = (
-        f"the largest of {len(table)} improvements is {best['gain']:.1%} [{low:.1%}, {high:.1%}] ({where}), the median "
-        f"{table['gain'].median():.1%}{more}"
-    )
+    largest, median = f"{best['gain']:.1%} [{low:.1%}, {high:.1%}] ({where})", f"{table['gain'].median():.1%}{more}"
+    why = f"the largest of {len(table)} improvements is {largest}, the median {median}"
     evidence = {"gain": float(best["gain"]), "low": float(low), "high": float(high), "n": len(table)}
     return _judged(claim, verdict, why, evidence)
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from claw import laws
 from claw.errors import InputError
-from claw.laws import catalogue, clusters, diagnostics, forms, pooled, simulate
+from claw.laws import catalogue, clusters, diagnostics, forms, pooled, simulate, tables
 from claw.laws.sample import gather
 from claw.laws.simulate import Design, Truth
 
@@ -248,6 +248,40 @@ def test_one_model_speaks_of_itself_only(table):
     band = fitted.predict([0.5], "model-0", "a", law="anchored")
     assert band["model_low"].isna().all()
     assert "nothing of any other" in fitted.summary()
+
+
+def test_a_table_of_one_model_has_laws_and_says_where_no_mixed_model_fits():
+    one = simulate.simulated_table(Design(models=1, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7)), simulate.TRUTHS)
+    fitted = laws.fit(one, draws=100)
+    singular = [law for law in fitted.pooled if any("No mixed model" in note for note in law.notes)]
+    assert singular
+    for law in singular:
+        assert law.mixed is None
+        assert np.isnan(law.intervals["mixed"]).all()
+        assert np.isfinite(law.intervals["bias-reduced"]).all()
+    assert laws.from_json(fitted.to_json()).to_json() == fitted.to_json()
+
+
+@pytest.mark.parametrize("ratios", [[0.0, 0.2], [0.0, 0.2, 0.4, 0.6]])
+def test_sensitivity_of_a_perfect_fit_has_a_note_where_weights_are_not_defined(ratios):
+    method = ["dense"] + ["a"] * (len(ratios) - 1)
+    exact = pd.DataFrame({"model": "m", "method": method, "ratio": ratios, "loss": 3 * (1 + np.array(ratios))})
+    rows = diagnostics.sensitivity(laws.read_points(exact)).set_index("choice")
+    assert rows.loc["as reported (D in millions)", "estimate"] == pytest.approx(1.0)
+    assert (rows["estimate"].notna() | rows["why"].ne("")).all()
+    if len(ratios) == 2:
+        assert "perfect" in rows.loc["Huber weights", "why"]
+
+
+def test_the_conversion_names_the_method_that_adds_parameters():
+    rows = [("dense", 0.0, 0.0), ("cuts", 0.2, 0.1), ("cuts", 0.4, 0.3), ("rotates", 0.2, -0.1), ("rotates", 0.4, 0.2)]
+    frame = pd.DataFrame(rows, columns=["method", "ratio", "ratio_params"]).assign(model="m", loss=[3, 3.2, 3.6, 3.3, 3.8])
+    text = tables.conversion_text(laws.fit(frame, draws=100, compare=False))
+    assert "removes 0.50 to 0.75 × r of all parameters" in text
+    assert "rotates adds parameters at some ratios: from 0.50 × r added to 0.50 × r removed." in text
+    alone = frame[frame["method"] != "cuts"].assign(ratio_params=[0.0, -0.1, -0.1])
+    text = tables.conversion_text(laws.fit(alone, draws=100, compare=False))
+    assert text == "rotates adds parameters at some ratios: from 0.50 × r added to 0.25 × r added."
 
 
 def test_unknown_laws_and_intervals_are_answered_with_names(five_models):
