@@ -131,6 +131,7 @@ def read_points(table: pd.DataFrame) -> Points:
         )
     rows, excluded = rows.reset_index(drop=True), excluded.reset_index(drop=True)
     points = Points(rows=rows, excluded=excluded, notes=tuple(notes), given=len(table))
+    assert len(rows) + (excluded["response"] == "all").sum() == len(table), "rows used and rows left out do not add up"
     if not points.responses:
         counts = excluded.groupby(["response", "reason"]).size()
         tally = "; ".join(f"{n} × {REASONS[reason]} ({response})" for (response, reason), n in counts.items())
