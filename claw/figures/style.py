@@ -57,7 +57,7 @@ MARKERS = {"llama": "o", "qwen2": "s", "qwen3": "D", "gemma3": "^", "mistral": "
 SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
 LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 
-_SETTINGS: dict[str, dict[str, Any]] = {
+_SETTINGS: dict[Any, dict[str, Any]] = {
     "figure": {"dpi": 150, "constrained_layout.use": True},
     "font": {"size": 8, "family": "DejaVu Sans"},
     "axes": {"titlesize": 8, "labelsize": 8, "linewidth": 0.6, "grid": True, "axisbelow": True},
