@@ -53,20 +53,16 @@ def completeness(table: pd.DataFrame, plan: Mapping[str, Experiment]) -> pd.Data
 
 def how_measured(table: pd.DataFrame) -> list[str]:
     """How it was measured: held-out text, tasks, machine, time, code; one line each."""
+    plain = lambda value: f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)  # not 512.0
     lines = []
     for title, names in MEASURED.items():
-        values = {name: sorted(set(table[name].dropna().map(_plain))) for name in names.split() if name in table}
+        values = {name: sorted(set(table[name].dropna().map(plain))) for name in names.split() if name in table}
         if parts := [f"{name} {', '.join(texts)}" for name, texts in values.items() if texts]:
             lines.append(f"- {title}: {'; '.join(parts)}.")
     if "seconds" in table and table["seconds"].notna().any():
         hours = table["seconds"].sum() / 3600
         lines.append(f"- Time: {hours:.1f} hours of work in all, {table['seconds'].median():.0f} s for the median experiment.")
     return lines
-
-
-def _plain(value: object) -> str:
-    """A value as a person writes it: whole numbers, which a column with gaps holds as floats, without a point."""
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def datasheet_page(

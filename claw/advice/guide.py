@@ -67,9 +67,8 @@ class Advice:
 
     def pareto(self, cost: str = "parameters") -> pd.DataFrame:
         """Options that no other beats in cost and worth at once, cheapest first."""
-        sign = 1 if self.response == "loss" else -1
-        rows = self.options[self.options[cost].notna()].assign(worth=lambda frame: sign * frame["value"])
-        rows = rows.sort_values([cost, "worth"])
+        worth = self.options["value"] * (1 if self.response == "loss" else -1)
+        rows = self.options.assign(worth=worth).dropna(subset=cost).sort_values([cost, "worth"])
         return rows[rows["worth"] < rows["worth"].cummin().shift(fill_value=math.inf)].drop(columns="worth")
 
     def _repr_html_(self) -> str:
@@ -174,18 +173,19 @@ def _curve_options(law: CurveLaw) -> pd.DataFrame:
 
 def _with_costs(laws: Laws, options: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """Costs of each option; NaN where the table does not tell. InputError if a limit needs what is not there."""
-    times, known = dict(budget.dense_milliseconds), conversion.axes(laws.points)
+    times, axes = dict(budget.dense_milliseconds), conversion.axes(laws.points)
     options = options.assign(**dict.fromkeys(LIMITS, math.nan))
     for (model, method), index in options.groupby(["model", "method"]).groups.items():
         r = options.loc[index, "ratio"].to_numpy(float)
         rows = laws.points.rows[laws.points.rows["model"] == model]
-        dense = rows[is_dense(rows)].head(1)
-        size = next(_numbers(dense, "parameters0", "parameters"), next(_numbers(rows, "parameters0"), math.nan))
-        work = next(_numbers(dense, "flops_per_token"), math.nan)
+        amounts = rows.reindex(columns=["parameters0", "parameters", "flops_per_token"]).astype(float)
+        dense = amounts[is_dense(rows)].head(1)
+        sizes = pd.concat([dense["parameters0"], dense["parameters"], amounts["parameters0"]]).dropna()
+        size, work = (next(iter(known), math.nan) for known in (sizes, dense["flops_per_token"]))
         for cost, full, axis in (("parameters", size, "ratio_params"), ("flops", work, "ratio_flops")):
             if method == AS_IS:
                 options.loc[index, cost] = full
-            elif axis in known:
+            elif axis in axes:
                 options.loc[index, cost] = full * (1 - conversion.share(laws.points, r, model, method, axis))
         if model in times and method == AS_IS:
             options.loc[index, "milliseconds"] = times[model]
@@ -198,13 +198,6 @@ def _with_costs(laws: Laws, options: pd.DataFrame, budget: Budget) -> pd.DataFra
         if options[name].isna().all():
             raise InputError(f"A limit on {LIMITS[name]} needs {NEEDS[name]}, which this table lacks. Limit something else.")
     return options
-
-
-def _numbers(rows: pd.DataFrame, *columns: str) -> Iterator[float]:
-    """The finite numbers in these columns, one column after the other."""
-    for name in columns:
-        if name in rows:
-            yield from (float(value) for value in rows[name] if np.isfinite(value))
 
 
 def _finalists(options: pd.DataFrame, budget: Budget, response: str, draws: int, seed: int) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from claw.records import PRIMARY
 
 NUMBERS = ["model", "method", "ratio", "measure", "value", "stderr", "chance", "n"]
 LOSS = style.LABELS["loss"]
+EMPTY = "There is nothing to draw: evaluate some checkpoints first."
 
 
 @style.paper()
@@ -44,7 +45,8 @@ def loss_curve(table: pd.DataFrame) -> Drawing:
 
 def evaluation(table: pd.DataFrame) -> Drawing:
     """Loss and mean accuracy over the ratio, with two standard errors; dashed is the dense model, dotted is guessing."""
-    _refuse_empty(table)
+    if table.empty:
+        raise InputError(EMPTY)
     titles = {"loss": LOSS, "accuracy": "accuracy, mean over tasks"}
     measured = {name: title for name, title in titles.items() if table[name].notna().any()}
     return _over_ratio("evaluation", table, measured, columns=2)
@@ -52,7 +54,8 @@ def evaluation(table: pd.DataFrame) -> Drawing:
 
 def accuracy_by_task(table: pd.DataFrame) -> Drawing:
     """Accuracy over the ratio, one panel per task, by the task's first metric of acc_norm and acc."""
-    _refuse_empty(table)
+    if table.empty:
+        raise InputError(EMPTY)
     primary = primary_columns(table)
     measures = {column: f"{task} ({column.removeprefix(f'{task}_')})" for task, column in primary.items()}
     if not measures:
@@ -64,11 +67,6 @@ def primary_columns(table: pd.DataFrame) -> dict[str, str]:
     """By task of a table, the column of the metric that counts: piqa_acc_norm of piqa."""
     tasks = [str(name).removesuffix("_chance") for name in table.columns if str(name).endswith("_chance")]
     return {task: f"{task}_{metric}" for task in tasks for metric in PRIMARY[::-1] if f"{task}_{metric}" in table}
-
-
-def _refuse_empty(table: pd.DataFrame) -> None:
-    if table.empty:
-        raise InputError("There is nothing to draw: evaluate some checkpoints first.")
 
 
 @style.paper()
@@ -147,5 +145,5 @@ def speedups(timings: pd.DataFrame) -> Drawing:
         panel.set(title=f"{phase}, batch {batch}", xlabel="ratio asked for", yscale="log")
     panels[0].set_ylabel("speed-up over dense (tick: ideal)")
     panels[0].legend(loc="upper left")
-    columns = ["method", "ratio", "phase", "batch", "speedup", "low", "high", "ideal"]
+    columns = "method ratio phase batch speedup low high ideal".split()
     return Drawing("speedups", figure, timings[columns].reset_index(drop=True))

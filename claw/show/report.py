@@ -23,12 +23,14 @@ def write_report(
     measured = table[[name for name in COLUMNS if name in table]].copy()
     if "recovery_tokens" in measured:
         measured["recovery_tokens"] = measured["recovery_tokens"].map("{:,.0f}".format, na_action="ignore")
+    drawn = [(path.stem, path.read_text(encoding="utf-8").partition("<svg")[2]) for path in figures if path.suffix == ".svg"]
+    embedded = (f"<figure><svg{svg}<figcaption>{html.escape(name)}</figcaption></figure>" for name, svg in drawn)
     page = _template("report.html").substitute(
         title=html.escape(title),
         slider=slider(laws),
         laws=laws._repr_html_(),
         table=measured.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format),
-        figures="\n".join(_figure(figure) for figure in figures if figure.suffix == ".svg"),
+        figures="\n".join(embedded),
         notebooks="\n".join(_link(notebook, path.parent) for notebook in notebooks),
     )
     files.write_text(path, page)
@@ -43,11 +45,6 @@ def slider(laws: Laws) -> str:
 
 def _template(name: str) -> Template:
     return Template(resources.files("claw.show").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _figure(path: Path) -> str:
-    svg = path.read_text(encoding="utf-8")
-    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(path.stem)}</figcaption></figure>"
 
 
 def _link(notebook: Path, start: Path) -> str:
