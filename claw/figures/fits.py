@@ -159,8 +159,7 @@ def out_of_sample(laws: Laws, response: str = "loss", *, style: Style = "screen"
     """Error of each form on models left out, and beyond r = 0.5; ours filled, the original in black, one standard error."""
     shown = {}
     for split in SPLITS:
-        by_method, by_all = (laws.comparisons.get(f"{response}|{split}|{by}") for by in ("method", "all"))
-        table = by_all if by_method is None else by_method
+        table = laws.comparisons.get(f"{response}|{split}|method", laws.comparisons.get(f"{response}|{split}|all"))
         if table is not None:
             shown[split] = table[table["error"].notna()]
     if not shown:

@@ -145,5 +145,5 @@ def speedups(timings: pd.DataFrame) -> Drawing:
         panel.set(title=f"{phase}, batch {batch}", xlabel="ratio asked for", yscale="log")
     panels[0].set_ylabel("speed-up over dense (tick: ideal)")
     panels[0].legend(loc="upper left")
-    columns = "method ratio phase batch speedup low high ideal".split()
-    return Drawing("speedups", figure, timings[columns].reset_index(drop=True))
+    numbers = timings["method ratio phase batch speedup low high ideal".split()]
+    return Drawing("speedups", figure, numbers.reset_index(drop=True))

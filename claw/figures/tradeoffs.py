@@ -241,8 +241,8 @@ def recovery_gains(laws: Laws) -> Drawing:
     models = laws.points.by_size(set(won["model"]))
     won = won.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
     columns = min(4, len(models))
-    size: Any = {"width": "icml-wide" if columns > 1 else "icml", "head": 0.6, "each": 2.0}
-    figure, panels = style.grid(len(models), columns, sharey=True, **size)
+    width = "icml-wide" if columns > 1 else "icml"
+    figure, panels = style.grid(len(models), columns, width=width, head=0.6, each=2.0, sharey=True)
     for panel, model in zip(panels, models, strict=True):
         _gains(panel, won[won["model"] == model])
         panel.set(title=model, xlabel="recovery D (million tokens)", xlim=(0, 1.22e-6 * won["recovery_tokens"].max()))
