@@ -44,40 +44,25 @@ def experiment_counts(table: pd.DataFrame) -> pd.DataFrame:
 
 def completeness(table: pd.DataFrame, plan: Mapping[str, Experiment]) -> pd.DataFrame:
     """Planned experiments by model and method, and how many of them have a loss and an accuracy; recovery apart."""
-    have = {"run": set(table["experiment"])}
-    have |= {f"with {name}": set(table.dropna(subset=name)["experiment"]) for name in ("loss", "accuracy") if name in table}
-    rows = []
-    for experiment_id, experiment in plan.items():
-        method = experiment.compression.method + (", recovered" if experiment.recovery else "")
-        row = {"model": experiment.compression.model, "method": method, "planned": 1}
-        rows.append(row | {name: int(experiment_id in ids) for name, ids in have.items()})
-    return pd.DataFrame(rows).groupby(["model", "method"], as_index=False).sum()
-
-
-def usable_points(laws: Laws) -> pd.DataFrame:
-    """Usable experiments without recovery by model and method (rows) and nominal ratio (columns)."""
-    rows = laws.points.of("loss" if "loss" in laws.points.responses else "accuracy", recovered=False)
-    frame = rows.pivot_table(index=["model", "method"], columns="ratio", values="row", aggfunc="size", fill_value=0)
-    return frame.rename(columns="r = {:g}".format).replace(0, "·").reset_index()
+    parts = {"run": table} | {f"with {name}": table.dropna(subset=name) for name in ("loss", "accuracy") if name in table}
+    curves = [(each.compression.model, each.compression.method + ", recovered" * bool(each.recovery)) for each in plan.values()]
+    frame = pd.DataFrame(curves, index=list(plan), columns=["model", "method"]).assign(planned=1)
+    frame = frame.assign(**{name: frame.index.isin(part["experiment"]).astype(int) for name, part in parts.items()})
+    return frame.groupby(["model", "method"], as_index=False).sum()
 
 
 def how_measured(table: pd.DataFrame) -> list[str]:
     """How it was measured: held-out text, tasks, machine, time, code; one line each."""
+    plain = lambda value: f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)  # not 512.0
     lines = []
     for title, names in MEASURED.items():
-        values = {name: sorted({_plain(value) for value in table[name].dropna()}) for name in names.split() if name in table}
-        parts = [f"{name} {', '.join(texts)}" for name, texts in values.items() if texts]
-        if parts:
+        values = {name: sorted(set(table[name].dropna().map(plain))) for name in names.split() if name in table}
+        if parts := [f"{name} {', '.join(texts)}" for name, texts in values.items() if texts]:
             lines.append(f"- {title}: {'; '.join(parts)}.")
     if "seconds" in table and table["seconds"].notna().any():
         hours = table["seconds"].sum() / 3600
         lines.append(f"- Time: {hours:.1f} hours of work in all, {table['seconds'].median():.0f} s for the median experiment.")
     return lines
-
-
-def _plain(value: object) -> str:
-    """A value as a person writes it: whole numbers, which a column with gaps holds as floats, without a point."""
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def datasheet_page(
@@ -97,10 +82,13 @@ def datasheet_page(
         done = f"{frame['run'].sum()} of {len(plan)} planned experiments are here.{beyond}"
         sections["Completeness"] = f"{done}\n\n{markdown(frame)}"
     excluded = exclusion_table(laws)
+    used = laws.points.of("loss" if "loss" in laws.points.responses else "accuracy", recovered=False)
+    counts = used.pivot_table(index=["model", "method"], columns="ratio", values="row", aggfunc="size", fill_value=0)
+    usable = counts.rename(columns="r = {:g}".format).replace(0, "·").reset_index()
     known = pd.DataFrame({"column": f"`{name}`", "meaning": COLUMNS[name]} for name in table.columns if name in COLUMNS)
     others = ", ".join(f"`{name}`" for name in table.columns if name not in COLUMNS)
     sections |= {
-        "Usable points without recovery": f"Replicates (seeds) are counted.\n\n{markdown(usable_points(laws))}",
+        "Usable points without recovery": f"Replicates (seeds) are counted.\n\n{markdown(usable)}",
         "Left out of the laws": f"Rows used and rows left out add up to the {laws.points.given} rows given.\n\n"
         + (markdown(excluded) if len(excluded) else "Nothing was left out."),
         "Files": FILES.format(table=file),

@@ -30,6 +30,7 @@ from claw.words import markdown, plural, quantity, tokens_text, with_interval
 WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
 OURS = "of ours"
 AXES = {"ratio": "nominal ratio", TRUE: "share of parameters"}
+SHARES = {"ratio": "nominal ratio", TRUE: "true share"}
 
 INTRODUCTIONS = {
     "Our own claim": "Judged by the same rules.",
@@ -55,27 +56,15 @@ INTRODUCTIONS = {
 
 def claim_table(nominal: Sequence[Verdict], true: Sequence[Verdict], *, ours: bool = False) -> pd.DataFrame:
     """One row per claim: the verdict against the nominal ratio and against the true share, with the numbers of both."""
-    on_share = {verdict.claim: _judged(verdict) for verdict in true}
-    rows = []
-    for verdict in nominal:
-        if (OURS in verdict.claim) == ours:
-            row = {"claim": verdict.claim, "against the nominal ratio": _judged(verdict)}
-            if true:
-                row["against the share of parameters removed"] = on_share.get(verdict.claim, "–")
-            rows.append(row)
-    return pd.DataFrame(rows)
+    rows = [(verdict.claim, _judged(verdict)) for verdict in nominal if (OURS in verdict.claim) == ours]
+    table = pd.DataFrame(rows, columns=["claim", "against the nominal ratio"])
+    shares = {verdict.claim: _judged(verdict) for verdict in true}
+    return table.assign(**{"against the share of parameters removed": table["claim"].map(shares)} if true else {})
 
 
 def _judged(verdict: Verdict) -> str:
     numbers = verdict.sentence.partition(f" is {verdict.verdict}: ")[2] or verdict.sentence
     return f"**{WORDS[verdict.verdict]}**: {numbers}"
-
-
-def exponent_table(laws: Laws) -> pd.DataFrame:
-    """Laws across models on both axes, with bias-reduced clustered intervals."""
-    shares = {"ratio": "nominal ratio", TRUE: "true share"}
-    pairs = [(response, axis) for response in laws.points.responses for axis in laws.points.axes]
-    return _stacked({(response, shares[axis]): tables.across_table(laws, response, axis) for response, axis in pairs})
 
 
 def _stacked(frames: dict[tuple[str, str], pd.DataFrame], *without: str) -> pd.DataFrame:
@@ -107,19 +96,17 @@ def critical_ratios(laws: Laws, threshold: float) -> pd.DataFrame:
     rows = []
     model, budgets = min(laws.points.rows["model"]), laws.points.rows["recovery_tokens"]
     for tokens in dict.fromkeys((0.0, max(budgets))):  # the anchored law is the same for every model
-        row = {"curve": f"law across all, {tokens_text(tokens)} of recovery" if tokens else "law across all"}
-        for axis, name in AXES.items():
-            row[name] = "–"
-            if axis in laws.points.axes:
-                with contextlib.suppress(InputError):
-                    row[name] = str(laws.critical_ratio(threshold, model, ALL, tokens, axis=axis, law="anchored"))
-        rows.append(row)
+        cells = dict.fromkeys(AXES, "–")
+        for axis in set(AXES) & set(laws.points.axes):
+            with contextlib.suppress(InputError):
+                cells[axis] = str(laws.critical_ratio(threshold, model, ALL, tokens, axis=axis, law="anchored"))
+        recovery = f", {tokens_text(tokens)} of recovery" if tokens else ""
+        rows.append((f"law across all{recovery}", *cells.values()))
     true = {law.curve: str(law.critical_ratio(threshold)) for law in laws.curves_of("loss", TRUE)}
     for law in laws.curves_of("loss"):
         if math.isfinite(law.dense):
-            cells = (str(law.critical_ratio(threshold)), true.get(law.curve, "–"))
-            rows.append({"curve": law.curve.title} | dict(zip(AXES.values(), cells, strict=True)))
-    return pd.DataFrame(rows)
+            rows.append((law.curve.title, str(law.critical_ratio(threshold)), true.get(law.curve, "–")))
+    return pd.DataFrame(rows, columns=["curve", *AXES.values()])
 
 
 def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
@@ -191,9 +178,10 @@ def findings_page(table: pd.DataFrame, laws: Laws, name: str, published: pd.Data
     counts = pd.Series([verdict.verdict for verdict in laws.verdicts if OURS not in verdict.claim]).value_counts()
     tally = ", ".join(f"{counts.get(verdict, 0)} {word}" for verdict, word in WORDS.items())
     remarks = " ".join(f"{remark.removesuffix('.')}." for remark in tables.remarks(laws))
+    pairs = {(response, SHARES[axis]): axis for response in laws.points.responses for axis in laws.points.axes}
     frames = {
         "Our own claim": claim_table(laws.verdicts, true, ours=True),
-        "Laws across models": exponent_table(laws),
+        "Laws across models": _stacked({key: tables.across_table(laws, key[0], axis) for key, axis in pairs.items()}),
         "How much faster": speed_table(laws),
         "How far for 10 % more loss": critical_ratios(laws, 1.1),
         "Nominal and true ratio tell different stories": recommend.method_orders(laws),
@@ -229,16 +217,10 @@ def beside(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
         if other.model not in dense.index or column not in dense or not np.isfinite(dense.loc[other.model, column]):
             continue
         value, error, n = dense.loc[other.model, [column, f"{column}_stderr", f"{other.task}_n"]]
-        row = {
-            "model": other.model,
-            "task": other.task,
-            "metric": other.metric,
-            "here": f"{value:.3f} ± {error:.3f}",
-            "n": int(n),
-        }
-        row |= {"published": f"{other.value:.3f}", "shots": other.shots}
-        rows.append(row | {"gap": f"{(value - other.value) / error:+.1f}" if error > 0 else "–", "source": other.source})
-    return pd.DataFrame(rows)
+        gap = f"{(value - other.value) / error:+.1f}" if error > 0 else "–"
+        here = (f"{value:.3f} ± {error:.3f}", int(n), f"{other.value:.3f}")
+        rows.append((other.model, other.task, other.metric, *here, other.shots, gap, other.source))
+    return pd.DataFrame(rows, columns="model task metric here n published shots gap source".split())
 
 
 def write_findings(source: Path, study: Path | None = None) -> list[Path]:

@@ -1,9 +1,7 @@
 """Advice from laws: compress which model by how much with which method and recovery, or take a smaller model as it is.
 
-Every option is a model at a ratio with a method and a recovery budget, or a model as it is. What it costs follows from what
-was removed (parameters, memory of weights, FLOPs per token, milliseconds per token); what it is worth is the law's prediction
-for a run of it. Among the options within the budget the best of each curve compete: from their predictive distributions come
-the probability that each is the best.
+An option's cost follows from what was removed; its worth is the law's prediction for a run of it. Among the options within the
+budget the best of each curve compete: their predictive distributions give the probability that each is the best.
 
 Notable choices:
 - The advice is the option whose interval of a new run ends best, not the one with the best prediction: it can be counted on.
@@ -14,13 +12,13 @@ Notable choices:
 - Losses of models with different tokenizers compare in bits per byte, which is each model's own constant times its loss.
 """
 
+import contextlib
 import html
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,23 +67,16 @@ class Advice:
 
     def pareto(self, cost: str = "parameters") -> pd.DataFrame:
         """Options that no other beats in cost and worth at once, cheapest first."""
-        sign = 1 if self.response == "loss" else -1
-        rows = self.options[self.options[cost].notna()].assign(worth=lambda frame: sign * frame["value"])
-        rows = rows.sort_values([cost, "worth"])
+        worth = self.options["value"] * (1 if self.response == "loss" else -1)
+        rows = self.options.assign(worth=worth).dropna(subset=cost).sort_values([cost, "worth"])
         return rows[rows["worth"] < rows["worth"].cummin().shift(fill_value=math.inf)].drop(columns="worth")
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
-        return f"<ul>{items}</ul>{_for_reading(self.finalists).to_html(index=False, border=0)}"
-
-
-def _for_reading(finalists: pd.DataFrame) -> pd.DataFrame:
-    formats = dict(ratio="{:.2f}", value="{:.3f}", low="{:.3f}", high="{:.3f}", probability="{:.0%}")
-    table = finalists[["option"]].assign(**{name: finalists[name].map(text.format) for name, text in formats.items()})
-    for name, title in LIMITS.items():
-        if finalists[name].notna().any():
-            table[title] = finalists[name].map(lambda value: "–" if pd.isna(value) else quantity(value))
-    return table
+        formats = dict(ratio="{:.2f}", value="{:.3f}", low="{:.3f}", high="{:.3f}", probability="{:.0%}")
+        table = self.finalists[["option"]].assign(**{name: self.finalists[name].map(f.format) for name, f in formats.items()})
+        costs = self.finalists[list(LIMITS)].dropna(axis="columns", how="all").map(quantity, na_action="ignore").fillna("–")
+        return f"<ul>{items}</ul>{table.join(costs.rename(columns=LIMITS)).to_html(index=False, border=0)}"
 
 
 def advise(
@@ -107,19 +98,18 @@ def advise(
     """
     if response not in laws.points.responses:
         raise unknown("response", response, laws.points.responses, "The table has no other measured response.")
-    rows = laws.points.rows
-    for kind, asked, have in (("model", models, set(rows["model"])), ("method", methods, set(rows["method"]))):
-        for name in asked:
-            if name not in have:
-                raise unknown(kind, name, have)
-    chosen = tuple(models) or tuple(sorted(set(rows["model"])))
+    for kind, asked in {"model": models, "method": methods}.items():
+        have = set(laws.points.rows[kind])
+        if missing := [name for name in asked if name not in have]:
+            raise unknown(kind, missing[0], have)
+    chosen = tuple(models) or tuple(sorted(set(laws.points.rows["model"])))
     unit, factors = _unit(laws, response, chosen)
     parts = [_dense_options(laws, chosen, response)]
     served = {law.curve.model for law in laws.curves_of(response) if not is_control(law.curve.method)}
     for law in laws.curves_of(response):
-        needless = law.curve.model in served and is_control(law.curve.method)
-        allowed = law.curve.model in chosen and (law.curve.method in methods if methods else not needless)
-        if allowed and (most_recovery is None or law.curve.tokens <= most_recovery):
+        model, method, _, tokens, _ = law.curve
+        allowed = method in methods if methods else not (model in served and is_control(method))
+        if allowed and model in chosen and (most_recovery is None or tokens <= most_recovery):
             parts.append(_curve_options(law))
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -131,18 +121,15 @@ def advise(
     amounts = ["value", "low", "high", "scale"]
     options[amounts] = options[amounts].mul(options["model"].map(factors).astype(float), axis=0)
     options = _with_costs(laws, options, budget)
-    finalists = _finalists(options, budget, response, draws, seed)
-    frames = {"options": options, "finalists": finalists}
+    frames = {"options": options, "finalists": _finalists(options, budget, response, draws, seed)}
     advice = Advice(response=response, unit=unit, budget=budget, level=laws.level, **frames)
     return replace(advice, sentences=tuple(_sentences(laws, advice)))
 
 
 def _unit(laws: Laws, response: str, models: tuple[str, ...]) -> tuple[str, dict[str, float]]:
     """Unit in which models compare, and each model's factor to it."""
-    if response != "loss":
-        return "", dict.fromkeys(models, 1.0)
-    if laws.points.one_tokenizer or len(models) == 1:
-        return "nats per token", dict.fromkeys(models, 1.0)
+    if response != "loss" or laws.points.one_tokenizer or len(models) == 1:
+        return "nats per token" if response == "loss" else "", dict.fromkeys(models, 1.0)
     dense = {model: laws.points.dense_row(model) for model in models}
     factors = {model: float(row.get("bits_per_byte0", math.nan)) / float(row["loss0"]) for model, row in dense.items()}
     gone = [model for model, value in factors.items() if not math.isfinite(value)]
@@ -177,7 +164,7 @@ def _curve_options(law: CurveLaw) -> pd.DataFrame:
     if law.curve.tokens == 0 and math.isfinite(law.dense):
         value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
         low, high = np.minimum(low, value), np.maximum(high, value)
-    model, method, tokens = law.curve.model, law.curve.method, law.curve.tokens
+    model, method, _, tokens, _ = law.curve
     recovery = f" and {tokens_text(tokens)} of recovery" if tokens else ""
     frame = pd.DataFrame({"model": model, "method": method, "tokens": float(tokens), "ratio": ratios, "value": value})
     frame = frame.assign(low=low, high=high, scale=half / law.quantile, df=law.df)
@@ -186,45 +173,31 @@ def _curve_options(law: CurveLaw) -> pd.DataFrame:
 
 def _with_costs(laws: Laws, options: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """Costs of each option; NaN where the table does not tell. InputError if a limit needs what is not there."""
-    times, known = dict(budget.dense_milliseconds), conversion.axes(laws.points)
+    times, axes = dict(budget.dense_milliseconds), conversion.axes(laws.points)
     options = options.assign(**dict.fromkeys(LIMITS, math.nan))
     for (model, method), index in options.groupby(["model", "method"]).groups.items():
         r = options.loc[index, "ratio"].to_numpy(float)
         rows = laws.points.rows[laws.points.rows["model"] == model]
-        dense = rows[is_dense(rows)].head(1)
-        size = next(_numbers(dense, "parameters0", "parameters"), next(_numbers(rows, "parameters0"), math.nan))
-        work = next(_numbers(dense, "flops_per_token"), math.nan)
+        amounts = rows.reindex(columns=["parameters0", "parameters", "flops_per_token"]).astype(float)
+        dense = amounts[is_dense(rows)].head(1)
+        sizes = pd.concat([dense["parameters0"], dense["parameters"], amounts["parameters0"]]).dropna()
+        size, work = (next(iter(known), math.nan) for known in (sizes, dense["flops_per_token"]))
         for cost, full, axis in (("parameters", size, "ratio_params"), ("flops", work, "ratio_flops")):
             if method == AS_IS:
                 options.loc[index, cost] = full
-            elif axis in known:
+            elif axis in axes:
                 options.loc[index, cost] = full * (1 - conversion.share(laws.points, r, model, method, axis))
-        if model in times:
-            options.loc[index, "milliseconds"] = times[model] / _speedup(laws, r, model, method)
+        if model in times and method == AS_IS:
+            options.loc[index, "milliseconds"] = times[model]
+        elif model in times:
+            with contextlib.suppress(InputError):  # without a speed law the time is not known
+                speedup = laws.predict(r, model, method, response="speedup_decode")["mean"].to_numpy()
+                options.loc[index, "milliseconds"] = times[model] / speedup
     options["memory"] = options["parameters"] * budget.bytes_per_parameter / 1e9
     for name in budget.limits:
         if options[name].isna().all():
-            raise InputError(
-                f"A limit on {LIMITS[name]} needs {NEEDS[name]}, which this table does not have. Limit something else."
-            )
+            raise InputError(f"A limit on {LIMITS[name]} needs {NEEDS[name]}, which this table lacks. Limit something else.")
     return options
-
-
-def _numbers(rows: pd.DataFrame, *columns: str) -> Iterator[float]:
-    """The finite numbers in these columns, one column after the other."""
-    for name in columns:
-        if name in rows:
-            yield from (float(value) for value in rows[name] if np.isfinite(value))
-
-
-def _speedup(laws: Laws, r: np.ndarray, model: str, method: str) -> np.ndarray:
-    """Decoding speed-up by its law; 1 for a dense model, NaN without a law."""
-    if method == AS_IS:
-        return np.ones(len(r))
-    try:
-        return laws.predict(r, model, method, response="speedup_decode")["mean"].to_numpy()
-    except InputError:
-        return np.full(len(r), math.nan)
 
 
 def _finalists(options: pd.DataFrame, budget: Budget, response: str, draws: int, seed: int) -> pd.DataFrame:
@@ -241,11 +214,9 @@ def _finalists(options: pd.DataFrame, budget: Budget, response: str, draws: int,
     counted_on = "high" if response == "loss" else "low"  # a law that hardly knows its curve promises nothing
     finalists = within.loc[best].sort_values(counted_on, ascending=response == "loss", ignore_index=True)
     rng = np.random.default_rng(seed)
-    drawn = np.empty((draws, len(finalists)))
-    for i, option in enumerate(finalists.itertuples()):
-        noise = rng.standard_normal(draws) if math.isinf(option.df) else rng.standard_t(option.df, draws)
-        drawn[:, i] = sign * (option.value + option.scale * noise)
-    winners = drawn.argmin(axis=1) if len(finalists) else np.empty(0, int)
+    noise = [rng.standard_normal(draws) if math.isinf(df) else rng.standard_t(df, draws) for df in finalists["df"]]
+    value, scale = finalists[["value", "scale"]].to_numpy().T[..., None]
+    winners = (sign * (value + scale * noise)).argmin(axis=0) if len(finalists) else np.empty(0, int)
     return finalists.assign(probability=np.bincount(winners, minlength=len(finalists)) / draws)
 
 
@@ -262,7 +233,13 @@ def _sentences(laws: Laws, advice: Advice) -> Iterator[str]:
         )
         return
     best = finalists.iloc[0]
-    yield f"{where[0].upper()}{where[1:]}, {_do(best)}: {_worth(best, advice)}."
+    value = f"{best['value']:.3f} {advice.unit}".rstrip()
+    if best["method"] == AS_IS:
+        advised = f"take {best['option']}: its {advice.response} was measured as {value}"
+    else:
+        runs = f"{advice.level:.0%} of runs between {best['low']:.3f} and {best['high']:.3f}"
+        advised = f"compress {best['option']}, removing {best['ratio']:.0%}: {advice.response} {value} ({runs})"
+    yield f"{where[0].upper()}{where[1:]}, {advised}."
     whole, cut = finalists[finalists["method"] == AS_IS], finalists[finalists["method"] != AS_IS]
     if len(whole) and len(cut):
         yield _duel(whole.iloc[0], cut.iloc[0], advice.response)
@@ -296,20 +273,6 @@ def _name(option: pd.Series) -> str:
     return option["option"] if option["method"] == AS_IS else f"{option['option']} at r = {option['ratio']:.2f}"
 
 
-def _do(option: pd.Series) -> str:
-    if option["method"] == AS_IS:
-        return f"take {option['option']}"
-    return f"compress {option['option']}, removing {option['ratio']:.0%}"
-
-
-def _worth(option: pd.Series, advice: Advice) -> str:
-    value = f"{option['value']:.3f} {advice.unit}".rstrip()
-    if option["method"] == AS_IS:
-        return f"its {advice.response} was measured as {value}"
-    low, high = option["low"], option["high"]
-    return f"{advice.response} {value} ({advice.level:.0%} of runs between {low:.3f} and {high:.3f})"
-
-
 def _duel(whole: pd.Series, cut: pd.Series, response: str) -> str:
     """The best model as it is against the best compressed one."""
     gap = cut["value"] - whole["value"] if response == "loss" else whole["value"] - cut["value"]
@@ -323,7 +286,9 @@ def _duel(whole: pd.Series, cut: pd.Series, response: str) -> str:
 
 def save_advice(advice: Advice, path: Path) -> Path:
     """Write the advice as JSON: budget, sentences, finalists, unrounded."""
-    plain: dict[str, Any] = {name: getattr(advice, name) for name in ("response", "unit", "level", "sentences")}
-    plain = {"budget": asdict(advice.budget), **plain, "finalists": advice.finalists.to_dict("records")}
+    plain = {"budget": asdict(advice.budget)} | {
+        name: getattr(advice, name) for name in "response unit level sentences".split()
+    }
+    plain["finalists"] = advice.finalists.to_dict("records")
     write_text(Path(path), json.dumps(plain_json(plain), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)

@@ -5,6 +5,7 @@ Every number comes from the laws of a table and its points. The preamble needs \
 """
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -43,34 +44,25 @@ def results_table(laws: Laws, response: str = "loss") -> pd.DataFrame:
         dense = measured.loc[is_dense(measured) & (measured["model"] == model), response].mean()
         for method, own in cut[cut["model"] == model].groupby("method", sort=True):
             row = {"model": model, "method": method, "share / r": number(shares.get((model, method), math.nan), 2)}
-            row["0"] = number(dense, digits)
-            for ratio in sorted(cut["ratio"].unique()):
-                values = own.loc[own["ratio"] == ratio, response]
-                row[f"{ratio:g}"] = _cell(values, best.get((model, ratio)), digits)
+            row |= {"0": number(dense, digits)} | dict.fromkeys(map("{:g}".format, sorted(cut["ratio"].unique())), "–")
+            for ratio, values in own.groupby("ratio")[response]:
+                spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+                star = "*" if values.mean() == best[model, ratio] else ""
+                row[f"{ratio:g}"] = f"{values.mean():.{digits}f}{spread}{star}"
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _cell(values: pd.Series, best: float | None, digits: int) -> str:
-    """3.42 ± 0.01, with a star on the best of its model and ratio."""
-    if values.empty:
-        return "–"
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}" + ("*" if values.mean() == best else "")
 
 
 def to_latex(frame: pd.DataFrame, caption: str, label: str) -> str:
     """LaTeX of a table of text with booktabs rules; names and signs are written so that pdflatex takes them."""
     frame = frame.rename(columns=str)
     style = frame.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
-    wide = [column in ("model", "method", "curve", "law", "coefficients") for column in frame]
+    wide = len({"model", "method", "curve", "law", "coefficients"} & set(frame))
     place = {"environment": "longtable"} if len(frame) > LONG else {"position": "t", "position_float": "centering"}
-    for sign in "%_&":
-        caption = caption.replace(sign, rf"\{sign}")
-    columns = "l" * sum(wide) + "r" * (len(wide) - sum(wide))
-    return style.to_latex(hrules=True, caption=caption, label=label, column_format=columns, **place).translate(
-        str.maketrans(SIGNS)
-    )
+    caption = re.sub("[%_&]", r"\\\g<0>", caption)
+    columns = "l" * wide + "r" * (frame.shape[1] - wide)
+    code = style.to_latex(hrules=True, caption=caption, label=label, column_format=columns, **place)
+    return code.translate(str.maketrans(SIGNS))
 
 
 def write_tables(laws: Laws, folder: Path) -> list[Path]:

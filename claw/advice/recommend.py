@@ -50,7 +50,7 @@ def _ranked(laws: Laws, model: str, axis: str, r: float) -> list[str]:
         for law in laws.curves_of("loss", axis)
         if law.curve.model == model and law.curve.tokens == 0 and r <= law.high
     }
-    return sorted(losses, key=lambda method: losses[method])
+    return sorted(losses, key=losses.__getitem__)
 
 
 def advice_table(laws: Laws) -> pd.DataFrame:
@@ -60,7 +60,8 @@ def advice_table(laws: Laws) -> pd.DataFrame:
         dense = laws.points.dense_row(model)
         size = dense.get("parameters0", math.nan)
         for share in SHARES if size > 0 else ():
-            rows.append({"model": model, "remove": f"{share:.0%}"} | _cut(laws, model, dense, _without(share, size)))
+            budget = Budget(parameters=(1 - share + ROUNDING) * size)
+            rows.append({"model": model, "remove": f"{share:.0%}"} | _cut(laws, model, dense, budget))
     return pd.DataFrame(rows)
 
 
@@ -82,11 +83,6 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
         "best with probability": "–" if alone else f"{best['probability']:.0%}",
         "next": advice.finalists["method"].iloc[1] if len(advice.finalists) > 1 else "–",
     }
-
-
-def _without(share: float, size: float) -> Budget:
-    """The parameters that are left when `share` of them is removed, with room for widths that were rounded."""
-    return Budget(parameters=(1 - share + ROUNDING) * size)
 
 
 def _accuracy(laws: Laws, best: pd.Series, dense: pd.Series) -> str:
@@ -112,7 +108,7 @@ def large_or_small(laws: Laws) -> list[str]:
     sentences = []
     for share in SHARES:
         try:
-            first, *others = advise(laws, _without(share, size), "loss").sentences
+            first, *others = advise(laws, Budget(parameters=(1 - share + ROUNDING) * size), "loss").sentences
         except InputError as error:
             return [str(error)]
         duels = [sentence for sentence in others if " against " in sentence]

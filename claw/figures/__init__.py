@@ -9,10 +9,8 @@ _WHERE = {
     "style": "Drawing colour marker paper",
     "measured": "accuracy_by_task evaluation loss_curve recovery_progress speedups",
     "maps": "flips kept_map sweep_status",
-    "points_and_laws": "law_curves",
-    "across_models": "diagnostic_panels leave_one_out out_of_sample",
-    "costs": "advice_pareto loss_against_time speed_against_share",
-    "retained": "radar recovery_gains",
+    "fits": "diagnostic_panels law_curves leave_one_out out_of_sample",
+    "tradeoffs": "advice_pareto loss_against_time radar recovery_gains speed_against_share",
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
 

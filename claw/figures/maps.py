@@ -34,8 +34,7 @@ def kept_map(results: Sequence[Mapping[str, Any]]) -> Drawing:
         panel.set(title=f"r = {point['ratio']:g}", xticks=[])
         panel.grid(False)
         layer, stretch = (index.ravel() for index in np.indices(share.shape))
-        columns = {"ratio": point["ratio"], "layer": layer, "stretch": stretch, "kept": share.ravel()}
-        numbers.append(pd.DataFrame(columns))
+        numbers.append(pd.DataFrame({"ratio": point["ratio"], "layer": layer, "stretch": stretch, "kept": share.ravel()}))
     panels[0].set_ylabel("layer")
     panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supxlabel("units of the cut axis, in their order", fontsize=8)
@@ -100,7 +99,7 @@ def _answers(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per model, task and question: whether it was answered rightly, by the metric that `accuracy` counts."""
     rows = []
     for record in results:
-        if record["stage"] != "tasks" or record["status"] != "done":
+        if (record["stage"], record["status"]) != ("tasks", "done"):
             continue
         model = {name: record["spec"]["compression"][name] for name in ("model", "method", "ratio")}
         for task, metrics in record["result"].get("answered", {}).items():
@@ -141,14 +140,13 @@ def sweep_status(cells: pd.DataFrame) -> Drawing:
     panel = figure.subplots()
     for cell in cells.itertuples():
         x, y = ratios.index(cell.ratio), rows.index((cell.model, cell.method))
-        complete = cell.finished == cell.records
         panel.add_patch(_square(x, y, STATE_COLOURS["planned"]))
         panel.add_patch(_square(x, y, STATE_COLOURS["done"], cell.finished / cell.records))
         for state in ("running", "failed"):
             if getattr(cell, state):
                 panel.add_patch(_square(x, y, "none", edge=STATE_COLOURS[state]))
         text = f"{cell.finished}/{cell.records}" + ("!" if cell.failed else "…" if cell.running else "")
-        panel.text(x, y, text, ha="center", va="center", fontsize=6, color="white" if complete else "black")
+        panel.text(x, y, text, ha="center", va="center", fontsize=6, color="black" if cell.finished < cell.records else "white")
     panel.set(xlim=(-0.5, len(ratios) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="ratio r")
     panel.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
     panel.set_yticks(range(len(rows)), names)

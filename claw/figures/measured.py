@@ -14,6 +14,7 @@ from claw.records import PRIMARY
 
 NUMBERS = ["model", "method", "ratio", "measure", "value", "stderr", "chance", "n"]
 LOSS = style.LABELS["loss"]
+EMPTY = "There is nothing to draw: evaluate some checkpoints first."
 
 
 @style.paper()
@@ -44,28 +45,28 @@ def loss_curve(table: pd.DataFrame) -> Drawing:
 
 def evaluation(table: pd.DataFrame) -> Drawing:
     """Loss and mean accuracy over the ratio, with two standard errors; dashed is the dense model, dotted is guessing."""
-    _refuse_empty(table)
-    measures = {"loss": LOSS, "accuracy": "accuracy, mean over tasks"}
-    measures = {name: title for name, title in measures.items() if table[name].notna().any()}
-    return _over_ratio("evaluation", table, measures, columns=2)
+    if table.empty:
+        raise InputError(EMPTY)
+    titles = {"loss": LOSS, "accuracy": "accuracy, mean over tasks"}
+    measured = {name: title for name, title in titles.items() if table[name].notna().any()}
+    return _over_ratio("evaluation", table, measured, columns=2)
 
 
 def accuracy_by_task(table: pd.DataFrame) -> Drawing:
     """Accuracy over the ratio, one panel per task, by the task's first metric of acc_norm and acc."""
-    _refuse_empty(table)
-    measures = {}
-    for task in (name.removesuffix("_chance") for name in table.columns if name.endswith("_chance")):
-        metric = next((metric for metric in PRIMARY if f"{task}_{metric}" in table), None)
-        if metric:
-            measures[f"{task}_{metric}"] = f"{task} ({metric})"
+    if table.empty:
+        raise InputError(EMPTY)
+    primary = primary_columns(table)
+    measures = {column: f"{task} ({column.removeprefix(f'{task}_')})" for task, column in primary.items()}
     if not measures:
         raise InputError("No task was scored for these checkpoints: name some tasks and evaluate again.")
     return _over_ratio("accuracy_by_task", table, measures, columns=3)
 
 
-def _refuse_empty(table: pd.DataFrame) -> None:
-    if table.empty:
-        raise InputError("There is nothing to draw: evaluate some checkpoints first.")
+def primary_columns(table: pd.DataFrame) -> dict[str, str]:
+    """By task of a table, the column of the metric that counts: piqa_acc_norm of piqa."""
+    tasks = [str(name).removesuffix("_chance") for name in table.columns if str(name).endswith("_chance")]
+    return {task: f"{task}_{metric}" for task in tasks for metric in PRIMARY[::-1] if f"{task}_{metric}" in table}
 
 
 @style.paper()
@@ -96,8 +97,7 @@ def _measure(panel: Axes, table: pd.DataFrame, measure: str) -> pd.DataFrame:
         error = 2 * rows["stderr"].fillna(0)
         panel.errorbar(rows["ratio"], rows["value"], error, capsize=1.5, elinewidth=0.7, label=text, **look)
     for row in dense.itertuples():
-        look = {"color": style.BLACK, "marker": style.marker(str(row.family))}
-        panel.errorbar(0, row.value, 2 * row.stderr, capsize=1.5, **look)
+        panel.errorbar(0, row.value, 2 * row.stderr, capsize=1.5, color=style.BLACK, marker=style.marker(str(row.family)))
         panel.axhline(row.value, color=style.BLACK, ls="--", lw=0.7, label="dense")
     if chance and shown["chance"].notna().any():
         panel.axhline(shown["chance"].mean(), color=style.BLACK, ls=":", lw=0.7, label="guessing")
@@ -137,12 +137,13 @@ def speedups(timings: pd.DataFrame) -> Drawing:
         for method, rows in part.groupby("method"):
             rows, colour = rows.sort_values("ratio"), style.colour(method)
             error = [rows["speedup"] - rows["low"], rows["high"] - rows["speedup"]]
-            look = {"color": colour, "ls": style.line(method), "marker": "o", "ms": 3}
-            panel.errorbar(rows["ratio"], rows["speedup"], error, label=method, **look)
+            panel.errorbar(
+                rows["ratio"], rows["speedup"], error, label=method, color=colour, fmt="o", ms=3, ls=style.line(method)
+            )
             panel.plot(rows["ratio"], rows["ideal"], color=colour, ls="", marker="_", ms=8)
         panel.axhline(1, color=style.BLACK, ls=":", lw=0.7)
         panel.set(title=f"{phase}, batch {batch}", xlabel="ratio asked for", yscale="log")
     panels[0].set_ylabel("speed-up over dense (tick: ideal)")
     panels[0].legend(loc="upper left")
-    columns = ["method", "ratio", "phase", "batch", "speedup", "low", "high", "ideal"]
-    return Drawing("speedups", figure, timings[columns].reset_index(drop=True))
+    numbers = timings["method ratio phase batch speedup low high ideal".split()]
+    return Drawing("speedups", figure, numbers.reset_index(drop=True))

@@ -28,14 +28,11 @@ from matplotlib.ticker import Locator, LogLocator, NullFormatter
 
 Style = Literal["screen", "paper"]
 """Where a figure is read: a notebook, or a page on which curves must differ in grey too."""
-
 WIDTHS = {"icml": 3.25, "icml-wide": 6.75, "neurips": 5.5, "iclr": 5.5}
 """Inches of a column, or of the page."""
-
 _BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, GREY, _YELLOW, _SKY = seaborn.color_palette("colorblind").as_hex()
 BLACK = "#222222"
 SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
-
 LOOKS: dict[str, tuple[str, str, Any]] = {
     "dense": (BLACK, "o", SOLID),
     "random": (GREY, "X", (0, (1, 1.2))),
@@ -54,18 +51,13 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     "claw": (_BLUE, "o", SOLID),
 }
 """Colour, marker and dashes of a method; "+ridge" keeps the look of the method it compensates and is drawn open."""
-
 COLOURS = {method: look[0] for method, look in LOOKS.items()}
-"""Colour of a method."""
-
 MARKERS = {"llama": "o", "qwen2": "s", "qwen3": "D", "gemma3": "^", "mistral": "v", "unknown": "P"}
 """Marker of a family: the architecture's name in small letters."""
-
 SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
-
 LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
 
-_SETTINGS: dict[str, dict[str, Any]] = {
+_SETTINGS: dict[Any, dict[str, Any]] = {
     "figure": {"dpi": 150, "constrained_layout.use": True},
     "font": {"size": 8, "family": "DejaVu Sans"},
     "axes": {"titlesize": 8, "labelsize": 8, "linewidth": 0.6, "grid": True, "axisbelow": True},
@@ -86,8 +78,8 @@ _UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "p
 
 def colour(method: str) -> str:
     """Colour of a method, compensated or not; an unknown one gets a steady colour of the palette from its name."""
-    name, palette = method.split("+", 1)[0], (_BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, _YELLOW, _SKY)
-    return COLOURS.get(name) or _steady(palette, name)
+    name = method.partition("+")[0]
+    return COLOURS.get(name) or _steady((_BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, _YELLOW, _SKY), name)
 
 
 def line(method: str) -> Any:
@@ -119,10 +111,9 @@ def label(response: str) -> str:
 @contextmanager
 def paper() -> Iterator[None]:
     """Matplotlib settings of every figure, restored afterwards."""
-    settings: Any = {}
-    for group, values in _SETTINGS.items():
-        settings |= {f"{group}.{name}": value for name, value in values.items()}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context():
+        for group, values in _SETTINGS.items():
+            matplotlib.rc(group, **values)
         yield
 
 

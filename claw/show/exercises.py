@@ -24,8 +24,7 @@ ALLOWED = 1.1  # times the dense loss
 NEAR = 0.05
 PREDICTED = 0.10
 HALF = 0.5
-HEAD = {True: "Right", False: "Not yet", None: "Your turn"}
-COLOUR = {True: "#029e73", False: "#d55e00", None: "#949494"}
+VERDICTS = {True: ("Right", "#029e73"), False: ("Not yet", "#d55e00"), None: ("Your turn", "#949494")}
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,10 @@ class Feedback:
     words: str
 
     def __str__(self) -> str:
-        return f"{HEAD[self.right]}. {self.words}"
+        return f"{VERDICTS[self.right][0]}. {self.words}"
 
     def _repr_html_(self) -> str:
-        return f'<p style="border-left: 4px solid {COLOUR[self.right]}; padding: .3em .8em">{html.escape(str(self))}</p>'
+        return f'<p style="border-left: 4px solid {VERDICTS[self.right][1]}; padding: .3em .8em">{html.escape(str(self))}</p>'
 
 
 @dataclass(frozen=True)

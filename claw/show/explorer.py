@@ -178,8 +178,8 @@ def explorer_page(asked: ExplorerParameters) -> ipywidgets.Widget:
     """The explorer of a table, or in words why there is none: a page for people who do not read tracebacks."""
     try:
         source = asked.source
-        laws = fit(records.table(source), level=asked.level, seed=asked.seed, draws=asked.draws, compare=False)
-        explorer = Explorer(laws)
+        table = records.table(source)
+        explorer = Explorer(fit(table, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False))
     except InputError as error:
         links = "" if asked.table else start.find_results()._repr_html_()
         return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>{links}")

@@ -57,17 +57,14 @@ class Lesson:
         self.dense, self.tokenizer = load.load(asked.model, dtype=asked.dtype, device=asked.device)
         evaluation = {"heldout": asked.heldout, "tokens": asked.heldout_tokens, "context": asked.context}
         self.heldout = measure.heldout_blocks(build_spec(Evaluation, evaluation), self.tokenizer)
-        self.statistics = self._statistics()
         self.points: dict[tuple[str, float], Point] = {}
-
-    def _statistics(self) -> Statistics | None:
-        """What the calibration text says; None where no method of the lesson needs it."""
-        asked = self.asked
-        if not any(map(methods.needs_statistics, asked.methods)):
-            return None
-        tokens, gradients = asked.calibration_tokens, any(map(methods.needs_gradients, asked.methods))
-        calibration = build_spec(Calibration, {"corpus": asked.calibration, "tokens": tokens, "length": min(LENGTH, tokens)})
-        return compress.statistics_for(calibration, 0, self.dense, self.tokenizer, gradients=gradients)
+        self.statistics: Statistics | None = None  # where no method of the lesson needs them
+        if any(map(methods.needs_statistics, asked.methods)):
+            tokens, gradients = asked.calibration_tokens, any(map(methods.needs_gradients, asked.methods))
+            calibration = build_spec(
+                Calibration, {"corpus": asked.calibration, "tokens": tokens, "length": min(LENGTH, tokens)}
+            )
+            self.statistics = compress.statistics_for(calibration, 0, self.dense, self.tokenizer, gradients=gradients)
 
     @property
     def whole(self) -> Point:

@@ -20,12 +20,17 @@ def write_report(
     path: Path, title: str, laws: Laws, table: pd.DataFrame, *, figures: Sequence[Path] = (), notebooks: Sequence[Path] = ()
 ) -> Path:
     """Write the page to `path`; figures are embedded, notebooks are linked."""
+    measured = table[[name for name in COLUMNS if name in table]].copy()
+    if "recovery_tokens" in measured:
+        measured["recovery_tokens"] = measured["recovery_tokens"].map("{:,.0f}".format, na_action="ignore")
+    drawn = [(path.stem, path.read_text(encoding="utf-8").partition("<svg")[2]) for path in figures if path.suffix == ".svg"]
+    embedded = (f"<figure><svg{svg}<figcaption>{html.escape(name)}</figcaption></figure>" for name, svg in drawn)
     page = _template("report.html").substitute(
         title=html.escape(title),
         slider=slider(laws),
         laws=laws._repr_html_(),
-        table=_measured(table),
-        figures="\n".join(_figure(figure) for figure in figures if figure.suffix == ".svg"),
+        table=measured.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format),
+        figures="\n".join(embedded),
         notebooks="\n".join(_link(notebook, path.parent) for notebook in notebooks),
     )
     files.write_text(path, page)
@@ -40,18 +45,6 @@ def slider(laws: Laws) -> str:
 
 def _template(name: str) -> Template:
     return Template(resources.files("claw.show").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _measured(table: pd.DataFrame) -> str:
-    rows = table[[name for name in COLUMNS if name in table]].copy()
-    if "recovery_tokens" in rows:
-        rows["recovery_tokens"] = rows["recovery_tokens"].map("{:,.0f}".format, na_action="ignore")
-    return rows.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
-
-
-def _figure(path: Path) -> str:
-    svg = path.read_text(encoding="utf-8")
-    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(path.stem)}</figcaption></figure>"
 
 
 def _link(notebook: Path, start: Path) -> str:

@@ -3,6 +3,7 @@
 Looking is cheap: tables are read, records are only counted, and nothing is computed.
 """
 
+import contextlib
 import html
 import os
 from collections import Counter
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import pandas as pd
 
 from claw import records, words
 from claw.errors import InputError
@@ -39,12 +42,6 @@ class Entry:
     models: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     table: Path | None = None
-
-    @property
-    def report(self) -> Path | None:
-        """The page of a run; None where there is none."""
-        page = self.path / "report.html"
-        return page if page.is_file() else None
 
     @property
     def changed(self) -> datetime:
@@ -77,7 +74,8 @@ class Overview:
 
     def _row(self, entry: Entry) -> tuple[object, ...]:
         some = lambda names: ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        links = Html(", ".join(self._link(path) for path in (entry.table, entry.report) if path) or "–")
+        pages = (path for path in (entry.table, entry.path / "report.html") if path and path.is_file())
+        links = Html(", ".join(map(self._link, pages)) or "–")
         what = (os.path.relpath(entry.path, self.root), some(entry.models), some(entry.methods), entry.experiments)
         return *what, ", ".join(entry.measured) or "nothing yet", f"{entry.changed:%Y-%m-%d %H:%M}", links
 
@@ -98,22 +96,16 @@ def _entry(path: Path) -> Entry | None:
     """What is at a path; None for one that holds neither a tidy table nor records."""
     table = path if path.suffix == ".csv" else path / "table.csv"
     if table.is_file():
-        return _of_table(path, table)
+        rows = pd.DataFrame()
+        with contextlib.suppress(InputError):
+            rows = records.table(table)
+        if not set(REQUIRED) <= set(rows):
+            return None
+        models, methods = (tuple(sorted(set(map(str, rows[name].dropna())) - {DENSE})) for name in ("model", "method"))
+        measured = tuple(word for column, word in MEASURED.items() if column in rows and (rows[column].fillna(0) != 0).any())
+        return Entry(path=path, table=table, experiments=len(rows), measured=measured, models=models, methods=methods)
     if not (path / "records").is_dir():
         return None
     stages = Counter(name.split(".")[1].partition("-")[0] for name in os.listdir(path / "records") if name.count(".") >= 2)
     measured = tuple(f"{stages[stage]} {stage}" for stage in records.STAGES if stages[stage])
     return Entry(path=path, experiments=stages["compress"] + stages["recover"], measured=measured)
-
-
-def _of_table(path: Path, table: Path) -> Entry | None:
-    try:
-        rows = records.table(table)
-    except InputError:
-        return None
-    if not set(REQUIRED) <= set(rows):
-        return None
-    names = lambda column: tuple(sorted(set(map(str, rows[column].dropna())) - {DENSE}))
-    measured = tuple(word for column, word in MEASURED.items() if column in rows and (rows[column].fillna(0) != 0).any())
-    held = {"models": names("model"), "methods": names("method")}
-    return Entry(path=path, table=table, experiments=len(rows), measured=measured, **held)

@@ -49,16 +49,15 @@ class Tour(ipywidgets.VBox):
 
     def show(self) -> None:
         """Measure the chosen point if it is new, and show it; or say why it cannot be."""
+        method, ratio = self.method.value, round(self.ratio.value, 2)
+        title = f"With {ratio:.0%} removed by {method} it writes"
+        write = lambda text: self._write(self.after, title, text, style.colour(method))
         try:
-            self._show(self.method.value, round(self.ratio.value, 2))
+            point = self.lesson.look(method, ratio, self._tell, write)
         except InputError as error:
             self.bar.value, self.doing.value = 0, ""
             self.after.value, self.numbers.value = "", f"<p>{html.escape(str(error))}</p>"
-
-    def _show(self, method: str, ratio: float) -> None:
-        title = f"With {ratio:.0%} removed by {method} it writes"
-        write = lambda text: self._write(self.after, title, text, style.colour(method))
-        point = self.lesson.look(method, ratio, self._tell, write)
+            return
         self.bar.value, self.doing.value = 0, f"took {point.seconds:.0f} s" if point.seconds else ""
         write(point.text or "")
         self.numbers.value = numbers(point, self.lesson.whole)
@@ -93,35 +92,29 @@ def numbers(point: Point, whole: Point) -> Html:
 class _Picture:
     """What was kept where, and the points so far. The artists are made once and moved."""
 
+    @style.paper()
     def __init__(self) -> None:
-        with style.paper():
-            figure = style.figure(9, 2.6)
-            self.canvas = FigureCanvasAgg(figure)
-            self.map, self.points = figure.subplots(1, 2, width_ratios=(1, 1.25))
-            look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-            self.kept = self.map.imshow(np.ones((2, BINS)), aspect="auto", origin="lower", **look)
-            self.map.set(xticks=[], ylabel="layer")
-            self.map.yaxis.set_major_locator(MaxNLocator(integer=True))
-            self.map.grid(False)
-            figure.colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
-            self.points.set(xlim=(0, 0.95), xlabel="fraction removed r", ylabel="held-out loss (nats/token)")
-            self.lines: dict[str, Any] = {}
-            self.mark = self.points.plot([], [], "o", ms=9, mfc="none", color=style.BLACK, zorder=4)[0]
-            self.dense = self.points.axhline(0, color=style.BLACK, ls=":", lw=0.8)
+        figure = style.figure(9, 2.6)
+        self.canvas = FigureCanvasAgg(figure)
+        self.map, self.points = figure.subplots(1, 2, width_ratios=(1, 1.25))
+        look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+        self.kept = self.map.imshow(np.ones((2, BINS)), aspect="auto", origin="lower", **look)
+        self.map.set(xticks=[], ylabel="layer")
+        self.map.yaxis.set_major_locator(MaxNLocator(integer=True))
+        self.map.grid(False)
+        figure.colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
+        self.points.set(xlim=(0, 0.95), xlabel="fraction removed r", ylabel="held-out loss (nats/token)")
+        self.lines: dict[str, Any] = {}
+        self.mark = self.points.plot([], [], "o", ms=9, mfc="none", color=style.BLACK, zorder=4)[0]
+        self.dense = self.points.axhline(0, color=style.BLACK, ls=":", lw=0.8)
 
+    @style.paper()
     def png(self, point: Point, lesson: Lesson) -> bytes:
         """The picture of a point among the others."""
-        share = kept_share(point.report.to_dict())
-        with style.paper(), io.BytesIO() as out:
-            self.kept.set_data(share)
-            self.kept.set_extent((0, 1, -0.5, len(share) - 0.5))
-            self.map.set_xlabel(_axis(point))
-            self._move(point, lesson)
-            self.canvas.print_png(out)
-            return out.getvalue()
-
-    def _move(self, point: Point, lesson: Lesson) -> None:
-        table, dense = lesson.table(), lesson.whole.loss.mean
+        share, table, dense = kept_share(point.report.to_dict()), lesson.table(), lesson.whole.loss.mean
+        self.kept.set_data(share)
+        self.kept.set_extent((0, 1, -0.5, len(share) - 0.5))
+        self.map.set_xlabel(_axis(point))
         self.dense.set_ydata([dense, dense])
         for method, rows in table[table["method"] != "dense"].groupby("method"):
             if method not in self.lines:
@@ -133,6 +126,9 @@ class _Picture:
         losses = table["loss"][np.isfinite(table["loss"])]
         margin = 0.08 * np.ptp(losses) or 0.1
         self.points.set_ylim(losses.min() - margin, losses.max() + margin)
+        with io.BytesIO() as out:
+            self.canvas.print_png(out)
+            return out.getvalue()
 
 
 def _axis(point: Point) -> str:
