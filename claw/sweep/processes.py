@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,7 +84,7 @@ class ForkServer:
         """Fork a job; raises OSError when the server could not be started."""
         process = self._process
         if process is None or process.poll() is not None:
-            command = [sys.executable, "-m", "claw.sweep.fork_server", *MODULES]
+            command = [sys.executable, "-m", "claw.sweep.fork_server", str(os.getpid()), *MODULES]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "bufsize": 0}
             process = subprocess.Popen(command, start_new_session=True, env=self.variables, cwd=self.folder, **pipes)
             self._process = process
@@ -132,6 +133,25 @@ class ForkedJob:
         kill_group(self.pid)
         while self.wait(1.0) is None:
             pass
+
+
+def watch_parent(parent: int, over: threading.Event | None = None) -> threading.Thread:
+    """End this process group as soon as `parent` is no longer the parent process, until `over` is set.
+
+    It is a thread, so it looks during a long import, too. Linux could send a signal at the parent's death (prctl), but takes for
+    the parent the thread that started this process, and the threads of Dask's workers come and go.
+    """
+    over = over or threading.Event()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            if over.wait(0.2):
+                return
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def kill_group(leader: int) -> None:

@@ -99,7 +99,10 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
             failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler)
         else:
             failures = run_jobs.run_in_turn(plan, drop)
-        finish(plan)
+        try:
+            finish(plan)
+        except run_jobs.Failure as failure:
+            failures.append(str(failure))
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
         print(f"failed: {failure}")
