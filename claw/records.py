@@ -134,11 +134,6 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
     return content is not None and content["status"] != "failed"
 
 
-def count(folder: Path) -> int:
-    """Number of record files of a run, readable or not."""
-    return len(list((Path(folder) / "records").glob("*.json")))
-
-
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
     yield from filter(None, map(read_record, sorted((Path(folder) / "records").glob("*.json"))))
@@ -195,8 +190,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
         parent = rows.get(parents[name], {})
         row |= {column: parent[column] for column in SHAPE if column in parent}
     frame = pd.DataFrame(rows.values())
-    extra = [name for name in frame.columns if name not in COLUMNS]
-    frame = frame.reindex(columns=[*COLUMNS, *extra])
+    frame = frame.reindex(columns=[*dict.fromkeys([*COLUMNS, *frame.columns])])
     dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
     pairs = {"loss0": "loss", "accuracy0": "accuracy", "accuracy0_stderr": "accuracy_stderr"}
     frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in pairs.items()})

@@ -12,7 +12,9 @@ client know no package index.
 
 import functools
 import gzip
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import urldefrag, urljoin
@@ -34,6 +35,7 @@ from claw.progress import tqdm
 from claw.project import cache
 
 CHUNK = 1 << 20
+LINK = re.compile(r"""\bhref\s*=\s*["']([^"']+)""", re.IGNORECASE)
 SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -56,17 +58,6 @@ def index_url() -> str:
     return (url or "https://pypi.org/simple").rstrip("/") + "/"
 
 
-class _Links(HTMLParser):
-    """Collects the anchors of a PEP 503 page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value for name, value in attrs if tag == "a" and name == "href" and value]
-
-
 def _address(archive: Archive) -> str:
     """Download address of the archive as the index states it."""
     import requests
@@ -74,12 +65,11 @@ def _address(archive: Archive) -> str:
     page = urljoin(index_url(), archive.package.lower().replace("_", "-") + "/")
     reply = requests.get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"}, timeout=60)
     reply.raise_for_status()
-    links = _Links()
     if "json" in reply.headers.get("content-type", ""):
-        links.addresses = [entry["url"] for entry in reply.json()["files"]]
-    else:
-        links.feed(reply.text)
-    for address in links.addresses:
+        addresses = [entry["url"] for entry in reply.json()["files"]]
+    else:  # the anchors of a PEP 503 page
+        addresses = [html.unescape(link) for link in LINK.findall(reply.text)]
+    for address in addresses:
         bare = urldefrag(urljoin(reply.url, address)).url
         if bare.rsplit("/", 1)[-1] == archive.file:
             return bare

@@ -22,7 +22,10 @@ WHOLE = 1 << 24  # bytes: larger files are known by their size, beginning and en
 def check_origin(study: Study, folder: Path) -> list[str]:
     """Sentences on what changed since the run in `folder` was begun; InputError if new records would not belong to it."""
     code, before = provenance.code_hash(), _read(folder)
-    now = {name: fingerprint(name) for name in _inputs(study)}
+    names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
+    if any(map(methods.needs_statistics, study.methods)):
+        names.append(study.calibration.corpus)
+    now = {name: fingerprint(name) for name in dict.fromkeys(names)}
     changed = sorted(name for name, mark in now.items() if before["data"].get(name, mark) != mark)
     if changed:
         raise InputError(
@@ -48,14 +51,6 @@ def _read(folder: Path) -> dict[str, Any]:
         return {"code": begun["code"], "data": begun["data"]}
     except (OSError, ValueError, TypeError, KeyError):
         return {"code": [], "data": {}}
-
-
-def _inputs(study: Study) -> list[str]:
-    """Names of the models and texts that a study reads."""
-    names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
-    if any(methods.needs_statistics(method) for method in study.methods):
-        names.append(study.calibration.corpus)
-    return list(dict.fromkeys(names))
 
 
 def fingerprint(name: str) -> str:

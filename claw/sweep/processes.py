@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,11 +46,6 @@ def start(request: Path, log: IO[str], **machine) -> "ForkedJob | FreshJob":
     return FreshJob(command, stdout=log, stderr=log, env=own)
 
 
-@functools.lru_cache(maxsize=1)
-def _fork_server(variables: tuple[tuple[str, str], ...], folder: str) -> "ForkServer":
-    return ForkServer(dict(variables), folder)
-
-
 class FreshJob:
     """A job in a process of its own that imports everything itself."""
 
@@ -76,8 +72,8 @@ class FreshJob:
 class ForkServer:
     """The process that forks jobs; started when first needed, and again after it died."""
 
-    def __init__(self, variables: dict[str, str], folder: str):
-        self.variables, self.folder = variables, folder
+    def __init__(self, variables: Iterable[tuple[str, str]], folder: str):
+        self.variables, self.folder = dict(variables), folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, request: Path, log: IO[str]) -> "ForkedJob":
@@ -100,6 +96,9 @@ class ForkServer:
         """End the server, by the end of its input."""
         if self._process is not None:
             self._process.communicate()
+
+
+_fork_server = functools.lru_cache(maxsize=1)(ForkServer)
 
 
 class ForkedJob:

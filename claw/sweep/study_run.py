@@ -101,8 +101,8 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
             failures = run_jobs.run_in_turn(plan, drop)
         try:
             finish(plan)
-        except run_jobs.Failure as failure:
-            failures.append(str(failure))
+        except run_jobs.Failure as problem:
+            failures.append(str(problem))
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
         print(f"failed: {failure}")

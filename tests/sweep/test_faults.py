@@ -325,7 +325,8 @@ def test_a_fork_server_ends_with_who_started_it_even_before_and_while_it_imports
     name = f"slow_{tmp_path.name}_{os.getpid()}"
     (tmp_path / f"{name}.py").write_text("import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(63)")
     code = "import os, time\nfrom pathlib import Path\nfrom claw.sweep import processes\n"
-    code += f"processes.MODULES = ({name!r},)\nserver = processes.ForkServer(dict(os.environ), '.')\nserver.start(Path('request'), open('log', 'w'))\n"
+    code += f"processes.MODULES = ({name!r},)\nserver = processes.ForkServer(os.environ.items(), '.')\n"
+    code += "server.start(Path('request'), open('log', 'w'))\n"
     code += f"while {importing} and not os.path.exists('importing'): time.sleep(0.05)\nos.kill(os.getpid(), 9)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
