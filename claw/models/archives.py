@@ -118,16 +118,20 @@ def fetch(archive: Archive) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if target.exists():
-                _verify(archive, target)
-            else:
+            path = target if target.exists() else part
+            if path == part:
                 resumed = part.exists()
                 _download(archive, part)
                 if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
                     part.unlink()
                     _download(archive, part)
-                _verify(archive, part)
-                part.replace(target)
+            if (digest := sha256(path)) != archive.sha256:
+                path.unlink()
+                raise InputError(
+                    f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download "
+                    "or a proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
+                )
+            path.replace(target)
             stamp.write_text(archive.sha256)
     except OSError as error:  # requests' own errors are OSErrors too
         raise InputError(
@@ -135,17 +139,6 @@ def fetch(archive: Archive) -> Path:
             f"network and the disk of {target.parent}, then run the command again: the download continues where it stopped."
         ) from error
     return target
-
-
-def _verify(archive: Archive, path: Path) -> None:
-    """Delete a file whose bytes are not the pinned ones, and say so."""
-    digest = sha256(path)
-    if digest != archive.sha256:
-        path.unlink()
-        raise InputError(
-            f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download or a "
-            "proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
-        )
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from claw.specs.methods import RatioOf
 from claw.specs.spec import Count, Placement, Ratio, Seed, Spec, Text, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
 Gigabytes = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
 
 
@@ -84,11 +83,6 @@ class Study(Placement):
                         there = ", ".join(map(str, grid[name]))
                         raise InputError(f"{field} names {name} {strange[0]}, which is not in this study: {there}.")
         return self
-
-    @property
-    def folder(self) -> Path:
-        """Where the run's records, notebooks and figures go, below the project."""
-        return Path("runs") / self.name
 
     @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:

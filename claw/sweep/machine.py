@@ -46,11 +46,10 @@ def offer(workers: int, asked: Mapping[str, float]) -> dict[str, float]:
     if {"gpus", "gpu_memory"} & set(asked):
         from torch import cuda
 
-        count = len(gpus())
-        here |= {"gpus": float(max(1, count // workers)), "gpu_memory": 0.0} if count else {"gpus": 0.0, "gpu_memory": 0.0}
-        if count:
+        here |= {"gpus": 0.0, "gpu_memory": 0.0}
+        if count := len(gpus()):
             smallest = min(cuda.get_device_properties(i).total_memory for i in range(cuda.device_count())) / 1e9
-            here["gpu_memory"] = smallest / max(1.0, workers / count)
+            here |= {"gpus": float(max(1, count // workers)), "gpu_memory": smallest / max(1.0, workers / count)}
     return {NAMES[name]: here[name] for name in asked}
 
 

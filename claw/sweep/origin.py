@@ -4,6 +4,7 @@ Records of one run must belong together. Other texts or weights under the same n
 table's column `code` keeps the rows apart.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -21,7 +22,11 @@ WHOLE = 1 << 24  # bytes: larger files are known by their size, beginning and en
 
 def check_origin(study: Study, folder: Path) -> list[str]:
     """Sentences on what changed since the run in `folder` was begun; InputError if new records would not belong to it."""
-    code, before = provenance.code_hash(), _read(folder)
+    code = provenance.code_hash()
+    before: dict[str, Any] = {"code": [], "data": {}}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # where it is not known what the run was begun with
+        begun = json.loads((folder / NAME).read_text())
+        before = {"code": begun["code"], "data": begun["data"]}
     names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
     if any(map(methods.needs_statistics, study.methods)):
         names.append(study.calibration.corpus)
@@ -42,15 +47,6 @@ def check_origin(study: Study, folder: Path) -> list[str]:
         "column `code` of the table says which code made which. To measure all with one code, "
         f"delete {folder} or rename the study."
     ]
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """What the run in `folder` was begun with; nothing where that is not known."""
-    try:
-        begun = json.loads((folder / NAME).read_text())
-        return {"code": begun["code"], "data": begun["data"]}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {"code": [], "data": {}}
 
 
 def fingerprint(name: str) -> str:

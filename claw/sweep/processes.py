@@ -51,22 +51,18 @@ class FreshJob:
 
     def __init__(self, command: list[str], **options):
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
-
-    @property
-    def status(self) -> int | None:
-        """Exit status of the job, or None while it runs."""
-        return self._process.returncode
+        self.status: int | None = None  # exit status of the job, or None while it runs
 
     def wait(self, seconds: float) -> int | None:
         """Exit status of the job, or None when it still runs after `seconds`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
+            self.status = self._process.wait(seconds)
         return self.status
 
     def kill(self) -> None:
         """Kill what is left of the job's process group."""
         kill_group(self._process.pid)
-        self._process.wait()
+        self.status = self._process.wait()
 
 
 class ForkServer:
@@ -137,8 +133,8 @@ class ForkedJob:
 def watch_parent(parent: int, over: threading.Event | None = None) -> threading.Thread:
     """End this process group as soon as `parent` is no longer the parent process, until `over` is set.
 
-    It is a thread, so it looks during a long import, too. Linux could send a signal at the parent's death (prctl), but takes for
-    the parent the thread that started this process, and the threads of Dask's workers come and go.
+    It is a thread, so it looks during a long import, too. Linux can send a signal at the parent's death (prctl), but takes the
+    thread that started this process for the parent, and threads of Dask's workers come and go.
     """
     over = over or threading.Event()
 

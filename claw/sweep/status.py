@@ -34,13 +34,12 @@ class Watcher:
         return pd.DataFrame(rows, columns="model method ratio seed recovery_tokens stage status".split())
 
     def _status(self, name: str, running: set[str]) -> str:
-        if name in self._final:
-            return self._final[name]
-        content = records.read_record(self.plan.folder / "records" / name)
-        if content and content["status"] in ("done", "nan"):
+        if name not in self._final:
+            content = records.read_record(self.plan.folder / "records" / name)
+            if not content or content["status"] == "failed":
+                return "running" if name in running else "failed" if content else "planned"
             self._final[name] = content["status"]
-            return content["status"]
-        return "running" if name in running else content["status"] if content else "planned"
+        return self._final[name]
 
 
 def cells(statuses: pd.DataFrame) -> pd.DataFrame:

@@ -108,10 +108,11 @@ def check_purpose(corpus: str, purpose: str) -> None:
     corpora.check_corpus(corpus)
     known = sources.corpora().get(corpus)
     if known and (known.role == "heldout") != (purpose == "heldout"):
+        use = "for evaluation only" if known.role == "heldout" else "for calibration and recovery"
         others = [name for name, other in sources.corpora().items() if other.role != known.role]
         raise InputError(
-            f"corpus {corpus!r} is {'for evaluation only' if known.role == 'heldout' else 'for calibration and recovery'} and cannot "
-            f"serve as {purpose} text, because what is trained on must not be tested on. Use {', '.join(others)} or a file."
+            f"corpus {corpus!r} is {use} and cannot serve as {purpose} text, because what is trained on must not be tested on. "
+            f"Use {', '.join(others)} or a file."
         )
 
 
