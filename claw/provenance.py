@@ -25,17 +25,12 @@ def code_hash(room: str = "") -> str:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def _machine() -> dict[str, Any]:
+    """Versions, the commit that claw runs from, with "+" if it has changes (None outside a repository), and the processor."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return versions
-
-
-@functools.cache
-def _machine() -> dict[str, Any]:
-    """The commit that claw runs from, with "+" if it has changes (None outside a repository), and the processor."""
     command = "git describe --always --abbrev=12 --dirty=+ --exclude=*".split()
     commit = processor = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -44,19 +39,16 @@ def _machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     hardware = {"machine": platform.machine(), "processor": processor or platform.processor(), "cores": os.cpu_count()}
-    return {"git": commit.strip() or None} | hardware
+    return {"versions": versions, "git": commit.strip() or None} | hardware
 
 
-def made_with(device: Any = None, dtype: Any = None) -> dict[str, Any]:
+def made_with(device: Any, dtype: Any) -> dict[str, Any]:
     """Versions, code and git hash, processor, threads, device and number type."""
     import torch
 
-    name = str(device) if device is not None else "cpu"
-    if name.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    used = {"threads": torch.get_num_threads(), "device": name}
-    used["dtype"] = str(dtype).removeprefix("torch.") if dtype is not None else None
-    return {"versions": _versions(), "code": code_hash()} | _machine() | used
+    name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else str(device)
+    used = {"threads": torch.get_num_threads(), "device": name, "dtype": str(dtype).removeprefix("torch.")}
+    return {"versions": _machine()["versions"], "code": code_hash()} | _machine() | used
 
 
 def resident_peak() -> int:
