@@ -84,6 +84,11 @@ class Study(Placement):
                         raise InputError(f"{field} names {name} {strange[0]}, which is not in this study: {there}.")
         return self
 
+    @property
+    def folder(self) -> Path:
+        """Where the run's records, notebooks and figures go, below the project."""
+        return Path("runs") / self.name
+
     @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One per model, method and seed that makes a difference, without excluded points."""

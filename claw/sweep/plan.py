@@ -62,7 +62,7 @@ class Plan:
 
 def folder_of(study: Study) -> Path:
     """Folder of a study's run, below `runs` of the project; InputError where a link leads it elsewhere."""
-    folder = run_folder(f"runs/{study.name}")
+    folder = run_folder(str(study.folder))
     if folder.resolve().parent != folder.parent.resolve():
         raise InputError(
             f"{folder} is a link to {folder.resolve()}, out of {folder.parent}. A run writes and deletes files there only: "
