@@ -130,17 +130,13 @@ def _fetch(parsed: argparse.Namespace) -> None:
     from claw.texts import corpora
 
     pinned = [name for name, source in sources.models().items() if not source.hub]
-    accepted = [*pinned, *sources.corpora(), "tasks"]
+    accepted = {name: lambda name: gguf.known_folder(sources.models()[name]) for name in pinned}
+    accepted |= {name: lambda name: corpora.known_file(sources.corpora()[name]).parent for name in sources.corpora()}
+    accepted["tasks"] = lambda name: offline_tasks.folder()
     if not parsed.names:
         print("Known names:", ", ".join(accepted))
     for name in parsed.names:  # all names first: a wrong one stops before any download
         if name not in accepted:
             raise unknown("name", name, accepted, "Hub models are fetched by transformers when first loaded.")
     for name in parsed.names:
-        if name in pinned:
-            place = gguf.known_folder(sources.models()[name])
-        elif name == "tasks":
-            place = offline_tasks.folder()
-        else:
-            place = corpora.known_file(sources.corpora()[name]).parent
-        print(f"{name}: ready in {place}")
+        print(f"{name}: ready in {accepted[name](name)}")

@@ -40,10 +40,8 @@ class NoResult:
     def __init__(self, reason: object):
         self.reason = f"Not with this table: {reason}"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.reason
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(self.reason)}</p>"

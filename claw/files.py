@@ -55,7 +55,5 @@ def sha256(path: Path) -> str:
 
 def digest(*parts: str | bytes) -> str:
     """First 16 hex digits of the sha256 of these texts, one after the other."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(part.encode() if isinstance(part, str) else part)
-    return hashed.hexdigest()[:16]
+    joined = b"".join(part.encode() if isinstance(part, str) else part for part in parts)
+    return hashlib.sha256(joined).hexdigest()[:16]

@@ -25,55 +25,33 @@ def code_hash(room: str = "") -> str:
 
 
 @functools.cache
-def git_commit() -> str | None:
-    """Commit of the working copy claw runs from, with "+" if it has changes; None outside a repository."""
-    command = "git describe --always --abbrev=12 --dirty=+ --exclude=*".split()
-    try:
-        commit = subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.strip() or None
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
+def _machine() -> dict[str, Any]:
+    """Versions, the commit that claw runs from, with "+" if it has changes (None outside a repository), and the processor."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return versions
+    command = "git describe --always --abbrev=12 --dirty=+ --exclude=*".split()
+    commit = processor = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True, timeout=10)
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    hardware = {"machine": platform.machine(), "processor": processor or platform.processor(), "cores": os.cpu_count()}
+    return {"versions": versions, "git": commit.strip() or None} | hardware
 
 
-def made_with(device: Any = None, dtype: Any = None) -> dict[str, Any]:
+def made_with(device: Any, dtype: Any) -> dict[str, Any]:
     """Versions, code and git hash, processor, threads, device and number type."""
     import torch
 
-    name = str(device) if device is not None else "cpu"
-    if name.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    return {
-        "versions": _versions(),
-        "code": code_hash(),
-        "git": git_commit(),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": name,
-        "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None,
-    }
+    name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else str(device)
+    used = {"threads": torch.get_num_threads(), "device": name, "dtype": str(dtype).removeprefix("torch.")}
+    return {"versions": _machine()["versions"], "code": code_hash()} | _machine() | used
 
 
 def resident_peak() -> int:
     """Highest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
-
-
-@functools.cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

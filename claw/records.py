@@ -11,6 +11,7 @@ they were measured, so that measuring differently adds a record and never replac
 import json
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,11 +135,6 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
     return content is not None and content["status"] != "failed"
 
 
-def count(folder: Path) -> int:
-    """Number of record files of a run, readable or not."""
-    return len(list((Path(folder) / "records").glob("*.json")))
-
-
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
     yield from filter(None, map(read_record, sorted((Path(folder) / "records").glob("*.json"))))
@@ -169,12 +165,12 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
     wanted = {"loss": evaluation.loss.digest, "tasks": evaluation.accuracy.digest} if evaluation else {}
     rows: dict[str, dict[str, Any]] = {}
     parents: dict[str, str] = {}
-    measured: dict[str, set[str]] = {}
+    measured: dict[str, set[str]] = defaultdict(set)
     for record in records:
         name, stage, how = record["experiment"], record["stage"], record.get("measured", "")
         if how != wanted.get(stage, how):
             continue
-        measured.setdefault(stage, set()).add(how)
+        measured[stage].add(how)
         if len(measured[stage]) > 1:
             raise InputError(
                 f"The records hold {stage} measured in {len(measured[stage])} different ways (texts, lengths or limits), which "
@@ -195,8 +191,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
         parent = rows.get(parents[name], {})
         row |= {column: parent[column] for column in SHAPE if column in parent}
     frame = pd.DataFrame(rows.values())
-    extra = [name for name in frame.columns if name not in COLUMNS]
-    frame = frame.reindex(columns=[*COLUMNS, *extra])
+    frame = frame.reindex(columns=[*dict.fromkeys([*COLUMNS, *frame.columns])])
     dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
     pairs = {"loss0": "loss", "accuracy0": "accuracy", "accuracy0_stderr": "accuracy_stderr"}
     frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in pairs.items()})
@@ -216,10 +211,9 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
     limit = result["limit"]
-    columns = {
-        "limit": " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit,
-        "num_fewshot": result["num_fewshot"],
-    }
+    if isinstance(limit, dict):
+        limit = " ".join(f"{task}:{n}" for task, n in sorted(limit.items()))
+    columns = {"limit": limit, "num_fewshot": result["num_fewshot"]}
     by_task: dict[str, dict[str, dict]] = {}
     for score in result["rows"]:
         task, metric = score["task"], score["metric"]

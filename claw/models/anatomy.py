@@ -78,38 +78,14 @@ class Anatomy:
     head = _part("model.lm_head")
     device = _part("embedding.weight.device")
     dtype = _part("embedding.weight.dtype")
-
-    @property
-    def depth(self) -> int:
-        return len(self.layers)
-
-    @property
-    def hidden(self) -> int:
-        return self.embedding.weight.shape[1]
-
-    @property
-    def vocabulary(self) -> int:
-        return self.embedding.weight.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.layers[0].gate.out_features
-
-    @property
-    def head_size(self) -> int:
-        return self.layers[0].attention.head_dim
-
-    @property
-    def heads(self) -> int:
-        return self.layers[0].q.out_features // self.head_size
-
-    @property
-    def groups(self) -> int:
-        return self.layers[0].k.out_features // self.head_size
-
-    @property
-    def tied(self) -> bool:
-        return self.head.weight is self.embedding.weight
+    depth = property(lambda self: len(self.layers))
+    hidden = property(lambda self: self.embedding.weight.shape[1])
+    vocabulary = property(lambda self: self.embedding.weight.shape[0])
+    width = property(lambda self: self.layers[0].gate.out_features)
+    head_size = property(lambda self: self.layers[0].attention.head_dim)
+    heads = property(lambda self: self.layers[0].q.out_features // self.head_size)
+    groups = property(lambda self: self.layers[0].k.out_features // self.head_size)
+    tied = property(lambda self: self.head.weight is self.embedding.weight)
 
     @property
     def family(self) -> str:

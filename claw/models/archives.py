@@ -12,7 +12,9 @@ client know no package index.
 
 import functools
 import gzip
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import urldefrag, urljoin
@@ -34,6 +35,7 @@ from claw.progress import tqdm
 from claw.project import cache
 
 CHUNK = 1 << 20
+LINK = re.compile(r"""\bhref\s*=\s*["']([^"']+)""", re.IGNORECASE)
 SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -56,17 +58,6 @@ def index_url() -> str:
     return (url or "https://pypi.org/simple").rstrip("/") + "/"
 
 
-class _Links(HTMLParser):
-    """Collects the anchors of a PEP 503 page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value for name, value in attrs if tag == "a" and name == "href" and value]
-
-
 def _address(archive: Archive) -> str:
     """Download address of the archive as the index states it."""
     import requests
@@ -74,12 +65,11 @@ def _address(archive: Archive) -> str:
     page = urljoin(index_url(), archive.package.lower().replace("_", "-") + "/")
     reply = requests.get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"}, timeout=60)
     reply.raise_for_status()
-    links = _Links()
     if "json" in reply.headers.get("content-type", ""):
-        links.addresses = [entry["url"] for entry in reply.json()["files"]]
-    else:
-        links.feed(reply.text)
-    for address in links.addresses:
+        addresses = [entry["url"] for entry in reply.json()["files"]]
+    else:  # the anchors of a PEP 503 page
+        addresses = [html.unescape(link) for link in LINK.findall(reply.text)]
+    for address in addresses:
         bare = urldefrag(urljoin(reply.url, address)).url
         if bare.rsplit("/", 1)[-1] == archive.file:
             return bare
@@ -128,16 +118,20 @@ def fetch(archive: Archive) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if target.exists():
-                _verify(archive, target)
-            else:
+            path = target if target.exists() else part
+            if path == part:
                 resumed = part.exists()
                 _download(archive, part)
                 if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
                     part.unlink()
                     _download(archive, part)
-                _verify(archive, part)
-                part.replace(target)
+            if (digest := sha256(path)) != archive.sha256:
+                path.unlink()
+                raise InputError(
+                    f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download "
+                    "or a proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
+                )
+            path.replace(target)
             stamp.write_text(archive.sha256)
     except OSError as error:  # requests' own errors are OSErrors too
         raise InputError(
@@ -145,17 +139,6 @@ def fetch(archive: Archive) -> Path:
             f"network and the disk of {target.parent}, then run the command again: the download continues where it stopped."
         ) from error
     return target
-
-
-def _verify(archive: Archive, path: Path) -> None:
-    """Delete a file whose bytes are not the pinned ones, and say so."""
-    digest = sha256(path)
-    if digest != archive.sha256:
-        path.unlink()
-        raise InputError(
-            f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download or a "
-            "proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
-        )
 
 
 @contextmanager

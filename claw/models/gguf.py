@@ -57,6 +57,7 @@ def _join(source: ModelSource, target: Path) -> None:
 def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSource | None = None) -> None:
     """Write the checkpoint in a GGUF file to `folder`, as a known model wants it."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     need = 4 * gguf.stat().st_size
@@ -66,10 +67,10 @@ def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSourc
             f"Converting {name} may need {need / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free in {cache() / 'models'}. "
             "Free some space, or set CLAW_CACHE to a folder on a larger disk."
         )
+    # newer releases of transformers keep weights packed where they have kernels, unless asked
+    plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise()
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **plain)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # a damaged file makes its readers fail in any way
         raise InputError(
@@ -91,10 +92,3 @@ def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSourc
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "source.json").write_text(json.dumps({"gguf": gguf.name, "sha256": digest}, indent=1))
-
-
-def _dequantise() -> dict[str, Any]:
-    """What asks transformers for plain weights: newer releases keep them packed where they have kernels."""
-    import transformers
-
-    return {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}

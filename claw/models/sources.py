@@ -49,17 +49,14 @@ def _catalogue() -> Mapping:
     return yaml.safe_load(resources.files("claw.models").joinpath("sources.yaml").read_text(encoding="utf-8"))
 
 
-def _model(name: str, entry: Mapping) -> ModelSource:
-    parts = tuple(Archive(**part) for part in entry.get("archives", ()))
-    gguf = {f"gguf_{key}": value for key, value in entry.get("gguf", {}).items()}
-    plain = {key: value for key, value in entry.items() if key not in ("archives", "gguf")}
-    return ModelSource(name=name, parts=parts, **gguf, **{"base_model": entry.get("hub")} | plain)
-
-
 @functools.cache
 def models() -> Mapping[str, ModelSource]:
     """The known models by name."""
-    return {name: _model(name, entry) for name, entry in _catalogue()["models"].items()}
+    known = {}
+    for name, entry in _catalogue()["models"].items():
+        parts = tuple(Archive(**part) for part in entry.get("parts", ()))
+        known[name] = ModelSource(name=name, **{"base_model": entry.get("hub")} | entry | {"parts": parts})
+    return known
 
 
 @functools.cache

@@ -31,8 +31,7 @@ from claw.recovery.schedule import Milestone
 from claw.recovery.weights import Weights, read_header
 from claw.specs.experiment import Recovery
 from claw.specs.spec import build_spec
-from claw.texts import overlap
-from claw.texts.token_blocks import Blocks
+from claw.texts.token_blocks import Blocks, check_no_overlap
 from claw.words import html_table, number
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
@@ -188,7 +187,7 @@ class Run:
 
     def __post_init__(self) -> None:
         model, blocks, recovery, targets = self.model, self.blocks, self.recovery, self.targets
-        self.overlap = overlap.check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
+        self.overlap = check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
         self.seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
         first = blocks.ids[0].tolist()
         self.identity = digest(f"{recovery.run.digest} {weights_hash(model)} {first} {self.seed} {list(targets)}")

@@ -94,15 +94,10 @@ class Recovery(Recipe):
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Fill in what the recipe implies and drop what it does not use."""
-        given = {name: value for name, value in given.items() if value is not None}
         recipe = given.get("recipe", "lora")
-        given.setdefault("learning_rate", LEARNING_RATES.get(recipe, 1e-3))
-        if recipe == "lora":
-            given.setdefault("rank", 32)
-        if recipe == "distill":
-            given.setdefault("divergence", "forward")
-            given.setdefault("data_loss", 0.0)
-        return {name: value for name, value in given.items() if _ONLY.get(name, recipe) == recipe}
+        implied = {"learning_rate": LEARNING_RATES.get(recipe, 1e-3), "rank": 32, "divergence": "forward", "data_loss": 0.0}
+        chosen = implied | {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in chosen.items() if _ONLY.get(name, recipe) == recipe}
 
     @property
     def run(self) -> "Recovery":

@@ -168,10 +168,8 @@ class GuideParameters(LawsParameters):
     @property
     def budget(self) -> Budget:
         most = (self.most_parameters, self.most_gigabytes, self.most_flops, self.most_milliseconds)
-        times = tuple(self.dense_milliseconds.items())
-        return Budget(
-            **dict(zip(LIMITS, most, strict=True)), bytes_per_parameter=self.bytes_per_parameter, dense_milliseconds=times
-        )
+        limits, times = dict(zip(LIMITS, most, strict=True)), tuple(self.dense_milliseconds.items())
+        return Budget(**limits, bytes_per_parameter=self.bytes_per_parameter, dense_milliseconds=times)
 
 
 class PaperParameters(LawsParameters):

@@ -48,14 +48,10 @@ class Spec(BaseModel):
             del copied.__dict__[name]
         return copied
 
-    def canonical(self) -> str:
-        """JSON with sorted names: equal values give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
     @functools.cached_property
     def digest(self) -> str:
-        """First 16 hex digits of the sha256 of the canonical text."""
-        return files.digest(self.canonical())
+        """First 16 hex digits of the sha256 of the canonical text: JSON with sorted names, which is equal for equal values."""
+        return files.digest(json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")))
 
     def part(self, cls: type["AnySpec"], **others: Any) -> "AnySpec":
         """A `cls` with these values for the fields of the same name, except for the others that are given."""

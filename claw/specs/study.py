@@ -15,7 +15,6 @@ from claw.specs.methods import RatioOf
 from claw.specs.spec import Count, Placement, Ratio, Seed, Spec, Text, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
 Gigabytes = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
 
 

@@ -52,11 +52,8 @@ def save(
             "This model has shortcut matrices that no stock architecture can hold, so it cannot be saved as a plain "
             "checkpoint. It can be measured in memory; for a checkpoint use slicegpt, the plain form."
         )
-    about = {
-        "experiment": experiment.model_dump(mode="json") if experiment else None,
-        "report": report.to_dict() if report else None,
-        "base_model": base_model,
-    }
+    spec, figures = experiment and experiment.model_dump(mode="json"), report and report.to_dict()
+    about = {"experiment": spec, "report": figures, "base_model": base_model}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         need = sum(p.numel() * p.element_size() for p in model.parameters())

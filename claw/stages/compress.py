@@ -82,14 +82,10 @@ def compress_point(compression: Compression, model: Any, statistics: Statistics 
 
 def point(report: CompressionReport, model: Any) -> dict[str, Any]:
     """What a compress record says of a point."""
-    small = report.small
-    return report.to_dict() | {
-        "family": anatomy(model).family,
-        "parameters": small.parameters,
-        "parameters0": report.dense.parameters,
-        "flops_per_token": small.flops_per_token(),
-        "bytes": small.parameters * model.dtype.itemsize,
-    }
+    small, parameters = report.small, report.small.parameters
+    sizes = {"family": anatomy(model).family, "parameters": parameters, "parameters0": report.dense.parameters}
+    sizes |= {"flops_per_token": small.flops_per_token(), "bytes": parameters * model.dtype.itemsize}
+    return report.to_dict() | sizes
 
 
 def record_dense(folder: Path, experiment: Experiment, model: nn.Module) -> None:

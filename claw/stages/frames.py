@@ -52,11 +52,9 @@ def recovery_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def moment_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Train and held-out loss along every recovery among these records, one row per moment."""
-    rows = [
-        point | {"budget": record["result"]["asked"]} | moment
-        for point, record in results_of("recover", results)
-        for moment in record["result"].get("moments", ())
-    ]
+    rows = []
+    for point, record in results_of("recover", results):
+        rows += [point | {"budget": record["result"]["asked"]} | moment for moment in record["result"].get("moments", ())]
     return pd.DataFrame(rows, columns=["method", "ratio", "budget", "tokens", "train", "heldout"])
 
 
@@ -64,9 +62,8 @@ def timing_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per checkpoint, phase and batch size among these records: seconds, speed-up with interval, ideal, memory."""
     rows = []
     for point, record in results_of("speed", results):
-        memory = record["result"]["memory"] / record["result"]["memory0"]
-        for timed in record["result"]["timings"]:
-            rows.append(point | timed | {"of ideal": timed["speedup"] / timed["ideal"], "memory": memory})
+        timings, memory = record["result"]["timings"], record["result"]["memory"] / record["result"]["memory0"]
+        rows += [point | timed | {"of ideal": timed["speedup"] / timed["ideal"], "memory": memory} for timed in timings]
     return pd.DataFrame(rows)
 
 

@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from claw import records
 from claw.errors import InputError
 from claw.models import load
@@ -18,7 +16,6 @@ from claw.stages import checkpoints
 from claw.stages.compress import record_dense
 from claw.stages.measure import heldout_blocks, measure_loss, recorded
 from claw.texts import token_blocks
-from claw.texts.token_blocks import Blocks
 
 WATCHED = 16  # held-out blocks measured along the way; the record's loss is of all
 
@@ -89,15 +86,10 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
                     checkpoints.save(small, tokenizer, place, experiment=experiment, base_model=compression.model)
             if report.nan_step is None:
                 measure_loss(asked.folder, experiment, small, heldout, asked.evaluation)
-            else:
-                _record_broken(asked, experiment, small, heldout)
+                continue
+            with recorded(asked.folder, experiment, "loss", small, asked.evaluation.loss.digest) as result:  # as NaN
+                names = ("mean", "stderr", "token_perplexity", "word_perplexity", "bits_per_byte")
+                result.update(dict.fromkeys(names, math.nan), tokens=heldout.tokens, words=heldout.words, bytes=heldout.bytes)
+                result.update(corpus=heldout.corpus, context=heldout.length, data=heldout.sha256)
         next(series, None)  # lets the run close its files
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _record_broken(asked: RecoverParameters, experiment: Experiment, small: nn.Module, heldout: Blocks) -> None:
-    """Record the held-out loss of a model whose recovery broke, as NaN."""
-    with recorded(asked.folder, experiment, "loss", small, asked.evaluation.loss.digest) as result:
-        names = ("mean", "stderr", "token_perplexity", "word_perplexity", "bits_per_byte")
-        result.update(dict.fromkeys(names, math.nan), tokens=heldout.tokens, words=heldout.words, bytes=heldout.bytes)
-        result.update(corpus=heldout.corpus, context=heldout.length, data=heldout.sha256)

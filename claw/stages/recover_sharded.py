@@ -25,11 +25,9 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokens", type=int, required=True)
-    parser.add_argument("--corpus", default="wikipedia-train")
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--dtype", default="auto")
+    for name, default in {"corpus": "wikipedia-train", "length": 512, "batch": 8, "dtype": "auto"}.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     asked = parser.parse_args()
     state = PartialState(cpu=not torch.cuda.is_available())
     model, tokenizer = claw.load(asked.checkpoint, dtype=asked.dtype, device=str(state.device))

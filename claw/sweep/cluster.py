@@ -111,8 +111,14 @@ def _run(plan: Plan, client: Any, submitted: dict[Any, Job], progress: Progress,
             ended.add(future)
         for future in ended.next_batch(block=False):
             job = submitted.pop(future)
-            queue.ended[job.id] = _outcome(future, job)
-            progress.settle(job, queue.ended[job.id])
+            if future.cancelled():
+                raise InputError(LOST)
+            if future.status == "finished":
+                outcome = future.result(timeout=30)
+            else:  # its workers died under it again and again
+                outcome = Outcome("failed", f"{job.title}: {job.notebook} failed on its worker: {future.exception()}")
+            queue.ended[job.id] = outcome
+            progress.settle(job, outcome)
         if time.monotonic() - looked > 1:
             running = locks.marks(plan.folder)
             progress.show((job for job in submitted.values() if job.id in running), f"{len(running)} jobs running")
@@ -174,12 +180,3 @@ def work(job: Job, *before: Outcome, folder: Path, limit: float | None, shares: 
 def _stop_unwanted(job: Job, folder: Path) -> None:
     if locks.is_free(folder / WANTED):
         raise Failure(f"{job.title}: {job.notebook} was stopped, because the claw run that wanted it ended.")
-
-
-def _outcome(future: Any, job: Job) -> Outcome:
-    """How a job ended; a job whose workers died under it again and again has failed."""
-    if future.status == "finished":
-        return future.result(timeout=30)
-    if future.cancelled():
-        raise InputError(LOST)
-    return Outcome("failed", f"{job.title}: {job.notebook} failed on its worker: {future.exception()}")

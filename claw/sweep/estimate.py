@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from claw import records
 from claw.models import sources
 from claw.specs import methods
-from claw.specs.experiment import Curve, Experiment
+from claw.specs.experiment import Experiment
 from claw.sweep.plan import Plan
 
 WIDTH = {"float32": 4.0, "auto": 4.0}  # bytes of a number; others have two, and auto may choose four
@@ -43,15 +42,10 @@ class Estimate:
             return "nothing is left to do"
         if not self.known:
             return "nothing is known yet: no experiment like these was finished on this machine"
+        seconds, units = self.seconds, ((86400, "days"), (3600, "hours"), (60, "minutes"))
+        long = (f"{seconds / size:,.1f} {unit}" for size, unit in units if seconds >= 2 * size)
         rest = f", and {self.unknown:,} records of kinds that were not measured yet" if self.unknown else ""
-        return f"about {_duration(self.seconds)} for {self.known:,} records, one job after the other{rest}"
-
-
-def _duration(seconds: float) -> str:
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {name}"
-    return f"{seconds:,.0f} seconds"
+        return f"about {next(long, f'{seconds:,.0f} seconds')} for {self.known:,} records, one job after the other{rest}"
 
 
 def estimate_plan(plan: Plan) -> Estimate:
@@ -61,20 +55,13 @@ def estimate_plan(plan: Plan) -> Estimate:
     rated = [(_rate(rates[stage], e.compression.model), _units(stage, e)) for stage, e in missing]
     seconds = [rate * units for rate, units in rated if rate is not None]
     time: dict[str, Any] = {"seconds": sum(seconds, 0.0), "known": len(seconds), "unknown": len(rated) - len(seconds)}
-    disk, disk_all, memory = 0.0, 0.0, 0.0
-    for model in study.models:
-        size = weights(model, study.dtype)
-        if size is None:
-            return Estimate(**time)
-        curves = [size * _checkpoints(plan, curve) for curve in study.curves if curve.model == model]
-        disk, disk_all, memory = max(disk, *curves, 0.0), disk_all + sum(curves), max(memory, 2 * size)
-    return Estimate(**time, disk=disk, disk_all=disk_all, memory=memory)
-
-
-def _checkpoints(plan: Plan, curve: Curve) -> int:
-    """Number of checkpoints that a curve makes."""
-    points = [e for e in curve.experiments if methods.makes_checkpoint(e.compression.method)]
-    return sum(1 + len(plan.study.recovered(point)) for point in points)
+    sizes = {model: size for model in study.models if (size := weights(model, study.dtype)) is not None}
+    if len(sizes) < len(set(study.models)):
+        return Estimate(**time)
+    saved = [[e for e in curve.experiments if methods.makes_checkpoint(e.compression.method)] for curve in study.curves]
+    counts = [sum(1 + len(study.recovered(point)) for point in points) for points in saved]
+    disk = [sizes[curve.model] * count for curve, count in zip(study.curves, counts, strict=True)]
+    return Estimate(**time, disk=max(disk, default=0.0), disk_all=sum(disk), memory=2 * max(sizes.values()))
 
 
 def weights(model: str, dtype: str) -> float | None:
@@ -104,17 +91,17 @@ def _rate(rates: dict[str, float], model: str) -> float | None:
 def _rates(plan: Plan) -> dict[str, dict[str, float]]:
     """Seconds per unit by stage and model: of this run, and where it has none yet, of the runs beside it."""
     endings = {stage: name.partition(".")[2] for name, (stage, _) in plan.wanted.items()}
-    rates = {}
-    for stage, ending in endings.items():
-        own = _measured((plan.folder / "records").glob(f"*.{ending}"), stage)
-        rates[stage] = own or _measured(plan.folder.parent.glob(f"*/records/*.{ending}"), stage)
-    return rates
+    return {
+        stage: _measured(plan.folder, f"records/*.{ending}", stage)
+        or _measured(plan.folder.parent, f"*/records/*.{ending}", stage)
+        for stage, ending in endings.items()
+    }
 
 
-def _measured(paths: Iterable[Path], stage: str) -> dict[str, float]:
+def _measured(folder: Path, pattern: str, stage: str) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     units: dict[str, float] = defaultdict(float)
-    for path in sorted(paths)[:SAMPLE]:
+    for path in sorted(folder.glob(pattern))[:SAMPLE]:
         content = records.read_record(path)
         if content and content["status"] == "done" and content.get("seconds"):
             try:

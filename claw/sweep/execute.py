@@ -12,11 +12,8 @@ import errno
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,20 +24,10 @@ import psutil
 from claw.errors import InputError
 from claw.project import notebooks_folder
 from claw.sweep import locks
+from claw.sweep.processes import watch_parent
 
 INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # what only the user can put right
-
-
-def watch_parent(parent: int) -> None:
-    """End this process group as soon as `parent` is no longer the parent process."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class ForkedKernel(psutil.Process):

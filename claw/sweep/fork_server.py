@@ -19,11 +19,12 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from importlib import import_module
 from pathlib import Path
 
-from claw.sweep.processes import kill_group
+from claw.sweep.processes import kill_group, watch_parent
 
 
 def serve(parent: int, replies: int) -> None:
@@ -67,18 +68,20 @@ def _fork_job(request: str, log: str, replies: int) -> int:
 
 
 def main() -> None:
-    """Import the named modules, then serve. While it imports it looks whether somebody still waits for it."""
-    parent = os.getppid()
+    """Import the named modules, then serve the process that is named first; while it imports, it ends when that one does."""
+    parent = int(sys.argv[1])  # told, not asked for: it may be gone by now
+    imported = threading.Event()
+    watcher = watch_parent(parent, imported)
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does before its imports
     replies = os.dup(1)
     os.dup2(2, 1)  # what imports print must not be taken for an answer
-    for name in sys.argv[1:]:
+    for name in sys.argv[2:]:
         import_module(name)
-        if os.getppid() != parent:
-            return
     from claw import provenance
 
     provenance.code_hash()  # of the code as it was imported
+    imported.set()  # from here on `serve` looks: a process that forks must have no other thread
+    watcher.join()
     serve(parent, replies)
 
 

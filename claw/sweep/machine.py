@@ -44,16 +44,13 @@ def offer(workers: int, asked: Mapping[str, float]) -> dict[str, float]:
     """What each of `workers` on this machine offers of what is asked, by Dask's names."""
     here = {"memory": psutil.virtual_memory().total / 1e9 / workers}
     if {"gpus", "gpu_memory"} & set(asked):
-        count = len(gpus())
-        here["gpus"] = float(max(1, count // workers)) if count else 0.0
-        here["gpu_memory"] = _gpu_memory() / max(1.0, workers / count) if count else 0.0
+        from torch import cuda
+
+        here |= {"gpus": 0.0, "gpu_memory": 0.0}
+        if count := len(gpus()):
+            smallest = min(cuda.get_device_properties(i).total_memory for i in range(cuda.device_count())) / 1e9
+            here |= {"gpus": float(max(1, count // workers)), "gpu_memory": smallest / max(1.0, workers / count)}
     return {NAMES[name]: here[name] for name in asked}
-
-
-def _gpu_memory() -> float:
-    import torch
-
-    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())) / 1e9
 
 
 def check_resources(resources: Resources, offers: Iterable[Mapping[str, float]], whose: str) -> None:

@@ -4,6 +4,7 @@ Records of one run must belong together. Other texts or weights under the same n
 table's column `code` keeps the rows apart.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -21,8 +22,15 @@ WHOLE = 1 << 24  # bytes: larger files are known by their size, beginning and en
 
 def check_origin(study: Study, folder: Path) -> list[str]:
     """Sentences on what changed since the run in `folder` was begun; InputError if new records would not belong to it."""
-    code, before = provenance.code_hash(), _read(folder)
-    now = {name: fingerprint(name) for name in _inputs(study)}
+    code = provenance.code_hash()
+    before: dict[str, Any] = {"code": [], "data": {}}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # where it is not known what the run was begun with
+        begun = json.loads((folder / NAME).read_text())
+        before = {"code": begun["code"], "data": begun["data"]}
+    names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
+    if any(map(methods.needs_statistics, study.methods)):
+        names.append(study.calibration.corpus)
+    now = {name: fingerprint(name) for name in dict.fromkeys(names)}
     changed = sorted(name for name, mark in now.items() if before["data"].get(name, mark) != mark)
     if changed:
         raise InputError(
@@ -39,23 +47,6 @@ def check_origin(study: Study, folder: Path) -> list[str]:
         "column `code` of the table says which code made which. To measure all with one code, "
         f"delete {folder} or rename the study."
     ]
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """What the run in `folder` was begun with; nothing where that is not known."""
-    try:
-        begun = json.loads((folder / NAME).read_text())
-        return {"code": begun["code"], "data": begun["data"]}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {"code": [], "data": {}}
-
-
-def _inputs(study: Study) -> list[str]:
-    """Names of the models and texts that a study reads."""
-    names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
-    if any(methods.needs_statistics(method) for method in study.methods):
-        names.append(study.calibration.corpus)
-    return list(dict.fromkeys(names))
 
 
 def fingerprint(name: str) -> str:

@@ -12,6 +12,8 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,46 +46,37 @@ def start(request: Path, log: IO[str], **machine) -> "ForkedJob | FreshJob":
     return FreshJob(command, stdout=log, stderr=log, env=own)
 
 
-@functools.lru_cache(maxsize=1)
-def _fork_server(variables: tuple[tuple[str, str], ...], folder: str) -> "ForkServer":
-    return ForkServer(dict(variables), folder)
-
-
 class FreshJob:
     """A job in a process of its own that imports everything itself."""
 
     def __init__(self, command: list[str], **options):
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
-
-    @property
-    def status(self) -> int | None:
-        """Exit status of the job, or None while it runs."""
-        return self._process.returncode
+        self.status: int | None = None  # exit status of the job, or None while it runs
 
     def wait(self, seconds: float) -> int | None:
         """Exit status of the job, or None when it still runs after `seconds`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
+            self.status = self._process.wait(seconds)
         return self.status
 
     def kill(self) -> None:
         """Kill what is left of the job's process group."""
         kill_group(self._process.pid)
-        self._process.wait()
+        self.status = self._process.wait()
 
 
 class ForkServer:
     """The process that forks jobs; started when first needed, and again after it died."""
 
-    def __init__(self, variables: dict[str, str], folder: str):
-        self.variables, self.folder = variables, folder
+    def __init__(self, variables: Iterable[tuple[str, str]], folder: str):
+        self.variables, self.folder = dict(variables), folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, request: Path, log: IO[str]) -> "ForkedJob":
         """Fork a job; raises OSError when the server could not be started."""
         process = self._process
         if process is None or process.poll() is not None:
-            command = [sys.executable, "-m", "claw.sweep.fork_server", *MODULES]
+            command = [sys.executable, "-m", "claw.sweep.fork_server", str(os.getpid()), *MODULES]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "bufsize": 0}
             process = subprocess.Popen(command, start_new_session=True, env=self.variables, cwd=self.folder, **pipes)
             self._process = process
@@ -99,6 +92,9 @@ class ForkServer:
         """End the server, by the end of its input."""
         if self._process is not None:
             self._process.communicate()
+
+
+_fork_server = functools.lru_cache(maxsize=1)(ForkServer)
 
 
 class ForkedJob:
@@ -132,6 +128,25 @@ class ForkedJob:
         kill_group(self.pid)
         while self.wait(1.0) is None:
             pass
+
+
+def watch_parent(parent: int, over: threading.Event | None = None) -> threading.Thread:
+    """End this process group as soon as `parent` is no longer the parent process, until `over` is set.
+
+    It is a thread, so it looks during a long import, too. Linux can send a signal at the parent's death (prctl), but takes the
+    thread that started this process for the parent, and threads of Dask's workers come and go.
+    """
+    over = over or threading.Event()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            if over.wait(0.2):
+                return
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def kill_group(leader: int) -> None:

@@ -34,18 +34,12 @@ class Watcher:
         return pd.DataFrame(rows, columns="model method ratio seed recovery_tokens stage status".split())
 
     def _status(self, name: str, running: set[str]) -> str:
-        if name in self._final:
-            return self._final[name]
-        content = records.read_record(self.plan.folder / "records" / name)
-        if content and content["status"] in ("done", "nan"):
+        if name not in self._final:
+            content = records.read_record(self.plan.folder / "records" / name)
+            if not content or content["status"] == "failed":
+                return "running" if name in running else "failed" if content else "planned"
             self._final[name] = content["status"]
-            return content["status"]
-        return "running" if name in running else content["status"] if content else "planned"
-
-
-def frame(plan: Plan) -> pd.DataFrame:
-    """One row per record: model, method, ratio, seed, recovery tokens, stage, status (one of STATES)."""
-    return Watcher(plan).frame()
+        return self._final[name]
 
 
 def cells(statuses: pd.DataFrame) -> pd.DataFrame:
@@ -60,12 +54,12 @@ def heat_map(plan: Plan):
     """A figure of the study's progress, as a notebook shows it."""
     from claw.figures import sweep_status
 
-    return sweep_status(cells(frame(plan)))
+    return sweep_status(cells(Watcher(plan).frame()))
 
 
 def status_text(plan: Plan, statuses: pd.DataFrame | None = None, *, colour: bool = False) -> str:
     """A heat map for a terminal: per model, method and ratio how many records are there; `!` failed, `*` running."""
-    statuses = frame(plan) if statuses is None else statuses
+    statuses = Watcher(plan).frame() if statuses is None else statuses
     totals = statuses["status"].value_counts()
     summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name != "running")
     at = {(row.model, row.method, row.ratio): row for row in cells(statuses).itertuples()}

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -62,19 +62,16 @@ def describe_plan(plan: Plan) -> str:
 
 def plan_grid(plan: Plan) -> pd.DataFrame:
     """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for curve in plan.study.curves:
-        counts[curve.model, curve.method]["curves"] += 1
-    for experiment in plan.study.experiments:
-        counts[experiment.compression.model, experiment.compression.method]["experiments"] += 1
     owners = {name: (e.compression.model, e.compression.method) for name, (_, e) in plan.wanted.items()}
-    for name, owner in owners.items():
-        counts[owner].update(records=1, done=name in plan.done)
-    for job in plan.jobs:
-        counts[owners[job.makes[-1]]]["jobs"] += 1
+    counts = Counter((curve.model, curve.method, "curves") for curve in plan.study.curves)
+    counts.update((e.compression.model, e.compression.method, "experiments") for e in plan.study.experiments)
+    counts.update((*owner, "records") for owner in owners.values())
+    counts.update((*owners[name], "done") for name in plan.done)
+    counts.update((*owners[job.makes[-1]], "jobs") for job in plan.jobs)
     columns = ("curves", "experiments", "records", "done", "jobs")
-    rows = [{"model": m, "method": n} | {name: count[name] for name in columns} for (m, n), count in counts.items()]
-    return pd.DataFrame(rows)
+    groups = dict.fromkeys((model, method) for model, method, _ in counts)
+    rows = [(*group, *(counts[*group, name] for name in columns)) for group in groups]
+    return pd.DataFrame(rows, columns=["model", "method", *columns])
 
 
 def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
@@ -99,7 +96,10 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
             failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler)
         else:
             failures = run_jobs.run_in_turn(plan, drop)
-        finish(plan)
+        try:
+            finish(plan)
+        except run_jobs.Failure as problem:
+            failures.append(str(problem))
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:
         print(f"failed: {failure}")

@@ -37,12 +37,6 @@ def check_corpus(corpus: str) -> None:
         raise InputError(f"corpus {corpus!r} must be a .txt or .jsonl file with a `text` per line, not {path.suffix!r}.")
 
 
-def role(corpus: str) -> str | None:
-    """ "train" or "heldout" for a known corpus, None for a user's own text."""
-    known = sources.corpora().get(corpus)
-    return known.role if known else None
-
-
 @functools.lru_cache(maxsize=4)
 def documents(corpus: str) -> tuple[str, ...]:
     """All documents of a corpus in their natural order."""

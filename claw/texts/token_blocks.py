@@ -14,17 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from claw import files
 from claw.errors import InputError, unknown
+from claw.models import sources
 from claw.progress import tqdm
 from claw.texts import corpora
 
 PURPOSES = ("calibration", "recovery", "heldout")
 CALIBRATION_SHARE = 20  # one document in so many
 SEPARATOR = "\n\n"
+RUN = 32  # tokens that must follow one another for a piece of held-out text to count as copied
+ACCEPTED = 0.01  # share of held-out runs in the training text: honest texts share quotations and boilerplate
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +106,13 @@ def blocks(
 def check_purpose(corpus: str, purpose: str) -> None:
     """Refuse training on a held-out corpus and evaluating on a training one."""
     corpora.check_corpus(corpus)
-    role = corpora.role(corpus)
-    if role is not None and (role == "heldout") != (purpose == "heldout"):
-        others = [name for name in corpora.sources.corpora() if corpora.role(name) != role]
+    known = sources.corpora().get(corpus)
+    if known and (known.role == "heldout") != (purpose == "heldout"):
+        use = "for evaluation only" if known.role == "heldout" else "for calibration and recovery"
+        others = [name for name, other in sources.corpora().items() if other.role != known.role]
         raise InputError(
-            f"corpus {corpus!r} is {'for evaluation only' if role == 'heldout' else 'for calibration and recovery'} and cannot "
-            f"serve as {purpose} text, because what is trained on must not be tested on. Use {', '.join(others)} or a file."
+            f"corpus {corpus!r} is {use} and cannot serve as {purpose} text, because what is trained on must not be tested on. "
+            f"Use {', '.join(others)} or a file."
         )
 
 
@@ -117,6 +123,30 @@ def check_disjoint(training: str, heldout: str) -> None:
             f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what "
             "it was tuned on: name two different texts."
         )
+
+
+def check_no_overlap(training: Blocks, heldout: Blocks) -> float:
+    """Share of the held-out runs of tokens that are also in the training text; InputError when too large for honest texts."""
+    run = min(RUN, training.length, heldout.length)
+    share = float(np.isin(np.unique(_hashes(heldout, run)), _hashes(training, run)).mean())
+    if share > ACCEPTED:
+        raise InputError(
+            f"{share:.0%} of the held-out text ({heldout.corpus!r}) is also in the training text ({training.corpus!r}): runs "
+            f"of {RUN} tokens were compared, and {ACCEPTED:.0%} is accepted for quotations. A model must not be tested on what "
+            "it was trained on: use another held-out text, or take these documents out of the training text."
+        )
+    return share
+
+
+def _hashes(blocks: Blocks, run: int) -> np.ndarray:
+    """uint64 hashes of all runs of `run` tokens inside blocks, as one array: a polynomial modulo 2^64."""
+    ids = blocks.ids.numpy().astype(np.uint64)
+    places = ids.shape[1] - run + 1
+    hashed = np.zeros((ids.shape[0], places), np.uint64)
+    for step in range(run):
+        hashed *= _BASE
+        hashed += ids[:, step : step + places] + np.uint64(1)
+    return hashed.ravel()
 
 
 def _share(documents: tuple[str, ...], purpose: str) -> list[str]:

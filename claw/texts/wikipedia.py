@@ -18,17 +18,13 @@ _LIST_LINE = re.compile(r"^[ \t]*[*#:;|!{}].*$", re.M)
 _HEADING = re.compile(r"^=+\s*(.*?)\s*=+\s*$", re.M)
 
 
-def _first(pattern: str, line: str) -> str:
-    return re.findall(pattern, line)[0]
-
-
 def wikiextractor(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """Title and text of the documents in WikiExtractor's `<doc id url title>` format."""
     title = ""
     body: list[str] = []
     for line in lines:
         if line.startswith("<doc "):
-            title, body = _first(r'title="([^"]*)"', line), []
+            title, body = re.findall(r'title="([^"]*)"', line)[0], []
         elif line.startswith("</doc>"):
             text = html.unescape("".join(body)).strip()
             if len(text) >= SHORTEST:
@@ -43,7 +39,7 @@ def wikipedia_xml(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     body: list[str] = []
     for line in lines:
         if "<title>" in line:
-            title = html.unescape(_first(r"<title>(.*)</title>", line))
+            title = html.unescape(re.findall(r"<title>(.*)</title>", line)[0])
         if "<text" in line:
             inside, body, line = True, [], line.split(">", 1)[1]
         if inside:

@@ -228,6 +228,27 @@ def test_what_needs_a_failed_job_is_left_out_and_the_rest_is_run(study, tmp_path
     assert len(failures) == 2 and "not run" in failures[1]
 
 
+def test_laws_that_cannot_be_fitted_are_a_failure_like_others_and_the_table_stays(run, monkeypatch, capsys):
+    tiny, folder = run
+    made = plan.make(tiny, folder)
+    for name, (stage, experiment) in made.wanted.items():
+        stem, result = name.partition(".")[0], {"mean": 3.0, "stderr": 0.1, "tokens": 9, "corpus": "x", "data": "y"}
+        result |= dict.fromkeys(("context", "token_perplexity", "word_perplexity", "bits_per_byte"), 1)
+        about = {"spec": experiment.model_dump(mode="json"), "environment": {}, "measured": name[len(stem) + 6 : -5]}
+        content = {"experiment": stem, "stage": stage, "status": "done", "result": result if stage == "loss" else {}}
+        records.write_record(folder / "records" / name, about | content)
+
+    def run_job(job, folder, **_):
+        assert job.notebook == plan.LAWS
+        raise run_jobs.Failure("laws: 50_laws failed: LinAlgError: Singular matrix Log: x.log")
+
+    monkeypatch.setattr(run_jobs, "run_job", run_job)
+    assert study_run.run_study(tiny, folder) == 1
+    said = capsys.readouterr().out
+    assert said.count("failed: laws: 50_laws failed: LinAlgError: Singular matrix Log: x.log\n") == 1 and "Total time" in said
+    assert len(records.table(folder / "table.csv")) == 7 and not (folder / "report.html").exists()
+
+
 def test_a_checkpoint_goes_after_its_last_job_and_leftovers_at_once(study, tmp_path):
     evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
     made = plan.make(study.model_copy(update={"evaluation": evaluation}), tmp_path)
@@ -296,6 +317,25 @@ def test_a_notebook_killed_alone_or_with_its_server_is_a_failure_and_the_next_on
     (output,) = (folder / "notebooks").glob("50_laws-last*.ipynb")
     assert '"0\\n"' in output.read_text()
     processes._fork_server.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
+@pytest.mark.parametrize("importing", [False, True])
+def test_a_fork_server_ends_with_who_started_it_even_before_and_while_it_imports(tmp_path, importing):
+    name = f"slow_{tmp_path.name}_{os.getpid()}"
+    (tmp_path / f"{name}.py").write_text("import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(63)")
+    code = "import os, time\nfrom pathlib import Path\nfrom claw.sweep import processes\n"
+    code += f"processes.MODULES = ({name!r},)\nserver = processes.ForkServer(os.environ.items(), '.')\n"
+    code += "server.start(Path('request'), open('log', 'w'))\n"
+    code += f"while {importing} and not os.path.exists('importing'): time.sleep(0.05)\nos.kill(os.getpid(), 9)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    starter = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    assert starter.wait(60) == -signal.SIGKILL and (importing <= (tmp_path / "importing").exists())
+    deadline = time.monotonic() + 15
+    while asleep(name):
+        assert time.monotonic() < deadline, "the server is still there"
+        time.sleep(0.05)
+    assert not (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("times", [1, 2])

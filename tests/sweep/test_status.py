@@ -31,7 +31,7 @@ def specs(study):
 
 
 def test_every_record_has_the_state_that_the_disk_shows(half_done):
-    statuses = status.frame(half_done)
+    statuses = status.Watcher(half_done).frame()
     assert statuses["status"].value_counts().to_dict() == {"running": 6, "planned": 5, "done": 1, "nan": 1, "failed": 1}
     assert set(statuses.loc[statuses["status"] == "running", "method"]) == {"wanda-sp+ridge"}
     cells = status.cells(statuses).set_index(["method", "ratio"])
