@@ -111,6 +111,7 @@ def test_nothing_is_just_called_found(name):
 )
 def test_light_rooms_stay_light(rooms, without):
     names = [name for name in MODULES if name in rooms or any(name.startswith(f"{r}.") for r in rooms if r != "claw")]
-    code = f"import importlib, sys; [importlib.import_module(n) for n in {names}]; print([m for m in {without} if m in sys.modules])"
+    imports = f"import importlib, sys; [importlib.import_module(name) for name in {names}]"
+    code = f"{imports}; print([module for module in {without} if module in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
