@@ -112,15 +112,16 @@ def to_scale(scale: str, y: np.ndarray, c: Covariates) -> np.ndarray:
 
 
 def from_scale(scale: str, eta: np.ndarray, c: Covariates) -> np.ndarray:
-    """y from g(y)."""
-    if scale == "log":
-        return np.exp(eta)
-    if scale == "inverse":
-        return 1 / np.maximum(eta, 1e-9)
-    if scale == "logit":
-        return c["chance"] + (1 - c["chance"]) / (1 + np.exp(-eta))
-    zero, unit = LINEAR_SCALES[scale](c)
-    return zero + eta * unit
+    """y from g(y); infinite where it is too large for a float."""
+    with np.errstate(over="ignore"):
+        if scale == "log":
+            return np.exp(eta)
+        if scale == "inverse":
+            return 1 / np.maximum(eta, 1e-9)
+        if scale == "logit":
+            return c["chance"] + (1 - c["chance"]) / (1 + np.exp(-eta))
+        zero, unit = LINEAR_SCALES[scale](c)
+        return zero + eta * unit
 
 
 def log_jacobian(scale: str, y: np.ndarray, c: Covariates) -> float:
