@@ -1,10 +1,10 @@
-"""The one call that recovers, and the run behind it (warmup-stable-decay): a trunk of constant rate, a decay per budget.
+"""The one call that recovers, and the run behind it: warmup-stable-decay, one stable phase and a decay for each budget.
 
 Notable choices:
 - Everything that a step does follows from the spec and the step's number, so a run that was killed goes on from its last
   state on disk and ends in the same weights, bit for bit.
-- A state is master weights and AdamW's state in one safetensors file. From the trunk's state where a budget branches off the
-  trunk goes on when the branch is done, so going on after a kill and after a branch are the same thing.
+- A state is master weights and AdamW's state in one safetensors file. When a budget's decay is done, the stable phase goes on
+  from the state in which the decay began, so going on after a kill and after a decay are the same thing.
 - Losses are divided by the targets of the whole batch, not of the part that fits into memory at a time.
 """
 
@@ -36,7 +36,7 @@ from claw.words import html_table, number
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
 OVERFITTED = 0.01  # nats above the best that count as worse
-MEASUREMENTS = 8  # of held-out loss along the trunk of the longest budget
+MEASUREMENTS = 8  # of held-out loss along the stable phase of the longest budget
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RecoveryReport:
 
     recipe: str
     run: str  # shared by the milestones of one run
-    runs: str  # milestones: budgets branch off one run; separate: each its own
+    runs: str  # milestones: budgets share one stable phase; separate: each has a run of its own
     asked: int
     tokens: int  # really seen
     epochs: float  # times the text was gone through
@@ -201,36 +201,36 @@ class Run:
 
     def go(self, folder: Path) -> Iterator[tuple[nn.Module, RecoveryReport]]:
         """Train, giving the model at each budget."""
-        trunk, branch = folder / "trunk.safetensors", folder / "branch.safetensors"
+        stable, decay = folder / "stable.safetensors", folder / "decay.safetensors"
         first, last = self.budgets[0], self.budgets[-1]
-        branched = self._resume(branch, first)
-        if not (branched or self._resume(trunk, first)):
+        decaying = self._resume(decay, first)
+        if not (decaying or self._resume(stable, first)):
             self._measure(self.student.model)
         self.student.model.train()
         total = last.ends + sum(budget.ends - budget.decays for budget in self.budgets[:-1])
-        broken = None  # the trunk's step that was not finite
+        broken = None  # the step of the stable phase that was not finite
         title = f"recover {self.recovery.recipe}"
         with tqdm(total=total, initial=self.at.step, desc=title, unit=" steps", disable=None) as bar:
             for budget in self.budgets:
-                if not branched and broken is None:
-                    broken = self._train(budget, trunk, bar, on_trunk=True)
+                if not decaying and broken is None:
+                    broken = self._train(budget, stable, bar, decay=False)
                     if broken is None and budget is not last:
-                        self._save(trunk, 0)
-                failed = self._train(budget, branch, bar, on_trunk=False) if broken is None else broken
-                branched = False
+                        self._save(stable, 0)
+                failed = self._train(budget, decay, bar, decay=True) if broken is None else broken
+                decaying = False
                 small = self.student.plain(self.weights.wide)
                 if failed is None:
                     self._measure(small)
                 yield small, self._report(budget, failed)
-                branch.unlink(missing_ok=True)
+                decay.unlink(missing_ok=True)
                 if broken is None and budget is not last:
-                    self._load(trunk)
+                    self._load(stable)
         self.weights.close()
-        trunk.unlink(missing_ok=True)
+        stable.unlink(missing_ok=True)
 
-    def _train(self, budget: Milestone, path: Path, bar: tqdm, *, on_trunk: bool) -> int | None:
-        """Steps on the trunk up to where the budget's decay begins, or of its decay; the step (from 1) that broke."""
-        end, rate = (budget.decays, schedule.stable_rate) if on_trunk else (budget.ends, budget.rate)
+    def _train(self, budget: Milestone, path: Path, bar: tqdm, *, decay: bool) -> int | None:
+        """Steps up to where the budget's decay begins, or those of its decay; the step (from 1) that broke."""
+        end, rate = (budget.ends, budget.rate) if decay else (budget.decays, schedule.stable_rate)
         interval = max(1, self.budgets[-1].ends // MEASUREMENTS)
         saved = time.monotonic()
         while self.at.step < end:
@@ -246,10 +246,10 @@ class Run:
             self.at.targets += count
             bar.update()
             bar.set_postfix_str(f"loss {loss / count:.3f}", refresh=False)
-            if on_trunk and self.at.step % interval == 0:
+            if not decay and self.at.step % interval == 0:
                 self._measure(self.student.model)
             if time.monotonic() - saved > self.seconds:
-                self._save(path, 0 if on_trunk else budget.blocks)
+                self._save(path, budget.blocks if decay else 0)
                 saved = time.monotonic()
         return None
 
@@ -286,15 +286,15 @@ class Run:
         model.train(training)
         self.at.measured(heldout)
 
-    def _save(self, path: Path, branch: int) -> None:
-        self.weights.save(path, {"identity": self.identity, "branch": branch, "at": asdict(self.at)})
+    def _save(self, path: Path, decay_of: int) -> None:
+        self.weights.save(path, {"identity": self.identity, "decay_of": decay_of, "at": asdict(self.at)})
 
     def _resume(self, path: Path, first: Milestone) -> bool:
         """Take up a state on disk, if it is of this run and not beyond its first budget."""
         about = read_header(path)
         if about is None or about["identity"] != self.identity:
             return False
-        usable = about["branch"] == first.blocks if about["branch"] else about["at"]["step"] <= first.decays
+        usable = about["decay_of"] == first.blocks if about["decay_of"] else about["at"]["step"] <= first.decays
         if usable:
             self._load(path)
         return usable

@@ -1,9 +1,9 @@
 """Warmup-stable-decay: the learning rate along a run, and how several token budgets share one run. Arithmetic without torch.
 
-A run has one trunk: a short warm-up, then a constant rate. A budget of S steps branches off the trunk at step S - d and decays
-the rate linearly to zero over its last d steps, d a fifth of S. The branch takes the data in the order the trunk would have, so
-the model at its end has seen exactly S steps and is the same, bit for bit, as that of a run with this budget alone. Several
-budgets cost the longest one and a fifth of each other.
+All budgets share one stable phase: a short warm-up, then a constant rate. A budget of S steps leaves it at step S - d and lets
+the rate decay linearly to zero over its last d steps, d a fifth of S. The decay takes the data in the order that the stable
+phase would have, so the model at its end has seen exactly S steps and is the same, bit for bit, as that of a run with this
+budget alone. Several budgets cost the longest one and a fifth of each other.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ DECAY = 0.2  # share of a budget's steps
 
 @dataclass(frozen=True)
 class Milestone:
-    """One token budget as blocks and steps: its decay begins at step `decays` of the trunk, `ends` is its number of steps."""
+    """One token budget as blocks and steps: its decay begins at step `decays`, `ends` is its number of steps."""
 
     asked: int
     blocks: int
@@ -30,7 +30,7 @@ class Milestone:
 
 
 def stable_rate(step: int) -> float:
-    """Factor on the peak learning rate at `step` (from 0) of the trunk: warm-up, then 1."""
+    """Factor on the peak learning rate at `step` (from 0) of the stable phase: warm-up, then 1."""
     return min(1.0, (step + 1) / WARMUP)
 
 

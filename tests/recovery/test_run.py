@@ -176,8 +176,8 @@ def test_a_killed_run_ends_in_the_same_weights(train_text, tmp_path):
 
     whole = start("whole").communicate()[0]
     assert len(whole.splitlines()) == 2
-    killed, states = 0, [tmp_path / "killed" / f"{name}.safetensors" for name in ("trunk", "branch")]
-    for state in states:  # once on the trunk, once on a branch
+    killed, states = 0, [tmp_path / "killed" / f"{name}.safetensors" for name in ("stable", "decay")]
+    for state in states:  # once in the stable phase, once in a decay
         process = start("killed")
         deadline = time.monotonic() + 60
         while not state.exists() and process.poll() is None and time.monotonic() < deadline:
