@@ -24,9 +24,8 @@ from claw.laws.fitted import FittedLaws
 
 SCHEMA = 2
 _types = cache(get_type_hints)
-SLIDER_FIELDS = (
-    "response axis form coefficients covariance sigma2 level dense n".split()
-)  # fields of a law that its slider needs
+SLIDER_FIELDS = "response axis form coefficients covariance sigma2 level dense n".split()
+"""Fields of a law that its slider needs."""
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:

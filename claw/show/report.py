@@ -23,8 +23,10 @@ def write_report(
     measured = table[[name for name in COLUMNS if name in table]].copy()
     if "recovery_tokens" in measured:
         measured["recovery_tokens"] = measured["recovery_tokens"].map("{:,.0f}".format, na_action="ignore")
-    drawn = [(path.stem, path.read_text(encoding="utf-8").partition("<svg")[2]) for path in figures if path.suffix == ".svg"]
-    embedded = (f"<figure><svg{svg}<figcaption>{html.escape(name)}</figcaption></figure>" for name, svg in drawn)
+    svgs = [(figure.stem, figure.read_text(encoding="utf-8")) for figure in figures if figure.suffix == ".svg"]
+    embedded = (
+        f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(name)}</figcaption></figure>" for name, svg in svgs
+    )
     page = _template("report.html").substitute(
         title=html.escape(title),
         slider=slider(laws),
