@@ -65,10 +65,10 @@ def tidy(points: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
     table["ratio_params"], table["ratio_params_from"] = zip(*map(shares(shapes), table.itertuples()), strict=True)
     table["apart"] = [_apart(row) for row in table.itertuples()]
     table = table.rename(columns={"parameters": "parameters0"})
-    columns = "paper where line model family parameters0 method method_as_printed ratio ratio_of ratio_as_printed ratio_params "
-    columns += (
-        "ratio_params_from recovery recovery_tokens heldout context loss loss0 loss0_from tasks accuracy accuracy0 chance apart"
-    )
+    table["vocabulary"] = table["model"].map(shapes.set_index("model")["vocabulary"])
+    columns = "paper where line model family parameters0 vocabulary method method_as_printed ratio ratio_of ratio_as_printed "
+    columns += "ratio_params ratio_params_from recovery recovery_tokens heldout context loss loss0 loss0_from tasks "
+    columns += "accuracy accuracy0 chance apart"
     return table[columns.split()].sort_values("line", ignore_index=True)
 
 
