@@ -2,7 +2,7 @@
 
 On 1,100 published losses of 34 models the excess of a compressed model follows a power of what is kept:
 
-    log(L/L0) = a (-log(1-r))^p,    log a = μ + λ log10(N0/10⁹) + method + family + model + paper + text + curve
+    log(L/L0) = a (-log(1-r))^p,    log a = μ + λ log10(N0/10⁹) + τ·trained + method + family + model + paper + text + curve
 
 r is the share of all parameters removed, N0 the parameters of the uncompressed model. With p = 1, L = L0 (1-r)^-a. The slope
 p differs between methods; each addend after λ is a random effect with a spread of its own (crossed, by restricted maximum
@@ -15,7 +15,7 @@ left out by predicting its points from those of all others with the spreads held
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,15 +25,15 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from claw.errors import InputError
+from claw.errors import InputError, unknown
 from claw.laws.critical import checked
 from claw.words import plural
 
-FACTORS = ("method", "family", "model", "paper", "text", "curve")
-"""What adds a random effect, each level its own."""
+FACTORS = ("method", "family", "model", "paper", "text", "curve", "training")
+"""What adds a random effect, each level its own; training is the paper's own gain where a model was trained afterwards."""
 LEAST = 0.02  # share removed below which rounding and noise are as large as what is lost
 FEWEST_ROWS = 30
-NEW = "(new)"
+NEW, UNTRAINED = "(new)", "(untrained)"
 DIFFUSE = 1e4  # variance of what could be anything, on a scale where effects are below 1
 BILLION = 1e9
 
@@ -45,13 +45,23 @@ class Excess:
     rows: pd.DataFrame
     left_out: Mapping[str, int]
     centre: float  # of x
+    shape: str = "kept"
 
 
-def excess_points(table: pd.DataFrame) -> Excess:
+SHAPES: dict[str, Callable[[Any], Any]] = {"kept": lambda r: -np.log1p(-r), "removed": lambda r: r, "original": np.log1p}
+"""What the excess is a power of: log of what is kept; what is removed; log(1+r), as in the original paper's (1+r)^β."""
+
+
+FORMULAS = {"kept": "(-log(1-r))", "removed": "r", "original": "log(1+r)"}
+
+
+def excess_points(table: pd.DataFrame, shape: str = "kept") -> Excess:
     """The rows of a table (columns of `results/published.csv`) that the law can use, and how many are left out, by reason.
 
     InputError: a column is missing, or too few rows remain.
     """
+    if shape not in SHAPES:
+        raise unknown("shape", shape, SHAPES)
     needed = ["paper", "model", "family", "method", "parameters0", "ratio_params", "recovery", "heldout", "loss", "loss0"]
     if gone := [name for name in needed if name not in table]:
         raise InputError(f"A law over many papers needs the columns {', '.join(needed)}; the table has no {', '.join(gone)}.")
@@ -65,7 +75,6 @@ def excess_points(table: pd.DataFrame) -> Excess:
     keep(rows["loss"].notna(), "accuracy only")
     if "apart" in rows:
         keep(rows["apart"].fillna("") == "", "not comparable (column apart)")
-    keep(rows["recovery"] == "none", "trained after compression")
     keep(rows["loss0"].notna() & rows["ratio_params"].notna(), "no loss0 or no share of parameters")
     keep(rows["ratio_params"] >= LEAST, f"less than {LEAST:.0%} of the parameters removed")
     if "vocabulary" in rows:
@@ -76,12 +85,14 @@ def excess_points(table: pd.DataFrame) -> Excess:
     context = rows["context"] if "context" in rows else pd.Series(math.nan, rows.index)
     rows = rows.assign(
         text=rows["heldout"].astype(str) + context.map(lambda tokens: f", {tokens:g} tokens" if tokens == tokens else ""),
-        x=np.log(-np.log1p(-rows["ratio_params"].astype(float))),
+        x=np.log(SHAPES[shape](rows["ratio_params"].astype(float))),
         z=np.log(np.log(rows["loss"] / rows["loss0"])),
         size=np.log10(rows["parameters0"].astype(float) / BILLION),
+        trained=(rows["recovery"] != "none").astype(float),
+        training=rows["paper"].where(rows["recovery"] != "none", UNTRAINED),
     )
     rows["curve"] = rows[["method", "paper", "model", "text"]].agg(" · ".join, axis=1)
-    return Excess(rows=rows.reset_index(drop=True), left_out=left_out, centre=float(rows["x"].mean()))
+    return Excess(rows=rows.reset_index(drop=True), left_out=left_out, centre=float(rows["x"].mean()), shape=shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +116,11 @@ class HierarchicalLaw:
 
         Fixed effects are random ones that could be anything (`DIFFUSE`), so predictions are those of generalised least squares.
         """
-        total = DIFFUSE * (1 + np.outer(self._x(some), self._x(others)) + np.outer(some["size"], others["size"]))
+        fixed = [(self._x(rows), rows["size"], rows["trained"]) for rows in (some, others)]
+        total = DIFFUSE * (1 + sum(np.outer(one, other) for one, other in zip(*fixed, strict=True)))
         for name in FACTORS:
-            alike = (some[name].to_numpy()[:, None] == others[name].to_numpy()) & (some[name].to_numpy() != NEW)[:, None]
+            apart = some[name].isin((NEW, UNTRAINED)).to_numpy()
+            alike = (some[name].to_numpy()[:, None] == others[name].to_numpy()) & ~apart[:, None]
             total += self.spread[name] ** 2 * alike
             if name == "method":
                 total += self.spread["slope"] ** 2 * alike * np.outer(self._x(some), self._x(others))
@@ -128,20 +141,33 @@ class HierarchicalLaw:
         return tuple(np.exp(np.exp(z)) for z in (mean, mean - half, mean + half))
 
     def predict(
-        self, r: Any, method: str, parameters: float, *, model: str = NEW, family: str = NEW, text: str = NEW, paper: str = NEW
+        self,
+        r: Any,
+        method: str,
+        parameters: float,
+        *,
+        trained: bool = False,
+        model: str = NEW,
+        family: str = NEW,
+        text: str = NEW,
+        paper: str = NEW,
     ) -> pd.DataFrame:
         """Frame over r, the share of parameters removed: mean of L/L0 and the band in which one new measurement lies.
 
         What is named and in the table is used; what is not ("(new)", or another name) widens the band by its spread.
-        `parameters` of the uncompressed model. InputError: r outside (0, 1) or no size.
+        `parameters` of the uncompressed model; `trained`: fine-tuned afterwards, as the papers did (few say on how many
+        tokens). InputError: r outside (0, 1) or no size.
         """
         r = checked(r)
         if (r <= 0).any() or not parameters > 0:
             raise InputError(
                 "A prediction needs shares removed above 0 and the number of parameters of the uncompressed model."
             )
-        rows = pd.DataFrame({"x": np.log(-np.log1p(-r)), "size": math.log10(parameters / BILLION)})
-        rows = rows.assign(method=method, model=model, family=family, text=text, paper=paper, curve=NEW)
+        rows = pd.DataFrame({"x": np.log(SHAPES[self.points.shape](r)), "size": math.log10(parameters / BILLION)})
+        rows = rows.assign(method=method, model=model, family=family, text=text, paper=paper, curve=NEW, trained=float(trained))
+        rows["training"] = (paper if paper in set(self.points.rows["training"]) else NEW) if trained else UNTRAINED
+        for name in FACTORS[:-1]:  # a level that is not in the table is a new one
+            rows.loc[~rows[name].isin(self.points.rows[name]), name] = NEW
         covariance = self._covariance(rows, self.points.rows)
         weights = covariance @ self._precision
         prior = np.diag(self._covariance(rows, rows)) + self._of_new_levels(rows) + self.spread["run"] ** 2
@@ -193,8 +219,8 @@ class HierarchicalLaw:
         slope, size = interval("x"), np.exp(interval("size"))
         counts = ", ".join(plural(rows[name].nunique(), name) for name in ("model", "method", "paper"))
         first, second = sorted(((self.spread[name], name) for name in FACTORS), reverse=True)[:2]
-        said = f"{len(rows)} losses of {counts}. The excess log(L/L0) grows as (-log(1-r))^p with p = {self.fixed['x']:.2f} "
-        said += f"[{slope[0]:.2f}, {slope[1]:.2f}]; ten times the size leaves {np.exp(self.fixed['size']):.2f} "
+        said = f"{len(rows)} losses of {counts}. The excess log(L/L0) grows as {FORMULAS[self.points.shape]}^p with p = "
+        said += f"{self.fixed['x']:.2f} [{slope[0]:.2f}, {slope[1]:.2f}]; ten times the size leaves {np.exp(self.fixed['size']):.2f} "
         said += (
             f"[{size[0]:.2f}, {size[1]:.2f}] of it. What differs most is the {first[1]} (a factor of {np.exp(first[0]):.2f} "
         )
@@ -204,14 +230,16 @@ class HierarchicalLaw:
     __str__ = summary
 
 
-def fit_hierarchical(table: pd.DataFrame, *, level: float = 0.95) -> HierarchicalLaw:
-    """The law of a table like `results/published.csv`. InputError: see `excess_points`."""
-    points = excess_points(table)
+def fit_hierarchical(table: pd.DataFrame, *, level: float = 0.95, shape: str = "kept") -> HierarchicalLaw:
+    """The law of a table like `results/published.csv`; `shape` of `SHAPES`. InputError: see `excess_points`."""
+    points = excess_points(table, shape)
     rows = points.rows.assign(x=points.rows["x"] - points.centre)
-    parts = {name: f"0 + C({name})" for name in FACTORS} | {"slope": "0 + C(method):x"}
+    parts = {name: f"0 + C({name})" for name in FACTORS} | {"slope": "0 + C(method):x", "training": "0 + C(paper):trained"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a spread of zero is a result
-        model = MixedLM.from_formula("z ~ x + size", groups=np.ones(len(rows)), vc_formula=parts, re_formula="0", data=rows)
+        model = MixedLM.from_formula(
+            "z ~ x + size + trained", groups=np.ones(len(rows)), vc_formula=parts, re_formula="0", data=rows
+        )
         result = model.fit(reml=True, method="lbfgs")
     spread = dict(zip(model.exog_vc.names, np.sqrt(np.maximum(result.vcomp, 0)).tolist(), strict=True))
     return HierarchicalLaw(

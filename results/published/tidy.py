@@ -21,15 +21,14 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 KEY = "paper where model family parameters method_as_printed ratio ratio_of ratio_as_printed recovery_tokens".split()
-TRAINED = re.compile(r"\s*\+?\+?\s*(LoRA|KD|tune|training|CPT|finetuning|BLD)\b.*| LoRA step (?!0 ).*")
+TRAINED = re.compile(r"\s*\+?\+?\s*(LoRA|KD|tune|training|CPT|finetuning|BLD)\b.*| LoRA step .*")
+UNTRAINED = re.compile(r" w/o LoRA$| LoRA step 0 .*")
 ALIASES = {  # names of one method
     "SLEB": "sleb",
     "SVD-LLM": "svd-llm",
     "ASVD": "asvd",
     "FLAP(WIFV)": "flap",
     "LLM_Pruner": "llm-pruner",
-    "llm-pruner w/o LoRA": "llm-pruner",
-    "loraprune w/o LoRA": "loraprune",
     "ppm (optipfair, no refit)": "ppm",
     "blocks (EXP01)": "minitron-depth",
 }
@@ -56,12 +55,10 @@ def tidy(points: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
     rows["recovery_tokens"] = pd.to_numeric(rows["recovery_tokens"].replace({"unknown": "", "": ""}), errors="coerce")
     rows.loc[rows["method_as_printed"] == "dense", "recovery_tokens"] = 0.0
     table = pd.concat([_losses(rows), _accuracies(rows)], ignore_index=True)
-    name = table["method_as_printed"].str.replace(TRAINED, "", regex=True).str.strip()
+    printed = table["method_as_printed"].str.replace(UNTRAINED, "", regex=True)
+    name = printed.str.replace(TRAINED, "", regex=True).str.strip()
     table["method"] = name.replace(ALIASES).map(_variant)
-    trained = (table["method_as_printed"].str.replace(TRAINED, "", regex=True) != table["method_as_printed"]) | (
-        table["recovery_tokens"] != 0
-    )
-    table["recovery"] = np.where(trained, "trained", "none")
+    table["recovery"] = np.where((name != printed) | (table["recovery_tokens"] != 0), "trained", "none")
     table["ratio_params"], table["ratio_params_from"] = zip(*map(shares(shapes), table.itertuples()), strict=True)
     table["apart"] = [_apart(row) for row in table.itertuples()]
     table = table.rename(columns={"parameters": "parameters0"})
