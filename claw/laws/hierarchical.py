@@ -34,6 +34,7 @@ FACTORS = ("method", "family", "model", "paper", "text", "curve", "training")
 LEAST = 0.02  # share removed below which rounding and noise are as large as what is lost
 FEWEST_ROWS = 30
 NEW, UNTRAINED = "(new)", "(untrained)"
+MOST = 5.0  # of z: L/L0 above 10⁶⁰ is as good as infinite, and does not overflow
 DIFFUSE = 1e4  # variance of what could be anything, on a scale where effects are below 1
 BILLION = 1e9
 
@@ -138,7 +139,7 @@ class HierarchicalLaw:
     def _band(self, mean: np.ndarray, variance: np.ndarray, df: int) -> tuple[np.ndarray, ...]:
         """L/L0 of one measurement: middle, low and high, from z's mean and variance."""
         half = stats.t.ppf(0.5 + self.level / 2, df) * np.sqrt(variance)
-        return tuple(np.exp(np.exp(z)) for z in (mean, mean - half, mean + half))
+        return tuple(np.exp(np.exp(np.minimum(z, MOST))) for z in (mean, mean - half, mean + half))
 
     def predict(
         self,
@@ -214,18 +215,20 @@ class HierarchicalLaw:
 
     def summary(self) -> str:
         """The law in words."""
-        rows, half = self.points.rows, stats.t.ppf(0.5 + self.level / 2, self.df)
-        interval = lambda name: (self.fixed[name] - half * self.stderr[name], self.fixed[name] + half * self.stderr[name])
-        slope, size = interval("x"), np.exp(interval("size"))
+        rows, half = self.points.rows, float(stats.t.ppf(0.5 + self.level / 2, self.df))
+        edges = lambda name: self.fixed[name] + half * self.stderr[name] * np.array([0, -1, 1])
+        words = lambda values: f"{values[0]:.2f} [{values[1]:.2f}, {values[2]:.2f}]"
         counts = ", ".join(plural(rows[name].nunique(), name) for name in ("model", "method", "paper"))
         first, second = sorted(((self.spread[name], name) for name in FACTORS), reverse=True)[:2]
-        said = f"{len(rows)} losses of {counts}. The excess log(L/L0) grows as {FORMULAS[self.points.shape]}^p with p = "
-        said += f"{self.fixed['x']:.2f} [{slope[0]:.2f}, {slope[1]:.2f}]; ten times the size leaves {np.exp(self.fixed['size']):.2f} "
-        said += (
-            f"[{size[0]:.2f}, {size[1]:.2f}] of it. What differs most is the {first[1]} (a factor of {np.exp(first[0]):.2f} "
-        )
-        said += f"either way), then the {second[1]} ({np.exp(second[0]):.2f}); one run varies by a factor of "
-        return said + f"{np.exp(self.spread['run']):.2f}."
+        said = [
+            f"{len(rows)} losses of {counts}.",
+            f"The excess log(L/L0) grows as {FORMULAS[self.points.shape]}^p with p = {words(edges('x'))};",
+            f"ten times the size leaves {words(np.exp(edges('size')))} of it,",
+            f"training after compression {words(np.exp(edges('trained')))}.",
+            f"What differs most is the {first[1]} (a factor of {np.exp(first[0]):.2f} either way),",
+            f"then the {second[1]} ({np.exp(second[0]):.2f}); one run varies by a factor of {np.exp(self.spread['run']):.2f}.",
+        ]
+        return " ".join(said)
 
     __str__ = summary
 

@@ -15,8 +15,8 @@ from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from claw.errors import InputError, unknown
-from claw.laws.hierarchical import NEW, Excess, HierarchicalLaw, fit_hierarchical
-from claw.project import project_folder
+from claw.laws.hierarchical import NEW, Excess, HierarchicalLaw, coverage, excess_points, fit_hierarchical
+from claw.project import inside_project, project_folder
 from claw.words import plural
 
 PUBLISHED = Path("results") / "published.csv"
@@ -68,7 +68,58 @@ def predict_new(
     return law.predict(ratio, method, float(getattr(model, "parameters", model)), **options)
 
 
-def completeness(table: pd.DataFrame) -> pd.DataFrame:
+FAMILIES = {"gemma3": "Gemma-3", "gemma-3": "Gemma-3", "qwen2.5": "Qwen2.5", "qwen3": "Qwen3", "llama-3": "Llama-3"}
+"""Beginnings of claw's model names and the families of the published table that they belong to."""
+
+
+def own_measurements(table: pd.DataFrame, name: str = "this study") -> pd.DataFrame:
+    """A tidy table of claw in the columns of the published one, so that both enter one law."""
+    known = {row: family for row in table["model"].unique() for start, family in FAMILIES.items() if row.startswith(start)}
+    family = table["model"].map(known).fillna(table["model"].str.partition("-")[0])
+    recovery = pd.Series(np.where(table["recovery_tokens"] > 0, "trained", "none"), table.index)
+    return table.assign(paper=name, family=family, recovery=recovery)
+
+
+def foretold(law: HierarchicalLaw, table: pd.DataFrame) -> pd.DataFrame:
+    """Each measurement of another table beside what the law foretells of it, its paper and text being new to the law.
+
+    Columns as of `HierarchicalLaw.left_out`. Models and families that the law knows are used.
+    """
+    rows, parts = excess_points(table).rows, []
+    for (paper, model, family, method, text, size, trained), own in rows.groupby(
+        ["paper", "model", "family", "method", "text", "size", "trained"]
+    ):
+        known = {"model": model, "family": family, "text": text, "paper": paper, "trained": bool(trained)}
+        band = law.predict(own["ratio_params"], method, 1e9 * 10**size, **known)
+        frame = own[["paper", "model", "family", "method", "text", "ratio_params"]].reset_index(drop=True)
+        frame = frame.assign(measured=(own["loss"] / own["loss0"]).to_numpy(), predicted=band["mean"])
+        parts.append(frame.assign(low=band["low"], high=band["high"]))
+    frame = pd.concat(parts, ignore_index=True)
+    covered = frame["measured"].between(frame["low"], frame["high"])
+    return frame.assign(covered=covered, error=(frame["predicted"] / frame["measured"] - 1).abs())
+
+
+def both_ways(table: pd.DataFrame, ours: str | Path, law: HierarchicalLaw) -> pd.DataFrame:
+    """Our own measurements foretold by the published law, and the published ones by a law of ours: coverage and error of L.
+
+    Only shares up to a half, which is as far as most published curves go. InputError: there is no such table.
+    """
+    path = inside_project(str(ours))
+    if not path.is_file():
+        raise InputError(f"There is no table {ours}. Name a table measured with claw, or none.")
+    own = own_measurements(pd.read_csv(path))
+    near, alike = own[own["ratio_params"] <= HALF], table[table["ratio_params"] <= HALF]
+    judged = coverage(foretold(law, near), "model")
+    try:
+        back = fit_hierarchical(near, level=law.level)
+    except (InputError, np.linalg.LinAlgError):
+        return judged
+    return pd.concat(
+        [judged, coverage(foretold(back, alike), "paper").tail(1).assign(model="published, by ours").drop(columns="paper")]
+    )
+
+
+def measured_by_family(table: pd.DataFrame) -> pd.DataFrame:
     """Number of comparable compressed points by method (rows, the most measured first) and family of models (columns)."""
     rows = table[(table["method"] != "dense") & (table["apart"].fillna("") == "")]
     counts = rows.pivot_table(index="method", columns="family", values="line", aggfunc="count", fill_value=0)
@@ -233,7 +284,7 @@ def claims(table: pd.DataFrame, law: HierarchicalLaw, level: float = 0.95) -> pd
         ),
         (
             "accuracy falls linearly in the ratio",
-            "not contradicted" if straight["low"] <= 0 <= straight["high"] else "contradicted",
+            _zero(straight["low"], straight["high"]),
             f"mean curvature of the accuracy above guessing that is kept {span(straight)}, {straight['curves']} curves",
         ),
         (
@@ -265,6 +316,11 @@ def claims(table: pd.DataFrame, law: HierarchicalLaw, level: float = 0.95) -> pd
     verdict = "contradicted" if best["gain"] > 0.55 else "not reached"
     rows.append(("recovery improves loss by up to 55 %", verdict, evidence))
     return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
+
+
+def _zero(low: float, high: float) -> str:
+    """Verdict on a curvature that should be zero, where a curvature of one would be strong."""
+    return "contradicted" if low > 0 or high < 0 else "supported" if high - low < 1 else "undecided"
 
 
 def _sign(low: float, high: float) -> str:
