@@ -136,7 +136,7 @@ def test_the_meta_analysis_runs(tmp_path):
     some.to_csv(tmp_path / "some.csv", index=False)
     out = run("55_meta_analysis", tmp_path, table=str(tmp_path / "some.csv"), ours="", out=str(tmp_path / "meta"))
     assert sum("image/png" in o.get("data", {}) for cell in code(out) for o in cell.outputs) == 3
-    assert "losses of" in str(code(out)[2].outputs) and (tmp_path / "meta" / "claims.csv").is_file()
+    assert "losses of" in str(code(out)[3].outputs) and (tmp_path / "meta" / "claims.csv").is_file()
 
 
 def test_help_reads_like_a_man_page():
