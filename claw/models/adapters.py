@@ -41,9 +41,12 @@ def base_of(folder: Path) -> str:
 
 def lora_settings(folder: Path) -> dict[str, Any]:
     """What a folder's adapter_config.json says of its LoRA; InputError for any other adapter."""
+    from peft import LoraConfig
+
     content = read_json(folder / ADAPTER)
-    kind = content.get("peft_type")
-    others = sorted(name for name, value in content.items() if value and name not in TAKEN | IRRELEVANT)
+    kind, usual = content.get("peft_type"), LoraConfig().to_dict()
+    followed = {name for name, value in content.items() if name in TAKEN | IRRELEVANT or not value or value == usual.get(name)}
+    others = sorted(content.keys() - followed) if kind == "LORA" else []
     if kind != "LORA" or others:
         why = f"settings that are not followed here ({', '.join(others)})" if others else f"the type {kind}"
         raise InputError(

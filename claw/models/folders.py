@@ -159,7 +159,7 @@ def _keeps_state(config: Any, kinds: Any) -> bool:
     """Whether some layers hand on a state, as transformers marks the class or names the layers."""
     marked = any(getattr(kind, "_is_stateful", False) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
     layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
-    return marked if not layers else marked and not set(layers) <= WITHOUT_STATE or not RECURRENT.isdisjoint(layers)
+    return marked if not layers else (marked and not set(layers) <= WITHOUT_STATE) or not RECURRENT.isdisjoint(layers)
 
 
 def _check_pickles(folder: Path) -> None:

@@ -22,6 +22,7 @@ from claw.models.folders import check_decoder
 from claw.models.sources import ModelSource
 from claw.progress import tqdm
 from claw.project import cache
+from claw.words import plural
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 ROPE_FACTORS = (
@@ -163,7 +164,7 @@ def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSourc
 
 def _content(gguf: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and tensors of a file by name, blocks counted. InputError for what is no whole decoder."""
-    from gguf import GGUFReader
+    from gguf import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES, GGUFReader
 
     reader = GGUFReader(gguf)
     fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.ggml.")}
@@ -182,6 +183,13 @@ def _content(gguf: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"{name} says that it has {told} blocks, but its tensors are of {len(blocks)}: missing {lost[:5] or 'none'}, not "
             f"expected {more[:5] or 'none'}. The file is not whole. Download or convert it again."
+        )
+    kinds = next((MODEL_TENSORS[arch] for arch, word in MODEL_ARCH_NAMES.items() if word == architecture), [])
+    known = {TENSOR_NAMES[kind].format(bid=block) for kind in kinds for block in blocks or {0}}
+    if known and (strange := sorted(key for key in tensors if key.rpartition(".")[0] not in known)):
+        raise InputError(
+            f"{name} has {plural(len(strange), 'tensor')} that llama.cpp's {architecture} does not: {', '.join(strange[:5])}. "
+            "They would be left out of the model. Download or convert the file again."
         )
     own = {key.removeprefix(f"{architecture}."): value for key, value in fields.items() if key.startswith(f"{architecture}.")}
     return own, tensors

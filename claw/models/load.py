@@ -223,7 +223,12 @@ def check_causal(model: Any) -> None:
     ids = torch.arange(1, 9, device=model.device)[None] % rows
     other = ids.clone()
     other[0, -1] = (other[0, -1] + 1) % rows
-    first, second = (model(tokens, use_cache=False).logits[0, :-1].float().nan_to_num() for tokens in (ids, other))
+    try:
+        first, second = (model(tokens, use_cache=False).logits[0, :-1].float().nan_to_num() for tokens in (ids, other))
+    except Exception as error:  # each architecture has its own demands on its configuration
+        raise InputError(
+            f"The {type(model).__name__} loads, but does not run: {_in_short(error)}. Its config.json may contradict itself."
+        ) from error
     if not torch.allclose(first, second, rtol=1e-2, atol=1e-2 * float(first.abs().max())):
         raise InputError(
             f"{type(model).__name__} predicts a token from what comes after it too, so it is no causal decoder. claw "

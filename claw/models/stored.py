@@ -120,8 +120,9 @@ def check_loaded(model: Any, info: Mapping[str, Any], stored: Mapping[str, Store
     `info` is what transformers reports (`output_loading_info`), `stored` what the headers say.
     """
     patterns = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
-    files = {n: t for n, t in stored.items() if not BUFFER.search(n) and not any(p.search(n) for p in patterns)}
     state: dict[str, torch.Tensor] = model.state_dict()
+    ignored = {name for name in stored if BUFFER.search(name) or any(p.search(name) for p in patterns)} - state.keys()
+    files = {name: tensor for name, tensor in stored.items() if name not in ignored}
     tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
     missing, unexpected = set(info["missing_keys"]), {name for name in info["unexpected_keys"] if not BUFFER.search(name)}
     shapes = {name: (tuple(file), tuple(own)) for name, file, own in info["mismatched_keys"]}
@@ -133,9 +134,9 @@ def check_loaded(model: Any, info: Mapping[str, Any], stored: Mapping[str, Store
     check_count(model, sum(tensor.elements for tensor in files.values()), where)
     if info["error_msgs"]:
         raise InputError(f"The weights in {where} could not all be loaded: {'; '.join(map(str, info['error_msgs']))[:500]}.")
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if model.config.get_text_config().tie_word_embeddings and head is not None and head.weight is not embedding.weight:
-        model.config.get_text_config().tie_word_embeddings = False  # both are in the file, and differ
+    head, embedding, config = model.get_output_embeddings(), model.get_input_embeddings(), model.config.get_text_config()
+    if getattr(config, "tie_word_embeddings", False) and head is not None and head.weight is not embedding.weight:
+        config.tie_word_embeddings = False  # both are in the file, and differ
         warnings.warn(
             f"{where} has a head of its own although its config.json ties it; the head of the file is used.", stacklevel=2
         )
