@@ -229,7 +229,8 @@ def check_causal(model: Any) -> None:
         raise InputError(
             f"The {type(model).__name__} loads, but does not run: {_in_short(error)}. Its config.json may contradict itself."
         ) from error
-    if not torch.allclose(first, second, rtol=1e-2, atol=1e-2 * float(first.abs().max())):
+    accepted = 1e-4 if model.dtype == torch.float32 else 3e-2
+    if (first - second).abs().max() > accepted * first.abs().max():
         raise InputError(
             f"{type(model).__name__} predicts a token from what comes after it too, so it is no causal decoder. claw "
             "compresses causal decoders such as Llama, Qwen and Gemma."

@@ -121,8 +121,10 @@ def check_loaded(model: Any, info: Mapping[str, Any], stored: Mapping[str, Store
     """
     patterns = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
     state: dict[str, torch.Tensor] = model.state_dict()
-    ignored = {name for name in stored if BUFFER.search(name) or any(p.search(name) for p in patterns)} - state.keys()
-    files = {name: tensor for name, tensor in stored.items() if name not in ignored}
+    prefix = f"{model.base_model_prefix}."  # with which a model with a head, and without which one of its body is saved
+    own = {name: next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in state), name) for name in stored}
+    ignored = {name for name in own.values() if BUFFER.search(name) or any(p.search(name) for p in patterns)} - state.keys()
+    files = {own[name]: tensor for name, tensor in stored.items() if own[name] not in ignored}
     tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
     missing, unexpected = set(info["missing_keys"]), {name for name in info["unexpected_keys"] if not BUFFER.search(name)}
     shapes = {name: (tuple(file), tuple(own)) for name, file, own in info["mismatched_keys"]}
