@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-CREDENTIALS = re.compile(
-    r"(?<=://)(?:[^\s/?#\"'<>]*|[^\s/:@\"'<>]+:(?!\d+[/?#])[^\s\"'<>]*)@"  # up to the last @, also where a password has a slash
-)
+CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*|[^\s/:@]+:(?!\d+[/?#])\S*)@")
+"""Up to the last @ of an address, also where a password has a slash; not where what looks like one is a port."""
 
 
 def without_credentials(text: str) -> str:

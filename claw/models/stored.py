@@ -127,7 +127,7 @@ def check_loaded(model: Any, info: Mapping[str, Any], stored: Mapping[str, Store
     files = {own[name]: tensor for name, tensor in stored.items() if own[name] not in ignored}
     tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
     missing, unexpected = set(info["missing_keys"]), {name for name in info["unexpected_keys"] if not BUFFER.search(name)}
-    shapes = {name: (tuple(file), tuple(own)) for name, file, own in info["mismatched_keys"]}
+    shapes = {name: tuple(map(tuple, sizes)) for name, *sizes in info["mismatched_keys"]}  # in the file, in the model
     if files.keys() <= state.keys():  # the usual case: names are those of the model
         covered = files.keys() | {a for a, b in tied.items() if b in files} | {b for a, b in tied.items() if a in files}
         missing |= {name for name in state.keys() - covered if not BUFFER.search(name)}

@@ -588,3 +588,55 @@ def test_ids_are_checked_in_any_form(tiny, lists, form):
             load.check_ids(ids, tiny)
     else:
         load.check_ids(ids, tiny)
+
+
+# conversions in the cache
+
+
+def noise(folder):
+    path = folder / WEIGHTS
+    tensors = load_file(path)
+    save_file({name: torch.randn_like(tensor) for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.filterwarnings("ignore:.*not as claw made it", "ignore:.*of the tokenizer's ids")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        noise,
+        lambda f: (f / "config.json").unlink(),
+        lambda f: edit_json(f / "config.json", rope_theta=5, rope_parameters={"rope_type": "default", "rope_theta": 5}),
+        lambda f: (f / ADAPTER).write_text('{"base_model_name_or_path": "evil"}'),
+        lambda f: (f / WEIGHTS).write_bytes(b""),
+        shutil.rmtree,
+    ],
+    ids=["noise", "no config", "another config", "an adapter beside", "empty weights", "gone"],
+)
+def test_a_conversion_that_was_changed_is_made_again(tmp_path, own_cache, damage):
+    path, model = gguf_of(tmp_path)
+    claw.load(str(path))
+    (kept,) = (place for place in (own_cache / "models").iterdir() if place.is_dir())
+    damage(kept)
+    loaded, _ = claw.load(str(path), dtype="float32")
+    assert load.weights_hash(loaded) == load.weights_hash(model) and loaded.config.rope_parameters["rope_theta"] == 10000
+    assert all(place.stat().st_mode & 0o044 for place in kept.rglob("*"))  # for others to read, as the umask says
+
+
+def test_what_is_in_the_cache_is_not_read_twice(tmp_path, own_cache, monkeypatch):
+    from claw import files
+
+    path, _ = gguf_of(tmp_path)
+    claw.load(str(path))
+    read = []
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path))
+    claw.load(str(path))
+    assert not read
+
+
+@pytest.mark.parametrize("place", ["file", "x" * 300, "file/below"])
+def test_a_cache_that_cannot_be_written_is_refused_before_converting(tmp_path, monkeypatch, place):
+    path, _ = gguf_of(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLAW_CACHE", str(tmp_path / place))
+    with pytest.raises(InputError, match="CLAW_CACHE"):
+        claw.load(str(path))
