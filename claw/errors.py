@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*|[^\s/:@]+:(?!\d+[/?#])\S*)@")
+CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/:@]+:(?!\d+[/?#])\S*|[^\s/?#]*)@")
 """Up to the last @ of an address, also where a password has a slash; not where what looks like one is a port."""
 
 

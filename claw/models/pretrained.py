@@ -16,6 +16,7 @@ from claw.models.stored import Stored, check_loaded
 from claw.progress import of_transformers
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # so that all other shapes are named
 
 
 def config_in(folder: str | Path) -> Any:
@@ -39,16 +40,9 @@ def checkpoint_in(folder: str | Path, stored: Mapping[str, Stored], config: Any,
     """The model in a checkpoint folder whose headers say `stored`; InputError unless it is made of all of that and no more."""
     from transformers import AutoModelForCausalLM
 
+    loader: Any = AutoModelForCausalLM
     with _reported():
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **NO_CODE,
-            **choices,
-        )
+        model, info = loader.from_pretrained(folder, config=config, use_safetensors=True, **TOLD, **NO_CODE, **choices)
     check_loaded(model, info, stored, folder)
     return model
 
@@ -60,9 +54,9 @@ def gguf_in(folder: str | Path, name: str) -> tuple[Any, Mapping[str, Any]]:
 
     # newer releases of transformers keep weights packed where they have kernels, unless asked
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
-    choices = {"dtype": torch.bfloat16, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    loader: Any = AutoModelForCausalLM
     with _reported():
-        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, **choices, **plain, **NO_CODE)
+        return loader.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16, **TOLD, **plain, **NO_CODE)
 
 
 def stock_reload(folder: str | Path, **choices: Any) -> Any:
@@ -76,9 +70,7 @@ def stock_reload(folder: str | Path, **choices: Any) -> Any:
 def assembled(kind: Any, config: Any, state: Mapping[str, torch.Tensor], **choices: Any) -> Any:
     """A model of class `kind` with the weights `state`; InputError unless they are all of its weights and no others."""
     with _reported():
-        model, info = kind.from_pretrained(
-            None, config=config, state_dict=dict(state), output_loading_info=True, ignore_mismatched_sizes=True, **choices
-        )
+        model, info = kind.from_pretrained(None, config=config, state_dict=dict(state), **TOLD, **choices)
     kinds = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
     stored = {name: Stored(kinds.get(tensor.dtype, ""), tuple(tensor.shape)) for name, tensor in state.items()}
     check_loaded(model, info, stored, "memory")
