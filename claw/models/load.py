@@ -23,6 +23,7 @@ from torch import nn
 from claw.errors import InputError, unknown, without_credentials
 from claw.models import adapters, folders, gguf, pretrained, sources, stored
 from claw.project import cache, inside_project
+from claw.words import plural
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACCEPTED = "a folder with config.json and safetensors weights, a .gguf file, or a hub id like Qwen/Qwen2.5-0.5B"
@@ -42,10 +43,12 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map: An
     place = pick_device(device)
     location = resolve(name)
     chosen = fast_dtype(place) if dtype == "auto" else DTYPES[dtype]
-    model, tokenizer = _read(location, chosen, device_map, looked_at=(cache() / "models") in location.parents)
+    looked_at = (cache() / "models") in location.parents
+    model, tokenizer = _read(location, chosen, device_map, looked_at=looked_at)
     if not _path(name := os.fspath(name)).exists():  # a hub id or a known name, not the place in a cache
         model.config._name_or_path = tokenizer.name_or_path = name
-    check_vocabulary(model, tokenizer)
+    if not looked_at or len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        check_vocabulary(model, tokenizer)
     return (model if device_map is not None else model.to(place)).eval(), tokenizer
 
 
@@ -192,9 +195,8 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
     if beyond:
         some = ", ".join(f"{token!r} ({number})" for number, token in beyond[:3]) + (", ..." if len(beyond) > 3 else "")
         warnings.warn(
-            f"{len(beyond)} of the tokenizer's ids are beyond the {rows:,} rows that the model embeds: {some}. Texts in which "
-            "one "
-            "occurs are refused.",
+            f"The tokenizer has {plural(len(beyond), 'id')} beyond the {rows:,} rows that the model embeds: {some}. Texts in "
+            "which one occurs are refused.",
             stacklevel=3,
         )
 
