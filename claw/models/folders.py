@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
 WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
+LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
 SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
 CONVERT = (
     "Where you trust its origin, convert it once with transformers: AutoModelForCausalLM.from_pretrained(folder)"
@@ -43,6 +45,10 @@ def is_adapter(folder: Path) -> bool:
 
 def check_folder(folder: Path) -> Checkpoint:
     """The checkpoint in a folder; InputError that says what the folder is and what to do, where it is something else."""
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error}. Correct its permissions.") from error
     content = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else _no_config(folder)
     if (folder / ADAPTER).is_file():
         raise InputError(
@@ -59,6 +65,7 @@ def check_folder(folder: Path) -> Checkpoint:
             "tokenizer.save_pretrained(folder)."
         )
     tensors = stored_tensors(folder)
+    _check_size(folder, config, tensors)
     _check_report(folder, config)
     return Checkpoint(folder, config, tensors)
 
@@ -112,6 +119,11 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
         if content.get(name):
             raise InputError(
                 f"{folder / CONFIG} sets {name}, which is not followed here. Take it out, or export the model plainly."
+            )
+    for name in LAYERS:
+        if isinstance(content.get(name), int) and content[name] > MOST_LAYERS:  # of which transformers makes lists
+            raise InputError(
+                f"{folder / CONFIG} describes a far larger model ({name} {content[name]:,}) than there is. Correct it."
             )
     kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
@@ -172,6 +184,19 @@ def _check_pickles(folder: Path) -> None:
         raise InputError(
             f"{folder} has no safetensors weights, only {pickles[0]}{more}: a pickle, which can run code and is never loaded. "
             f"{CONVERT}"
+        )
+
+
+def _check_size(folder: Path, config: Any, tensors: Mapping[str, Stored]) -> None:
+    """Refuse a configuration of a model far larger than its files before memory is taken for it."""
+    sizes = {name: getattr(config, name, None) for name in SIZES.values()}
+    depth, hidden, width, vocabulary = (size if isinstance(size, int) else 0 for size in sizes.values())
+    held = sum(tensor.elements for tensor in tensors.values())
+    if depth > len(tensors) or max(vocabulary, width, hidden) * hidden > 4 * held:
+        told = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if isinstance(size, int))
+        raise InputError(
+            f"{folder / CONFIG} describes a far larger model ({told}) than the {plural(len(tensors), 'tensor')} with {held:,} "
+            "weights beside it. They do not belong together: fetch or export the folder again."
         )
 
 

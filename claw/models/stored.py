@@ -87,10 +87,10 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Number type and shape of every tensor in a folder's weights. InputError for damaged files and for other than floats."""
     tensors: dict[str, Stored] = {}
     for path in weight_files(folder):
-        with path.open("rb") as file:
-            if file.read(20).startswith(b"version https://git-"):
-                raise InputError(f"{path} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in {folder}.")
         try:
+            with path.open("rb") as file:
+                if file.read(20).startswith(b"version https://git-"):
+                    raise InputError(f"{path} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in {folder}.")
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118  not a dictionary
                     part = file.get_slice(name)

@@ -259,6 +259,8 @@ FOLDERS = {
     "config is a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "has no config.json"),
     "a size is text": (lambda f: edit_json(f / "config.json", hidden_size="x"), "hidden_size"),
     "heads do not divide": (lambda f: edit_json(f / "config.json", num_attention_heads=3), "not a configuration of llama"),
+    "a far larger model": (lambda f: edit_json(f / "config.json", vocab_size=10**13), "a far larger model"),
+    "far more layers": (lambda f: edit_json(f / "config.json", num_hidden_layers=10**9), "a far larger model"),
     "padding beyond": (lambda f: edit_json(f / "config.json", pad_token_id=9999), "Padding_idx"),
     "code": (lambda f: edit_json(f / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.C"}), "own code"),
     "other file named": (lambda f: edit_json(f / "config.json", transformers_weights="../x"), "transformers_weights"),

@@ -57,7 +57,7 @@ def test_a_hub_model_is_its_files_read_as_a_folder(tmp_path, monkeypatch, tokeni
 
 
 def test_a_device_that_is_not_there_is_refused(folder_model):
-    for device in ("cuda:99", "tpu"):
+    for device in ("cuda:99", "tpu", "meta"):
         with pytest.raises(InputError, match=f"device '{device}'"):
             claw.load(folder_model, device=device)
 
