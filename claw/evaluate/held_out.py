@@ -14,6 +14,7 @@ from torch import nn
 
 from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
+from claw.models.load import check_ids
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
 from claw.words import html_table
@@ -68,6 +69,7 @@ def _exp(value: float) -> float:
 
 def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
     """Cross-entropy of `model` on held-out blocks, each block a context of its own."""
+    check_ids(blocks.ids, model)
     scorer = Scorer(model)
     targets = [np.flatnonzero(scored) for scored in blocks.scored.numpy()]
     counts = [len(indices) for indices in targets]

@@ -155,6 +155,7 @@ class ClawLM(TemplateLM):
         return self._stock.get_model_info()
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
+        load.check_ids(self.encoding.encode([request.args[0] for request in requests]), self.model)
         return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -188,6 +189,7 @@ class ClawLM(TemplateLM):
 
     def _answers(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Score what is not known yet, keeping what is scored even if interrupted."""
+        load.check_ids([request.ids for request in encoded], self.model)
         if self.scorer.reason:
             kind = type(self.model).__name__
             warnings.warn(f"claw scores {kind} with its stock forward, because {self.scorer.reason}.", stacklevel=2)
