@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from claw.errors import InputError
-from claw.files import digest, write_text
+from claw.files import digest, write_own, write_text
 from claw.specs.experiment import Evaluation, Experiment
 from claw.specs.spec import build_spec
 
@@ -263,5 +263,5 @@ _RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table so that equal tables give equal bytes."""
-    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+    """Write a table so that equal tables give equal bytes; InputError over a file that claw did not write."""
+    write_own(Path(path), frame.to_csv(index=False, lineterminator="\n"))

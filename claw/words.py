@@ -41,6 +41,15 @@ def quantity(value: float) -> str:
     return f"{scaled:.3g} {unit}".rstrip()
 
 
+_MARKUP = str.maketrans({sign: f"&#{ord(sign)};" for sign in "&<>|`*$[]\\~"} | dict.fromkeys("\n\r\t\v\f\x85\u2028\u2029", " "))
+"""What a name may hold that Markdown would take for more than text, as HTML writes it; line breaks become spaces."""
+
+
+def markdown_text(name: str) -> str:
+    """A name so that Markdown shows it as it is, in a sentence, a heading or a cell."""
+    return name.translate(_MARKUP)
+
+
 def markdown(frame: "pd.DataFrame") -> str:
     """A frame as a Markdown table; bars in names are escaped."""
     cells = frame.astype(object).where(frame.notna(), "–").astype(str)

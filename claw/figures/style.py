@@ -26,6 +26,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, NullFormatter
 
+from claw import files
+
 Style = Literal["screen", "paper"]
 """Where a figure is read: a notebook, or a page on which curves must differ in grey too."""
 WIDTHS = {"icml": 3.25, "icml-wide": 6.75, "neurips": 5.5, "iclr": 5.5}
@@ -165,14 +167,14 @@ class Drawing:
     numbers: pd.DataFrame
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Paths of pdf, png, svg and csv, written; equal drawings give equal bytes."""
+        """Paths of pdf, png, svg and csv, written; equal drawings give equal bytes. InputError over files of others."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}.{kind}" for kind in (*_UNDATED, "csv")]
         with paper():
             for path, metadata in zip(paths, _UNDATED.values(), strict=False):
-                self.figure.savefig(path, metadata=metadata)
-        self.numbers.to_csv(paths[-1], index=False, lineterminator="\n")
+                with files.own_file(path) as scratch:
+                    self.figure.savefig(scratch, metadata=metadata)
+        files.write_own(paths[-1], self.numbers.to_csv(index=False, lineterminator="\n"))
         return paths
 
     def _repr_png_(self) -> bytes:

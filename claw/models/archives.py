@@ -29,6 +29,7 @@ from urllib.parse import urldefrag, urljoin
 
 from filelock import FileLock
 
+from claw import files
 from claw.errors import InputError
 from claw.files import sha256
 from claw.progress import tqdm
@@ -123,15 +124,19 @@ def fetch(archive: Archive) -> Path:
                 resumed = part.exists()
                 _download(archive, part)
                 if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
-                    part.unlink()
+                    files.discard(part)
                     _download(archive, part)
             if (digest := sha256(path)) != archive.sha256:
-                path.unlink()
+                if path == part:
+                    files.discard(part)
+                    gone = "it was deleted unread. The download or a proxy changed the file: run the command again"
+                else:  # perhaps somebody's own, put there by hand
+                    gone = f"it was not read. Move {path} elsewhere and run the command again"
                 raise InputError(
-                    f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download "
-                    "or a proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
+                    f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so {gone}, or name another index with "
+                    "PIP_INDEX_URL."
                 )
-            path.replace(target)
+            files.rename(path, target)
             stamp.write_text(archive.sha256)
     except OSError as error:  # requests' own errors are OSErrors too
         raise InputError(

@@ -35,7 +35,7 @@ def write_report(
         figures="\n".join(embedded),
         notebooks="\n".join(_link(notebook, path.parent) for notebook in notebooks),
     )
-    files.write_text(path, page)
+    files.write_own(path, page)
     return path
 
 
