@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from claw import files
 from claw.errors import InputError
+from claw.models.modes import without_dropout
 from claw.progress import of_transformers
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
@@ -146,7 +147,8 @@ def check_reload(model: Any, folder: Path) -> None:
         again: Any = AutoModelForCausalLM.from_pretrained(folder, **choices)
     again = again.to(next(model.parameters()).device).eval()
     ids = torch.arange(1, 17, device=again.device).view(2, 8) % model.config.get_text_config().vocab_size
-    mine, theirs = _logits(model, ids), _logits(again, ids)
+    with without_dropout(model):
+        mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits
     if not torch.equal(mine.nan_to_num(), theirs.nan_to_num()):
         difference = (mine.float() - theirs.float()).abs().max().item()
         raise InputError(
@@ -163,16 +165,6 @@ def check_tokens(tokenizer: Any, folder: Path) -> None:
     text = " ".join(["The naïve 123,456 cats\n\tsat… on it.", *tokenizer.all_special_tokens])
     if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
         raise InputError("The saved tokenizer gives other tokens than the one in memory. Save it with the fast tokenizer.")
-
-
-def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Logits in evaluation mode, after which the model is in its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        return model.eval()(ids, use_cache=False).logits
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def experiment_of(checkpoint: str) -> Experiment:

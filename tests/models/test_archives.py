@@ -108,7 +108,7 @@ def test_a_file_put_there_by_hand_is_verified(index, own_cache):
     place = own_cache / "archives" / FILE
     place.parent.mkdir(parents=True)
     place.write_bytes(b"not the wheel")
-    with pytest.raises(InputError, match="not read. Move"):
+    with pytest.raises(InputError, match=r"not read\. Move"):
         archives.fetch(pin(index.body))
     assert place.read_bytes() == b"not the wheel"  # which is perhaps somebody's own
 
