@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, NullFormatter
 
 from claw import files
+from claw.csv_tables import table_text
 
 Style = Literal["screen", "paper"]
 """Where a figure is read: a notebook, or a page on which curves must differ in grey too."""
@@ -73,6 +74,7 @@ _SETTINGS: dict[Any, dict[str, Any]] = {
     "pdf": {"fonttype": 42},
     "ps": {"fonttype": 42},
     "svg": {"fonttype": "none", "hashsalt": "claw"},
+    "text": {"parse_math": False},  # a $ in the name of a model is a $
 }
 _UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}, "svg": {"Date": None}}
 """Kinds of file, and the metadata that would differ from run to run."""
@@ -174,7 +176,7 @@ class Drawing:
             for path, metadata in zip(paths, _UNDATED.values(), strict=False):
                 with files.own_file(path) as scratch:
                     self.figure.savefig(scratch, metadata=metadata)
-        files.write_own(paths[-1], self.numbers.to_csv(index=False, lineterminator="\n"))
+        files.write_own(paths[-1], table_text(self.numbers))
         return paths
 
     def _repr_png_(self) -> bytes:

@@ -41,7 +41,7 @@ def write_report(
 
 def slider(laws: Laws) -> str:
     """HTML of the portable slider: the laws as data and a script that evaluates them. It can stand in any page."""
-    data = json.dumps(laws.slider_json(), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(laws.slider_json(), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return _template("slider.html").substitute(data=data)
 
 
