@@ -94,10 +94,11 @@ def datasheet_page(
         "Files": FILES.format(table=code_span(file)),
         "Columns": markdown(known) + (f"\n\nBy task: {others}." if others else ""),
     }
+    command = code_span(f"claw findings {name}")
     intro = (
         f"{len(table)} experiments in {code_span(file)}: {len(cut)} compressed models and {len(table) - len(cut)} dense ones, "
         f"{plural(table['model'].nunique(), 'model')}, {plural(cut['method'].nunique(), 'method')}, "
-        f"{(cut['recovery_tokens'] > 0).sum()} of them recovered. {run}This page is written by {code_span(f'claw findings {name}')}; so is "
+        f"{(cut['recovery_tokens'] > 0).sum()} of them recovered. {run}This page is written by {command}; so is "
         "[findings.md](findings.md), what it means."
     )
     return "\n\n".join([f"# What was run\n\n{intro}", *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"

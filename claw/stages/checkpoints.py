@@ -99,9 +99,8 @@ def check_place(folder: str | Path, *origins: str | None) -> Path:
     if Path.cwd().is_relative_to(place.resolve()):
         raise InputError(f"{folder} is, or holds, the current folder. Name a new folder inside it, such as {place / 'small'}.")
     for origin in filter(None, origins):
-        with suppress(OSError, ValueError):
-            if place.samefile(Path(origin).expanduser()):
-                raise InputError(f"The model came from {folder}, and claw does not overwrite it. Name a new folder.")
+        if _is_same(place, origin):
+            raise InputError(f"The model came from {folder}, and claw does not overwrite it. Name a new folder.")
     if inside and not is_made(place):
         made = "was changed since claw wrote it" if ABOUT in inside else "was not made by claw"
         raise InputError(
@@ -109,6 +108,12 @@ def check_place(folder: str | Path, *origins: str | None) -> Path:
             "only checkpoints of its own that nobody touched: name a new folder, or move this one away first."
         )
     return place
+
+
+def _is_same(place: Path, origin: str) -> bool:
+    with suppress(OSError, ValueError):  # the origin is a name, no folder
+        return place.samefile(Path(origin).expanduser())
+    return False
 
 
 def is_made(folder: Path) -> bool:

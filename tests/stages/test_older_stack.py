@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, __version__
 text, *folders = sys.argv[1:]
 measured = {"version": __version__}
 for folder in folders:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = torch.tensor(tokenizer(text)["input_ids"])[None, :200]
     with torch.no_grad():
         out = model.eval()(ids, labels=ids)
