@@ -1,10 +1,14 @@
 """Files are whole or not there, whatever happens while they are written; what is made once is made once."""
 
+import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from claw import files
@@ -96,3 +100,92 @@ def test_the_digest_of_a_file_begins_like_that_of_its_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"claw")
     assert files.sha256(tmp_path / "file").startswith(files.digest(b"claw"))
     assert files.digest("claw") == "06deac5b8d4a128e"  # names on disk depend on it
+
+
+ROOT = Path(__file__).parents[1]
+DELETING = re.compile(
+    r"rmtree|\.unlink\(|\.rmdir\(|os\.(remove|replace|rename|unlink|rmdir|truncate)|shutil\.move"
+    r"|(?<!files)\.(replace|rename)\((path|target|scratch|output|folder)\b"
+)
+WRITING = re.compile(
+    r"\.to_csv\(|savefig\((?!out\b|scratch\b)|\.to_html\([\"']|write_text\([^)]*(\.csv|\.md|\.html|\.tex|laws\.json)"
+)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "claw").rglob("*.py")), ids=lambda path: path.stem)
+def test_one_module_deletes_and_renames(path):
+    text = path.read_text(encoding="utf-8")
+    if path.name != "files.py":
+        assert not DELETING.search(text)
+    if path.name not in ("csv_tables.py", "points.py"):  # the one makes the text of tables, the other hashes one
+        assert not WRITING.search(text)
+
+
+def test_a_file_of_others_stays_and_an_own_one_is_written_again(tmp_path):
+    path = tmp_path / "page.md"
+    files.write_own(path, "one")
+    files.write_own(path, "two")
+    assert path.read_text() == "two" and files.stamped(tmp_path) == [path]
+    path.write_text("two, and my remark")
+    with pytest.raises(InputError, match="was changed since claw wrote it"):
+        files.write_own(path, "three")
+    assert path.read_text() == "two, and my remark"
+    files.write_own(path, "two, and my remark")  # nothing to write
+    with pytest.raises(InputError, match="was changed"):
+        files.write_own(path, "three")
+    path.unlink()
+    files.write_own(path, "three")
+    assert path.read_text() == "three"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    content=st.binary(max_size=30), kind=st.sampled_from(["file", "link", "dangling", "folder", "stamps"]), fails=st.booleans()
+)
+def test_nothing_of_others_is_lost_to_a_page(content, kind, fails, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    path, other = folder / "page.md", folder / "other"
+    other.write_bytes(content)
+    if kind == "file":
+        path.write_bytes(content)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "stamps":  # which lead elsewhere
+        (folder / "elsewhere").mkdir()
+        (folder / files.STAMPS).symlink_to(folder / "elsewhere")
+    else:
+        path.symlink_to(other if kind == "link" else folder / "nowhere")
+    before = sorted(p.name for p in folder.rglob("*"))
+    with pytest.raises((InputError, ZeroDivisionError)), files.own_file(path) as scratch:
+        scratch.write_text("what claw writes, longer than what was there")
+        if fails:
+            raise ZeroDivisionError
+    assert sorted(p.name for p in folder.rglob("*")) == before and other.read_bytes() == content
+    assert kind != "file" or path.read_bytes() == content
+
+
+def test_a_link_is_not_written_over(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for write in (files.write_text, files.write_own):
+        with pytest.raises(InputError, match="is a link"):
+            write(tmp_path / "link", "text")
+    files.discard(tmp_path / "link")
+    files.discard_empty(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "mine").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_others_left_is_not(tmp_path):
+    script = "import os, sys; from pathlib import Path; from claw import files\n"
+    script += "with files.whole(Path(sys.argv[1]) / 'x') as scratch: scratch.write_text('half'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
+    (abandoned,) = tmp_path.glob(".writing-*")
+    (tmp_path / ".writing-mine").mkdir()
+    (tmp_path / ".writing-mine" / "thesis.txt").write_text("mine")
+    files._clear_abandoned.cache_clear()
+    with files.whole(tmp_path / "y") as scratch:
+        files._clear_abandoned.cache_clear()
+        files.write_text(tmp_path / "z", "z")  # does not clear what is being written
+        scratch.write_text("y")
+    assert not abandoned.exists() and (tmp_path / ".writing-mine" / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "y").read_text() == "y"
