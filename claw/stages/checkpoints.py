@@ -5,8 +5,8 @@ tokenizer, a model card (`README.md`) and `claw.json`: the experiment's spec, th
 written beside its final name and renamed, so a folder that is there is whole.
 
 claw writes into a new or an empty folder, or over a checkpoint of its own that holds just the files that `claw.json` names, as
-they were written; and it deletes no other (`discard`). No path of this machine is in a checkpoint: where a spec names a folder
-or file, `claw.json` has its last part, and the records of the run have the whole (`claw.specs.saved`).
+they were written; and it deletes no other (`discard_checkpoint`). No path of this machine is in a checkpoint: where a spec
+names a folder or file, `claw.json` has its last part, and the records of the run have the whole (`claw.specs.saved`).
 """
 
 import json
@@ -123,7 +123,7 @@ def is_made(folder: Path) -> bool:
     return files.is_untouched(folder, _written(folder), ABOUT)
 
 
-def discard(folder: Path, name: str) -> bool:
+def discard_checkpoint(folder: Path, name: str) -> bool:
     """Delete the checkpoint `folder` of the experiment with the id `name`, if claw made it and nobody touched it since.
 
     Whether it was deleted. Nothing is deleted through a link.

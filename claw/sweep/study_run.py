@@ -130,7 +130,7 @@ class Unneeded:
 
     def _delete(self, name: str) -> None:
         if not self.keep:
-            checkpoints.discard(self.folder / name, name)
+            checkpoints.discard_checkpoint(self.folder / name, name)
 
 
 def laws_job(folder: Path) -> Job:

@@ -120,18 +120,18 @@ def test_a_checkpoint_that_somebody_touched_is_neither_replaced_nor_deleted(chan
     before = tree(tmp_path)
     with pytest.raises(InputError, match="was changed since claw wrote it"):
         claw.save(SMALL, TOKENIZER, folder)
-    assert not checkpoints.discard(folder, EXPERIMENT.id) and tree(tmp_path) == before
+    assert not checkpoints.discard_checkpoint(folder, EXPERIMENT.id) and tree(tmp_path) == before
 
 
 def test_claw_deletes_its_own_checkpoint_under_its_own_name_and_through_no_link(tmp_path):
     disk = tmp_path / "disk"
     folder = claw.save(SMALL, TOKENIZER, disk / EXPERIMENT.id, experiment=EXPERIMENT)
     (tmp_path / "checkpoints").symlink_to(disk)
-    assert not checkpoints.discard(tmp_path / "checkpoints" / EXPERIMENT.id, EXPERIMENT.id)
-    assert not checkpoints.discard(folder, "another")
+    assert not checkpoints.discard_checkpoint(tmp_path / "checkpoints" / EXPERIMENT.id, EXPERIMENT.id)
+    assert not checkpoints.discard_checkpoint(folder, "another")
     (tmp_path / "link").symlink_to(folder)
-    assert not checkpoints.discard(tmp_path / "link", EXPERIMENT.id) and folder.is_dir()
-    assert checkpoints.discard(folder, EXPERIMENT.id) and not folder.exists() and disk.is_dir()
+    assert not checkpoints.discard_checkpoint(tmp_path / "link", EXPERIMENT.id) and folder.is_dir()
+    assert checkpoints.discard_checkpoint(folder, EXPERIMENT.id) and not folder.exists() and disk.is_dir()
 
 
 @pytest.mark.parametrize("kind", ["dense", "source", "file", "dangling", "under a file", "parent", "empty name"])
@@ -218,7 +218,7 @@ def test_any_description_of_a_checkpoint_is_read_or_refused(about, tmp_path_fact
             read()
         except InputError as error:
             assert "\n" not in str(error)
-    assert not checkpoints.discard(folder, "one") and tree(run) == before
+    assert not checkpoints.discard_checkpoint(folder, "one") and tree(run) == before
 
 
 @pytest.mark.parametrize(
