@@ -91,7 +91,7 @@ def test_the_slider_and_the_report_hold_names_as_text(models, method, tmp_path_f
     assert Tags(path.read_text()).tags.count("script") == 2
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1, deadline=None, suppress_health_check=list(HealthCheck))
 @given(names=st.lists(text, min_size=3, max_size=3))
 def test_figures_show_any_name(names, tmp_path_factory):
     with paper():
@@ -101,7 +101,7 @@ def test_figures_show_any_name(names, tmp_path_factory):
             panel.plot([0, 1], [0, 1], label=name)
             panel.text(0.5, 0.5, name)
         panel.set(title=names[0], xlabel=names[1], ylabel=names[2])
-        panel.legend()
+        panel.legend(loc="upper left")
     drawing = Drawing("one", drawn, pd.DataFrame({"model": names}))
     paths = drawing.save(tmp_path_factory.mktemp("figure"))
     assert r"$\frac{$" in paths[2].read_text() and "<script>" not in paths[2].read_text()

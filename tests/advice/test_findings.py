@@ -133,7 +133,7 @@ def test_speed_laws_say_what_half_gives(text):
 
 
 def test_published_numbers_stand_beside_ours(text, table):
-    line = next(line for line in text.splitlines() if "a \\| card" in line)
+    line = next(line for line in text.splitlines() if "a &#124; card" in line)
     dense = table[(table["method"] == "dense") & (table["model"] == "model-s")].iloc[0]
     assert f"{dense['piqa_acc_norm']:.3f} ± 0.030" in line
     assert f"{(dense['piqa_acc_norm'] - 0.7) / 0.03:+.1f}" in line
