@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test browser-test lab app figures findings lint format clean help
+.PHONY: demo test browser-test older-test lab app figures findings lint format clean help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +37,11 @@ test: lint  ## run style, types and all tests
 browser-test: $(VENV)/.installed-test  ## open the notebooks and pages in Chromium, click and look (needs Chromium; minutes)
 	@$(BIN)/python -m pytest -m browser
 
+older-test: $(VENV)/.installed-test  ## open saved checkpoints in transformers 4.57, in .venv-older (a minute)
+	@test -x .venv-older/bin/python || $(PYTHON) -m venv .venv-older
+	@.venv-older/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" 'transformers==4.57.*'
+	@$(BIN)/python -m pytest -m older
+
 lab: $(VENV)/.installed  ## open JupyterLab on the start page
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -53,7 +58,7 @@ figures: $(VENV)/.installed  ## draw the figures and tables of results/reference
 	@$(BIN)/papermill --kernel python3 notebooks/70_paper_figures.ipynb runs/paper/70_paper_figures.ipynb -p table results/reference.csv -p out .
 
 findings: $(VENV)/.installed  ## write laws, verdicts and advice of results/reference.csv beside it
-	@$(BIN)/claw findings results/reference.csv --study params/reference.yaml
+	@$(BIN)/claw findings results/reference.csv --study params/reference.yaml --out results
 
 lint: $(VENV)/.installed-test  ## check style and types without changing anything
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy
@@ -62,4 +67,4 @@ format: $(VENV)/.installed-test  ## bring code and notebooks into shape
 	@$(BIN)/python -m ruff format . && $(BIN)/python -m ruff check --fix .
 
 clean:  ## remove the environment and all runs; the cache of downloads stays
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-older runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--out", type=Path, required=True, help="a .csv file")
 
     findings = command(_findings, "write what a table says: laws, verdicts, advice, what was run")
-    findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv; pages are written beside it")
+    findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv, or a run's folder")
+    findings.add_argument("--out", type=Path, metavar="FOLDER", help="where to; else a new folder beside the table")
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
 
     command(_models, "list the known models")
@@ -113,7 +114,7 @@ def _table(parsed: argparse.Namespace) -> None:
 def _findings(parsed: argparse.Namespace) -> None:
     from claw.advice import findings
 
-    print(*findings.write_findings(parsed.table, parsed.study), sep="\n")
+    print(*findings.write_findings(parsed.table, parsed.study, parsed.out), sep="\n")
 
 
 def _models(parsed: argparse.Namespace) -> None:

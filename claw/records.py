@@ -19,8 +19,9 @@ from typing import Any
 
 import pandas as pd
 
+from claw.csv_tables import read_table, table_text
 from claw.errors import InputError
-from claw.files import digest, write_text
+from claw.files import digest, write_own, write_text
 from claw.specs.experiment import Evaluation, Experiment
 from claw.specs.spec import build_spec
 
@@ -152,12 +153,7 @@ def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFr
                 f"{source} holds no records. Name the folder of a run (it has a folder `records`) or a .csv table."
             )
         return from_records(every(source), evaluation)
-    if not source.is_file():
-        raise InputError(f"There is no table {source}. Make one with `claw table STUDY.yaml --out {source.name}`.")
-    try:
-        return pd.read_csv(source)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} is not a CSV table: {error}.") from error
+    return read_table(source)
 
 
 def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | None = None) -> pd.DataFrame:
@@ -272,5 +268,5 @@ _RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table so that equal tables give equal bytes."""
-    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+    """Write a table so that equal tables give equal bytes; InputError over a file that claw did not write."""
+    write_own(Path(path), table_text(frame))

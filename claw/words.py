@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,10 +42,29 @@ def quantity(value: float) -> str:
     return f"{scaled:.3g} {unit}".rstrip()
 
 
+_MARKUP = str.maketrans({sign: f"&#{ord(sign)};" for sign in "&<>|`*$[]\\~"} | dict.fromkeys("\n\r\t\v\f\x85\u2028\u2029", " "))
+"""What a name may hold that Markdown would take for more than text, as HTML writes it; line breaks become spaces."""
+
+
+def markdown_text(name: str) -> str:
+    """A name so that Markdown shows it as it is, in a sentence, a heading or a cell."""
+    return name.translate(_MARKUP)
+
+
+def code_span(text: str) -> str:
+    """A text as code in Markdown, whatever it holds."""
+    line = " ".join(text.split())
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
+
+
 def markdown(frame: "pd.DataFrame") -> str:
-    """A frame as a Markdown table; bars in names are escaped."""
+    """A frame as a Markdown table; bars are escaped, line breaks become spaces."""
     cells = frame.astype(object).where(frame.notna(), "–").astype(str)
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(map(str, frame.columns)), *cells.to_numpy()]]
+    rows = [
+        [" ".join(cell.splitlines()).replace("|", "\\|") for cell in row]
+        for row in [list(map(str, frame.columns)), *cells.to_numpy()]
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * frame.shape[1], *rows[1:]])
 
 

@@ -19,7 +19,7 @@ FLOORS = (  # from the top; a room imports only from floors below its own
     "advice evaluate",
     "engine laws records texts",
     "models provenance specs",
-    "files project",
+    "csv_tables files project",
     "errors progress words",
 )
 MODULES = {

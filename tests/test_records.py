@@ -9,6 +9,7 @@ import pytest
 
 from claw import files, project, records
 from claw.errors import InputError
+from claw.files import writing
 from claw.specs.experiment import Compression, Evaluation, Experiment
 
 EVALUATION = Evaluation(tasks=("piqa", "winogrande"), limit=10)
@@ -121,7 +122,7 @@ def test_two_ways_of_measuring_are_not_mixed(run):
 def test_no_part_file_is_left_and_writing_is_atomic(run, monkeypatch):
     path = next((run / "records").glob("*.compress.json"))
     before = path.read_text()
-    monkeypatch.setattr(files.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(writing.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match=r"No space left.*recorded before is safe"):
         records.write_record(path, {"a": 1})
     assert path.read_text() == before and not list(path.parent.glob("*.part"))

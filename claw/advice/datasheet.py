@@ -11,7 +11,7 @@ from claw.laws.tables import exclusion_table
 from claw.records import COLUMNS
 from claw.specs.experiment import Experiment
 from claw.specs.study import load_study
-from claw.words import markdown, plural
+from claw.words import code_span, markdown, plural
 
 MEASURED = {
     "Held-out loss": "heldout context loss_tokens",
@@ -22,7 +22,7 @@ MEASURED = {
 }
 """Columns that say how the numbers were measured."""
 FILES = """\
-- `{table}`: one row per experiment; the columns are below.
+- {table}: one row per experiment; the columns are below.
 - `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it.
 - `findings.md`: verdicts, laws with intervals, advice, limits.
 - `published_dense.csv`, where there is one: accuracies of the dense models as others published them, with the source."""
@@ -66,10 +66,10 @@ def how_measured(table: pd.DataFrame) -> list[str]:
 
 
 def datasheet_page(
-    table: pd.DataFrame, laws: Laws, name: str, study: Path | None, plan: Mapping[str, Experiment] | None
+    table: pd.DataFrame, laws: Laws, name: str, study: Path | None, plan: Mapping[str, Experiment] | None, *, file: str = ""
 ) -> str:
-    """README.md of a folder of results."""
-    file, cut = Path(name).name, table[~is_dense(table)]
+    """README.md of a folder of results; `file` is the path of the table from there."""
+    file, cut = file or Path(name).name, table[~is_dense(table)]
     run = f"Planned by `{study.as_posix()}`, run by `claw run {study.as_posix()}`. " if study else ""
     sections = {
         "How it was measured": "\n".join(how_measured(table)) or "The table does not say.",
@@ -86,18 +86,19 @@ def datasheet_page(
     counts = used.pivot_table(index=["model", "method"], columns="ratio", values="row", aggfunc="size", fill_value=0)
     usable = counts.rename(columns="r = {:g}".format).replace(0, "·").reset_index()
     known = pd.DataFrame({"column": f"`{name}`", "meaning": COLUMNS[name]} for name in table.columns if name in COLUMNS)
-    others = ", ".join(f"`{name}`" for name in table.columns if name not in COLUMNS)
+    others = ", ".join(code_span(name) for name in table.columns if name not in COLUMNS)
     sections |= {
         "Usable points without recovery": f"Replicates (seeds) are counted.\n\n{markdown(usable)}",
         "Left out of the laws": f"Rows used and rows left out add up to the {laws.points.given} rows given.\n\n"
         + (markdown(excluded) if len(excluded) else "Nothing was left out."),
-        "Files": FILES.format(table=file),
+        "Files": FILES.format(table=code_span(file)),
         "Columns": markdown(known) + (f"\n\nBy task: {others}." if others else ""),
     }
+    command = code_span(f"claw findings {name}")
     intro = (
-        f"{len(table)} experiments in `{file}`: {len(cut)} compressed models and {len(table) - len(cut)} dense ones, "
+        f"{len(table)} experiments in {code_span(file)}: {len(cut)} compressed models and {len(table) - len(cut)} dense ones, "
         f"{plural(table['model'].nunique(), 'model')}, {plural(cut['method'].nunique(), 'method')}, "
-        f"{(cut['recovery_tokens'] > 0).sum()} of them recovered. {run}This page is written by `claw findings {name}`; so is "
+        f"{(cut['recovery_tokens'] > 0).sum()} of them recovered. {run}This page is written by {command}; so is "
         "[findings.md](findings.md), what it means."
     )
     return "\n\n".join([f"# What was run\n\n{intro}", *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"

@@ -1,8 +1,8 @@
 """Findings of a table in words and tables, as Markdown: every sentence and number is generated, none is typed by hand.
 
-`claw findings results/reference.csv` writes findings.md (verdicts on the claims of the original paper, laws with intervals,
-what to do at 10 to 90 %, what these data cannot say) and README.md (what was run, see `claw.advice.datasheet`) beside the
-table, and laws.json where it is not there yet.
+`claw findings mine.csv` writes findings.md (verdicts on the claims of the original paper, laws with intervals, what to do at
+10 to 90 %, what these data cannot say), README.md (what was run, see `claw.advice.datasheet`) and laws.json into the folder
+`mine-findings`, or into the one that `--out` names.
 
 Notable choices:
 - Each claim is judged twice: against the ratio that was asked for, and against the share of parameters truly removed.
@@ -10,22 +10,23 @@ Notable choices:
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from claw import records
+from claw import files, records
 from claw.advice import datasheet, recommend
 from claw.advice.recommend import TRUE
+from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
-from claw.files import write_text
 from claw.laws import ALL, Laws, catalogue, fitting, speed_law, tables
 from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
 from claw.models import sources
-from claw.words import markdown, plural, quantity, tokens_text, with_interval
+from claw.words import code_span, markdown, markdown_text, plural, quantity, tokens_text, with_interval
 
 WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
 OURS = "of ours"
@@ -192,7 +193,7 @@ def findings_page(table: pd.DataFrame, laws: Laws, name: str, published: pd.Data
     }
     parts = [
         "# Findings",
-        f"Generated from `{name}` by `claw findings {name}`; nothing here is typed by hand. {remarks}",
+        f"Generated from {code_span(name)} by {code_span(f'claw findings {name}')}; nothing here is typed by hand. {remarks}",
         "## Claims of the original paper",
         f"Of {len(claims)} claims (Sengupta, Chaudhary, Chakraborty 2025, arXiv 2504.04342), against the ratio asked for: "
         f"{tally}. *Reproduced* and *not reproduced* follow the rules in `claw/laws/verdicts.py`; intervals are "
@@ -223,21 +224,40 @@ def beside(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns="model task metric here n published shots gap source".split())
 
 
-def write_findings(source: Path, study: Path | None = None) -> list[Path]:
-    """Write laws.json (if it is not there), findings.md and README.md beside a table; their paths.
+def findings_folder(source: Path) -> Path:
+    """Where the findings of a table go: beside a CSV file, in the folder of a run."""
+    return source / "findings" if source.is_dir() else source.with_name(f"{source.stem}-findings")
+
+
+def write_findings(source: Path, study: Path | None = None, out: Path | None = None) -> list[Path]:
+    """Write laws.json, findings.md and README.md of a table to the folder `out`, else `findings_folder`; their paths.
 
     `study`: the YAML file that planned the table, for completeness. Published dense accuracies are read from
-    `published_dense.csv` beside the table, where there is one.
+    `published_dense.csv` beside the table, where there is one. InputError over files that claw did not write.
     """
     source = Path(source)
     table = records.table(source)
-    folder = source if source.is_dir() else source.parent
+    folder = out or findings_folder(source)
+    paths = [folder / name for name in ("laws.json", "findings.md", "README.md")]
+    files.check_own(paths)
     plan = datasheet.planned(study) if study else None  # before the fit: a wrong study costs no minute
-    laws = fitting.fit_or_read(table, source)
+    laws = fitting.fit_or_read(table, folder if paths[0].is_file() else source)
+    laws.to_json(paths[0])
     table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
-    laws.to_json(folder / "laws.json")
-    elsewhere = folder / "published_dense.csv"
-    published = pd.read_csv(elsewhere) if elsewhere.is_file() else None
-    write_text(folder / "findings.md", findings_page(table, laws, source.as_posix(), published))
-    write_text(folder / "README.md", datasheet.datasheet_page(table, laws, source.as_posix(), study, plan))
-    return [folder / name for name in ("laws.json", "findings.md", "README.md")]
+    elsewhere = (source if source.is_dir() else source.parent) / "published_dense.csv"
+    published = _shown(read_table(elsewhere)) if elsewhere.is_file() else None
+    shown = _shown(table)
+    if not shown[["model", "method"]].equals(table[["model", "method"]]):  # sentences are made of the names in the laws
+        laws = fitting.fit(shown)
+    files.write_own(paths[1], findings_page(shown, laws, source.as_posix(), published))
+    file = Path(os.path.relpath(source, folder)).as_posix()
+    files.write_own(paths[2], datasheet.datasheet_page(shown, laws, source.as_posix(), study, plan, file=file))
+    return paths
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose names Markdown shows as they are."""
+    plain = lambda cell: markdown_text(cell) if isinstance(cell, str) else cell
+    return table.assign(
+        **{name: table[name].map(plain) for name in TEXT if name in table and table[name].dtype.kind not in "iufb"}
+    )

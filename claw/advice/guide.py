@@ -25,7 +25,7 @@ import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError, unknown
-from claw.files import write_text
+from claw.files import write_own
 from claw.laws import CurveLaw, Laws, conversion
 from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
@@ -290,5 +290,5 @@ def save_advice(advice: Advice, path: Path) -> Path:
         name: getattr(advice, name) for name in "response unit level sentences".split()
     }
     plain["finalists"] = advice.finalists.to_dict("records")
-    write_text(Path(path), json.dumps(plain_json(plain), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_own(Path(path), json.dumps(plain_json(plain), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from claw.csv_tables import table_text
 from claw.errors import InputError
-from claw.files import write_text
+from claw.files import write_own
 from claw.laws import Laws, conversion, tables
 from claw.laws.points import is_dense
 from claw.words import number
@@ -83,7 +84,7 @@ def write_tables(laws: Laws, folder: Path) -> list[Path]:
             if frame.empty:
                 continue
             path = Path(folder) / f"paper_table_{name}.tex"
-            write_text(path, to_latex(frame, caption, f"tab:{name.replace('_', '-')}"))
-            write_text(path.with_suffix(".csv"), frame.to_csv(index=False, lineterminator="\n"))
+            write_own(path, to_latex(frame, caption, f"tab:{name.replace('_', '-')}"))
+            write_own(path.with_suffix(".csv"), table_text(frame))
             paths += [path, path.with_suffix(".csv")]
     return paths

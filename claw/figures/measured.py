@@ -143,6 +143,7 @@ def speedups(timings: pd.DataFrame) -> Drawing:
             panel.plot(rows["ratio"], rows["ideal"], color=colour, ls="", marker="_", ms=8)
         panel.axhline(1, color=style.BLACK, ls=":", lw=0.7)
         panel.set(title=f"{phase}, batch {batch}", xlabel="ratio asked for", yscale="log")
+        style.plain_log((1, 2, 3, 5), panel.yaxis)
     panels[0].set_ylabel("speed-up over dense (tick: ideal)")
     panels[0].legend(loc="upper left")
     numbers = timings["method ratio phase batch speedup low high ideal".split()]

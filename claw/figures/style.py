@@ -26,6 +26,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, NullFormatter
 
+from claw import files
+from claw.csv_tables import table_text
+
 Style = Literal["screen", "paper"]
 """Where a figure is read: a notebook, or a page on which curves must differ in grey too."""
 WIDTHS = {"icml": 3.25, "icml-wide": 6.75, "neurips": 5.5, "iclr": 5.5}
@@ -71,6 +74,7 @@ _SETTINGS: dict[Any, dict[str, Any]] = {
     "pdf": {"fonttype": 42},
     "ps": {"fonttype": 42},
     "svg": {"fonttype": "none", "hashsalt": "claw"},
+    "text": {"parse_math": False},  # a $ in the name of a model is a $
 }
 _UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}, "svg": {"Date": None}}
 """Kinds of file, and the metadata that would differ from run to run."""
@@ -170,14 +174,14 @@ class Drawing:
     numbers: pd.DataFrame
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Paths of pdf, png, svg and csv, written; equal drawings give equal bytes."""
+        """Paths of pdf, png, svg and csv, written; equal drawings give equal bytes. InputError over files of others."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}.{kind}" for kind in (*_UNDATED, "csv")]
         with paper():
             for path, metadata in zip(paths, _UNDATED.values(), strict=False):
-                self.figure.savefig(path, metadata=metadata)
-        self.numbers.to_csv(paths[-1], index=False, lineterminator="\n")
+                with files.own_file(path) as scratch:
+                    self.figure.savefig(scratch, metadata=metadata)
+        files.write_own(paths[-1], table_text(self.numbers))
         return paths
 
     def _repr_png_(self) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
-from claw.files import write_text
+from claw.files import write_own
 from claw.laws import catalogue, curves
 from claw.laws.curves import CurveKey
 from claw.laws.fitted import FittedLaws
@@ -32,7 +32,7 @@ def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
     """Everything, unrounded, as JSON; written to `path` if given. `claw.laws.from_json` gives equal laws."""
     written = json.dumps(plain_json({"schema": SCHEMA} | _fields(laws)), separators=(",", ":"), allow_nan=False)
     if path is not None:
-        write_text(Path(path), written + "\n")
+        write_own(Path(path), written + "\n")
     return written
 
 

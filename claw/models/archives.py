@@ -32,6 +32,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from filelock import FileLock
 
+from claw import files
 from claw.errors import InputError, without_credentials
 from claw.files import in_cache, is_as_sealed, sealed, sha256
 from claw.progress import tqdm
@@ -138,7 +139,7 @@ def fetch(archive: Archive) -> Path:
             if not is_as_sealed(target, _read_stamp(stamp, archive)):
                 _check_own(target, stamp, archive)
                 _fetch(archive, part)
-                part.replace(target)
+                files.rename(part, target)
                 stamp.write_text(json.dumps(sealed(target)))
     except (OSError, requests.RequestException, ValueError) as error:  # ValueError for a reply that is no index
         if isinstance(error, InputError):
@@ -173,10 +174,10 @@ def _fetch(archive: Archive, part: Path) -> None:
     resumed = part.exists()
     _download(archive, part)
     if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
-        part.unlink()
+        files.discard(part)
         _download(archive, part)
     if (digest := sha256(part)) != archive.sha256:
-        part.unlink()
+        files.discard(part)
         raise InputError(
             f"{part.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download "
             "or a proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."

@@ -35,14 +35,17 @@ def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[
             raise _Stop
         return hidden_states  # blocks pass their input on unchanged: only the arguments are wanted
 
+    own = [vars(layer.module).get("forward") for layer in parts.layers]  # as hooks of other libraries set it
     try:
         for layer in parts.layers:
             layer.module.forward = record
         with suppress(_Stop):
             parts.backbone(input_ids=ids, use_cache=False)
     finally:
-        for layer in parts.layers:
+        for layer, forward in zip(parts.layers, own, strict=True):
             vars(layer.module).pop("forward", None)  # the class's own shows again
+            if forward is not None:
+                layer.module.forward = forward
     return hidden[0], arguments
 
 

@@ -5,7 +5,8 @@ cut by ridge regression on the calibration statistics (`claw.prune.surgery.compe
 """
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.load import weights_hash
+from claw.models.modes import without_dropout
 from claw.models.shape import Shape
 from claw.provenance import resident_peak
 from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, whole_model
@@ -42,7 +44,7 @@ class CompressionReport:
     seconds: float
     peak_memory: int  # bytes of resident memory at the highest point of the process so far
     kept: Kept = ()  # for pictures
-    details: dict[str, object] = field(default_factory=dict)  # what the method itself has to say
+    notes: tuple[str, ...] = ()  # what makes its numbers less than they seem, in sentences
 
     @classmethod
     def of(cls, dense: Shape, small: Shape, **rest: Any) -> "CompressionReport":
@@ -64,7 +66,7 @@ class CompressionReport:
             rows.append((name, before, after, f"{targets.removed(self.dense, self.small, axis):.1%}"))
         return (
             f"<b>{self.method}</b>, asked to remove {self.ratio:.0%} of {self.ratio_of} in {self.seconds:.1f} s"
-            f"{html_table(rows, ('', 'dense', 'compressed', 'removed'))}"
+            f"{html_table(rows, ('', 'dense', 'compressed', 'removed'))}{''.join(f'<p>{note}</p>' for note in self.notes)}"
         )
 
 
@@ -82,8 +84,8 @@ def compress(
 
     `ratio_of` says what `ratio` counts: the method's "own" axis, or ffn, heads, hidden, layers, params, nonembedding, flops, or
     (method "claw" alone) milliseconds per generated token as measured on this machine; it is met as nearly as the rounding
-    multiple `round_to` of widths allows. `statistics` come from `claw.calibrate`. Ratio 0 returns the model's own weights. Bad
-    arguments raise InputError before any work.
+    multiple `round_to` of widths allows. `statistics` come from `claw.calibrate`. The result shares no memory with `model`, at
+    ratio 0 too. Bad arguments raise InputError before any work.
     """
     started = time.perf_counter()
     chosen, ridge = methods.find_method(method)
@@ -92,16 +94,44 @@ def compress(
     known = _checked(statistics, method, model)
     kept: Kept = ()
     axis = methods.axis_of(method, ratio_of)
-    with torch.no_grad():
+    with torch.no_grad(), without_dropout(model):
         if target is None:
             axis = allocation.budget_of(ratio_of)
             small, reached = whole_model.compress_whole(parts, ratio, axis, known)
         else:
             small, kept = _cut(parts, target, chosen, axis, known, seed=seed, ridge=ridge)
             reached = targets.removed(parts.shape, anatomy(small).shape, axis)
+        surgery.unshare(small, model)
     asked = {"method": method, "ratio": float(ratio), "ratio_of": axis if ratio_of == "own" else ratio_of, "seed": seed}
-    used = {"seconds": time.perf_counter() - started, "peak_memory": resident_peak()}
+    used = {
+        "seconds": time.perf_counter() - started,
+        "peak_memory": resident_peak(),
+        "notes": tuple(_notes(parts, known, method)),
+    }
     return small, CompressionReport.of(parts.shape, anatomy(small).shape, **asked, **used, ratio_own=reached, kept=kept)
+
+
+def _notes(parts: Anatomy, statistics: Statistics | None, method: str) -> Iterator[str]:
+    """What is degenerate in a model or in too little calibration text, where the method used it."""
+    if statistics is None or not methods.needs_statistics(method):
+        return
+    for site, units, size in (
+        ("ffn", "feed-forward neurons", 1),
+        ("heads", "key-value groups", parts.heads // parts.groups * parts.head_size),
+    ):
+        dead = {}
+        for layer in parts.layers:
+            silent = (statistics.moment(layer.index, site, "spread") == 0).view(-1, size).all(dim=1)
+            dead[layer.index] = int(silent.sum())
+        if total := sum(dead.values()):
+            blocks = ", ".join(f"{index}: {count}" for index, count in dead.items() if count)
+            yield f"{total:,} {units} are zero on all of the calibration text (by block, {blocks}): they carry nothing."
+    columns = max(parts.width, parts.heads * parts.head_size)
+    if statistics.tokens < columns:
+        yield (
+            f"The calibration text has {statistics.tokens:,} tokens, fewer than the {columns:,} inputs of a layer, so its "
+            "moments are singular: scores are rough, and what is refitted leans on the ridge penalty. Give more text."
+        )
 
 
 def target_shape(dense: Shape, method: str, ratio: float, ratio_of: str = "own", round_to: int | None = None) -> Shape | None:

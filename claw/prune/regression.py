@@ -54,6 +54,8 @@ def width_map(parts: Anatomy, statistics: Statistics, size: int) -> WidthMap:
         whole = torch.eye(size, device=parts.device)
         return WidthMap(whole, whole, gain)
     middle = gain.median()
+    if middle == 0:  # a norm that is switched off for most dimensions has no usual gain
+        middle = gain.abs().max().clamp_min(1e-6)
     outlying, metric = torch.zeros_like(gain, dtype=torch.bool), torch.ones_like(gain)
     if parts.tied:
         distance = (gain / middle - 1).abs()

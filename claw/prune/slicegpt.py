@@ -105,7 +105,7 @@ def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: surgery.Stat
     surgery.rotate_write(state, f"{start}.self_attn.o_proj", middle)
     surgery.rotate_write(state, f"{start}.mlp.down_proj", end)
     linears = {name.removeprefix(f"{start}."): tensor for name, tensor in state.items() if "_proj." in name}
-    cut.module.load_state_dict(linears, strict=False, assign=True)
+    cut.module.load_state_dict(linears, strict=False)
     add_shortcut(cut.module, "attention", cut.input_norm, cut.attention, (basis.T @ middle).to(parts.dtype))
     add_shortcut(cut.module, "mlp", cut.mlp_norm, cut.mlp, (middle.T @ end).to(parts.dtype))
 

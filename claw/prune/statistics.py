@@ -37,6 +37,7 @@ from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.load import check_ids, weights_hash
+from claw.models.modes import without_dropout
 from claw.progress import tqdm
 from claw.project import cache
 from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
@@ -99,6 +100,11 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
 
     `gradients` adds the first-order Taylor terms that the method `taylor` needs.
     """
+    with without_dropout(model):
+        return _calibrated(model, blocks, gradients)
+
+
+def _calibrated(model: nn.Module, blocks: Blocks, gradients: bool) -> Statistics:
     parts = anatomy(model)
     check_ids(blocks.ids, model)
     identity, data = weights_hash(model), blocks.sha256
@@ -134,7 +140,10 @@ def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[fl
         streams.append(_sample(states))
         tensors = {name: tensor for site in moments for name, tensor in site.result().items()}
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise InputError(f"Block {layer.index} gives NaN or infinity on {blocks.corpus}: the weights are damaged.")
+            raise InputError(
+                f"Block {layer.index} gives NaN or infinity on {blocks.corpus}: the weights are damaged, or too large for "
+                f"{parts.dtype}. Load the model in another number type (float32 holds most), or again."
+            )
         save_file(tensors, folder / f"{layer.index:03d}.safetensors")
     return _similarity(streams)
 

@@ -1,10 +1,12 @@
 """Cut a decoder to a smaller shape: which rows and columns stay, and the best weights for what is left.
 
 A cut never changes the model it is given. The result is a stock model of the same class with smaller sizes in its
-configuration; tensors that no cut touches share memory with the dense model, as views do (`claw.recover` copies first).
+configuration. Tensors that no cut touches share memory with the dense model, as views do, until `unshare` copies them, which
+`claw.compress` does with every model that it gives away.
 """
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,11 +154,18 @@ def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, pe
 
 
 def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """A⁻¹ B in float32 for a symmetric A (n, n) that is positive definite but for rounding, and B (n, k)."""
+    """A⁻¹ B in float32 for a symmetric A (n, n) that is positive definite but for rounding, and B (n, k).
+
+    Where A is singular (units that are always zero, fewer tokens than columns), the least-squares solution of least size:
+    eigenvalues below n ε times the largest count as zero. A zero A gives zeros.
+    """
     factor, failed = torch.linalg.cholesky_ex(matrix)
-    if failed:  # not positive definite in float32: few tokens and a tiny penalty
-        return torch.linalg.solve(matrix.double(), right.double()).float()
-    return torch.cholesky_solve(right, factor)
+    if not failed and torch.isfinite(solved := torch.cholesky_solve(right, factor)).all():
+        return solved
+    values, vectors = torch.linalg.eigh(matrix.double())
+    floor = len(matrix) * torch.finfo(torch.float32).eps * values.abs().max()
+    inverse = torch.where(values > floor, 1 / values.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+    return (vectors @ (inverse[:, None] * (vectors.T @ right.double()))).float()
 
 
 def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) -> Any:
@@ -171,6 +180,15 @@ def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) 
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
     return model.to(parts.device).eval()
+
+
+def unshare(model: Any, dense: Any) -> None:
+    """Give `model` memory of its own for every weight and buffer that lies in the memory of `dense`; tied ones stay tied."""
+    tensors = lambda owner: itertools.chain(owner.parameters(), owner.buffers())
+    taken = {tensor.untyped_storage().data_ptr() for tensor in tensors(dense) if tensor.numel()}
+    for tensor in tensors(model):  # a tied weight is one parameter under two names
+        if tensor.numel() and tensor.untyped_storage().data_ptr() in taken:
+            tensor.data = tensor.data.clone()
 
 
 def configured(parts: Anatomy, layers: Sequence[int], sizes: Mapping[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.evaluate import held_out
-from claw.files import digest
+from claw.files import digest, discard
 from claw.models.load import check_ids, weights_hash
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
@@ -202,7 +202,7 @@ class Run:
 
     def go(self, folder: Path) -> Iterator[tuple[nn.Module, RecoveryReport]]:
         """Train, giving the model at each budget."""
-        stable, decay = folder / "stable.safetensors", folder / "decay.safetensors"
+        stable, decay = (folder / f"{phase}-{self.identity}.safetensors" for phase in ("stable", "decay"))
         first, last = self.budgets[0], self.budgets[-1]
         decaying = self._resume(decay, first)
         if not (decaying or self._resume(stable, first)):
@@ -223,11 +223,11 @@ class Run:
                 if failed is None:
                     self._measure(small)
                 yield small, self._report(budget, failed)
-                decay.unlink(missing_ok=True)
+                discard(decay)
                 if broken is None and budget is not last:
                     self._load(stable)
         self.weights.close()
-        stable.unlink(missing_ok=True)
+        discard(stable)
 
     def _train(self, budget: Milestone, path: Path, bar: tqdm, *, decay: bool) -> int | None:
         """Steps up to where the budget's decay begins, or those of its decay; the step (from 1) that broke."""

@@ -35,13 +35,13 @@ def write_report(
         figures="\n".join(embedded),
         notebooks="\n".join(_link(notebook, path.parent) for notebook in notebooks),
     )
-    files.write_text(path, page)
+    files.write_own(path, page)
     return path
 
 
 def slider(laws: Laws) -> str:
     """HTML of the portable slider: the laws as data and a script that evaluates them. It can stand in any page."""
-    data = json.dumps(laws.slider_json(), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(laws.slider_json(), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return _template("slider.html").substitute(data=data)
 
 

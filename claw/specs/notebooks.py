@@ -5,8 +5,6 @@ after the parameters therefore calls `from_notebook`, which refuses what is not 
 """
 
 import ast
-import json
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +16,7 @@ from claw.errors import InputError, unknown
 from claw.specs import methods
 from claw.specs.budget import LIMITS, Budget
 from claw.specs.experiment import Accuracy, Calibration, Curve, Evaluation, MethodNames, Ratios, RecoverySeries, Speed
+from claw.specs.saved import ABOUT, saved_experiment
 from claw.specs.spec import AnySpec, Count, Placement, Ratio, Seed, Spec, Text, build_spec
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -269,7 +268,7 @@ PLAIN = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp |
 
 def _checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Folder and experiment of each checkpoint of a run, by method, ratio and recovery."""
-    paths = folder.glob("checkpoints/*/claw.json")
-    specs = ((str(path.parent), json.loads(path.read_text(encoding="utf-8"))["experiment"]) for path in paths)
+    known = ((str(path.parent), saved_experiment(path.parent)) for path in folder.glob(f"checkpoints/*/{ABOUT}"))
+    specs = ((place, experiment.model_dump(mode="json")) for place, experiment in known if experiment)
     order = lambda pair: (pair[1]["compression"]["method"], pair[1]["compression"]["ratio"], str(pair[1]["recovery"]))
-    return sorted(filter(operator.itemgetter(1), specs), key=order)
+    return sorted(specs, key=order)

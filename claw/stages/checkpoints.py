@@ -1,32 +1,33 @@
 """Save a compressed model as a plain checkpoint that stock transformers reloads with equal logits, and prove it.
 
-A checkpoint is what `save_pretrained` writes, with the tokenizer, a model card (`README.md`) and `claw.json`: the
-experiment's spec and the report. It is written beside its final name and renamed, so a folder that is there is whole.
+A checkpoint is what `save_pretrained` writes, in words that transformers 4 knows too (`claw.stages.portable`), with the
+tokenizer, a model card (`README.md`) and `claw.json`: the experiment's spec, the report, and the digest of every file. It is
+written beside its final name and renamed, so a folder that is there is whole.
+
+claw writes into a new or an empty folder, or over a checkpoint of its own that holds just the files that `claw.json` names, as
+they were written; and it deletes no other (`discard_checkpoint`). No path of this machine is in a checkpoint: where a spec
+names a folder or file, `claw.json` has its last part, and the records of the run have the whole (`claw.specs.saved`).
 """
 
 import json
-import re
 import shutil
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
 
 from claw import files
 from claw.errors import InputError
-from claw.models import llama_cpp, sources
-from claw.models.anatomy import anatomy
+from claw.models.modes import without_dropout
 from claw.models.pretrained import stock_reload
 from claw.progress import of_transformers
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
 from claw.specs.experiment import Experiment
-
-ABOUT = "claw.json"
-LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma", "MIT": "mit"}
-"""The hub's tag of a licence, by how its name begins in the catalogue of sources."""
+from claw.specs.saved import ABOUT, SCHEMA, read_about, saved_experiment
+from claw.stages import model_card, portable
 
 
 def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
@@ -43,40 +44,103 @@ def save(
     experiment: Experiment | None = None,
     base_model: str | None = None,
 ) -> Path:
-    """Write the checkpoint to `folder`, replacing what is there, and check that it reloads with equal logits.
+    """Write the checkpoint to `folder` and check that it reloads with equal logits; the folder.
 
-    Raises InputError when the reloaded model differs (then nothing is left in `folder`) or the disk is full.
+    `folder` is new, empty, or a checkpoint of claw that nobody touched since, which is replaced. InputError before anything is
+    written: any other folder, a link, a file, the current folder, the folder that the model came from, a full disk. InputError
+    when the reloaded model differs or the disk refuses; then `folder` is as it was before.
     """
-    folder = Path(folder)
+    place = check_place(folder, model.config._name_or_path, base_model)
     if not is_plain(model):
         raise InputError(
             "This model has shortcut matrices that no stock architecture can hold, so it cannot be saved as a plain "
             "checkpoint. It can be measured in memory; for a checkpoint use slicegpt, the plain form."
         )
-    spec, figures = experiment and experiment.model_dump(mode="json"), report and report.to_dict()
-    about = {"experiment": spec, "report": figures, "base_model": base_model}
+    origin = model_card.origin_of(base_model, model.config._name_or_path)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         need = sum(p.numel() * p.element_size() for p in model.parameters())
-        free = shutil.disk_usage(folder.parent).free
+        free = shutil.disk_usage(place.parent).free
         if need > 0.98 * free:
             raise InputError(
-                f"The checkpoint needs {need / 1e6:,.1f} MB but only {free / 1e6:,.1f} MB are free in {folder.parent}. Free "
+                f"The checkpoint needs {need / 1e6:,.1f} MB but only {free / 1e6:,.1f} MB are free in {place.parent}. Free "
                 "some space or choose another run folder; what was measured so far is kept."
             )
-        with files.whole(folder) as scratch:
+        with files.whole(place, instead_of=is_made) as scratch:
             with of_transformers():
                 model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-            (scratch / ABOUT).write_text(json.dumps(about, indent=1))
-            (scratch / "README.md").write_text(card(model, report, base_model), encoding="utf-8")
+            portable.respell(scratch)
+            (scratch / "README.md").write_text(model_card.card(model, report, origin), encoding="utf-8")
             check_reload(model, scratch)
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
+            check_tokens(tokenizer, scratch)
+            about = {"schema": SCHEMA, "id": experiment and experiment.id, "base_model": origin.hub_id}
+            about |= {"experiment": experiment and _portable_spec(experiment), "report": report and report.to_dict()}
+            about |= {"files": files.manifest(scratch)}
+            (scratch / ABOUT).write_text(json.dumps(about, indent=1))
+    except (OSError, SafetensorError) as error:
         raise InputError(
             f"The checkpoint could not be written to {folder}: {error}. What was measured so far is kept."
         ) from error
-    return folder
+    return Path(folder)
+
+
+def check_place(folder: str | Path, *origins: str | None) -> Path:
+    """The absolute folder, or InputError where no checkpoint of a model from `origins` may be written. Nothing is changed."""
+    place = Path(folder).expanduser().absolute()
+    try:
+        files.refuse_link(place)
+        if not place.exists():
+            return place
+        inside = sorted(path.name for path in place.iterdir()) if place.is_dir() else None
+    except OSError as error:
+        raise InputError(f"No checkpoint can be written to {folder}: {error}. Name another folder.") from error
+    if inside is None:
+        raise InputError(f"{folder} is a file. Name a folder for the checkpoint; it is made if it does not exist.")
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise InputError(f"{folder} is, or holds, the current folder. Name a new folder inside it, such as {place / 'small'}.")
+    for origin in filter(None, origins):
+        if _is_same(place, origin):
+            raise InputError(f"The model came from {folder}, and claw does not overwrite it. Name a new folder.")
+    if inside and not is_made(place):
+        made = "was changed since claw wrote it" if ABOUT in inside else "was not made by claw"
+        raise InputError(
+            f"{folder} holds files already ({', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}) and {made}. It replaces "
+            "only checkpoints of its own that nobody touched: name a new folder, or move this one away first."
+        )
+    return place
+
+
+def _is_same(place: Path, origin: str) -> bool:
+    with suppress(OSError, ValueError):  # the origin is a name, no folder
+        return place.samefile(Path(origin).expanduser())
+    return False
+
+
+def is_made(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of claw with just the files that were written, unchanged; an empty folder is, too."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return True
+    return files.is_untouched(folder, _written(folder), ABOUT)
+
+
+def discard_checkpoint(folder: Path, name: str) -> bool:
+    """Delete the checkpoint `folder` of the experiment with the id `name`, if claw made it and nobody touched it since.
+
+    Whether it was deleted. Nothing is deleted through a link.
+    """
+    with suppress(InputError):
+        return read_about(folder).get("id") == name and files.discard_folder(folder, _written(folder), ABOUT)
+    return False
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """The files of a checkpoint with their digests, as `claw.json` names them; none where it does not."""
+    with suppress(InputError):
+        named = read_about(folder).get("files")
+        if isinstance(named, dict) and all(isinstance(digest, str) for digest in named.values()):
+            return named
+    return {}
 
 
 @torch.no_grad()
@@ -85,7 +149,8 @@ def check_reload(model: Any, folder: Path) -> None:
     again = stock_reload(folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation)
     again = again.to(next(model.parameters()).device).eval()
     ids = torch.arange(1, 17, device=again.device).view(2, 8) % model.config.get_text_config().vocab_size
-    mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits
+    with without_dropout(model):
+        mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits
     if not torch.equal(mine.nan_to_num(), theirs.nan_to_num()):
         difference = (mine.float() - theirs.float()).abs().max().item()
         raise InputError(
@@ -94,61 +159,30 @@ def check_reload(model: Any, folder: Path) -> None:
         )
 
 
-def read_about(folder: str | Path) -> Mapping[str, Any]:
-    """What claw wrote about a checkpoint; empty for a checkpoint that claw did not make."""
-    try:
-        return json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError(f"{Path(folder) / ABOUT} is damaged ({error}). Compress the model again.") from error
+def check_tokens(tokenizer: Any, folder: Path) -> None:
+    """Raise InputError unless the tokenizer saved in `folder` gives the same ids as `tokenizer`."""
+    from transformers import AutoTokenizer
+
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    text = " ".join(["The naïve 123,456 cats\n\tsat… on it.", *tokenizer.all_special_tokens])
+    if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
+        raise InputError("The saved tokenizer gives other tokens than the one in memory. Save it with the fast tokenizer.")
 
 
 def experiment_of(checkpoint: str) -> Experiment:
     """The experiment that a checkpoint folder holds; a model's own name or folder stands for the dense model."""
-    about = read_about(checkpoint) if Path(checkpoint).is_dir() else {}
-    if about.get("experiment"):
-        return Experiment.model_validate_json(json.dumps(about["experiment"]))
+    folder = Path(checkpoint)
+    if folder.is_dir() and (experiment := saved_experiment(folder)):
+        return experiment
     return Experiment.model_validate({"compression": {"model": checkpoint, "method": "dense", "ratio": 0.0}})
 
 
-REMOVED = """\
-`{0.method}` was asked to remove {0.ratio:.0%} of {0.ratio_of} (seed {0.seed}).
-
-| | removed |
-|---|---|
-| parameters (tied weights once) | {0.ratio_params:.1%} |
-| parameters without embedding and head | {0.ratio_nonembedding:.1%} |
-| forward FLOPs per token | {0.ratio_flops:.1%} |
-
-It has {1.parameters:,} parameters: {1.depth} layers, hidden width {1.hidden}, feed-forward width {1.width}, \
-{1.heads} query heads in {1.groups} key-value groups of size {1.head_size}.
-
-"""
-USE = """\
-It is a plain checkpoint of a stock architecture:
-
-```python
-from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained("this folder")
-```
-"""
-
-
-def card(model: nn.Module, report: CompressionReport | None, base_model: str | None) -> str:
-    """Model card with the hub's metadata: what this checkpoint is, from which model, and what was removed."""
-    known = sources.models().get(base_model or "")
-    upstream = known.base_model if known else base_model
-    method = re.sub(r"[^a-z0-9-]+", "-", report.method) if report else ""
-    tags = ["pruned", "claw", *([method] if method not in ("", "claw") else [])]
-    metadata = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{', '.join(tags)}]"]
-    if upstream and "/" in upstream:
-        metadata += [f"base_model: {upstream}", "base_model_relation: finetune"]
-    metadata += [f"license: {tag}" for begins, tag in LICENCES.items() if known and known.licence.startswith(begins)]
-    lines = ["---", *metadata, "---", "", f"# {base_model or 'A language model'}, compressed", ""]
-    if known and known.note:
-        lines += [f"The dense model was {known.note}. Licence of the weights: {known.licence}.", ""]
-    removed = REMOVED.format(report, report.small) if report else ""
-    made = f"Architecture: {anatomy(model).family}. Made with claw."
-    return "\n".join([*lines, f"{removed}{USE}", str(llama_cpp.check_conversion(model)), "", made, ""])
+def _portable_spec(experiment: Experiment) -> dict[str, Any]:
+    """The spec with the last part of every path in place of the path."""
+    spec = experiment.model_dump(mode="json")
+    compression = spec["compression"]
+    compression["model"] = model_card.bare_name(compression["model"])
+    for part in (compression.get("calibration"), spec.get("recovery")):
+        if part:
+            part["corpus"] = Path(part["corpus"]).name or part["corpus"]
+    return spec

@@ -45,6 +45,9 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
     """
     curve, folder, evaluation = asked.curve, asked.folder, asked.evaluation
     shape, statistics = anatomy(model).shape, None
+    for experiment in curve.experiments:
+        if methods.makes_checkpoint(curve.method) and not _is_done(asked, experiment):
+            checkpoints.check_place(checkpoints.checkpoint_folder(folder, experiment), asked.model)
     for compression in curve.compressions:
         if compression.method != methods.DENSE:
             compress.target_shape(shape, compression.method, compression.ratio, compression.ratio_of)
@@ -57,8 +60,8 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
         compression = experiment.compression
         saved = methods.makes_checkpoint(compression.method)
         place = checkpoints.checkpoint_folder(folder, experiment)
-        measured = records.has(folder, experiment.id, "loss", evaluation.loss.digest)
-        if not (measured and records.has(folder, experiment.id, "compress") and (place.is_dir() or not saved)):
+        if not _is_done(asked, experiment):
+            measured = records.has(folder, experiment.id, "loss", evaluation.loss.digest)
             with recorded(folder, experiment, "compress", model) as result:
                 small, report = compress_point(compression, model, statistics)
                 result.update(point(report, model))
@@ -68,6 +71,14 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
                 measure_loss(folder, experiment, small, blocks, evaluation)
         results += records.read_stages(folder, experiment.id, {"compress": "", "loss": evaluation.loss.digest})
     return results
+
+
+def _is_done(asked: CompressParameters, experiment: Experiment) -> bool:
+    """Whether a point has its records, and its checkpoint where it makes one."""
+    measured = records.has(asked.folder, experiment.id, "loss", asked.evaluation.loss.digest)
+    there = checkpoints.checkpoint_folder(asked.folder, experiment).is_dir()
+    saved = methods.makes_checkpoint(experiment.compression.method)
+    return measured and records.has(asked.folder, experiment.id, "compress") and (there or not saved)
 
 
 def compress_point(compression: Compression, model: Any, statistics: Statistics | None) -> tuple[Any, CompressionReport]:

@@ -1,11 +1,10 @@
 """The stage of notebook 20: recover checkpoints for several budgets, save each result, record it and its held-out loss."""
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
-from claw import records
+from claw import files, records
 from claw.errors import InputError
 from claw.models import load
 from claw.progress import tqdm
@@ -59,6 +58,9 @@ def _done(asked: RecoverParameters, experiment: Experiment) -> bool:
 
 def _recover(asked: RecoverParameters, name: str, compression: Compression, recoveries: list[Recovery]) -> None:
     """Recover one checkpoint, budgets that share a run together."""
+    for recovery in recoveries:  # before hours of work
+        place = checkpoints.checkpoint_folder(asked.folder, Experiment(compression=compression, recovery=recovery))
+        checkpoints.check_place(place, name, compression.model)
     model, tokenizer = load.load(name, dtype=asked.dtype, device=asked.device)
     record_dense(asked.folder, Experiment(compression=compression), model)
     heldout = heldout_blocks(asked.evaluation, tokenizer)
@@ -91,4 +93,4 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
                 result.update(dict.fromkeys(names, math.nan), tokens=heldout.tokens, words=heldout.words, bytes=heldout.bytes)
                 result.update(corpus=heldout.corpus, context=heldout.length, data=heldout.sha256)
         next(series, None)  # lets the run close its files
-        shutil.rmtree(folder, ignore_errors=True)
+        files.discard_empty(folder)

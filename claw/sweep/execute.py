@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from claw import files
 from claw.errors import InputError
 from claw.project import notebooks_folder
 from claw.sweep import locks
@@ -97,15 +98,14 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> Non
     import papermill
     from traitlets.config import Config
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_suffix(".part.ipynb")
+    files.check_own([output])
     place = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # the path of a Unix socket may have about 100 characters
     with tempfile.TemporaryDirectory(prefix="claw-", dir=place) as sockets:
         transport = {"transport": "ipc", "ip": str(Path(sockets) / "k")} if os.name == "posix" else {}
         options: dict[str, Any] = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "start_timeout": 120}
         options["config"] = Config({"KernelManager": transport})
-        papermill.execute_notebook(notebooks_folder() / f"{notebook}.ipynb", part, parameters=parameters, **options)
-    part.replace(output)
+        with files.whole_and_stamped(output) as part:
+            papermill.execute_notebook(notebooks_folder() / f"{notebook}.ipynb", part, parameters=parameters, **options)
 
 
 def execute_job(request: Path, parent: int | None = None, *, fork: bool = False) -> int:

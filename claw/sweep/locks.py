@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from claw import files
 from claw.errors import InputError
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
@@ -41,6 +42,7 @@ def _try(file: BinaryIO, kind: int) -> bool:
 
 def _open(path: Path) -> BinaryIO:
     try:
+        files.refuse_link(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a+b")
     except OSError as error:
@@ -68,11 +70,19 @@ def hold(
                 time.sleep(0.2)
             if _is_at(file, path):
                 if holder:
+                    _refuse_foreign(file, path)
                     file.truncate(0)
                     file.write(holder.encode())
                     file.flush()
                 yield
                 return
+
+
+def _refuse_foreign(file: BinaryIO, path: Path) -> None:
+    """InputError where the file holds anything but the word of an earlier holder, which is to be replaced."""
+    file.seek(0)
+    if (content := file.read(64)) and not content.startswith((b"process ", b'{"host"')):
+        raise InputError(f"{path} is there and was not written by claw, which keeps its lock there. Move it elsewhere.")
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
@@ -112,7 +122,7 @@ def mark(folder: Path, job: str, about: dict[str, Any], patience: float = 30.0) 
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            files.discard(path)
 
 
 def marks(folder: Path) -> dict[str, dict[str, Any]]:

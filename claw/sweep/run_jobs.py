@@ -122,6 +122,7 @@ def run_job(
 
 def _open(log: Path) -> IO[str]:
     try:
+        files.refuse_link(log)
         log.parent.mkdir(parents=True, exist_ok=True)
         return log.open("w")
     except OSError as error:

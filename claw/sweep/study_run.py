@@ -1,19 +1,19 @@
 """A whole study from plan to report: check, run the jobs, fit the laws, draw, say where everything is."""
 
-import shutil
 import time
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from claw import records
+from claw import files, records
 from claw.evaluate import tasks
 from claw.models import load
 from claw.recovery import schedule
 from claw.show import report
 from claw.specs import methods
 from claw.specs.study import Study
+from claw.stages import checkpoints
 from claw.sweep import estimate, locks, machine, origin, run_jobs
 from claw.sweep.plan import LAWS, Job, Plan, make
 from claw.texts import token_blocks
@@ -88,6 +88,9 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
         for sentence in origin.check_origin(study, folder):
             print(sentence)
         plan = make(study, folder)
+        check_outputs(plan)
+        if (folder / "checkpoints").is_symlink() and not study.keep_checkpoints:
+            print(f"{folder / 'checkpoints'} is a link: claw deletes nothing through links, so all checkpoints there stay.")
         print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if plan.jobs and (workers or scheduler):
@@ -107,15 +110,15 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
 
 
 class Unneeded:
-    """Deletes each checkpoint after the last job that makes or reads it, unless the study keeps them.
+    """Deletes each checkpoint of the study after the last job that makes or reads it, unless the study keeps them.
 
-    The checkpoints of a job that failed stay for the next attempt.
+    The checkpoints of a job that failed stay for the next attempt; so does everything else in their folder.
     """
 
     def __init__(self, plan: Plan):
         self.folder, self.keep = plan.folder / "checkpoints", plan.study.keep_checkpoints
         self.users = Counter(name for job in plan.jobs for name in job.checkpoints)
-        for name in {path.name for path in self.folder.glob("*")} - set(self.users):  # of a run that was killed
+        for name in {experiment.id for experiment in plan.study.experiments} - set(self.users):  # of a run that was killed
             self._delete(name)
 
     def drop(self, job: Job) -> None:
@@ -126,8 +129,22 @@ class Unneeded:
                 self._delete(name)
 
     def _delete(self, name: str) -> None:
-        if not self.keep and (self.folder / name).is_dir():
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        if not self.keep:
+            checkpoints.discard_checkpoint(self.folder / name, name)
+
+
+def laws_job(folder: Path) -> Job:
+    """The job that fits the laws of a run's table."""
+    return Job(notebook=LAWS, title="laws", parameters={"table": str(folder / "table.csv"), "out": str(folder)})
+
+
+def check_outputs(plan: Plan) -> None:
+    """InputError where a file stands in the way of what the run writes, or where somebody changed what it wrote."""
+    folder, jobs = plan.folder, (*plan.jobs, laws_job(plan.folder))
+    pages = [folder / name for name in ("table.csv", "laws.json", "report.html")]
+    if len(plan.done) and not (folder / files.STAMPS).exists():  # begun by a claw that left no stamps
+        files.adopt([*pages, *folder.glob("figures/*"), *folder.glob("notebooks/*.ipynb")])
+    files.check_own([*pages, *(folder / "notebooks" / f"{job.id}.ipynb" for job in jobs), *files.stamped(folder / "figures")])
 
 
 def finish(plan: Plan) -> None:
@@ -137,12 +154,9 @@ def finish(plan: Plan) -> None:
     folder = plan.folder
     table = records.table(folder, plan.study.evaluation)
     records.save_csv(table, folder / "table.csv")
-    parameters = {"table": str(folder / "table.csv"), "out": str(folder)}
-    run_jobs.run_job(Job(notebook=LAWS, title="laws", parameters=parameters), folder)
+    run_jobs.run_job(laws_job(folder), folder)
     fitted = laws.from_json(folder / "laws.json")
     figures = sorted((folder / "figures").glob("*.svg"))
-    for cut_off in (folder / "notebooks").glob("*.part.ipynb"):  # of jobs that were killed; their records count, they do not
-        cut_off.unlink()
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
     page = report.write_report(folder / "report.html", plan.study.name, fitted, table, figures=figures, notebooks=notebooks)
     print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format="{:.4f}".format, na_rep=""))

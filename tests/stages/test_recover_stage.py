@@ -81,7 +81,8 @@ def test_distillation_refuses_another_tokenizer(asked, compressed):
     about = checkpoints.experiment_of(compressed)
     dense = tiny_model("llama")
     dense.resize_token_embeddings(260)
-    checkpoints.save(dense, tokenizer, about.compression.model)
+    dense.save_pretrained(about.compression.model)
+    tokenizer.save_pretrained(about.compression.model)
     with pytest.raises(InputError, match="different tokenizers"):
         stage.recover_checkpoints(asked.model_copy(update={"recipe": "distill"}))
     timed = notebooks.SpeedParameters(checkpoints=(compressed,), run=asked.run, dtype="float32")

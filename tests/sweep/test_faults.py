@@ -13,10 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import tiny_model
 from test_sweep import ROOT, asleep, claw_run, sleeping_job
 
 from claw import files, provenance, records
 from claw.errors import InputError
+from claw.files import writing
+from claw.stages import checkpoints
 from claw.sweep import execute, locks, machine, origin, plan, processes, run_jobs, study_run
 
 
@@ -35,7 +38,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_pat
     def full(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    owner = {"fsync": files.os, "replace": files.os, "mkdtemp": files.tempfile}[where]
+    owner = {"fsync": writing.os, "replace": writing.os, "mkdtemp": writing.tempfile}[where]
     monkeypatch.setattr(owner, where, full)
     with pytest.raises(InputError, match=rf"a\.json could not be written.*{os.strerror(number)}.*safe"):
         records.write_record(path, {"status": "done", "result": {"x": 2}})
@@ -249,22 +252,28 @@ def test_laws_that_cannot_be_fitted_are_a_failure_like_others_and_the_table_stay
     assert len(records.table(folder / "table.csv")) == 7 and not (folder / "report.html").exists()
 
 
-def test_a_checkpoint_goes_after_its_last_job_and_leftovers_at_once(study, tmp_path):
+def test_a_checkpoint_goes_after_its_last_job_and_leftovers_at_once(study, tokenizer, tmp_path):
     evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
     made = plan.make(study.model_copy(update={"evaluation": evaluation}), tmp_path)
     _, compress, evaluate, *_ = made.jobs
-    for name in [*compress.checkpoints, "leftover"]:
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    experiments = {experiment.id: experiment for experiment in study.experiments}
+    gone, touched, *_ = compress.checkpoints
+    other = next(e for e in experiments if e not in {name for job in made.jobs for name in job.checkpoints})
+    small = tiny_model("llama")
+    for name in (gone, touched, other):
+        checkpoints.save(small, tokenizer, tmp_path / "checkpoints" / name, experiment=experiments[name])
+    checkpoints.save(small, tokenizer, tmp_path / "checkpoints" / "my-own", experiment=experiments[gone])
+    (tmp_path / "checkpoints" / touched / "notes.txt").write_text("mine")
     unneeded = study_run.Unneeded(made)
 
     def there():
         return {path.name for path in (tmp_path / "checkpoints").iterdir()}
 
-    assert there() == compress.checkpoints == evaluate.checkpoints
+    assert there() == {gone, touched, "my-own"} and compress.checkpoints == evaluate.checkpoints
     unneeded.drop(compress)
-    assert there() == compress.checkpoints
+    assert there() == {gone, touched, "my-own"}
     unneeded.drop(evaluate)
-    assert not there()
+    assert there() == {touched, "my-own"}  # nothing that holds more than claw wrote, or that claw cannot prove to be of the run
 
 
 def test_a_notebook_killed_alone_or_with_its_server_is_a_failure_and_the_next_one_runs(tmp_path, monkeypatch):

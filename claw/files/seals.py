@@ -1,14 +1,10 @@
-"""Files that are whole or not there: written beside their final name and renamed; what is kept is verified; short hashes.
+"""What is made once and kept in the cache is verified whenever it is used.
 
-What is made once is kept with a seal beside it, `<name>.seal`: size, time, inode and sha256 of each file. As long as size,
-time and inode are those of the seal, the file is taken as it is; where they are not, its bytes are read and compared.
+Beside it lies a seal, `<name>.seal`: size, time, inode and sha256 of each file. As long as size, time and inode are those of
+the seal, the file is taken as it is; where they are not, its bytes are read and compared.
 """
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,45 +14,17 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from claw.errors import InputError
+from claw.files.digests import sha256
+from claw.files.writing import discard, whole
 
 Seal = dict[str, list]  # [size, time in nanoseconds, inode, sha256] of each file, by its name below the folder; "." for a file
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A scratch path beside `path`: the file or folder left there becomes `path`; after an error there is nothing left.
-
-    It may be read and written by whom the umask lets, whatever the writer chose.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_mark(path), ignore_cleanup_errors=True) as folder:
-        scratch = Path(folder) / path.name
-        yield scratch
-        _share(scratch)
-        scratch.replace(path)
-
-
-def _mark(path: Path) -> str:
-    """How scratch folders of `path` begin: what a killed process left behind is known by it."""
-    return f".writing-{digest(path.name)[:8]}-"
-
-
-def _share(scratch: Path) -> None:
-    """Give a file or all of a folder the permissions that the umask gives to new files."""
-    probe = scratch.with_name(".probe")
-    probe.touch()
-    usual = probe.stat().st_mode & 0o777
-    probe.unlink()
-    for path in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
-        if not path.is_symlink():
-            path.chmod(usual | (usual & 0o444) >> 2 if path.is_dir() else usual)
 
 
 def made_once(path: Path, make: Callable[[Path], object], *, exact: bool = False) -> Path:
     """`path`, made by `make(scratch)` unless it is there as it was made: one process makes it while others wait.
 
     What changed since it was made, or was made without a seal, is made again; with `exact` so is a folder to which files were
-    added. What killed processes left of it is swept. Raises InputError where the disk refuses.
+    added. Raises InputError where the disk refuses.
     """
     seal = path.with_name(path.name + ".seal")
     if _is_as_sealed(path, seal, exact) or _has_sealed_bytes(path, seal, exact):
@@ -68,13 +36,9 @@ def made_once(path: Path, make: Callable[[Path], object], *, exact: bool = False
                 return path
             if seal.exists() and path.exists():
                 warnings.warn(f"{path} is not as claw made it, so it is made again.", stacklevel=2)
-            for left in path.parent.glob(f"{_mark(path)}*"):  # nobody else makes `path` while its lock is held here
-                shutil.rmtree(left, ignore_errors=True)
-            with whole(path) as scratch:
+            with whole(path, instead_of=lambda before: True) as scratch:  # names in the cache are claw's
                 make(scratch)
-                seal.unlink(missing_ok=True)
-                if path.exists() or path.is_symlink():
-                    path.rename(scratch.with_name(".replaced"))
+                discard(seal)
             _write_seal(path, seal)
     return path
 
@@ -143,29 +107,3 @@ def _has_sealed_bytes(path: Path, seal: Path, exact: bool) -> bool:
                 _write_seal(path, seal)
             return True
     return False
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole and flush it to disk before it gets its name. InputError where the disk refuses."""
-    try:
-        with whole(path) as scratch, scratch.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-    except OSError as error:
-        raise InputError(
-            f"{path.name} could not be written to {path.parent}: {error}. What was recorded before is safe; free disk space or "
-            "correct the permissions and run again."
-        ) from error
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest(*parts: str | bytes) -> str:
-    """First 16 hex digits of the sha256 of these texts, one after the other."""
-    joined = b"".join(part.encode() if isinstance(part, str) else part for part in parts)
-    return hashlib.sha256(joined).hexdigest()[:16]
