@@ -74,7 +74,7 @@ def save(
             (scratch / "README.md").write_text(model_card.card(model, report, origin), encoding="utf-8")
             check_reload(model, scratch)
             check_tokens(tokenizer, scratch)
-            about = {"schema": SCHEMA, "id": experiment and experiment.id, "base_model": origin.hub_id}
+            about: dict[str, Any] = {"schema": SCHEMA, "id": experiment and experiment.id, "base_model": origin.hub_id}
             about |= {"experiment": experiment and _portable_spec(experiment), "report": report and report.to_dict()}
             about |= {"files": files.manifest(scratch)}
             (scratch / ABOUT).write_text(json.dumps(about, indent=1))

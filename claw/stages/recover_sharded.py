@@ -29,6 +29,7 @@ def main() -> None:
     for name, default in {"corpus": "wikipedia-train", "length": 512, "batch": 8, "dtype": "auto"}.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     asked = parser.parse_args()
+    checkpoints.check_place(asked.out, asked.checkpoint)  # before hours of work
     state = PartialState(cpu=not torch.cuda.is_available())
     model, tokenizer = claw.load(asked.checkpoint, dtype=asked.dtype, device=str(state.device))
     names = "tokens corpus length batch learning_rate".split()
