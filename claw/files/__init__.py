@@ -3,6 +3,7 @@
 from claw.files.digests import digest, sha256
 from claw.files.seals import in_cache, is_as_sealed, made_once, sealed
 from claw.files.writing import (
+    STAMPS,
     adopt,
     check_own,
     discard,
@@ -21,27 +22,6 @@ from claw.files.writing import (
     write_text,
 )
 
-__all__ = [
-    "adopt",
-    "check_own",
-    "digest",
-    "discard",
-    "discard_empty",
-    "discard_folder",
-    "in_cache",
-    "is_as_sealed",
-    "is_own",
-    "is_untouched",
-    "made_once",
-    "manifest",
-    "own_file",
-    "refuse_link",
-    "rename",
-    "sealed",
-    "sha256",
-    "stamped",
-    "whole",
-    "whole_and_stamped",
-    "write_own",
-    "write_text",
-]
+__all__ = ["STAMPS", "adopt", "check_own", "digest", "discard", "discard_empty", "discard_folder", "in_cache", "is_as_sealed"]
+__all__ += ["is_own", "is_untouched", "made_once", "manifest", "own_file", "refuse_link", "rename", "sealed", "sha256"]
+__all__ += ["stamped", "whole", "whole_and_stamped", "write_own", "write_text"]

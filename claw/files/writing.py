@@ -32,7 +32,7 @@ SCRATCH, LOCK = ".writing-", "claw-scratch"
 def whole(path: Path, *, instead_of: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """A scratch path beside `path`: the file or folder left there becomes `path`; after an error all is as before.
 
-    A folder that is there already is replaced, and with a folder any file, only if `instead_of` says that it may be. A link at `path` is refused.
+    What is there already is replaced by a folder only if `instead_of` says that it may be. A link at `path` is refused.
     """
     refuse_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
