@@ -24,7 +24,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer
-from claw.models.load import weights_hash
+from claw.models.identity import identify
 from claw.progress import tqdm
 from claw.project import cache
 
@@ -69,7 +69,10 @@ class Policy:
 
 def policy_for(parts: Anatomy, ratio: float, seed: int) -> Policy:
     """The policy of this model, ratio and seed, from the cache or trained now."""
-    key = digest(f"{weights_hash(parts.model)} {ratio!r} {seed} {EPISODES}")
+    model = identify(parts.model)
+    if model.obstacle:
+        return train(parts, ratio, seed)
+    key = digest(f"{model.name} {ratio!r} {seed} {EPISODES}")
     path = cache() / "policies" / f"{key}.safetensors"
     return Policy.load(made_once(path, lambda scratch: train(parts, ratio, seed).save(scratch)))
 

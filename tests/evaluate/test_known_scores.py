@@ -7,7 +7,7 @@ from conftest import tiny_model
 
 from claw import project
 from claw.engine.prefix_tree import Request
-from claw.evaluate.known_scores import KnownScores, model_hash, requests_hash
+from claw.evaluate.known_scores import KnownScores, model_key, requests_hash
 
 TASKS = ["a", "a", "b/c", "a"]
 
@@ -69,11 +69,11 @@ def test_no_scratch_is_left(opened):
 
 def test_the_model_is_named_by_its_weights_and_configuration():
     model = tiny_model("mistral")
-    first = model_hash(model)
-    assert first == model_hash(tiny_model("mistral"))
+    first = model_key(model)
+    assert first == model_key(tiny_model("mistral"))
     model.config.sliding_window = 8
-    assert model_hash(model) != first
-    assert model_hash(tiny_model("mistral", dtype=torch.bfloat16)) != first
+    assert model_key(model) != first
+    assert model_key(tiny_model("mistral", dtype=torch.bfloat16)) != first
 
 
 def test_where_requests_end_matters():

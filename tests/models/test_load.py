@@ -11,12 +11,13 @@ from conftest import tiny_model
 import claw
 from claw.errors import InputError
 from claw.models import load, sources
+from claw.models.identity import weights_hash
 
 
 def test_a_folder_loads_as_it_was_saved(folder_model):
     model, tokenizer = claw.load(folder_model, dtype="float32")
     assert not model.training and model.dtype == torch.float32
-    assert load.weights_hash(model) == load.weights_hash(tiny_model("llama"))
+    assert weights_hash(model) == weights_hash(tiny_model("llama"))
     assert tokenizer.decode(tokenizer("the of")["input_ids"]) == "the of"
 
 
