@@ -31,7 +31,7 @@ LABELS = set(
 """Fields of a configuration that name or book and compute nothing; the number type is that of the weights."""
 BOOKKEEPING = set(
     "config name_or_path generation_config kernel_config loss_type gradient_checkpointing all_tied_weights_keys hf_device_map "
-    "warnings_issued _is_hf_initialized _hf_hook _old_forward _gradient_checkpointing_func".split()
+    "warnings_issued forward _is_hf_initialized _hf_hook _old_forward _gradient_checkpointing_func".split()
 )
 """Attributes of modules that compute nothing, or are looked at by themselves."""
 BASE = set(vars(nn.Module()))

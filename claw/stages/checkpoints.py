@@ -18,6 +18,7 @@ from claw import files
 from claw.errors import InputError
 from claw.models import llama_cpp, sources
 from claw.models.anatomy import anatomy
+from claw.models.undisturbed import leaves_as_before
 from claw.progress import of_transformers
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
@@ -33,6 +34,7 @@ def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
     return folder / "checkpoints" / experiment.id
 
 
+@leaves_as_before
 def save(
     model: Any,
     tokenizer,

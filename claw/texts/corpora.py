@@ -36,7 +36,7 @@ def check_corpus(corpus: str) -> None:
         if len(corpus.split(":")) not in (4, 5):
             raise InputError(f"corpus {corpus!r}: a hub data set is written hub:ORG/NAME:CONFIG:SPLIT or …:SPLIT:FIELD.")
     elif readers.find_source(corpus) is None:
-        raise unknown("corpus", corpus, sources.corpora(), f"Or give a file (no file {Path(corpus).expanduser().absolute()}).")
+        raise unknown("corpus", corpus, sources.corpora(), f"Or give a file (no file {Path(corpus).absolute()}).")
 
 
 def stream(corpus: str) -> Iterator[str]:

@@ -198,15 +198,14 @@ def _overlap(training: corpora.readers.Source, heldout: corpora.readers.Source) 
 
 def check_no_overlap(training: Blocks, heldout: Blocks) -> float:
     """Share of the held-out runs of tokens that are also in the training text; InputError when too large for honest texts."""
-    shortest = min(training.length, heldout.length)
-    ids = [blocks.ids.numpy() if shortest >= RUN else blocks.ids.numpy().reshape(1, -1) for blocks in (training, heldout)]
-    run = min(RUN, 1 << (min(one.shape[1] for one in ids).bit_length() - 1))
-    hashes = [np.concatenate([rolling(row, run) for row in one]) for one in ids]
+    texts = [_running(blocks) for blocks in (training, heldout)]
+    run = min(RUN, 1 << (min(ids.size for ids in texts).bit_length() - 1))
+    hashes = [rolling(ids.ravel(), run) for ids in texts]
     wanted, first = np.unique(hashes[1], return_index=True)
     copied = np.isin(wanted, hashes[0])
     share = float(copied.mean())
     if share > ACCEPTED:
-        block, place = divmod(int(first[copied].min()), ids[1].shape[1] - run + 1)
+        block, place = divmod(int(first[copied].min()), texts[1].shape[1])
         raise InputError(
             f"{share:.0%} of the held-out text ({heldout.corpus!r}) is also in the training text ({training.corpus!r}): runs "
             f"of {run} tokens were compared, the first that is in both begins at token {place} of held-out block {block}, and "
@@ -214,6 +213,12 @@ def check_no_overlap(training: Blocks, heldout: Blocks) -> float:
             "held-out text, or take these documents out of the training text."
         )
     return share
+
+
+def _running(blocks: Blocks) -> np.ndarray:
+    """The ids of blocks side by side as one text in rows: without the token that begins each of them, if there is one."""
+    ids = blocks.ids.numpy()
+    return ids[:, 1:] if len(ids) > 1 and (ids[:, 0] == ids[0, 0]).all() else ids
 
 
 def _pack(tokenizer, texts: Iterable[str], length: int, count: int, stride: int | None, **about: Any) -> Blocks:

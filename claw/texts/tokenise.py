@@ -6,6 +6,7 @@ are joined where both have the same tokens at the same places, so the ids are th
 never agree (a single word longer than the overlap) the text is cut between two tokens.
 """
 
+import operator
 from bisect import bisect_left
 from typing import Any
 
@@ -16,6 +17,7 @@ OVERLAP = 1 << 12  # of two windows
 AGREEING = 8  # tokens before and after a joint that must be the same in both windows
 
 Token = tuple[int, int, int]  # id, first character, character after the last
+FIRST = operator.itemgetter(1)
 
 
 def encode_text(tokenizer: Any, text: str, enough: float = float("inf")) -> list[Token]:
@@ -28,7 +30,10 @@ def encode_text(tokenizer: Any, text: str, enough: float = float("inf")) -> list
     tokens, start = _window(tokenizer, text, 0), 0
     while start + WINDOW < len(text) and len(tokens) <= enough:
         start = _next_window(text, start)
-        _join(tokens, _window(tokenizer, text, start))
+        if not _join(tokens, _window(tokenizer, text, start)):  # cut after the token that reaches into the next window
+            del tokens[bisect_left(tokens, start, key=FIRST) :]
+            start = max(start, tokens[-1][2] if tokens else 0)
+            tokens += _window(tokenizer, text, start)
     return tokens
 
 
@@ -52,21 +57,18 @@ def _next_window(text: str, start: int) -> int:
     return next((place for place in range(first, first + OVERLAP // 2) if text[place].isspace()), first)
 
 
-def _join(tokens: list[Token], following: list[Token]) -> None:
-    """Put the tokens of the next window after those of this one, in place of the ones that both have."""
-    firsts = [first for _, first, _ in tokens]
+def _join(tokens: list[Token], following: list[Token]) -> bool:
+    """Put the tokens of the next window after those of this one, in place of the ones that both have; whether they agree."""
     for place in range(AGREEING, len(following) - AGREEING):
         _, first, _ = following[place]
         if first == following[place - 1][1]:  # inside a character
             continue
-        here = bisect_left(firsts, first)
+        here = bisect_left(tokens, first, key=FIRST)
         if here + AGREEING > len(tokens):
             break
         around = slice(here - AGREEING, here + AGREEING)
         if here >= AGREEING and tokens[around] == following[place - AGREEING : place + AGREEING]:
             del tokens[here:]
             tokens += following[place:]
-            return
-    here = bisect_left(firsts, following[0][1]) if following else len(tokens)
-    del tokens[here:]
-    tokens += following
+            return True
+    return False
