@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError
+from claw.project import inside_project
 
 CHUNK = 4000  # characters of a document in plain text, about
 READ = 1 << 20  # characters of plain text at a time
@@ -92,7 +93,7 @@ def find_source(name: str) -> Source | None:
 def _place(name: str) -> Path | None:
     """The path of something that is there."""
     try:
-        path = Path(name).expanduser()
+        path = inside_project(name)
         return path if path.exists() else None
     except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or the home of nobody
         return None
