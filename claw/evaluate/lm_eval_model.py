@@ -74,7 +74,8 @@ class ClawLM(TemplateLM):
         self._options = {"max_length": max_length, "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id}
         backend = getattr(self.tokenizer, "backend_tokenizer", None)  # what decides how this tokenizer encodes
         slow = lambda: json.dumps([type(self.tokenizer).__name__, self.tokenizer.get_vocab()], sort_keys=True)
-        fingerprint = digest(slow() if backend is None else backend.to_str())
+        letters = str(getattr(self.tokenizer, "split_special_tokens", False))  # whether control tokens in texts are text
+        fingerprint = digest(slow() if backend is None else backend.to_str(), letters)
         self.encoding = Encoding(self.tokenizer, fingerprint, self.prefix_token_id, add_bos_token, self.max_length)
 
     @property

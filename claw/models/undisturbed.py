@@ -52,7 +52,8 @@ def leaves_as_before(function: Callable[Arguments, Returned]) -> Callable[Argume
 
     @functools.wraps(function)
     def in_steps(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
-        models, steps, end = lent(args, kwargs), iter(function(*args, **kwargs)), object()  # type: Any, Any, Any
+        models, end = lent(args, kwargs), object()
+        steps: Any = function(*args, **kwargs)
         while True:
             with undisturbed(*models):
                 step = next(steps, end)

@@ -25,6 +25,7 @@ from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer
 from claw.models.identity import identify
+from claw.models.undisturbed import undisturbed
 from claw.progress import tqdm
 from claw.project import cache
 
@@ -84,7 +85,7 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
     references = [singular_values(gram, parts.width) for gram in grams]
     count = max(1, int((1 - ratio) * parts.width))
     generator = torch.Generator(device=parts.device).manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with undisturbed(), torch.enable_grad():
         torch.manual_seed(seed)
         project = nn.Linear(parts.hidden, parts.width, device=parts.device)
         combine = nn.Parameter(torch.rand(parts.width, device=parts.device))

@@ -17,6 +17,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.models.anatomy import ATTENTION, FEED_FORWARD
 from claw.models.load import check_same_vocabulary
+from claw.models.undisturbed import undisturbed
 from claw.recovery import objective
 from claw.recovery.forward import Forward
 from claw.specs.experiment import Recovery
@@ -96,7 +97,7 @@ def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module
     import peft
 
     config = peft.LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(targets), task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
+    with undisturbed():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
 

@@ -64,7 +64,7 @@ class Lesson:
             calibration = build_spec(
                 Calibration, {"corpus": asked.calibration, "tokens": tokens, "length": min(LENGTH, tokens)}
             )
-            shown = {"gradients": gradients, "heldout": self.heldout}
+            shown: dict[str, Any] = {"gradients": gradients, "heldout": self.heldout}
             self.statistics = compress.statistics_for(calibration, 0, self.dense, self.tokenizer, **shown)
 
     @property

@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def read_source(source: Source) -> Iterator[str]:
                 yield from _parquet(path, name, source.field)
             elif kind in PLAIN:
                 with _opened(path) as text:
-                    yield from paragraph_runs(iter(lambda text=text: text.read(READ), ""))
+                    yield from paragraph_runs(iter(partial(text.read, READ), ""))
             else:
                 with _opened(path) as text:
                     yield from _texts(_json_rows(text, name) if kind == ".json" else _lines(text, name), name, source.field)

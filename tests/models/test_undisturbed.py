@@ -13,8 +13,9 @@ from torch import nn
 import claw
 from claw.evaluate import timing
 from claw.evaluate.lm_eval_model import ClawLM
+from claw.models.anatomy import anatomy
 from claw.models.undisturbed import leaves_as_before, undisturbed
-from claw.prune import prunenet
+from claw.prune import latency, prunenet
 from claw.recovery.run import recover_milestones
 from claw.specs.experiment import Recovery, Speed
 from claw.specs.methods import method_names
@@ -91,7 +92,7 @@ def test_calibrate_and_compress(lent, training, method):
 
 
 def test_milliseconds(lent, training):
-    claw.compress(lent, "claw", 0.2, ratio_of="milliseconds", statistics=claw.calibrate(lent, training))
+    latency.measured_latency(anatomy(lent), claw.calibrate(lent, training))
 
 
 @pytest.mark.parametrize("recipe", ["lora", "full", "distill"])
@@ -138,8 +139,6 @@ def test_save(lent, tokenizer, tmp_path):
 
 
 def test_prunenet_policies(lent):
-    from claw.models.anatomy import anatomy
-
     prunenet.policy_for(anatomy(lent), 0.3, 0)
 
 
