@@ -20,7 +20,7 @@ LOOKED_FOR = 1 << 18  # hashes of the held-out text
 ACCEPTED = 0.01
 """Share of held-out runs that may stand in the training text: honest texts share quotations, lists and boilerplate (two halves
 of one Wikipedia 0.2 %), and even where all of that is known by heart the loss is wrong by less than a hundredth of itself."""
-CONTAINED = 0.5  # share of one document's own runs from which it counts as copied
+CONTAINED = 0.5  # share of a document's own runs, or of the training text's, from which it counts as taken from the other text
 TOGETHER = 1 << 18  # letters whose runs are hashed at once
 TABLE = 1 << 24  # places of the table that is asked first
 _BASE = 0x9E3779B97F4A7C15
@@ -29,20 +29,21 @@ Hashes = np.ndarray
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two texts share: the share of the held-out runs, how many documents are copied, and one of them."""
+    """What two texts share: the share of the runs of each, how many held-out documents are copied, and one of them."""
 
-    share: float
+    share: float  # of the held-out runs, different ones
+    training: float  # of the training runs
     documents: int  # held-out documents most of whose runs stand in the training text
     example: str  # how the document that shares most begins
 
     @property
     def accepted(self) -> bool:
-        return self.share <= ACCEPTED
+        return self.share <= ACCEPTED and self.training < CONTAINED
 
     def sentence(self) -> str:
         """How much overlaps, with an example."""
         copies = f", {self.documents:,} of its documents for the most part" if self.documents else ""
-        return f"{self.share:.1%} of it{copies}; for example the document that begins {self.example!r}"
+        return f"{self.share:.1%} of it{copies}, {self.training:.1%} of the other; for example what begins {self.example!r}"
 
 
 def overlap_of(heldout: Iterable[str], training: Iterable[str]) -> Overlap:
@@ -58,14 +59,14 @@ def overlap_of(heldout: Iterable[str], training: Iterable[str]) -> Overlap:
     whole = np.array([_whole(text) if SHORT <= len(text) < run else 0 for text in plain], np.uint64)
     wanted = np.unique(np.concatenate([runs, whole]))
     if not len(runs):
-        return Overlap(0.0, 0, "")
-    present = _present(wanted, (letters(text) for text in training), run, step)
+        return Overlap(0.0, 0.0, 0, "")
+    present, training_share = _present(wanted, (letters(text) for text in training), run, step)
     owner = np.searchsorted(ends, places, side="right")
     seen = present[np.searchsorted(wanted, runs)] | present[np.searchsorted(wanted, whole)][owner]
     shared, own = np.bincount(owner, weights=seen, minlength=len(texts)), np.bincount(owner, minlength=len(texts))
     _, first = np.unique(runs, return_index=True)
     example = " ".join(texts[int(np.argmax(shared))].split())[:80] if seen.any() else ""
-    return Overlap(float(seen[first].mean()), int((shared > CONTAINED * own).sum()), example)
+    return Overlap(float(seen[first].mean()), training_share, int((shared > CONTAINED * own).sum()), example)
 
 
 def letters(text: str) -> bytes:
@@ -111,18 +112,22 @@ def rolling(values: np.ndarray, run: int) -> Hashes:
     return hashed ^ (hashed >> np.uint64(32))
 
 
-def _present(wanted: Hashes, documents: Iterable[bytes], run: int, step: int) -> np.ndarray:
-    """For each of the wanted hashes, which ascend, whether it is that of a run or a short document of a text; 0 never is."""
+def _present(wanted: Hashes, documents: Iterable[bytes], run: int, step: int) -> tuple[np.ndarray, float]:
+    """For each of the wanted hashes, which ascend, whether it is that of a run or a short document of a text (0 never is).
+
+    Also the share of the text's runs that are wanted.
+    """
     shift = np.uint64(64 - (TABLE.bit_length() - 1))
     table = np.zeros(TABLE, bool)
     table[wanted >> shift] = True
     present = np.zeros(len(wanted), bool)
     short: list[int] = []
 
-    def look_up(hashed: Hashes) -> None:
+    def look_up(hashed: Hashes) -> int:
         near = hashed[table[hashed >> shift]]
         where = np.minimum(np.searchsorted(wanted, near), len(wanted) - 1)
         present[where[wanted[where] == near]] = True
+        return int((wanted[where] == near).sum())
 
     def noted() -> Iterator[bytes]:
         for text in documents:
@@ -130,7 +135,7 @@ def _present(wanted: Hashes, documents: Iterable[bytes], run: int, step: int) ->
                 short.append(_whole(text))
             yield text
 
-    for hashed, _ in _runs(noted(), run, step):
-        look_up(hashed)
+    counts = [(look_up(hashed), len(hashed)) for hashed, _ in _runs(noted(), run, step)]
     look_up(np.array(short, np.uint64))
-    return present & (wanted != 0)
+    hits, runs = map(sum, zip(*counts, strict=True))
+    return present & (wanted != 0), hits / max(runs, 1)

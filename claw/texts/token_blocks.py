@@ -14,6 +14,7 @@ import math
 import operator
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -186,14 +187,16 @@ def _overlap(training: corpora.readers.Source, heldout: corpora.readers.Source) 
     """The overlap of two texts, kept as long as none of their files changes."""
     stamps = (training.stamp, training.field, heldout.stamp, heldout.field)
 
-    def compare() -> Overlap:
-        return overlap_of(*(corpora.readers.read_source(source) for source in (heldout, training)))
-
+    compare = lambda: overlap_of(*(corpora.readers.read_source(source) for source in (heldout, training)))
     if not all(map(corpora.settled, stamps[::2])):
         return compare()
     path = cache() / "overlaps" / f"{files.digest(repr((VERSION, stamps)))}.json"
-    path = files.made_once(path, lambda scratch: scratch.write_text(json.dumps(asdict(compare()))))
-    return Overlap(**json.loads(path.read_text()))
+    with suppress(OSError, ValueError, TypeError):  # not there, or damaged
+        return Overlap(**json.loads(path.read_text()))
+    overlap = compare()
+    with suppress(OSError, InputError):  # a cache that cannot be written to
+        files.write_text(path, json.dumps(asdict(overlap)))
+    return overlap
 
 
 def check_no_overlap(training: Blocks, heldout: Blocks) -> float:

@@ -110,6 +110,27 @@ def test_short_documents_are_compared_as_wholes():
     ).accepted
 
 
+def test_a_training_text_taken_from_a_large_held_out_text_is_refused():
+    heldout = prose(1, 60_000).split("\n\n")
+    result = overlap.overlap_of(heldout, heldout[::200])
+    assert result.share < overlap.ACCEPTED and result.training > 0.8 and not result.accepted
+
+
+def test_a_cache_that_cannot_be_used_or_is_damaged_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "SETTLED", -1.0)
+    names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for seed, name in enumerate(names):
+        (tmp_path / name).write_text(prose(seed, 2000))
+    (tmp_path / "file").write_text("")
+    for place in ("file", "cache"):
+        monkeypatch.setenv("CLAW_CACHE", str(tmp_path / place))
+        token_blocks.check_disjoint(*names)
+    (kept,) = (tmp_path / "cache" / "overlaps").glob("*.json")
+    kept.write_text("{")
+    token_blocks.check_disjoint(*names)
+    assert json.loads(kept.read_text())["share"] == 0
+
+
 def test_much_text_is_sampled_alike(monkeypatch):
     text, other = prose(1, 40_000), prose(2, 40_000)
     monkeypatch.setattr(overlap, "LOOKED_FOR", 1000)
