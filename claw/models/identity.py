@@ -6,6 +6,7 @@ transformers. What cannot be named so is an `obstacle`: a hook, a forward pass o
 parametrisation, a class that neither library wrote, dropout that is on. Results of such a model are computed each time.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -38,6 +39,7 @@ BASE = set(vars(nn.Module()))
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 LIBRARIES = tuple(str(Path(str(library.__file__)).parent) + "/" for library in (torch, transformers))
 OURS = str(Path(__file__).parents[1]) + "/"
+DECORATORS = (contextlib.__file__, functools.__file__)  # of Python itself
 CAPTURING = "install_output_capuring_hook"  # of transformers, which leaves hooks that only look
 
 
@@ -185,8 +187,7 @@ def _unwrapped(function: Any) -> list[Any]:
 def _known(function: Any) -> bool:
     """Whether this function, with all that it wraps, was read from the files of torch, transformers or claw."""
     files = [getattr(getattr(layer, "__code__", None), "co_filename", "") for layer in _unwrapped(function)]
-    generated = ("<string>", "<@beartype")  # dataclasses write methods of their own
-    return all(file.startswith((*LIBRARIES, OURS, *generated)) or "/contextlib.py" in file for file in files)
+    return all(file.startswith((*LIBRARIES, OURS)) or file in DECORATORS for file in files)
 
 
 @functools.lru_cache(maxsize=1024)
