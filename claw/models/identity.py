@@ -91,7 +91,9 @@ def _config(module: nn.Module) -> str:
     if not hasattr(config, "to_dict"):
         return ""
     fields = _without_labels(config.to_dict())
-    return json.dumps([type(config).__qualname__, fields, config._attn_implementation], sort_keys=True, default=str)
+    return json.dumps(
+        [type(config).__qualname__, fields, getattr(config, "_attn_implementation", "")], sort_keys=True, default=str
+    )
 
 
 def _without_labels(fields: Any) -> Any:

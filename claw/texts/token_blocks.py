@@ -186,7 +186,6 @@ def check_disjoint(training: str, heldout: str) -> None:
 def _overlap(training: corpora.readers.Source, heldout: corpora.readers.Source) -> Overlap:
     """The overlap of two texts, kept as long as none of their files changes."""
     stamps = (training.stamp, training.field, heldout.stamp, heldout.field)
-
     compare = lambda: overlap_of(*(corpora.readers.read_source(source) for source in (heldout, training)))
     if not all(map(corpora.settled, stamps[::2])):
         return compare()
