@@ -15,6 +15,7 @@ from torch import nn
 from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
 from claw.models.load import check_ids
+from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
 from claw.words import html_table
@@ -67,8 +68,9 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
+@leaves_as_before
 def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
-    """Cross-entropy of `model` on held-out blocks, each block a context of its own."""
+    """Cross-entropy of `model` on held-out blocks, each block a context of its own, in evaluation mode."""
     check_ids(blocks.ids, model)
     scorer = Scorer(model)
     targets = [np.flatnonzero(scored) for scored in blocks.scored.numpy()]

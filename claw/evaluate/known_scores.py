@@ -1,10 +1,10 @@
 """Log-likelihoods that were computed before, in claw's cache, so that an interrupted evaluation continues.
 
-There is one file per model and task. The model is named by its weights and configuration, the task by all token ids of its
-requests: other prompts, another few-shot sample, limit, version or tokenizer are other ids. A damaged file counts as missing.
+There is one file per model and task. The model is named by everything that computes (`claw.models.identity`), and of a model
+with hooks or other code put in by hand nothing is kept. The task is named by all token ids of its requests: other prompts,
+another few-shot sample, limit, version or tokenizer are other ids. A damaged file counts as missing.
 """
 
-import json
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ import numpy as np
 
 from claw.engine.prefix_tree import Request
 from claw.files import digest, whole
-from claw.models.load import weights_hash
+from claw.models.identity import identify
 from claw.project import cache
 
-VERSION = 1  # of the engine's arithmetic and of the files
+VERSION = 2  # of the engine's arithmetic and of the files
 SECONDS = 30.0  # between two writings
 ROW = np.dtype([("loglikelihood", "f8"), ("greedy", "i1")])  # greedy is -1 while a request is not scored
 
@@ -27,16 +27,17 @@ ROW = np.dtype([("loglikelihood", "f8"), ("greedy", "i1")])  # greedy is -1 whil
 class KnownScores(AbstractContextManager):
     """Scores of requests, some known and some to come, `tasks` naming the task of each. Saves itself when left, however.
 
-    Known is what the cache holds for `model`; without one nothing is known or kept.
+    Known is what the cache holds for `model`; without one, or where its identity cannot be told, nothing is known or kept.
     """
 
     def __init__(self, requests: Sequence[Request], tasks: Sequence[str], model: Any = None):
         self._rows = np.full(len(requests), np.array((np.nan, -1), dtype=ROW))
         self._files: list[tuple[Path, np.ndarray]] = []  # each task's file and its requests
         self._saved = time.monotonic()
-        if model is None:
+        key = None if model is None else model_key(model)
+        if key is None:
             return
-        folder, names = cache() / "scores" / model_hash(model), np.array(tasks)
+        folder, names = cache() / "scores" / key, np.array(tasks)
         for task in dict.fromkeys(tasks):
             where = np.flatnonzero(names == task)
             path = folder / f"{task.replace('/', '_')}-{requests_hash([requests[i] for i in where.tolist()])}.npy"
@@ -79,12 +80,12 @@ class KnownScores(AbstractContextManager):
         self.save()
 
 
-def model_hash(model: Any) -> str:
-    """What decides a model's scores: weights, configuration, kind of device, and the engine's version."""
-    names = ("_name_or_path", "transformers_version")  # which decide nothing
-    config = {name: value for name, value in model.config.to_dict().items() if name not in names}
-    plain = json.dumps(config, sort_keys=True, default=str)
-    return digest("\n".join([weights_hash(model), plain, next(model.parameters()).device.type, str(VERSION)]))
+def model_key(model: Any) -> str | None:
+    """What decides a model's scores: its identity, the kind of device, the engine's version; None where nothing may be kept."""
+    identity = identify(model)
+    if identity.obstacle:
+        return None
+    return digest("\n".join([identity.name, next(model.parameters()).device.type, str(VERSION)]))
 
 
 def requests_hash(requests: Sequence[Request]) -> str:

@@ -33,6 +33,8 @@ from claw.errors import InputError, unknown
 from claw.evaluate.known_scores import KnownScores
 from claw.files import digest
 from claw.models import load
+from claw.models.identity import architecture
+from claw.models.undisturbed import undisturbed
 from claw.progress import tqdm
 
 MEANS_NOTHING_ELSE = {
@@ -104,14 +106,16 @@ class ClawLM(TemplateLM):
         elif tokenizer is None:
             raise InputError("A loaded model needs its tokenizer: ClawLM(model, tokenizer).")
         else:
-            self.model, self.tokenizer = pretrained.eval(), tokenizer
+            self.model, self.tokenizer = pretrained, tokenizer
         load.check_vocabulary(self.model, self.tokenizer)
         self._device = next(self.model.parameters()).device
         self._cache = cache
+        self._scorer: tuple[Any, Scorer] | None = None
         self._options = {"max_length": max_length, "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id}
         backend = getattr(self.tokenizer, "backend_tokenizer", None)  # what decides how this tokenizer encodes
         slow = lambda: json.dumps([type(self.tokenizer).__name__, self.tokenizer.get_vocab()], sort_keys=True)
-        fingerprint = digest(slow() if backend is None else backend.to_str())
+        letters = str(getattr(self.tokenizer, "split_special_tokens", False))  # whether control tokens in texts are text
+        fingerprint = digest(slow() if backend is None else backend.to_str(), letters)
         self.encoding = Encoding(self.tokenizer, fingerprint, self.prefix_token_id, add_bos_token, self.max_length)
 
     @property
@@ -133,17 +137,21 @@ class ClawLM(TemplateLM):
     def tokenizer_name(self) -> str:
         return self.tokenizer.name_or_path.replace("/", "__")
 
-    @functools.cached_property
+    @property
     def scorer(self) -> Scorer:
-        """The engine for this model."""
-        return Scorer(self.model)
+        """The engine for this model, made anew where more than weights has changed."""
+        now = architecture(self.model)
+        if self._scorer is None or self._scorer[0] != now:
+            self._scorer = now, Scorer(self.model)
+        return self._scorer[1]
 
     @functools.cached_property
     def _stock(self) -> Any:
         """lm-eval's own class around the same model, with a tokenizer of its own, to which it may add a padding token."""
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(pretrained=self.model, tokenizer=copy.deepcopy(self.tokenizer), batch_size=8, **self._options)
+        with undisturbed(self.model):
+            return HFLM(pretrained=self.model, tokenizer=copy.deepcopy(self.tokenizer), batch_size=8, **self._options)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
         return self.encoding.encode([string], add_special_tokens)[0]
@@ -156,7 +164,8 @@ class ClawLM(TemplateLM):
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         load.check_ids(self.encoding.encode([request.args[0] for request in requests]), self.model)
-        return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
+        with undisturbed(self.model):
+            return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether greedy decoding would produce it."""
@@ -188,20 +197,25 @@ class ClawLM(TemplateLM):
         return self._answers(encoded, ["requests"] * len(encoded), disable_tqdm)
 
     def _answers(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
-        """Score what is not known yet, keeping what is scored even if interrupted."""
+        """Score what is not known yet, in evaluation mode, keeping what is scored even if interrupted."""
         load.check_ids([request.ids for request in encoded], self.model)
-        if self.scorer.reason:
+        with undisturbed(self.model):
+            return self._scored(encoded, tasks, disable_tqdm)
+
+    def _scored(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
+        scorer = self.scorer
+        if scorer.reason:
             kind = type(self.model).__name__
-            warnings.warn(f"claw scores {kind} with its stock forward, because {self.scorer.reason}.", stacklevel=2)
+            warnings.warn(f"claw scores {kind} with its stock forward, because {scorer.reason}.", stacklevel=2)
         known = KnownScores(encoded, tasks, self.model if self._cache else None)
         missing, count = known.missing(), len(encoded)
         if len(missing) == count:
-            tree = _prefix_tree(encoded, share=self.scorer.decoder is not None)
+            tree = _prefix_tree(encoded, share=scorer.decoder is not None)
         else:
-            tree = self.scorer.prefix_tree([encoded[i] for i in missing])
+            tree = scorer.prefix_tree([encoded[i] for i in missing])
         shown: dict[str, Any] = {"desc": "scoring", "unit": " requests", "leave": False, "disable": disable_tqdm or None}
         with tqdm(total=count, initial=count - len(missing), **shown) as bar, known:
-            for numbers, loglikelihoods, greedy in self.scorer.score(tree):
+            for numbers, loglikelihoods, greedy in scorer.score(tree):
                 known.add(missing[numbers], loglikelihoods, greedy)
                 bar.update(len(numbers))
         return list(zip(known.loglikelihood.tolist(), known.greedy.tolist(), strict=True))

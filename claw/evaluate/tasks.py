@@ -18,6 +18,7 @@ import pandas as pd
 
 from claw.errors import InputError, unknown
 from claw.evaluate import offline_tasks
+from claw.models.undisturbed import leaves_as_before
 from claw.specs.experiment import check_limits
 
 COLUMNS = ("task", "metric", "value", "stderr", "n", "chance", "num_fewshot", "version", "source")
@@ -107,6 +108,7 @@ def _forget_answers(task, **_) -> None:
         instance.resps, instance.filtered_resps = [], {}
 
 
+@leaves_as_before
 def score_tasks(
     model: Any,
     tokenizer: Any,

@@ -25,6 +25,7 @@ from claw.errors import InputError
 from claw.models.anatomy import describe
 from claw.models.load import check_same_vocabulary
 from claw.models.shape import Shape
+from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.specs.experiment import Speed
 from claw.specs.spec import build_spec
@@ -115,6 +116,7 @@ def timing_sentence(timing: dict) -> str:
     )
 
 
+@leaves_as_before
 def measure_speed(small: Any, *, against: Any, **choices) -> SpeedReport:
     """Speed-up of `small` over the dense model `against`: prefill and decode at each batch size, with intervals and ideals.
 
@@ -133,10 +135,11 @@ def measure_speed(small: Any, *, against: Any, **choices) -> SpeedReport:
     return SpeedReport(**settings, **measured, device=place, dtype=dtype, threads=torch.get_num_threads())
 
 
+@leaves_as_before
 @torch.inference_mode()
 def timings(small: Any, dense: Any, speed: Speed) -> tuple[Timing, ...]:
     """Both phases at each batch size, dense and compressed in turns."""
-    models = (dense.eval(), small.eval())
+    models = (dense, small)
     shapes = [describe(model) for model in models]
     measured = []
     for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):

@@ -10,7 +10,6 @@ Notable choices:
 """
 
 import functools
-import hashlib
 import os
 import time
 import warnings
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from claw.errors import InputError, unknown, without_credentials
 from claw.models import adapters, folders, gguf, pretrained, sources, stored
+from claw.models.undisturbed import leaves_as_before
 from claw.project import cache, inside_project
 from claw.words import plural
 
@@ -30,6 +29,7 @@ ACCEPTED = "a folder with config.json and safetensors weights, a .gguf file, or 
 HUB_FILES = ["*.json", "model*.safetensors", "adapter_model.safetensors", "*.model", "merges.txt", "vocab.txt", "*.jinja"]
 
 
+@leaves_as_before
 def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map: Any = None) -> tuple[Any, Any]:
     """Model (evaluation mode) and tokenizer.
 
@@ -291,13 +291,3 @@ def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     """bfloat16 where it is measured to be faster than float32 on this device, else float32."""
     rates = matmul_rates(torch.device(device))
     return torch.bfloat16 if rates["bfloat16"] > 1.2 * rates["float32"] else torch.float32
-
-
-def weights_hash(model: nn.Module) -> str:
-    """First 16 hex digits of a sha256 over names, shapes, types and bytes of all weights (tied ones once)."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        plain = tensor.detach().cpu().contiguous().view(torch.uint8)
-        digest.update(plain.numpy().data)
-    return digest.hexdigest()[:16]

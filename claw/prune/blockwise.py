@@ -1,5 +1,6 @@
 """Run a decoder one block at a time, as calibration, gradients, SliceGPT and regression do."""
 
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 from claw.models.anatomy import Anatomy, Layer, norm_epsilon
 
 BATCH_TOKENS = 4096
+PUT_IN = ("_forward_pre_hooks", "_forward_hooks", "forward")  # where a user's code may stand before or after a block's own
 
 
 def token_batches(parts: Anatomy, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -23,7 +25,8 @@ class _Stop(Exception):
 def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Hidden states (B, T, d) that enter the first block, and the keyword arguments of every block, for `ids` (B, T).
 
-    The model's own forward prepares masks and rotary angles, so every architecture gets exactly its own.
+    The model's own forward prepares masks and rotary angles, so every architecture gets exactly its own. What a user hooked to
+    a block or put into it acts when the block is run, not here.
     """
     hidden: list[torch.Tensor] = []
     arguments: list[dict[str, Any]] = []
@@ -35,17 +38,17 @@ def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[
             raise _Stop
         return hidden_states  # blocks pass their input on unchanged: only the arguments are wanted
 
-    own = [vars(layer.module).get("forward") for layer in parts.layers]  # as hooks of other libraries set it
+    modules = [vars(layer.module) for layer in parts.layers]
+    before = [{name: value for name, value in module.items() if name in PUT_IN} for module in modules]
     try:
-        for layer in parts.layers:
-            layer.module.forward = record
+        for module in modules:
+            module.update(_forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict(), forward=record)
         with suppress(_Stop):
             parts.backbone(input_ids=ids, use_cache=False)
     finally:
-        for layer, forward in zip(parts.layers, own, strict=True):
-            vars(layer.module).pop("forward", None)  # the class's own shows again
-            if forward is not None:
-                layer.module.forward = forward
+        for module, own in zip(modules, before, strict=True):
+            module.pop("forward", None)  # the class's own shows again
+            module.update(own)
     return hidden[0], arguments
 
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
-from claw.models.load import weights_hash
-from claw.models.modes import without_dropout
+from claw.models.identity import identify
 from claw.models.shape import Shape
+from claw.models.undisturbed import leaves_as_before
 from claw.provenance import resident_peak
 from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, whole_model
 from claw.prune.statistics import Statistics
@@ -70,6 +70,7 @@ class CompressionReport:
         )
 
 
+@leaves_as_before
 def compress(
     model: nn.Module,
     method: str,
@@ -94,7 +95,7 @@ def compress(
     known = _checked(statistics, method, model)
     kept: Kept = ()
     axis = methods.axis_of(method, ratio_of)
-    with torch.no_grad(), without_dropout(model):
+    with torch.no_grad():
         if target is None:
             axis = allocation.budget_of(ratio_of)
             small, reached = whole_model.compress_whole(parts, ratio, axis, known)
@@ -150,10 +151,10 @@ def _checked(statistics: Statistics | None, method: str, model: nn.Module) -> An
     if methods.needs_statistics(method):
         if statistics is None:
             raise InputError(f"method {method!r} needs calibration statistics: pass statistics=claw.calibrate(model, blocks).")
-        if statistics.model != (own := weights_hash(model)):
+        if statistics.model != (own := identify(model).name):
             raise InputError(
-                f"The calibration statistics belong to another model (weights {statistics.model}, here {own}). Call "
-                "claw.calibrate(model, blocks) with the model that is to be compressed, in the same number type."
+                f"The calibration statistics belong to another model ({statistics.model}, here {own}): weights, configuration, "
+                "number type or hooks differ. Call claw.calibrate(model, blocks) with the model that is to be compressed."
             )
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():

@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
 from transformers import AutoModelForCausalLM
 
@@ -18,6 +17,7 @@ from claw.evaluate.timing import Runner, interleaved
 from claw.files import digest, write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
+from claw.models.undisturbed import undisturbed
 from claw.progress import tqdm
 from claw.prune import surgery, targets
 from claw.prune.statistics import Statistics
@@ -67,14 +67,14 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
     if path.exists():
         return Latency(tuple(json.loads(path.read_text())["coefficients"]))
     shapes, attention = measured_shapes(parts.shape), parts.config._attn_implementation
-    dense = Runner(parts.model, 1, SETTING)
     pairs = []  # seconds of the dense model and of each shape, in turns
-    for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
-        config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(shape))
-        with torch.random.fork_rng(devices=[]):
+    with undisturbed(parts.model):
+        dense = Runner(parts.model, 1, SETTING)
+        for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
+            config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(shape))
             model = AutoModelForCausalLM.from_config(config, dtype=parts.dtype, attn_implementation=attention)
-        small = Runner(model.to(parts.device).eval(), 1, SETTING)
-        pairs.append([phases["decode"] for phases in interleaved([dense, small], SETTING.rounds)])
+            small = Runner(model.to(parts.device).eval(), 1, SETTING)
+            pairs.append([phases["decode"] for phases in interleaved([dense, small], SETTING.rounds)])
     base = 1000 * float(np.median([times0 for times0, _ in pairs]))
     ratios = [float(np.median(times / times0)) for times0, times in pairs]
     latency = fit_latency([parts.shape, *shapes], [base, *(ratio * base for ratio in ratios)])

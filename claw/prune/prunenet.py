@@ -24,7 +24,8 @@ from torch import nn
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer
-from claw.models.load import weights_hash
+from claw.models.identity import identify
+from claw.models.undisturbed import undisturbed
 from claw.progress import tqdm
 from claw.project import cache
 
@@ -69,7 +70,10 @@ class Policy:
 
 def policy_for(parts: Anatomy, ratio: float, seed: int) -> Policy:
     """The policy of this model, ratio and seed, from the cache or trained now."""
-    key = digest(f"{weights_hash(parts.model)} {ratio!r} {seed} {EPISODES}")
+    model = identify(parts.model)
+    if model.obstacle:
+        return train(parts, ratio, seed)
+    key = digest(f"{model.name} {ratio!r} {seed} {EPISODES}")
     path = cache() / "policies" / f"{key}.safetensors"
     return Policy.load(made_once(path, lambda scratch: train(parts, ratio, seed).save(scratch)))
 
@@ -81,7 +85,7 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
     references = [singular_values(gram, parts.width) for gram in grams]
     count = max(1, int((1 - ratio) * parts.width))
     generator = torch.Generator(device=parts.device).manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with undisturbed(), torch.enable_grad():
         torch.manual_seed(seed)
         project = nn.Linear(parts.hidden, parts.width, device=parts.device)
         combine = nn.Parameter(torch.rand(parts.width, device=parts.device))

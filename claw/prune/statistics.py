@@ -15,16 +15,18 @@ the first-order Taylor term of every neuron and key-value group (`write_taylor_t
 Notable choices:
 - The model is walked block by block: all calibration tokens pass one block before the next, so only one block's moments
   are in memory while the hidden states of all tokens are a few dozen megabytes.
-- Moments are kept in float32 and written per block as safetensors under the hash of weights and tokens; a second call
-  with the same model and text reads them back, one block at a time.
+- Moments are kept in float32 and written per block as safetensors under the identity of the model (everything that computes)
+  and the hash of the tokens; a second call with the same model and text reads them back, one block at a time. Those of a
+  model with hooks or other code put in by hand are collected each time and go with the object.
 - With each Gram matrix comes the ridge penalty that predicts best across two halves of the text (`ridge`): too small a
   penalty overfits the calibration tokens, and the right one depends on how many there are.
 """
 
 import itertools
 import json
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
@@ -36,19 +38,20 @@ from torch import nn
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy
-from claw.models.load import check_ids, weights_hash
-from claw.models.modes import without_dropout
+from claw.models.identity import identify
+from claw.models.load import check_ids
+from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
 from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
-from claw.texts.token_blocks import Blocks
+from claw.texts.token_blocks import Blocks, check_no_overlap
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 NORMALISED = ("attention", "mlp")  # sites that read the stream through a norm: nothing is refitted there
 TAYLOR_TOKENS = 4096  # "a few calibration batches": more changes the order of scores little
 BATCH_TOKENS = 1024  # of them in one backward pass
 HEAD_TOKENS = 512  # whose logits are held at a time
-VERSION = 3  # of the stored format and the arithmetic; part of the cache key
+VERSION = 4  # of the stored format and the arithmetic; part of the cache key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +59,14 @@ class Statistics:
     """Moments of a model's activations on calibration text, read from `folder` one block at a time."""
 
     folder: Path
-    model: str  # weights_hash of the model they belong to
+    model: str  # name of the identity of the model that they belong to
     corpus: str
     data: str  # hash of the token blocks
     tokens: int
     depth: int
     cosine: tuple[tuple[float, ...], ...]  # [i][j]: mean cosine between the stream before block i and before block j
     angle: tuple[tuple[float, ...], ...]  # [i][j]: mean angle between them, as a fraction of π
+    held: tempfile.TemporaryDirectory | None = field(default=None, repr=False, compare=False)  # `folder`, if it is not kept
 
     def blocks(self) -> Blocks:
         """The calibration blocks themselves, for methods that pass the text through a model again."""
@@ -95,34 +99,35 @@ def _stored(path: Path, name: str) -> torch.Tensor:
         return tensors.get_tensor(name)
 
 
-def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> Statistics:
-    """Statistics of `model` on `blocks`, from the cache where this pair was seen before.
+@leaves_as_before
+def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, heldout: Blocks | None = None) -> Statistics:
+    """Statistics of `model` on `blocks` in evaluation mode, from the cache where this pair was seen before.
 
-    `gradients` adds the first-order Taylor terms that the method `taylor` needs.
+    `gradients` adds the first-order Taylor terms that the method `taylor` needs. With `heldout`, text that is to be tested on,
+    InputError is raised where it stands in `blocks` too.
     """
-    with without_dropout(model):
-        return _calibrated(model, blocks, gradients)
-
-
-def _calibrated(model: nn.Module, blocks: Blocks, gradients: bool) -> Statistics:
     parts = anatomy(model)
     check_ids(blocks.ids, model)
-    identity, data = weights_hash(model), blocks.sha256
+    if heldout is not None:
+        check_no_overlap(blocks, heldout)
+    identity, data = identify(model), blocks.sha256
 
     def collect(scratch: Path) -> None:
         scratch.mkdir()
         cosine, angle = _collect(parts, blocks, scratch)
         save_file({"ids": blocks.ids, "scored": blocks.scored.byte()}, scratch / "blocks.safetensors")
-        about = {"model": identity, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
+        about = {"model": identity.name, "corpus": blocks.corpus, "data": data, "tokens": blocks.ids.numel()}
         about |= {"depth": parts.depth, "cosine": cosine, "angle": angle}
         (scratch / "about.json").write_text(json.dumps(about))
 
-    folder = made_once(cache() / "statistics" / digest(f"{VERSION} {identity} {data} {parts.dtype}"), collect)
+    name = digest(f"{VERSION} {identity.name} {data} {parts.dtype}")
+    held = tempfile.TemporaryDirectory(prefix="claw-statistics-") if identity.obstacle else None
+    folder = made_once((Path(held.name) if held else cache() / "statistics") / name, collect)
     if gradients:
         made_once(_taylor_folder(folder), lambda scratch: write_taylor_terms(parts, blocks, scratch))
     about = json.loads((folder / "about.json").read_text())
     about |= {name: tuple(map(tuple, about[name])) for name in ("cosine", "angle")}
-    return Statistics(folder=folder, **about)
+    return Statistics(folder=folder, **about, held=held)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.models.anatomy import ATTENTION, FEED_FORWARD
 from claw.models.load import check_same_vocabulary
-from claw.models.modes import without_dropout
+from claw.models.undisturbed import undisturbed
 from claw.recovery import objective
 from claw.recovery.forward import Forward
 from claw.specs.experiment import Recovery
@@ -52,7 +52,7 @@ class Student:
         head = self.model.lm_head.weight
         if self.teacher is None:
             return objective.head_cross_entropy(hidden, head, targets)
-        with torch.no_grad(), without_dropout(self.teacher):
+        with torch.no_grad(), undisturbed(self.teacher):
             taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
         choices: dict[str, Any] = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
         return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **choices)
@@ -97,7 +97,7 @@ def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module
     import peft
 
     config = peft.LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(targets), task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
+    with undisturbed():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
 

@@ -9,6 +9,7 @@ Notable choices:
 """
 
 import math
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,9 @@ from torch import nn
 from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.files import digest, discard
-from claw.models.load import check_ids, weights_hash
+from claw.models.identity import identify
+from claw.models.load import check_ids
+from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
 from claw.recovery.recipes import TARGETS, Student
@@ -110,6 +113,7 @@ class RecoveryReport:
         return text + "."
 
 
+@leaves_as_before
 def recover(
     model: nn.Module,
     blocks: Blocks,
@@ -139,6 +143,7 @@ def recover(
     return next(recover_milestones(model, blocks, [recovery], heldout=heldout, teacher=teacher, targets=targets, folder=folder))
 
 
+@leaves_as_before
 def recover_milestones(
     model: nn.Module,
     blocks: Blocks,
@@ -191,7 +196,9 @@ class Run:
         self.overlap = check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
         self.seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
         first = blocks.ids[0].tolist()
-        self.identity = digest(f"{recovery.run.digest} {weights_hash(model)} {first} {self.seed} {list(targets)}")
+        whose = identify(model)  # a state of a model that cannot be told apart from others is never taken up again
+        only = secrets.token_hex(8) if whose.obstacle else ""
+        self.identity = digest(f"{recovery.run.digest} {whose.name}{only} {first} {self.seed} {list(targets)}")
         self.student = self.student_type(model, recovery, self.teacher, targets, self.seed)
         self.device = next(model.parameters()).device
         self.weights = Weights(self.student.trained, recovery.learning_rate)

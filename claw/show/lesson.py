@@ -64,7 +64,8 @@ class Lesson:
             calibration = build_spec(
                 Calibration, {"corpus": asked.calibration, "tokens": tokens, "length": min(LENGTH, tokens)}
             )
-            self.statistics = compress.statistics_for(calibration, 0, self.dense, self.tokenizer, gradients=gradients)
+            shown: dict[str, Any] = {"gradients": gradients, "heldout": self.heldout}
+            self.statistics = compress.statistics_for(calibration, 0, self.dense, self.tokenizer, **shown)
 
     @property
     def whole(self) -> Point:

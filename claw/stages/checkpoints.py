@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 
 from claw import files
 from claw.errors import InputError
-from claw.models.modes import without_dropout
 from claw.models.pretrained import stock_reload
+from claw.models.undisturbed import leaves_as_before, undisturbed
 from claw.progress import of_transformers
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
@@ -35,6 +35,7 @@ def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
     return folder / "checkpoints" / experiment.id
 
 
+@leaves_as_before
 def save(
     model: Any,
     tokenizer,
@@ -149,7 +150,7 @@ def check_reload(model: Any, folder: Path) -> None:
     again = stock_reload(folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation)
     again = again.to(next(model.parameters()).device).eval()
     ids = torch.arange(1, 17, device=again.device).view(2, 8) % model.config.get_text_config().vocab_size
-    with without_dropout(model):
+    with undisturbed(model):
         mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits
     if not torch.equal(mine.nan_to_num(), theirs.nan_to_num()):
         difference = (mine.float() - theirs.float()).abs().max().item()

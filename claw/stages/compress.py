@@ -7,7 +7,7 @@ from torch import nn
 
 from claw import records
 from claw.errors import InputError
-from claw.models import load
+from claw.models import load, sources
 from claw.models.anatomy import anatomy
 from claw.progress import tqdm
 from claw.prune import compress
@@ -19,22 +19,25 @@ from claw.specs.notebooks import CompressParameters
 from claw.stages import checkpoints
 from claw.stages.measure import heldout_blocks, measure_loss, recorded
 from claw.texts import token_blocks
+from claw.texts.token_blocks import Blocks
 
 
 def check_compress(asked: CompressParameters) -> None:
     """Raise InputError for anything that can be known to be wrong before the model is loaded."""
     load.check_name(asked.model)
     token_blocks.check_purpose(asked.heldout, "heldout")
-    token_blocks.check_disjoint(asked.calibration, asked.heldout)
-    if methods.needs_statistics(asked.method):
+    if methods.needs_statistics(asked.method) or asked.calibration not in sources.corpora():  # used, or named all the same
         token_blocks.check_purpose(asked.calibration, "calibration")
+        token_blocks.check_disjoint(asked.calibration, asked.heldout)
 
 
-def statistics_for(calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False) -> Statistics:
-    """Calibration statistics of a model, from the cache where they were collected before."""
+def statistics_for(
+    calibration: Calibration, seed: int, model: nn.Module, tokenizer, *, gradients: bool = False, heldout: Blocks | None = None
+) -> Statistics:
+    """Calibration statistics of a model, from the cache where they were collected before; not on `heldout` text."""
     count = max(1, calibration.tokens // calibration.length)
     blocks = token_blocks.blocks(tokenizer, calibration.corpus, length=calibration.length, count=count, seed=seed)
-    return calibrate(model, blocks, gradients=gradients)
+    return calibrate(model, blocks, gradients=gradients, heldout=heldout)
 
 
 def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> list[dict[str, Any]]:
@@ -51,10 +54,10 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
     for compression in curve.compressions:
         if compression.method != methods.DENSE:
             compress.target_shape(shape, compression.method, compression.ratio, compression.ratio_of)
+    blocks = heldout_blocks(evaluation, tokenizer)
     if methods.needs_statistics(curve.method):
         gradients = methods.needs_gradients(curve.method)
-        statistics = statistics_for(curve.calibration, curve.seed, model, tokenizer, gradients=gradients)
-    blocks = heldout_blocks(evaluation, tokenizer)
+        statistics = statistics_for(curve.calibration, curve.seed, model, tokenizer, gradients=gradients, heldout=blocks)
     results = []
     for experiment in tqdm(curve.experiments, desc=curve.method, unit=" ratios", disable=None):
         compression = experiment.compression

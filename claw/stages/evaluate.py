@@ -10,7 +10,7 @@ from claw.progress import tqdm
 from claw.specs.notebooks import EvaluateParameters
 from claw.stages import checkpoints
 from claw.stages.compress import record_dense
-from claw.stages.measure import heldout_blocks, measure_loss, measure_tasks
+from claw.stages.measure import check_unseen, heldout_blocks, measure_loss, measure_tasks
 from claw.texts import token_blocks
 
 
@@ -21,6 +21,8 @@ def check_evaluate(asked: EvaluateParameters) -> None:
     for name in asked.checkpoints:
         if not _broken_run(asked.folder, name):
             load.check_name(name)
+        elif Path(name).is_dir():
+            check_unseen(checkpoints.experiment_of(name), asked.heldout)
 
 
 def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:

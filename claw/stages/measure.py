@@ -38,6 +38,14 @@ def recorded(folder: Path, experiment: Experiment, stage: str, model: Any, measu
         torch.cuda.empty_cache()
 
 
+def check_unseen(experiment: Experiment, heldout: str) -> None:
+    """Raise InputError where a checkpoint was calibrated or recovered on the text that it is to be tested on."""
+    calibration, recovery = experiment.compression.calibration, experiment.recovery
+    for corpus in (calibration and calibration.corpus, recovery and recovery.corpus):
+        if corpus:
+            token_blocks.check_disjoint(corpus, heldout)
+
+
 def heldout_blocks(evaluation: Evaluation, tokenizer) -> Blocks:
     """The held-out blocks that an evaluation names."""
     count = max(1, evaluation.tokens // evaluation.context)

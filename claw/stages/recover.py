@@ -13,7 +13,7 @@ from claw.specs.experiment import Compression, Experiment, Recovery
 from claw.specs.notebooks import RecoverParameters
 from claw.stages import checkpoints
 from claw.stages.compress import record_dense
-from claw.stages.measure import heldout_blocks, measure_loss, recorded
+from claw.stages.measure import check_unseen, heldout_blocks, measure_loss, recorded
 from claw.texts import token_blocks
 
 WATCHED = 16  # held-out blocks measured along the way; the record's loss is of all
@@ -30,6 +30,8 @@ def check_recover(asked: RecoverParameters) -> None:
         load.check_name(name)
         if Path(name).is_dir() and checkpoints.experiment_of(name).recovery is not None:
             raise InputError(f"{name} is recovered already. Recover the compressed checkpoint that it was made from.")
+        else:
+            check_unseen(checkpoints.experiment_of(name), asked.heldout)
 
 
 def recover_checkpoints(asked: RecoverParameters) -> list[dict[str, Any]]:
@@ -75,6 +77,7 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
         last = group[-1]  # its blocks, from documents in an order of its seed; smaller budgets take the first of them
         choices = {"length": last.length, "count": last.tokens // last.length, "seed": last.seed + 1}
         blocks = token_blocks.blocks(tokenizer, last.corpus, purpose="recovery", **choices)
+        token_blocks.check_no_overlap(blocks, heldout)  # with all of it, of which only some is watched
         folder = asked.folder / "recovering" / Experiment(compression=compression, recovery=group[0].run).id
         series = run.recover_milestones(model, blocks, group, heldout=watched, teacher=teacher, folder=folder)
         for recovery in group:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from claw import files, records
 from claw.evaluate import tasks
-from claw.models import load
+from claw.models import load, sources
 from claw.recovery import schedule
 from claw.show import report
 from claw.specs import methods
@@ -30,9 +30,10 @@ def check_study(study: Study) -> None:
     for model in study.models:
         load.check_name(model)
     token_blocks.check_purpose(study.evaluation.heldout, "heldout")
-    if any(methods.needs_statistics(method) for method in study.methods):
-        token_blocks.check_purpose(study.calibration.corpus, "calibration")
-        token_blocks.check_disjoint(study.calibration.corpus, study.evaluation.heldout)
+    calibration = study.calibration.corpus
+    if any(map(methods.needs_statistics, study.methods)) or calibration not in sources.corpora():  # used, or named all the same
+        token_blocks.check_purpose(calibration, "calibration")
+        token_blocks.check_disjoint(calibration, study.evaluation.heldout)
     for series in study.recovery:
         token_blocks.check_purpose(series.corpus, "recovery")
         token_blocks.check_disjoint(series.corpus, study.evaluation.heldout)

@@ -1,14 +1,16 @@
-"""Named texts and a user's own files as lists of documents.
+"""Named texts and a user's own files as documents.
 
 The two Wikipedia corpora are read from their pinned archives: `wikipedia-train` (2006 dump, markup removed here) and
-`wikipedia-heldout` (later pages). They share no page id and no title. A path names a local `.txt` file (documents are
-runs of paragraphs) or `.jsonl` file (one object with a `text` per line); `hub:ORG/NAME:CONFIG:SPLIT` a hub data set.
+`wikipedia-heldout` (later pages). They share no page id and no title. A path names a local file or a folder of them
+(`claw.texts.readers` says which); `hub:ORG/NAME:CONFIG:SPLIT` a hub data set.
 """
 
 import functools
+import itertools
 import json
-import re
-from collections.abc import Iterable, Iterator
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from claw.errors import InputError, unknown
@@ -17,42 +19,78 @@ from claw.models import sources
 from claw.models.archives import fetch, open_member
 from claw.progress import tqdm
 from claw.project import cache
+from claw.texts import readers
 from claw.texts.wikipedia import wikiextractor, wikipedia_xml
 
-CHUNK = 4000  # characters: a plain text file is cut into documents of about this size, at blank lines
+SETTLED = 2.0  # seconds since its last change after which a file's times tell of the next one
 
 
 def check_corpus(corpus: str) -> None:
-    """Raise InputError unless `corpus` names a known corpus, an existing text file or a hub data set."""
+    """Raise InputError unless `corpus` names a known corpus, existing text or a hub data set. Nothing is read or fetched."""
+    if not isinstance(corpus, str | os.PathLike) or not str(corpus):
+        raise InputError(f"a corpus is named by text such as 'wikipedia-train' or 'my.txt', not {corpus!r}.")
+    corpus = str(corpus)
     if corpus in sources.corpora():
         return
     if corpus.startswith("hub:"):
         if len(corpus.split(":")) not in (4, 5):
             raise InputError(f"corpus {corpus!r}: a hub data set is written hub:ORG/NAME:CONFIG:SPLIT or …:SPLIT:FIELD.")
-        return
-    path = Path(corpus).expanduser()
-    if not path.is_file():
-        raise unknown("corpus", corpus, sources.corpora(), f"Or give a .txt or .jsonl file (no file {path.absolute()}).")
-    if path.suffix not in (".txt", ".jsonl"):
-        raise InputError(f"corpus {corpus!r} must be a .txt or .jsonl file with a `text` per line, not {path.suffix!r}.")
+    elif readers.find_source(corpus) is None:
+        raise unknown("corpus", corpus, sources.corpora(), f"Or give a file (no file {Path(corpus).absolute()}).")
+
+
+def stream(corpus: str) -> Iterator[str]:
+    """The documents of a corpus in their natural order, read as they are asked for."""
+    check_corpus(corpus)
+    corpus = str(corpus)
+    texts = _from_hub(corpus) if corpus.startswith("hub:") else readers.read_source(source_of(corpus))
+    empty = True
+    for text in texts:
+        empty = empty and not text.strip()
+        yield text
+    if empty:
+        raise InputError(f"corpus {corpus!r} is empty. Give a text file with at least a few hundred words.")
+
+
+def documents(corpus: str) -> tuple[str, ...]:
+    """All documents of a corpus in their natural order; remembered until one of its files changes."""
+    check_corpus(corpus)
+    corpus = str(corpus)
+    if corpus.startswith("hub:"):
+        return _all(corpus, ())
+    stamp = source_of(corpus).stamp
+    return (_all if settled(stamp) else _all.__wrapped__)(corpus, stamp)
 
 
 @functools.lru_cache(maxsize=4)
-def documents(corpus: str) -> tuple[str, ...]:
-    """All documents of a corpus in their natural order."""
-    check_corpus(corpus)
-    if corpus.startswith("hub:"):
-        return _from_hub(corpus)
+def _all(corpus: str, stamp: tuple) -> tuple[str, ...]:
+    return tuple(stream(corpus))
+
+
+def settled(stamp: tuple) -> bool:
+    """Whether files are so old that another change would change their stamp: clocks of file systems are coarse."""
+    newest = max((max(changed, renamed) for _, _, changed, renamed, *_ in stamp), default=0)
+    return time.time_ns() - newest > SETTLED * 1e9
+
+
+def source_of(corpus: str) -> readers.Source:
+    """The files of a corpus that is not on the hub; a known one is fetched and read if it is not there yet."""
     known = sources.corpora().get(corpus)
-    path = known_file(known) if known else Path(corpus).expanduser()
-    try:
-        with path.open(encoding="utf-8") as lines:
-            texts = tuple(_json_lines(lines, corpus) if path.suffix == ".jsonl" else _paragraph_runs(lines.read()))
-    except UnicodeDecodeError as error:
-        raise InputError(f"corpus {corpus!r} is not UTF-8 text ({error}). Convert it to UTF-8 first.") from error
-    if not any(document.strip() for document in texts):
-        raise InputError(f"corpus {corpus!r} is empty. Give a text file with at least a few hundred words.")
-    return texts
+    source = readers.Source(corpus, (known_file(known),)) if known else readers.find_source(corpus)
+    if source is None:
+        raise InputError(f"corpus {corpus!r} is gone.")
+    return source
+
+
+def is_here(corpus: str) -> bool:
+    """Whether the text of a corpus can be read without a network."""
+    known = sources.corpora().get(corpus)
+    return known_path(known).exists() if known else not corpus.startswith("hub:") and readers.find_source(corpus) is not None
+
+
+def known_path(source: sources.CorpusSource) -> Path:
+    """Where the text of a known corpus is kept."""
+    return cache() / "corpora" / f"{source.name}-{source.archive.sha256[:12]}.jsonl"
 
 
 def known_file(source: sources.CorpusSource) -> Path:
@@ -65,37 +103,24 @@ def known_file(source: sources.CorpusSource) -> Path:
             for title, text in tqdm(read(lines), desc=f"reading {source.name}", unit=" documents", disable=None):
                 out.write(json.dumps({"title": title, "text": text}, ensure_ascii=False) + "\n")
 
-    return made_once(cache() / "corpora" / f"{source.name}-{source.archive.sha256[:12]}.jsonl", make)
+    return made_once(known_path(source), make)
 
 
-def _from_hub(corpus: str) -> tuple[str, ...]:
+def _from_hub(corpus: str) -> Iterator[str]:
     import datasets
 
     _, name, config, split, *field = corpus.split(":")
     try:
         rows = datasets.load_dataset(name, config or None, split=split)
-        return tuple(rows[field[0] if field else "text"])
+        columns = {key: getattr(kind, "dtype", "") in ("string", "large_string") for key, kind in rows.features.items()}
+        chosen = field[0] if field else readers.choose_field(columns, corpus)
+        texts = rows[chosen]
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"corpus {corpus!r} cannot be loaded from the hub: {error}. Check name, config, split and field and the network; "
             f"offline, use {', '.join(sources.corpora())} or a text file."
         ) from error
-
-
-def _json_lines(lines: Iterable[str], corpus: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        try:
-            yield str(json.loads(line)["text"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"corpus {corpus!r}, line {number}: expected a JSON object with a `text` ({error!r}).") from error
-
-
-def _paragraph_runs(text: str) -> Iterator[str]:
-    """Cut a text at blank lines into documents of about CHUNK characters, losing nothing."""
-    start = 0
-    for blank in re.finditer(r"\n\s*\n", text):
-        if blank.end() - start >= CHUNK:
-            yield text[start : blank.end()]
-            start = blank.end()
-    if start < len(text):
-        yield text[start:]
+    for number, text in zip(itertools.count(1), texts, strict=False):
+        yield readers.checked_text(text, f"corpus {corpus!r}, row {number}, field {chosen!r}")

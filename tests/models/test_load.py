@@ -9,12 +9,13 @@ from conftest import tiny_model
 import claw
 from claw.errors import InputError
 from claw.models import load, sources
+from claw.models.identity import weights_hash
 
 
 def test_a_folder_loads_as_it_was_saved(folder_model):
     model, tokenizer = claw.load(folder_model, dtype="float32")
     assert not model.training and model.dtype == torch.float32
-    assert load.weights_hash(model) == load.weights_hash(tiny_model("llama"))
+    assert weights_hash(model) == weights_hash(tiny_model("llama"))
     assert tokenizer.decode(tokenizer("the of")["input_ids"]) == "the of"
 
 
@@ -47,7 +48,7 @@ def test_a_hub_model_is_its_files_read_as_a_folder(tmp_path, monkeypatch, tokeni
     (place / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     model, own = claw.load("org/tiny", dtype="float32")
-    assert load.weights_hash(model) == load.weights_hash(tiny_model("llama"))
+    assert weights_hash(model) == weights_hash(tiny_model("llama"))
     assert model.config._name_or_path == own.name_or_path == "org/tiny"
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has no model\.safetensors"):

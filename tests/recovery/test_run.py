@@ -15,7 +15,7 @@ from conftest import byte_tokenizer, tiny_model
 import claw
 from claw.errors import InputError
 from claw.evaluate.held_out import cross_entropy
-from claw.models.load import weights_hash
+from claw.models.identity import weights_hash
 from claw.recovery import recipes, run
 from claw.recovery.recipes import Student
 from claw.specs.experiment import Recovery
@@ -155,7 +155,7 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from conftest import byte_tokenizer, tiny_model
-from claw.models.load import weights_hash
+from claw.models.identity import weights_hash
 from claw.recovery import run
 from claw.specs.experiment import Recovery
 from claw.texts.token_blocks import blocks as token_blocks
