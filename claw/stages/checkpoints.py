@@ -19,11 +19,13 @@ from claw.errors import InputError
 from claw.models import llama_cpp, sources
 from claw.models.anatomy import anatomy
 from claw.progress import of_transformers
+from claw.project import inside_project
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
+from claw.specs import stored
 from claw.specs.experiment import Experiment
+from claw.specs.stored import ABOUT
 
-ABOUT = "claw.json"
 LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma", "MIT": "mit"}
 """The hub's tag of a licence, by how its name begins in the catalogue of sources."""
 
@@ -99,20 +101,12 @@ def check_reload(model: Any, folder: Path) -> None:
 
 def read_about(folder: str | Path) -> Mapping[str, Any]:
     """What claw wrote about a checkpoint; empty for a checkpoint that claw did not make."""
-    try:
-        return json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError(f"{Path(folder) / ABOUT} is damaged ({error}). Compress the model again.") from error
+    return stored.read_object(Path(folder) / ABOUT) or {}
 
 
 def experiment_of(checkpoint: str) -> Experiment:
     """The experiment that a checkpoint folder holds; a model's own name or folder stands for the dense model."""
-    about = read_about(checkpoint) if Path(checkpoint).is_dir() else {}
-    if about.get("experiment"):
-        return Experiment.model_validate_json(json.dumps(about["experiment"]))
-    return Experiment.model_validate({"compression": {"model": checkpoint, "method": "dense", "ratio": 0.0}})
+    return stored.checkpoint_experiment(inside_project(checkpoint)) or Experiment.of_dense(checkpoint)
 
 
 REMOVED = """\

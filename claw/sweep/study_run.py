@@ -62,12 +62,12 @@ def describe_plan(plan: Plan) -> str:
 
 def plan_grid(plan: Plan) -> pd.DataFrame:
     """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
-    owners = {name: (e.compression.model, e.compression.method) for name, (_, e) in plan.wanted.items()}
+    owner = lambda name: (plan.wanted[name][1].compression.model, plan.wanted[name][1].compression.method)
     counts = Counter((curve.model, curve.method, "curves") for curve in plan.study.curves)
     counts.update((e.compression.model, e.compression.method, "experiments") for e in plan.study.experiments)
-    counts.update((*owner, "records") for owner in owners.values())
-    counts.update((*owners[name], "done") for name in plan.done)
-    counts.update((*owners[job.makes[-1]], "jobs") for job in plan.jobs)
+    counts.update((*owner(name), "records") for name in plan.wanted)
+    counts.update((*owner(name), "done") for name in plan.done)
+    counts.update((*owner(job.makes[-1]), "jobs") for job in plan.jobs)
     columns = ("curves", "experiments", "records", "done", "jobs")
     groups = dict.fromkeys((model, method) for model, method, _ in counts)
     rows = [(*group, *(counts[*group, name] for name in columns)) for group in groups]
