@@ -21,7 +21,7 @@ import pandas as pd
 
 from claw.errors import InputError
 from claw.files import digest, write_text
-from claw.specs import stored
+from claw.specs import on_disk
 from claw.specs.experiment import Evaluation, Experiment
 from claw.words import plural
 
@@ -112,25 +112,25 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write one record atomically: it is there whole or not at all."""
-    record = json.loads(json.dumps({"schema": stored.SCHEMA, **content}, default=str))
+    record = json.loads(json.dumps({"schema": on_disk.SCHEMA, **content}, default=str))
     write_text(path, json.dumps(record | {"checksum": checksum(record)}, indent=1))
 
 
 def open_record(path: Path) -> dict[str, Any] | None:
-    """A record as it was written, or None where there is none. Raises `stored.Unusable` with the reason for anything else."""
-    content = stored.read_object(Path(path))
+    """A record as it was written, or None where there is none. Raises `on_disk.Unusable` with the reason for anything else."""
+    content = on_disk.read_object(Path(path))
     if content is None:
         return None
     try:
         schema = content.get("schema")
-        if isinstance(schema, int) and schema > stored.SCHEMA:
-            about = f"it has schema {schema}, and this claw reads up to {stored.SCHEMA}"
-            raise stored.Unusable(f"{about}. {stored.UPGRADE}", precious=True)
+        if isinstance(schema, int) and schema > on_disk.SCHEMA:
+            about = f"it has schema {schema}, and this claw reads up to {on_disk.SCHEMA}"
+            raise on_disk.Unusable(f"{about}. {on_disk.UPGRADE}", precious=True)
         if content.get("checksum") != checksum(content):
-            raise stored.Unusable("its checksum does not fit")
-        stored.check_record(content, Path(path).name)
+            raise on_disk.Unusable("its checksum does not fit")
+        on_disk.check_record(content, Path(path).name)
     except RecursionError as error:
-        raise stored.Unusable("it is nested too deeply for anything that claw wrote") from error
+        raise on_disk.Unusable("it is nested too deeply for anything that claw wrote") from error
     return content
 
 
@@ -138,12 +138,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """A record, or None if it is missing or cannot be used; what cannot be used is named in a warning."""
     try:
         return open_record(path)
-    except stored.Unusable as problem:
+    except on_disk.Unusable as problem:
         warnings.warn(left_out(path, problem), stacklevel=2)
     return None
 
 
-def left_out(path: Path, problem: stored.Unusable) -> str:
+def left_out(path: Path, problem: on_disk.Unusable) -> str:
     """A sentence on a record that cannot be used."""
     if problem.precious:
         return f"record {path} is left out: {problem}."
@@ -233,7 +233,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
 
 def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What every row begins with, and the id of the experiment without recovery."""
-    spec = stored.stored_experiment(record["spec"])
+    spec = on_disk.stored_experiment(record["spec"])
     compression, recovery = spec.compression, spec.recovery
     row: dict[str, Any] = {"experiment": record["experiment"]}
     row |= {name: getattr(compression, name) for name in ("model", "method", "ratio", "ratio_of", "seed")}

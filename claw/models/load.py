@@ -19,6 +19,7 @@ from torch import nn
 from claw.errors import InputError, unknown
 from claw.models import gguf, sources
 from claw.progress import of_transformers
+from claw.project import inside_project
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -54,7 +55,7 @@ def resolve(name: str) -> str:
     check_name(name)
     if known := sources.models().get(name):
         return known.hub or str(gguf.known_folder(known))
-    path = Path(name).expanduser()
+    path = inside_project(name)
     if path.suffix == ".gguf":
         return str(gguf.file_folder(path))
     return str(path) if path.is_dir() else name
@@ -62,7 +63,7 @@ def resolve(name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise InputError unless `name` can stand for a model; nothing is downloaded or read."""
-    path = Path(name).expanduser()
+    path = inside_project(name)
     if name in sources.models():
         return
     if path.suffix == ".gguf":
@@ -128,6 +129,8 @@ def pick_device(device: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+        if chosen.type == "meta":
+            raise RuntimeError("it holds no values")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(

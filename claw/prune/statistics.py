@@ -38,6 +38,7 @@ from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.load import weights_hash
+from claw.models.planned import check_window
 from claw.progress import tqdm
 from claw.project import cache
 from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
@@ -96,6 +97,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
     `gradients` adds the first-order Taylor terms that the method `taylor` needs.
     """
     parts = anatomy(model)
+    check_window(parts.config, blocks.length, "calibration text in blocks")
     identity, data = weights_hash(model), blocks.sha256
 
     def collect(scratch: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from claw import project
 from claw.errors import InputError, unknown
-from claw.specs import methods, stored
+from claw.specs import methods, on_disk
 from claw.specs.budget import LIMITS, Budget
 from claw.specs.experiment import (
     Accuracy,
@@ -277,8 +277,8 @@ def _checkpoints(folder: Path) -> list[tuple[str, Experiment]]:
     there = []
     for place in sorted(folder.glob("checkpoints/*")):
         try:
-            experiment = stored.checkpoint_experiment(place)
-        except stored.Unusable as problem:
+            experiment = on_disk.checkpoint_experiment(place)
+        except on_disk.Unusable as problem:
             warnings.warn(f"a checkpoint is left out: {problem}", stacklevel=2)
             continue
         if experiment is not None:

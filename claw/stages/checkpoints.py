@@ -22,9 +22,9 @@ from claw.progress import of_transformers
 from claw.project import inside_project
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
-from claw.specs import stored
+from claw.specs import on_disk
 from claw.specs.experiment import Experiment
-from claw.specs.stored import ABOUT
+from claw.specs.on_disk import ABOUT
 
 LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma", "MIT": "mit"}
 """The hub's tag of a licence, by how its name begins in the catalogue of sources."""
@@ -101,12 +101,12 @@ def check_reload(model: Any, folder: Path) -> None:
 
 def read_about(folder: str | Path) -> Mapping[str, Any]:
     """What claw wrote about a checkpoint; empty for a checkpoint that claw did not make."""
-    return stored.read_object(Path(folder) / ABOUT) or {}
+    return on_disk.read_object(Path(folder) / ABOUT) or {}
 
 
 def experiment_of(checkpoint: str) -> Experiment:
     """The experiment that a checkpoint folder holds; a model's own name or folder stands for the dense model."""
-    return stored.checkpoint_experiment(inside_project(checkpoint)) or Experiment.of_dense(checkpoint)
+    return on_disk.checkpoint_experiment(inside_project(checkpoint)) or Experiment.of_dense(checkpoint)
 
 
 REMOVED = """\

@@ -7,6 +7,7 @@ from claw import records
 from claw.evaluate import tasks
 from claw.models import load
 from claw.progress import tqdm
+from claw.project import inside_project
 from claw.specs.notebooks import EvaluateParameters
 from claw.stages import checkpoints
 from claw.stages.compress import record_dense
@@ -19,7 +20,7 @@ def check_evaluate(asked: EvaluateParameters) -> None:
     token_blocks.check_purpose(asked.heldout, "heldout")
     tasks.check_tasks(asked.tasks, hub=asked.tasks_from == "hub")
     for name in asked.checkpoints:
-        if not (Path(name).is_dir() or _broken_run(asked.folder, name)):
+        if not (inside_project(name).is_dir() or _broken_run(asked.folder, name)):
             load.check_name(name)
 
 
@@ -56,5 +57,5 @@ def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:
 
 def _broken_run(folder: Path, name: str) -> dict[str, Any] | None:
     """The record of the recovery that was to make the checkpoint `name` and broke; None where the checkpoint is there."""
-    run = None if Path(name).is_dir() else records.read_record(records.path_of(folder, Path(name).name, "recover"))
+    run = None if inside_project(name).is_dir() else records.read_record(records.path_of(folder, Path(name).name, "recover"))
     return run if run and run["status"] == "nan" else None

@@ -2,13 +2,13 @@
 
 import math
 import shutil
-from pathlib import Path
 from typing import Any
 
 from claw import records
 from claw.errors import InputError
 from claw.models import load
 from claw.progress import tqdm
+from claw.project import inside_project
 from claw.recovery import run, schedule
 from claw.specs.experiment import Compression, Experiment, Recovery
 from claw.specs.notebooks import RecoverParameters
@@ -28,7 +28,7 @@ def check_recover(asked: RecoverParameters) -> None:
     schedule.milestones(asked.tokens, asked.length, asked.batch)
     load.pick_device(asked.device)
     for name in asked.checkpoints:
-        if not Path(name).is_dir():
+        if not inside_project(name).is_dir():
             load.check_name(name)
         elif checkpoints.experiment_of(name).recovery is not None:
             raise InputError(f"{name} is recovered already. Recover the compressed checkpoint that it was made from.")

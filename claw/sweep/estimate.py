@@ -8,7 +8,7 @@ from typing import Any
 
 from claw import records
 from claw.models import sources
-from claw.specs import methods, stored
+from claw.specs import methods, on_disk
 from claw.specs.experiment import Experiment
 from claw.sweep.plan import Plan
 
@@ -105,10 +105,10 @@ def _measured(folder: Path, pattern: str, stage: str) -> dict[str, float]:
     units: dict[str, float] = defaultdict(float)
     for path in sorted(folder.glob(pattern))[:SAMPLE]:
         content = None
-        with contextlib.suppress(stored.Unusable):  # the run that it belongs to says so
+        with contextlib.suppress(on_disk.Unusable):  # the run that it belongs to says so
             content = records.open_record(path)
         if content and content["status"] == "done" and content.get("seconds"):
-            experiment = stored.stored_experiment(content["spec"])
+            experiment = on_disk.stored_experiment(content["spec"])
             seconds[experiment.compression.model] += content["seconds"]
             units[experiment.compression.model] += _units(stage, experiment)
     return {model: seconds[model] / units[model] for model in seconds}

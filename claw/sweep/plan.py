@@ -17,7 +17,7 @@ from typing import Any
 from claw import files, records
 from claw.errors import InputError
 from claw.project import run_folder
-from claw.specs import methods, stored
+from claw.specs import methods, on_disk
 from claw.specs.experiment import Curve, Experiment
 from claw.specs.study import Study
 
@@ -61,8 +61,12 @@ class Plan:
     jobs: tuple[Job, ...]
     wanted: dict[str, tuple[str, Experiment]]  # every record the study needs: file name to stage and experiment
     done: frozenset[str]  # names of those that are there
-    unusable: Mapping[str, stored.Unusable] = field(default_factory=dict)  # those that are there and cannot be used, with why
+    unusable: Mapping[str, on_disk.Unusable] = field(default_factory=dict)  # those that are there and cannot be used, with why
     dtypes: frozenset[str] = frozenset()  # number types of those that are done
+
+    def missing(self) -> int:
+        """How many of the wanted records are not on disk now."""
+        return len(self.wanted.keys() - _listed(self.folder / "records"))
 
 
 def folder_of(study: Study) -> Path:
@@ -97,7 +101,7 @@ def make(study: Study, folder: Path) -> Plan:
     for name in sorted(wanted.keys() & _listed(folder / "records")):
         try:
             content = records.open_record(folder / "records" / name)
-        except stored.Unusable as problem:
+        except on_disk.Unusable as problem:
             unusable[name] = problem
             continue
         if content and content["status"] != "failed":
@@ -113,6 +117,8 @@ def make(study: Study, folder: Path) -> Plan:
 
 
 def _listed(folder: Path) -> set[str]:
+    if not folder.parent.is_dir():
+        return set()
     try:
         return set(os.listdir(folder))
     except FileNotFoundError:

@@ -8,15 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from claw import records
-from claw.evaluate import tasks
+from claw.errors import InputError
 from claw.models import load
-from claw.recovery import schedule
 from claw.show import report
-from claw.specs import methods
 from claw.specs.study import Study
-from claw.sweep import estimate, locks, machine, origin, run_jobs
+from claw.sweep import checks, estimate, locks, origin, run_jobs
 from claw.sweep.plan import LAWS, Job, Plan, make
-from claw.texts import token_blocks
+from claw.words import plural
 
 SHORT = 40  # jobs that a dry run lists one by one
 COLUMNS = (
@@ -25,28 +23,13 @@ COLUMNS = (
 """Columns of the table that are printed when a study has run."""
 
 
-def check_study(study: Study) -> None:
-    """Raise InputError for anything in a study that can be known to be wrong before work starts."""
-    for model in study.models:
-        load.check_name(model)
-    token_blocks.check_purpose(study.evaluation.heldout, "heldout")
-    if any(methods.needs_statistics(method) for method in study.methods):
-        token_blocks.check_purpose(study.calibration.corpus, "calibration")
-        token_blocks.check_disjoint(study.calibration.corpus, study.evaluation.heldout)
-    for series in study.recovery:
-        token_blocks.check_purpose(series.corpus, "recovery")
-        token_blocks.check_disjoint(series.corpus, study.evaluation.heldout)
-        schedule.milestones(series.tokens, series.length, series.batch)
-    tasks.check_tasks(study.evaluation.tasks, hub=study.evaluation.tasks_from == "hub")
-    load.pick_device(study.device)
-
-
 def headline(plan: Plan) -> str:
     """What a plan holds and where it runs, in one line."""
     study = plan.study
     return (
-        f"{study.name}: {len(study.experiments)} experiments in {len(study.curves)} curves, {len(plan.wanted)} records, "
-        f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}"
+        f"{study.name}: {plural(len(study.experiments), 'experiment')} in {plural(len(study.curves), 'curve')}, "
+        f"{plural(len(plan.wanted), 'record')}, {len(plan.done):,} done; {plural(len(plan.jobs), 'job')} to run in "
+        f"{plan.folder}"
     )
 
 
@@ -74,20 +57,31 @@ def plan_grid(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "method", *columns])
 
 
+def rehearse(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> None:
+    """Print the plan, what is to be known of it, and what it will cost. InputError where `run_study` would refuse it."""
+    plan = make(study, folder)
+    notes: list[str] = []
+    try:
+        notes = checks.check_plan(plan, workers=workers, scheduler=scheduler)
+    finally:  # a plan that cannot be run here is shown before it is said why
+        print("\n\n".join([describe_plan(plan), *notes]), flush=True)
+
+
 def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
     """Run what a study lacks in `folder`, fit the laws and write the report; the exit status.
 
     Jobs run one after the other, on `workers` of this machine, or on the Dask cluster at the address `scheduler`.
     """
     started = time.monotonic()
-    check_study(study)
-    if not (workers or scheduler):
-        machine.check_resources(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
+    for note in checks.check_plan(make(study, folder), workers=workers, scheduler=scheduler):
+        print(note)
     another, patience = f"Another claw run works on {study.name}", "Waiting until it ends; then this one does what is left."
     with locks.whole_run(folder, lambda who: print(f"{another} ({who}). {patience}")):
-        for sentence in origin.check_origin(study, folder):
-            print(sentence)
         plan = make(study, folder)
+        if study.dtype == "auto" and not plan.dtypes and not scheduler:  # chosen once, not by the timing of each job
+            dtype = str(load.fast_dtype(load.pick_device(study.device))).removeprefix("torch.")
+            plan = make(study.model_copy(update={"dtype": dtype}), folder)
+        origin.check_origin(study, folder)
         print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if plan.jobs and (workers or scheduler):
@@ -96,9 +90,14 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
             failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler)
         else:
             failures = run_jobs.run_in_turn(plan, drop)
+        missing = plan.missing()
+        if missing and not failures:
+            failures.append(f"{plural(missing, 'record')} of this study are not in {folder / 'records'}. Run it again.")
         try:
-            finish(plan)
-        except run_jobs.Failure as problem:
+            origin.check_origin(study, folder)  # what was fetched has its revision now, and nothing changed meanwhile
+            if missing < len(plan.wanted):
+                finish(plan)
+        except (run_jobs.Failure, InputError) as problem:
             failures.append(str(problem))
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:

@@ -16,7 +16,7 @@ from claw.files import made_once
 from claw.models import sources
 from claw.models.archives import fetch, open_member
 from claw.progress import tqdm
-from claw.project import cache
+from claw.project import cache, inside_project
 from claw.texts.wikipedia import wikiextractor, wikipedia_xml
 
 CHUNK = 4000  # characters: a plain text file is cut into documents of about this size, at blank lines
@@ -30,7 +30,7 @@ def check_corpus(corpus: str) -> None:
         if len(corpus.split(":")) not in (4, 5):
             raise InputError(f"corpus {corpus!r}: a hub data set is written hub:ORG/NAME:CONFIG:SPLIT or …:SPLIT:FIELD.")
         return
-    path = Path(corpus).expanduser()
+    path = inside_project(corpus)
     if not path.is_file():
         raise unknown("corpus", corpus, sources.corpora(), f"Or give a .txt or .jsonl file (no file {path.absolute()}).")
     if path.suffix not in (".txt", ".jsonl"):
@@ -44,7 +44,7 @@ def documents(corpus: str) -> tuple[str, ...]:
     if corpus.startswith("hub:"):
         return _from_hub(corpus)
     known = sources.corpora().get(corpus)
-    path = known_file(known) if known else Path(corpus).expanduser()
+    path = known_file(known) if known else inside_project(corpus)
     try:
         with path.open(encoding="utf-8") as lines:
             texts = tuple(_json_lines(lines, corpus) if path.suffix == ".jsonl" else _paragraph_runs(lines.read()))

@@ -11,7 +11,6 @@ Notable choices:
 import math
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from claw import files
 from claw.errors import InputError, unknown
 from claw.models import sources
 from claw.progress import tqdm
+from claw.project import inside_project
 from claw.texts import corpora
 
 PURPOSES = ("calibration", "recovery", "heldout")
@@ -97,10 +97,16 @@ def blocks(
             "only, with a stride from 1 to length - 1; leave it out for blocks side by side."
         )
     check_purpose(corpus, purpose)
+    texts = documents_for(corpus, purpose, seed)
+    return _pack(tokenizer, texts, length, count, stride, corpus=corpus, purpose=purpose, seed=seed)
+
+
+def documents_for(corpus: str, purpose: str, seed: int = 0) -> list[str]:
+    """The documents of a corpus that a purpose uses, in their order."""
     texts = _share(corpora.documents(corpus), purpose)
     if seed and purpose != "heldout":
         random.Random(seed).shuffle(texts)
-    return _pack(tokenizer, texts, length, count, stride, corpus=corpus, purpose=purpose, seed=seed)
+    return texts
 
 
 def check_purpose(corpus: str, purpose: str) -> None:
@@ -118,7 +124,7 @@ def check_purpose(corpus: str, purpose: str) -> None:
 
 def check_disjoint(training: str, heldout: str) -> None:
     """Refuse one text for training and for testing."""
-    if training == heldout or Path(training).expanduser().resolve() == Path(heldout).expanduser().resolve():
+    if training == heldout or inside_project(training).resolve() == inside_project(heldout).resolve():
         raise InputError(
             f"{training!r} is named both for calibration or recovery and as held-out text. A model must not be tested on what "
             "it was tuned on: name two different texts."
