@@ -84,9 +84,9 @@ def checkpoint_experiment(folder: Path) -> Experiment | None:
         about = read_object(folder / ABOUT) or {}
         return stored_experiment(about["experiment"]) if about.get("experiment") is not None else None
     except Unusable as problem:
-        do = "" if problem.precious else " Compress the model again, or name another checkpoint."
-        reason = str(problem).rstrip(".")
-        raise Unusable(f"{folder / ABOUT} cannot be used: {reason}.{do}", precious=problem.precious) from problem
+        if problem.precious:
+            raise Unusable(f"{folder / ABOUT} cannot be used: {problem}.", precious=True) from problem
+        raise Unusable(f"{folder / ABOUT} is damaged ({problem}). Compress the model again, or name another one.") from problem
 
 
 class _Stored(BaseModel):

@@ -3,6 +3,7 @@
 What is not on this machine yet (a hub model, a text to be fetched) is not downloaded to look at it: the jobs will say.
 """
 
+import contextlib
 import functools
 import json
 from collections import defaultdict
@@ -157,7 +158,8 @@ def _tokens(folder: Path, model: str, corpus: str, purpose: str, enough: int) ->
         return int(kept.read_text())
     except (OSError, ValueError):
         count = _count(_tokenizer(folder), corpus, purpose, enough)
-        files.write_text(kept, json.dumps(count))
+        with contextlib.suppress(InputError):  # a cache that one may only read
+            files.write_text(kept, json.dumps(count))
         return count
 
 
