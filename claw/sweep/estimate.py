@@ -8,6 +8,7 @@ from typing import Any
 
 from claw import records
 from claw.models import sources
+from claw.project import inside_project
 from claw.specs import methods, on_disk
 from claw.specs.experiment import Experiment
 from claw.sweep.plan import Plan
@@ -67,7 +68,7 @@ def estimate_plan(plan: Plan) -> Estimate:
 
 def weights(model: str, dtype: str) -> float | None:
     """Bytes of a model's weights, from the catalogue or its files; None for one that is not here."""
-    path = Path(model).expanduser()
+    path = inside_project(model)
     if model in sources.models():
         return sources.models()[model].parameters * WIDTH.get(dtype, 2.0)
     if path.is_dir():
