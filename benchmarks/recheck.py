@@ -158,8 +158,8 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
     """The loss of the first re-made checkpoint with stock transformers and a loop, beside the recorded one."""
     import torch
     from torch.nn.functional import cross_entropy
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from claw.models import pretrained
     from claw.texts import token_blocks
 
     name = next((name for name in drawn if (folder / "checkpoints" / name).is_dir()), None)
@@ -168,10 +168,10 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
         return
     result, place = loss[name]["result"], folder / "checkpoints" / name
     count = math.ceil(result["tokens"] / (result["context"] - 1))
-    tokenizer = AutoTokenizer.from_pretrained(place)
+    tokenizer = pretrained.tokenizer_in(place)
     blocks = token_blocks.blocks(tokenizer, result["corpus"], length=result["context"], count=count, purpose="heldout")
     dtype = getattr(torch, loss[name]["environment"]["dtype"])
-    model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, trust_remote_code=False).eval()
+    model = pretrained.stock_reload(place, dtype=dtype).eval()
     total, tokens = 0.0, 0
     with torch.no_grad():
         for ids, scored in zip(blocks.ids, blocks.scored, strict=True):

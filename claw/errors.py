@@ -6,14 +6,30 @@ command line and notebooks show it without a traceback; scripts see an ordinary 
 
 import difflib
 import html
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/:@]+:(?!\d+[/?#])\S*|[^\s/?#]*)@")
+"""Up to the last @ of an address, also where a password has a slash; not where what looks like one is a port."""
+
+
+def without_credentials(text: str) -> str:
+    """A text without the user names and passwords of the addresses in it.
+
+    >>> without_credentials("no answer from https://anna:secret@host.org/simple")
+    'no answer from https://host.org/simple'
+    """
+    return CREDENTIALS.sub("", text)
+
 
 class InputError(ValueError):
-    """A parameter, file, archive or checkpoint that cannot be used, explained in one paragraph."""
+    """A parameter, file, archive or checkpoint that cannot be used, explained in one paragraph, without credentials."""
+
+    def __init__(self, *parts: object):
+        super().__init__(*(without_credentials(part) if isinstance(part, str) else part for part in parts))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: the paragraph."""

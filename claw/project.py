@@ -69,8 +69,22 @@ def _plain_path(name: str | os.PathLike) -> Path:
 
 
 def cache() -> Path:
-    """Folder for everything fetched or derived: `$CLAW_CACHE`, or the user's cache folder for claw."""
-    return Path(os.environ.get("CLAW_CACHE") or user_cache_dir("claw")).expanduser().absolute()
+    """Folder for everything fetched or derived, made where it is not there: `$CLAW_CACHE`, or the user's cache folder for claw.
+
+    A relative `$CLAW_CACHE` is below the project, as a run's folder is, so that notebooks and commands agree.
+    """
+    named = os.environ.get("CLAW_CACHE", "").strip()
+    try:
+        path = Path(named or user_cache_dir("claw")).expanduser()
+        path = path if path.is_absolute() else project_folder() / path
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError, ValueError) as error:  # no folder, no home, no name of a file
+        where = f"CLAW_CACHE = {named[:200]!r}" if named else "your home folder's cache"
+        raise InputError(
+            f"claw keeps what it fetches and derives in a cache, and {where} cannot be one: {str(error)[:300]}. Set CLAW_CACHE "
+            "to the full path of a folder that you may write to; it is made if it does not exist."
+        ) from error
+    return path
 
 
 def notebooks_folder() -> Path:

@@ -61,13 +61,13 @@ COLUMNS = {
     "heldout_data": "hash of its token blocks",
     "context": "tokens of context per block",
     "loss_tokens": "number of predicted tokens",
-    "accuracy": "A: mean over tasks of the primary metric (acc_norm where the task has it, else acc)",
+    "accuracy": "A: mean over multiple-choice tasks of the primary metric (acc_norm where the task has it, else acc)",
     "accuracy_stderr": "its standard error, tasks independent",
     "accuracy0": "A0: accuracy of the dense model, same measurement",
     "accuracy0_stderr": "its standard error",
     "chance": "mean over tasks of guessing",
-    "tasks": "tasks in accuracy, joined by +",
-    "num_fewshot": "examples in the prompt",
+    "tasks": "tasks in accuracy, joined by +; tasks without choices to guess from have columns of their own only",
+    "num_fewshot": "examples in the prompt, one number or task:number",
     "limit": "documents per task (of each subject for mmlu), one number or task:number; empty for all",
     "speedup_prefill": "S: dense over compressed time to read a prompt, batch 1, median of interleaved rounds",
     "speedup_prefill_low": "lower end of its 95 % bootstrap interval",
@@ -246,21 +246,30 @@ def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
     limit = result["limit"]
     if isinstance(limit, dict):
         limit = " ".join(f"{task}:{n}" for task, n in sorted(limit.items()))
-    columns = {"limit": limit, "num_fewshot": result["num_fewshot"]}
+    shots = {score["task"]: score.get("num_fewshot", result["num_fewshot"]) for score in result["rows"]}
+    several = " ".join(f"{task}:{n}" for task, n in sorted(shots.items()))
+    columns = {"limit": limit, "num_fewshot": several if len(set(shots.values())) > 1 else next(iter(shots.values()), None)}
     by_task: dict[str, dict[str, dict]] = {}
     for score in result["rows"]:
         task, metric = score["task"], score["metric"]
         by_task.setdefault(task, {})[metric] = score
         columns |= {f"{task}_{metric}": score["value"], f"{task}_{metric}_stderr": _stderr(score)}
-        columns |= {f"{task}_n": score["n"], f"{task}_chance": score["chance"]}
-    primary = [next(metrics[m] for m in PRIMARY if m in metrics) for metrics in by_task.values() if {*PRIMARY} & {*metrics}]
-    if primary and len(primary) == len(by_task):
-        n = len(primary)
-        columns["accuracy"] = sum(score["value"] for score in primary) / n
-        columns["accuracy_stderr"] = math.sqrt(sum(_stderr(score) ** 2 for score in primary)) / n
-        columns["chance"] = sum(score["chance"] for score in primary) / n
-        columns["tasks"] = "+".join(by_task)
+        columns[f"{task}_n"] = score["n"]
+        if _is_number(score["chance"]) or f"{task}_chance" not in columns:  # its other metrics may have none
+            columns[f"{task}_chance"] = score["chance"]
+    primary = {task: next((metrics[m] for m in PRIMARY if m in metrics), None) for task, metrics in by_task.items()}
+    judged = {task: score for task, score in primary.items() if score and _is_number(score["chance"])}
+    if n := len(judged):
+        columns["accuracy"] = sum(score["value"] for score in judged.values()) / n
+        columns["accuracy_stderr"] = math.sqrt(sum(_stderr(score) ** 2 for score in judged.values())) / n
+        columns["chance"] = sum(score["chance"] for score in judged.values()) / n
+        columns["tasks"] = "+".join(judged)
     return columns
+
+
+def _is_number(value: float | None) -> bool:
+    """JSON has null where a frame had NaN."""
+    return value is not None and not math.isnan(value)
 
 
 def _stderr(score: Mapping[str, Any]) -> float:
@@ -268,7 +277,7 @@ def _stderr(score: Mapping[str, Any]) -> float:
 
     lm-eval has none for a group with one document per subject (mmlu with limit 1), though the group has many.
     """
-    if score["stderr"] is not None and not math.isnan(score["stderr"]):
+    if _is_number(score["stderr"]):
         return score["stderr"]
     return math.sqrt(score["value"] * (1 - score["value"]) / (score["n"] - 1)) if score["n"] > 1 else math.nan
 

@@ -11,7 +11,7 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from claw.laws import simulate
+from claw.laws import published, simulate
 from claw.laws.simulate import Design
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -128,6 +128,15 @@ def test_without_a_table_a_notebook_says_what_to_run(name, tmp_path):
         run(name, tmp_path, table="runs/none.csv")
     (said,) = [o for cell in code(nbformat.read(tmp_path / "out.ipynb", 4)) for o in cell.outputs if o.output_type == "error"]
     assert "Traceback" not in "".join(said.traceback) and "line " not in "".join(said.traceback)
+
+
+def test_the_meta_analysis_runs(tmp_path):
+    table = published.read_published()
+    some = table[table["paper"].isin(["slicegpt", "shortened-llama", "svd-llm-v2", "flap", "nirvana"])]
+    some.to_csv(tmp_path / "some.csv", index=False)
+    out = run("55_meta_analysis", tmp_path, table=str(tmp_path / "some.csv"), ours="", out=str(tmp_path / "meta"))
+    assert sum("image/png" in o.get("data", {}) for cell in code(out) for o in cell.outputs) == 3
+    assert "losses of" in str(code(out)[3].outputs) and (tmp_path / "meta" / "claims.csv").is_file()
 
 
 def test_help_reads_like_a_man_page():

@@ -12,7 +12,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from claw import project
 from claw.cli import main
+from claw.errors import InputError
 from claw.models import sources
 from claw.prune import scores
 from claw.specs import methods
@@ -173,3 +175,31 @@ def test_the_gpu_study_has_more_than_a_thousand_experiments_that_its_models_can_
     assert {job.notebook for job in made.jobs} == {plan.COMPRESS, plan.RECOVER, plan.EVALUATE}
     ids = {job.id for job in made.jobs}
     assert len(ids) == len(made.jobs) and all(set(job.needs) <= ids for job in made.jobs)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [("a file", "File exists"), ("/dev/null/x", "Not a directory"), ("/x" * 3000, "too long"), ("/" + "x" * 300, "too long")],
+    ids=["a file", "below a device", "a long path", "a long name"],
+)  # fmt: skip
+def test_a_cache_that_cannot_be_a_folder_is_one_paragraph(tmp_path, monkeypatch, named, said):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("CLAW_CACHE", str(tmp_path / named))
+    with pytest.raises(InputError, match=f"CLAW_CACHE.*{said}.*full path"):
+        project.cache()
+
+
+def test_without_a_home_the_cache_must_be_named(monkeypatch):
+    monkeypatch.delenv("CLAW_CACHE", raising=False)
+    monkeypatch.setattr(project, "user_cache_dir", lambda name: "~nobodyatall/.cache/claw")
+    with pytest.raises(InputError, match="your home folder's cache"):
+        project.cache()
+
+
+def test_a_relative_cache_is_the_same_from_everywhere_in_the_project(tmp_path, monkeypatch):
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("CLAW_CACHE", "kept")
+    for here in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(here)
+        assert project.cache() == tmp_path / "kept" and (tmp_path / "kept").is_dir()

@@ -14,6 +14,7 @@ from torch import nn
 
 from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
+from claw.models.load import check_ids
 from claw.models.planned import check_window
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
@@ -69,6 +70,7 @@ def _exp(value: float) -> float:
 
 def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
     """Cross-entropy of `model` on held-out blocks, each block a context of its own."""
+    check_ids(blocks.ids, model)
     check_window(model.config, blocks.length, "held-out text in blocks")
     scorer = Scorer(model)
     targets = [np.flatnonzero(scored) for scored in blocks.scored.numpy()]

@@ -6,6 +6,7 @@ requests: other prompts, another few-shot sample, limit, version or tokenizer ar
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -64,11 +65,14 @@ class KnownScores(AbstractContextManager):
             self.save()
 
     def save(self) -> None:
-        """Write all tasks of which something is known."""
-        for path, where in self._files:
-            if (self._rows["greedy"][where] >= 0).any():
-                with whole(path) as scratch, scratch.open("wb") as out:
-                    np.save(out, self._rows[where], allow_pickle=False)
+        """Write all tasks of which something is known; where the disk refuses, warn, as only a later start would need them."""
+        try:
+            for path, where in self._files:
+                if (self._rows["greedy"][where] >= 0).any():
+                    with whole(path) as scratch, scratch.open("wb") as out:
+                        np.save(out, self._rows[where], allow_pickle=False)
+        except OSError as error:
+            warnings.warn(f"Scores are not kept for a later start, because the cache cannot be written: {error}", stacklevel=2)
         self._saved = time.monotonic()
 
     def __exit__(self, *error) -> None:

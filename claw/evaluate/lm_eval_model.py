@@ -1,9 +1,8 @@
 """lm-eval's model interface on claw's engine: same tokens, same numbers, each shared prefix computed once.
 
 Registered as "claw", so that `lm_eval.simple_evaluate(model="claw", model_args={"pretrained": "smollm2-135m"})` works once
-this module is imported. lm-eval finds no models of other packages by itself, so its command line is started through this
-module: `claw-lm-eval --model claw --model_args pretrained=smollm2-135m --tasks piqa`. Its tasks come from the hub; without a
-network, add `--include_path` with the folder that `claw.evaluate.offline_tasks.folder()` names: its tasks replace the hub's.
+this module is imported. lm-eval finds no models of other packages by itself, so its command line is started by
+`claw.evaluate.lm_eval_command`: `claw-lm-eval --model claw --model_args pretrained=smollm2-135m --tasks piqa`.
 
 Tokenisation follows lm-eval's Hugging Face class to the letter (tests compare them): the context is encoded by itself, the
 continuation is what the encoding of both has beyond the context's length, and what exceeds the window is cut off on the left.
@@ -13,13 +12,16 @@ Generation is not the engine's business and is left to lm-eval's class.
 import copy
 import functools
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lm_eval.models  # noqa: F401  fills the registry, which lm-eval does only while it is empty
 import numpy as np
+import torch
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -27,11 +29,39 @@ from lm_eval.models.utils import resolve_max_length
 
 from claw.engine.prefix_tree import PrefixTree, Request
 from claw.engine.score import Scorer
-from claw.errors import InputError
+from claw.errors import InputError, unknown
 from claw.evaluate.known_scores import KnownScores
 from claw.files import digest
 from claw.models import load
 from claw.progress import tqdm
+
+MEANS_NOTHING_ELSE = {
+    "trust_remote_code": (False,),
+    "parallelize": (False,),
+    "revision": ("main",),
+    "subfolder": ("",),
+    "backend": ("default", "causal"),
+    "use_fast_tokenizer": (True,),
+    "truncation": (False,),
+    "peft": (),
+    "delta": (),
+    "autogptq": (False,),
+    "gptqmodel": (False,),
+    "gguf_file": (),
+    "softmax_dtype": ("float32",),
+    "logits_cache": (True, False),
+    "low_cpu_mem_usage": (True, False),
+}
+"""Arguments of lm-eval's Hugging Face class with the values (None always) that ask for nothing that claw does not do anyway."""
+INSTEAD = {
+    "trust_remote_code": "claw runs no code that comes with a model. Use lm-eval's own class (--model hf) if you trust it.",
+    "parallelize": "claw computes on one device: name it with device=.",
+    "revision": "Fetch that revision into a folder and give the folder as pretrained=.",
+    "subfolder": "Give the folder itself as pretrained=.",
+    "peft": "Give the adapter's folder as pretrained=, or merge it first (peft's merge_and_unload) and save the result.",
+    "gguf_file": "Give the .gguf file itself as pretrained=.",
+}
+"""What to do where such an argument asks for more."""
 
 
 @register_model("claw")
@@ -41,7 +71,8 @@ class ClawLM(TemplateLM):
     `pretrained` is anything that `claw.load` takes, or a loaded model (then with its `tokenizer`). `dtype` and `device` are
     as in `claw.load`; `max_length`, `add_bos_token` and `prefix_token_id` as in lm-eval's Hugging Face class. With `cache`,
     results are kept in claw's cache, so an interrupted evaluation continues. `batch_size` and `max_batch_size` are accepted
-    because lm-eval passes them, and ignored: batches are sized by tokens.
+    because lm-eval passes them, and ignored: batches are sized by tokens. Other arguments of lm-eval's Hugging Face class are
+    accepted where they ask for what claw does anyway (`MEANS_NOTHING_ELSE`); InputError otherwise.
     """
 
     def __init__(
@@ -49,7 +80,7 @@ class ClawLM(TemplateLM):
         pretrained: Any,
         tokenizer: Any = None,
         *,
-        dtype: str = "auto",
+        dtype: Any = "auto",
         device: str | None = None,
         max_length: int | None = None,
         add_bos_token: bool | None = None,
@@ -57,10 +88,19 @@ class ClawLM(TemplateLM):
         cache: bool = True,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
+        **others: Any,
     ) -> None:
         super().__init__()
-        if isinstance(pretrained, str):
-            self.model, self.tokenizer = load.load(pretrained, dtype=dtype, device=device or "auto")
+        _check_others(others)
+        if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
+            raise InputError(f"max_length = {max_length!r} is not accepted: a number of tokens, at least 1.")
+        if isinstance(tokenizer, str):
+            raise InputError(
+                "claw takes the tokenizer that is with the model; to use another, save it into the model's folder."
+            )
+        if isinstance(pretrained, str | Path):
+            dtype = str(dtype).removeprefix("torch.")
+            self.model, self.tokenizer = load.load(pretrained, dtype=dtype, device=_present(device))
         elif tokenizer is None:
             raise InputError("A loaded model needs its tokenizer: ClawLM(model, tokenizer).")
         else:
@@ -115,6 +155,7 @@ class ClawLM(TemplateLM):
         return self._stock.get_model_info()
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
+        load.check_ids(self.encoding.encode([request.args[0] for request in requests]), self.model)
         return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -148,6 +189,7 @@ class ClawLM(TemplateLM):
 
     def _answers(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Score what is not known yet, keeping what is scored even if interrupted."""
+        load.check_ids([request.ids for request in encoded], self.model)
         if self.scorer.reason:
             kind = type(self.model).__name__
             warnings.warn(f"claw scores {kind} with its stock forward, because {self.scorer.reason}.", stacklevel=2)
@@ -226,12 +268,24 @@ class Encoding:
         return Request.ending((context + continuation)[-(self.max_length + 1) :], len(continuation))
 
 
+def _check_others(others: dict[str, Any]) -> None:
+    """InputError for arguments that ask for what this class does not do."""
+    for name, value in others.items():
+        if name not in MEANS_NOTHING_ELSE:
+            own = {"pretrained", "tokenizer", "dtype", "device", "max_length", "add_bos_token", "prefix_token_id", "cache"}
+            raise unknown("model argument", name, own | set(MEANS_NOTHING_ELSE))
+        if value is not None and value not in MEANS_NOTHING_ELSE[name]:
+            instead = INSTEAD.get(name, "Leave it out, or use lm-eval's own class (--model hf).")
+            raise InputError(f"Model argument {name} = {value!r} asks for what claw does not do. {instead}")
+
+
+def _present(device: str | None) -> str:
+    """The device asked for. lm-eval asks for its default cuda:0 in the name of users who named none, so that means auto."""
+    if device == "cuda:0" and not torch.cuda.is_available():
+        logging.getLogger("lm_eval").warning("There is no CUDA device cuda:0 here; claw uses the best that there is.")
+        return "auto"
+    return device or "auto"
+
+
 _encode_pairs = functools.lru_cache(maxsize=4)(Encoding.pairs)  # once for all models of a process that share a tokenizer
 _prefix_tree = functools.lru_cache(maxsize=4)(PrefixTree)  # planned once for all models that score the same requests
-
-
-def main() -> None:
-    """lm-eval's own command line, with this model class known to it."""
-    from lm_eval.__main__ import cli_evaluate
-
-    cli_evaluate()

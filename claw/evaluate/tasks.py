@@ -28,9 +28,9 @@ BOOTSTRAP = 1000  # draws for metrics without a closed form of the standard erro
 
 @dataclass(frozen=True)
 class Prompting:
-    """How documents become requests: number and seed of few-shot examples, and whether tasks come from the hub."""
+    """How documents become requests: few-shot examples (None for what each task says) and their seed; whether from the hub."""
 
-    num_fewshot: int = 0
+    num_fewshot: int | None = None
     hub: bool = False
     seed: int = 1234
 
@@ -92,8 +92,9 @@ def built_tasks(tasks: tuple[str, ...], limit: int | None, prompting: Prompting)
                 f"offline there are {', '.join(offline_tasks.NAMES)}."
             ) from error
         for task in loaded["tasks"].values():
-            if task.get_config("num_fewshot") != 0:  # a task that fixes zero examples keeps them, as in lm-eval
-                task.set_config(key="num_fewshot", value=prompting.num_fewshot)
+            own = task.get_config("num_fewshot")  # a task that fixes zero examples keeps them, as in lm-eval
+            asked = prompting.num_fewshot if own != 0 and prompting.num_fewshot is not None else own
+            task.set_config(key="num_fewshot", value=asked or 0)
             task.set_fewshot_seed(seed=prompting.seed)
             task.build_all_requests(limit=limit)
             task.build_all_requests = functools.partial(_forget_answers, task)  # what evaluate calls for every model
@@ -109,10 +110,10 @@ def _forget_answers(task, **_) -> None:
 def score_tasks(
     model: Any,
     tokenizer: Any,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | str,
     *,
     limit: int | Mapping[str, int] | None = None,
-    num_fewshot: int = 0,
+    num_fewshot: int | None = None,
     hub: bool = False,
     seed: int = 1234,
     samples: bool = False,
@@ -120,11 +121,14 @@ def score_tasks(
 ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
     """One row per task and metric: value, standard error, number of documents, chance level.
 
-    `limit` takes the first so many documents of each task (of each subject for mmlu): one number for all tasks, or one by
-    task, where tasks that are not named are taken whole. Groups such as mmlu give one row for the group. Chance is the mean of
-    1/choices over the documents. With `samples` there is a second frame, one row per document and choice, with its
-    log-likelihood in nats. With `cache`, an interrupted evaluation continues where it stopped.
+    `tasks` is one name or several. `limit` takes the first so many documents of each task (of each subject for mmlu): one
+    number for all tasks, or one by task, where tasks that are not named are taken whole. `num_fewshot` None takes what each
+    task says. Groups such as mmlu give one row for the group. A metric behind a filter is named metric,filter, as in lm-eval.
+    Chance is what guessing scores, for metrics of multiple choice that begin with acc; NaN for others. With `samples` there is
+    a second frame, one row per document and choice, with its log-likelihood in nats. With `cache`, an interrupted evaluation
+    continues where it stopped.
     """
+    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     check_tasks(tasks, hub=hub)
     limits = dict(limit) if isinstance(limit, Mapping) else dict.fromkeys(tasks, limit)
     check_limits(limits, tasks)
@@ -142,27 +146,51 @@ def score_tasks(
         loaded = built_tasks(names, count, prompting)
         with quiet():
             out = evaluate(language_model, loaded, limit=count, log_samples=True, bootstrap_iters=BOOTSTRAP)
-        frames.append(tidy(out, names, prompting))
+        frames.append(tidy(out, loaded["tasks"], names, hub=hub))
         documents.append(tidy_samples(out, names))
     frame = pd.concat(frames, ignore_index=True)
     return (frame, pd.concat(documents, ignore_index=True)) if samples else frame
 
 
-def tidy(out: dict, tasks: Sequence[str], prompting: Prompting) -> pd.DataFrame:
-    """The results of lm-eval for the named tasks, without its subtasks."""
+def tidy(out: dict, loaded: Mapping[str, Any], tasks: Sequence[str], *, hub: bool = False) -> pd.DataFrame:
+    """The results of lm-eval for the named tasks, without their subtasks. `loaded` has the task objects by name."""
     rows = []
     for task in tasks:
-        result = out["results"].get(task) or out["groups"][task]
-        documents = [sample for leaf in _leaves(task, out) for sample in out["samples"][leaf]]
-        count, asked = len(documents), (prompting.num_fewshot, out["versions"].get(task), "hub" if prompting.hub else "archive")
+        result, leaves = out["results"].get(task) or out["groups"][task], _leaves(task, out)
+        documents = {leaf: {sample["doc_id"]: sample for sample in out["samples"][leaf]} for leaf in leaves}
+        count = sum(map(len, documents.values()))
+        shots = {out["n-shot"].get(leaf) for leaf in leaves}
+        asked = (shots.pop() if len(shots) == 1 else None, out["versions"].get(task), "hub" if hub else "archive")
         for key, value in result.items():
             metric, _, kind = key.partition(",")
             if kind and not metric.endswith("_stderr") and isinstance(value, (int, float)):
                 stderr = result.get(f"{metric}_stderr,{kind}")
                 stderr = float(stderr) if isinstance(stderr, (int, float)) else math.nan
-                chance = sum(1 / len(sample["arguments"]) for sample in documents) / count if metric[:3] == "acc" else math.nan
-                rows.append((task, metric, float(value), stderr, count, chance, *asked))
+                guesses = [_chance(loaded[leaf], sample, metric) for leaf in leaves for sample in documents[leaf].values()]
+                chance = sum(guesses) / count if count else math.nan
+                name = metric if kind == "none" else key
+                rows.append((task, name, float(value), stderr, count, chance, *asked))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _chance(task: Any, sample: Mapping[str, Any], metric: str) -> float:
+    """What guessing scores on one document of a multiple-choice task; NaN where there is nothing to guess from.
+
+    One right choice of n gives 1/n. Where a task scores its documents by code of its own, or has several right choices, its
+    score is averaged over a hair's breadth of lead for each choice in turn.
+    """
+    if task.OUTPUT_TYPE != "multiple_choice" or not metric.startswith("acc"):
+        return math.nan
+    count = len(sample["arguments"])
+    if "acc_mutual_info" in task._metric_fn_list:  # every choice is scored a second time, without the question
+        return math.nan if metric == "acc_mutual_info" else 1 / (count // 2)
+    if task.config.process_results is None and not isinstance(sample["target"], list):
+        return 1 / count
+    try:
+        leads = [[(1e-9 * (choice == lead), False) for choice in range(count)] for lead in range(count)]
+        return sum(float(task.process_results(sample["doc"], lead)[metric]) for lead in leads) / count
+    except Exception:  # code of the task's author
+        return math.nan
 
 
 def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
@@ -175,6 +203,8 @@ def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
     for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, out)):
         for sample in out["samples"][subtask]:
             metrics = [sample.get(name, math.nan) for name in CORRECT]
+            if sample["filter"] != out["samples"][subtask][0]["filter"]:
+                continue  # the same answers behind another filter
             for choice, response in enumerate(sample["filtered_resps"]):
                 loglikelihood, greedy = response if isinstance(response, tuple) else (response, math.nan)
                 if isinstance(loglikelihood, float):

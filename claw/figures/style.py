@@ -92,6 +92,11 @@ def marker(family: str) -> str:
     return MARKERS.get(family.lower()) or _steady(SPARE, family)
 
 
+def shades(count: int) -> list[str]:
+    """So many colours that differ in lightness too, for things that are no methods."""
+    return seaborn.color_palette("viridis", count).as_hex()
+
+
 def _steady(choices: tuple[str, ...], name: str) -> str:
     return choices[zlib.crc32(name.encode()) % len(choices)]
 

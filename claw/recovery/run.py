@@ -23,7 +23,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.files import digest
-from claw.models.load import weights_hash
+from claw.models.load import check_ids, weights_hash
 from claw.models.planned import check_window
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
@@ -164,6 +164,7 @@ def recover_milestones(
     budgets = schedule.milestones([recovery.tokens for recovery in recoveries], first.length, first.batch)
     if blocks.length != first.length or not len(blocks):
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
+    check_ids(blocks.ids, model)
     check_window(model.config, blocks.length, "recovery text in blocks")
     choices: dict[str, Any] = {"teacher": teacher, "targets": targets, "checkpointing": checkpointing, "seconds": seconds}
     run = Run(model, blocks, first, budgets, heldout, **choices)

@@ -168,7 +168,7 @@ class Accuracy(Spec):
 
     tasks: tuple[Text, ...] = ()
     limit: Limit = None
-    num_fewshot: Annotated[int, Field(ge=0, le=100)] = 0
+    num_fewshot: Annotated[int, Field(ge=0, le=100)] | None = None  # examples in the prompt; None for what each task says
     tasks_from: Literal["archive", "hub"] = "archive"
 
     @model_validator(mode="after")

@@ -198,6 +198,27 @@ class GuideParameters(LawsParameters):
         return Budget(**limits, bytes_per_parameter=self.bytes_per_parameter, dense_milliseconds=times)
 
 
+class MetaParameters(Spec):
+    """55_meta_analysis: laws of what others published."""
+
+    table: str = Field("", max_length=400)
+    ours: str = Field("results/reference.csv", max_length=400)
+    out: Text = "runs/meta"
+    method: Text = "slicegpt"
+    parameters: float = Field(7e9, gt=0)
+    level: float = Field(0.95, ge=0.5, lt=1)
+
+    @property
+    def source(self) -> Path | None:
+        """Absolute path of the table; None for the project's own."""
+        return project.inside_project(self.table) if self.table else None
+
+    @property
+    def folder(self) -> Path:
+        """Folder for figures and tables, absolute."""
+        return project.run_folder(self.out)
+
+
 class PaperParameters(LawsParameters):
     """70_paper_figures: the figures and tables that a paper prints."""
 

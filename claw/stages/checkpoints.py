@@ -18,6 +18,7 @@ from claw import files
 from claw.errors import InputError
 from claw.models import llama_cpp, sources
 from claw.models.anatomy import anatomy
+from claw.models.pretrained import stock_reload
 from claw.progress import of_transformers
 from claw.project import inside_project
 from claw.prune.compress import CompressionReport
@@ -83,11 +84,7 @@ def save(
 @torch.no_grad()
 def check_reload(model: Any, folder: Path) -> None:
     """Raise InputError unless stock transformers loads `folder` and gives the same logits as `model`, bit by bit."""
-    from transformers import AutoModelForCausalLM
-
-    choices = {"dtype": model.dtype, "attn_implementation": model.config._attn_implementation, "trust_remote_code": False}
-    with of_transformers():
-        again: Any = AutoModelForCausalLM.from_pretrained(folder, **choices)
+    again = stock_reload(folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation)
     again = again.to(next(model.parameters()).device).eval()
     ids = torch.arange(1, 17, device=again.device).view(2, 8) % model.config.get_text_config().vocab_size
     mine, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits

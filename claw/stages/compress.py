@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from claw import records
+from claw.errors import InputError
 from claw.models import load
 from claw.models.anatomy import anatomy
 from claw.progress import tqdm
@@ -89,7 +90,15 @@ def point(report: CompressionReport, model: Any) -> dict[str, Any]:
 
 
 def record_dense(folder: Path, experiment: Experiment, model: nn.Module) -> None:
-    """Record the shape of a dense model that no compression has recorded; nothing for other models."""
+    """Record the shape of a dense model that no compression has recorded; nothing for other models.
+
+    Of an architecture that claw cannot compress it is the number of parameters.
+    """
     if experiment.compression.method == methods.DENSE and not records.has(folder, experiment.dense.id, "compress"):
+        try:
+            size = point(compress_point(experiment.compression, model, None)[1], model)
+        except InputError:
+            count = sum(parameter.numel() for parameter in model.parameters())
+            size = {"family": model.config.model_type, "parameters": count, "parameters0": count, "ratio_params": 0.0}
         with recorded(folder, experiment.dense, "compress", model) as result:
-            result.update(point(compress_point(experiment.compression, model, None)[1], model))
+            result.update(size)

@@ -20,7 +20,7 @@ def check_evaluate(asked: EvaluateParameters) -> None:
     token_blocks.check_purpose(asked.heldout, "heldout")
     tasks.check_tasks(asked.tasks, hub=asked.tasks_from == "hub")
     for name in asked.checkpoints:
-        if not (inside_project(name).is_dir() or _broken_run(asked.folder, name)):
+        if not _broken_run(asked.folder, name):
             load.check_name(name)
 
 

@@ -28,9 +28,8 @@ def check_recover(asked: RecoverParameters) -> None:
     schedule.milestones(asked.tokens, asked.length, asked.batch)
     load.pick_device(asked.device)
     for name in asked.checkpoints:
-        if not inside_project(name).is_dir():
-            load.check_name(name)
-        elif checkpoints.experiment_of(name).recovery is not None:
+        load.check_name(name)
+        if inside_project(name).is_dir() and checkpoints.experiment_of(name).recovery is not None:
             raise InputError(f"{name} is recovered already. Recover the compressed checkpoint that it was made from.")
 
 

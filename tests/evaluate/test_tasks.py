@@ -31,7 +31,7 @@ def lm_eval_results(model, tokenizer, names, limit, num_fewshot):
     language_model = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=4)
     with tasks.quiet():
         out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=tasks.BOOTSTRAP)
-    return tasks.tidy(out, names, prompting), tasks.tidy_samples(out, names)
+    return tasks.tidy(out, loaded["tasks"], names), tasks.tidy_samples(out, names)
 
 
 def test_an_unknown_task_lists_near_names():
@@ -146,7 +146,7 @@ def test_lm_evals_own_command_line_knows_the_class(folder_model, tmp_path):
         f"--model claw --tasks piqa --limit 2 --device cpu --model_args pretrained={folder_model},dtype=float32,cache=False"
     )
     folders = ["--include_path", str(offline_tasks.folder()), "--output_path", str(tmp_path / "out")]
-    program = "from claw.evaluate.lm_eval_model import main; main()"
+    program = "from claw.evaluate.lm_eval_command import main; raise SystemExit(main())"
     command = [sys.executable, "-c", program, *options.split(), *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

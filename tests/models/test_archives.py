@@ -1,12 +1,15 @@
 """Archives are found in an index, resumed, verified and read; what is damaged is named and never read."""
 
+import base64
 import hashlib
 import http.server
 import io
 import json
 import tarfile
 import threading
+import traceback
 import zipfile
+from urllib.parse import unquote
 
 import pytest
 
@@ -30,7 +33,9 @@ def index(monkeypatch, own_cache):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            if self.path == "/simple/demo/":
+            if self.server.want and self.headers.get("Authorization") != self.server.want:
+                self.reply(401, b"", "text/plain")
+            elif self.path == "/simple/demo/":
                 if self.server.json:
                     page = json.dumps({"files": [{"url": f"/files/{FILE}", "filename": FILE}]}).encode()
                     kind = "application/vnd.pypi.simple.v1+json"
@@ -58,7 +63,7 @@ def index(monkeypatch, own_cache):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.body, server.starts, server.json = body, [], True
+    server.body, server.starts, server.json, server.want = body, [], True, ""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
@@ -104,13 +109,57 @@ def test_other_bytes_than_pinned_are_deleted_unread(index, own_cache):
     assert not list((own_cache / "archives").glob("*.whl"))
 
 
-def test_a_file_put_there_by_hand_is_verified(index, own_cache):
+def test_a_file_put_there_by_hand_is_verified_and_never_deleted(index, own_cache):
     place = own_cache / "archives" / FILE
     place.parent.mkdir(parents=True)
     place.write_bytes(b"not the wheel")
-    with pytest.raises(InputError, match="deleted unread"):
+    with pytest.raises(InputError, match="claw did not put it there, so it was left unread"):
         archives.fetch(pin(index.body))
-    assert not place.exists()
+    assert place.read_bytes() == b"not the wheel" and not index.starts
+    place.write_bytes(index.body)
+    assert archives.fetch(pin(index.body)) == place and not index.starts
+
+
+@pytest.mark.parametrize("change", ["other bytes", "cut", "gone", "old stamp"])
+def test_an_archive_that_was_damaged_after_it_was_verified_is_fetched_again(index, own_cache, change):
+    path = archives.fetch(pin(index.body))
+    if change == "other bytes":
+        path.write_bytes(b"x" * len(index.body))
+    elif change == "cut":
+        path.write_bytes(index.body[:-1])
+    elif change == "gone":
+        path.unlink()
+    else:  # of a version that wrote down the digest only: the bytes are read
+        path.with_name(f"{FILE}.verified").write_text(pin(index.body).sha256)
+    assert archives.fetch(pin(index.body)).read_bytes() == index.body
+    assert len(index.starts) == (1 if change == "old stamp" else 2)
+
+
+def test_an_archive_that_is_as_it_was_is_not_read_again(index, own_cache, monkeypatch):
+    path = archives.fetch(pin(index.body))
+    monkeypatch.setattr(archives, "sha256", lambda path: pytest.fail("read"))
+    assert archives.fetch(pin(index.body)) == path
+
+
+CREDENTIALS = [("anna", "secret"), ("anna", "p%40ss%2Fword"), ("token", "")]
+
+
+@pytest.mark.parametrize(("user", "password"), CREDENTIALS)
+def test_a_password_reaches_its_own_host_and_no_message(index, own_cache, monkeypatch, user, password):
+    index.want = "Basic " + base64.b64encode(f"{user}:{unquote(password)}".encode()).decode()
+    address = f"http://{user}:{password}@127.0.0.1:{index.server_port}/simple"
+    monkeypatch.setenv("PIP_INDEX_URL", address)
+    archives.index_url.cache_clear()
+    assert archives.fetch(pin(index.body)).read_bytes() == index.body
+    index.want = "no"
+    (own_cache / "archives" / FILE).unlink()
+    for wrong in (address, address.replace(str(index.server_port), "9"), f"http://{user}:{password}@[bad/simple"):
+        monkeypatch.setenv("PIP_INDEX_URL", wrong)
+        archives.index_url.cache_clear()
+        with pytest.raises(InputError) as refused:
+            archives.fetch(pin(index.body))
+        shown = "".join(traceback.format_exception(refused.value))
+        assert not any(word and word in shown for word in (password, unquote(password), f"{user}:", f"{user}@")), shown
 
 
 def test_a_package_that_the_index_lacks_is_explained(index):

@@ -1,8 +1,6 @@
 """Loading by name, folder and GGUF file; what cannot be loaded is refused by name."""
 
-import json
 import struct
-from pathlib import Path
 
 import pytest
 import torch
@@ -33,39 +31,33 @@ def test_what_cannot_be_a_model_is_refused_without_the_network(name):
         load.check_name(name)
 
 
-def test_a_pickle_is_never_loaded(folder_model):
-    folder = Path(folder_model)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"pytorch_model\.bin, a pickle"):
-        claw.load(folder_model)
+def test_a_hub_model_is_its_files_read_as_a_folder(tmp_path, monkeypatch, tokenizer):
+    """In the hub's cache, files of a snapshot are links to blobs outside it."""
+    from huggingface_hub import constants
 
-
-def test_code_in_a_checkpoint_is_never_run(folder_model):
-    folder = Path(folder_model)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "mine.py").write_text("raise SystemExit('this ran')")
-    with pytest.raises(InputError, match="cannot be loaded"):
-        claw.load(folder_model)
-
-
-def test_truncated_weights_are_named(folder_model):
-    weights = Path(folder_model) / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="incomplete, corrupt"):
-        claw.load(folder_model)
-
-
-def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_refused(tokenizer, tmp_path):
-    tiny_model("llama", vocab_size=100).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"259 ids .* 100"):
-        claw.load(str(tmp_path))
+    place = tmp_path / "hub" / "models--org--tiny"
+    snapshot = place / "snapshots" / ("0" * 40)
+    blobs = place / "blobs"
+    tiny_model("llama").save_pretrained(blobs)
+    tokenizer.save_pretrained(blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model, own = claw.load("org/tiny", dtype="float32")
+    assert load.weights_hash(model) == load.weights_hash(tiny_model("llama"))
+    assert model.config._name_or_path == own.name_or_path == "org/tiny"
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
+        claw.load("org/tiny")
+    with pytest.raises(InputError, match=r"hub model 'org/other' cannot be loaded.*no folder of this name"):
+        claw.load("org/other")
 
 
 def test_a_device_that_is_not_there_is_refused(folder_model):
-    for device in ("cuda:99", "tpu"):
+    for device in ("cuda:99", "tpu", "meta"):
         with pytest.raises(InputError, match=f"device '{device}'"):
             claw.load(folder_model, device=device)
 

@@ -1,0 +1,224 @@
+"""What a folder is, found out from its small files before any weight is read: a decoder's checkpoint, an adapter, or what not.
+
+`check_folder` is cheap (JSON and headers), so that a study is refused before its first job.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from claw.errors import InputError
+from claw.models.pretrained import config_in
+from claw.models.stored import Stored, stored_tensors
+from claw.words import plural
+
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
+ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
+WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
+RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
+LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
+SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
+CONVERT = (
+    "Where you trust its origin, convert it once with transformers: AutoModelForCausalLM.from_pretrained(folder)"
+    ".save_pretrained(new_folder), and the same with AutoTokenizer; then name the new folder."
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A decoder's complete checkpoint: its folder, configuration, and what its files hold."""
+
+    folder: Path
+    config: Any
+    tensors: Mapping[str, Stored] = field(repr=False)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a peft adapter and no complete model."""
+    return (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file()
+
+
+def check_folder(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder; InputError that says what the folder is and what to do, where it is something else."""
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error}. Correct its permissions.") from error
+    content = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else _no_config(folder)
+    if (folder / ADAPTER).is_file():
+        raise InputError(
+            f"{folder} holds a complete model ({CONFIG}) and an adapter ({ADAPTER}), and which of them is meant is not clear. "
+            "Move the adapter's files to a folder of their own, and name the folder that you mean."
+        )
+    _check_quantised(folder, content)
+    config = _config(folder, content)
+    check_decoder(config, folder)
+    _check_pickles(folder)
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise InputError(
+            f"{folder} has no tokenizer (none of {', '.join(TOKENIZERS)}). Put the tokenizer of the model there: "
+            "tokenizer.save_pretrained(folder)."
+        )
+    tensors = stored_tensors(folder)
+    _check_size(folder, config, tensors)
+    _check_report(folder, config)
+    return Checkpoint(folder, config, tensors)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a small JSON file beside a model."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {type(content).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Fetch or export it again.") from error
+    return content
+
+
+def _no_config(folder: Path) -> dict[str, Any]:
+    """Raise InputError that says what a folder without config.json is."""
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if files := sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf"):
+        do = f"It holds a GGUF file: name the file, {folder / files[0]}."
+    elif snapshots := sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG}")):
+        do = f"It is the hub's cache of a model: name its id, or {snapshots[-1]}."
+    elif inside:
+        do = f"Below it are checkpoints: name one of {', '.join(str(folder / name) for name in inside[:5])}."
+    elif (folder / "params.json").is_file() or any(folder.glob("consolidated*")):
+        do = "It has the original release's own layout (params.json, consolidated weights): take the release for transformers."
+    else:
+        do = "Name the folder that holds config.json."
+    raise InputError(f"{folder} is not a checkpoint: it has no {CONFIG}. {do}")
+
+
+def _check_quantised(folder: Path, content: Mapping[str, Any]) -> None:
+    about = content.get("quantization_config") or content.get("quantization") or content.get("compression_config")
+    if not about:
+        return
+    kind = about.get("quant_method") if isinstance(about, Mapping) else None
+    if not kind:
+        kind = "bitsandbytes" if "load_in_4bit" in about or "load_in_8bit" in about else "mlx"
+    raise InputError(
+        f"{folder} is quantised ({kind}, by its {CONFIG}). Pruning and refitting need weights in floating point: name the "
+        "release that it was quantised from, or dequantise it once (in transformers model.dequantize(), or the quantiser's own "
+        "tool) and save that as safetensors with its tokenizer. GGUF files are dequantised here."
+    )
+
+
+def _config(folder: Path, content: Mapping[str, Any]) -> Any:
+    """The configuration as transformers reads it."""
+    import transformers
+
+    for name in ("transformers_weights", "fusion_config"):  # which name other files, or patch the code
+        if content.get(name):
+            raise InputError(
+                f"{folder / CONFIG} sets {name}, which is not followed here. Take it out, or export the model plainly."
+            )
+    for name in LAYERS:
+        if isinstance(content.get(name), int) and content[name] > MOST_LAYERS:  # of which transformers makes lists
+            raise InputError(
+                f"{folder / CONFIG} describes a far larger model ({name} {content[name]:,}) than there is. Correct it."
+            )
+    kind = content.get("model_type")
+    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+        code = content.get("auto_map")
+        why = (
+            "it brings its own code (auto_map), which is never run here" if code
+            else f"transformers {transformers.__version__} does not know it; a newer one may"
+        )  # fmt: skip
+        raise InputError(
+            f"{folder} is a model of type {kind!r}: {why}. Use a release of this model for an architecture that transformers "
+            f"has itself. Outside claw, {ELSEWHERE}"
+        )
+    try:
+        return config_in(folder)
+    except Exception as error:  # each configuration has checks of its own
+        raise InputError(
+            f"{folder / CONFIG} is not a configuration of {kind}: {_first_line(error)}. Correct or fetch it again."
+        ) from error
+
+
+def check_decoder(config: Any, where: object) -> None:
+    """Refuse what is not a causal decoder of text with attention, by what it is."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = config.model_type
+    text = config.get_text_config(decoder=True) if not config.is_encoder_decoder else config
+    causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    if config.is_encoder_decoder:
+        what, instead = "an encoder-decoder model", "a decoder such as Llama, Qwen or Gemma"
+    elif text is not config:
+        what = "a model of several inputs (text with images, sound or video)"
+        instead = "the release of its language model alone; or save that, model.language_model with its head, as a checkpoint"
+    elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        what, instead = "an encoder that fills in masked words, not a decoder", "a decoder such as Llama, Qwen or Gemma"
+    elif type(config) not in causal:
+        what, instead = "not a language model that predicts the next token", "a decoder such as Llama, Qwen or Gemma"
+    elif _keeps_state(config, causal[type(config)]):
+        what, instead = "a state-space or recurrent model, or a hybrid with such layers", "a decoder of attention layers only"
+    else:
+        return
+    raise InputError(f"{where} is of type {kind!r}: {what}. claw compresses causal decoders: use {instead}. {ELSEWHERE}")
+
+
+def _keeps_state(config: Any, kinds: Any) -> bool:
+    """Whether some layers hand on a state, as transformers marks the class or names the layers."""
+    marked = any(getattr(kind, "_is_stateful", False) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+    return marked if not layers else (marked and not set(layers) <= WITHOUT_STATE) or not RECURRENT.isdisjoint(layers)
+
+
+def _check_pickles(folder: Path) -> None:
+    """Say of weights that are only there as pickles how to convert them."""
+    pickles = sorted(
+        {path.name for pattern in PICKLES for path in folder.glob(pattern)} - {"training_args.bin", "optimizer.pt"}
+    )
+    if pickles and not any(folder.glob("*.safetensors")) and not (folder / "model.safetensors.index.json").is_file():
+        more = f" and {plural(len(pickles) - 1, 'more file')}" if len(pickles) > 1 else ""
+        raise InputError(
+            f"{folder} has no safetensors weights, only {pickles[0]}{more}: a pickle, which can run code and is never loaded. "
+            f"{CONVERT}"
+        )
+
+
+def _check_size(folder: Path, config: Any, tensors: Mapping[str, Stored]) -> None:
+    """Refuse a configuration of a model far larger than its files before memory is taken for it."""
+    sizes = {name: getattr(config, name, None) for name in SIZES.values()}
+    depth, hidden, width, vocabulary = (size if isinstance(size, int) else 0 for size in sizes.values())
+    held = sum(tensor.elements for tensor in tensors.values())
+    if depth > len(tensors) or max(vocabulary, width, hidden) * hidden > 4 * held:
+        told = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if isinstance(size, int))
+        raise InputError(
+            f"{folder / CONFIG} describes a far larger model ({told}) than the {plural(len(tensors), 'tensor')} with {held:,} "
+            "weights beside it. They do not belong together: fetch or export the folder again."
+        )
+
+
+def _check_report(folder: Path, config: Any) -> None:
+    """Refuse a checkpoint of claw whose configuration is not that of the model that claw wrote."""
+    try:
+        told = json.loads((folder / "claw.json").read_text(encoding="utf-8"))["report"]["small"]
+        sizes = {axis: told[axis] for axis in SIZES}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # not a compressed checkpoint of claw, or its claw.json is damaged: its reader says so
+    other = [
+        f"{name} {getattr(config, name, None)}, not {sizes[axis]}"
+        for axis, name in SIZES.items()
+        if getattr(config, name, None) != sizes[axis]
+    ]
+    if other:
+        raise InputError(
+            f"{folder / CONFIG} is not that of the model that claw.json beside it tells of: it has {', '.join(other)}. The "
+            "model was exchanged after claw wrote it. Compress again; or remove claw.json, if this is another model now."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:400] or repr(error)
