@@ -138,8 +138,9 @@ def empty(project: Path, asked: argparse.Namespace) -> None:
     def write(job: plan.Job, *_, **__) -> None:
         for name in job.makes:
             identity, _, stage = name.removesuffix(".json").partition(".")
-            content = {"experiment": identity, "stage": stage.partition("-")[0], "status": "done", "result": {}}
-            content["spec"] = specs[identity]
+            stage, _, measured = stage.partition("-")
+            content = {"schema": 1, "experiment": identity, "stage": stage, "measured": measured, "spec": specs[identity]}
+            content |= {"environment": {}, "status": "nan", "result": {}}
             (folder / "records" / name).write_text(json.dumps(content | {"checksum": records.checksum(content)}))
 
     run_jobs.run_job = write

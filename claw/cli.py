@@ -4,18 +4,28 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError, unknown
+from claw.project import inside_project, project_folder
+from claw.words import plural
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 when all went well, 1 when experiments failed, 2 for input that cannot be used."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if not hasattr(parsed, "command"):
+        parser.print_help()
+        return 0
     try:
-        return parsed.command(parsed) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            return parsed.command(parsed) or 0
     except InputError as error:
         print(f"claw: {error}", file=sys.stderr)
         return 2
@@ -28,10 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
+def _say(message: Warning | str, *where: Any, **line: Any) -> None:
+    """Show a warning as a sentence, without the line of code that gave it."""
+    print(f"claw: {message}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
     epilog = "Begin with `claw run params/quickstart.yaml --dry-run`, or with `make lab` for the notebooks."
     parser = argparse.ArgumentParser(prog="claw", description="Compression laws of large language models.", epilog=epilog)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"claw {metadata.version('claw')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(function: Callable[[argparse.Namespace], int | None], says: str) -> argparse.ArgumentParser:
         added = commands.add_parser(function.__name__.strip("_"), help=says)
@@ -39,10 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     run = command(_run, "run a study; what is done already is not repeated")
-    run.add_argument("study", type=Path, help="a YAML file, e.g. params/quickstart.yaml")
+    run.add_argument("study", type=Path, help="a YAML file, e.g. params/quickstart.yaml, or its name, e.g. quickstart")
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     where = run.add_mutually_exclusive_group()
-    where.add_argument("--workers", type=int, default=0, metavar="N", help="run N jobs at a time on this machine")
+    where.add_argument("--workers", type=int, metavar="N", help="run N jobs at a time on this machine")
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT")
 
     status = command(_status, "what is planned, running, done and failed, as a heat map")
@@ -69,31 +85,38 @@ def _study(path: Path) -> tuple:
     from claw.specs import study as studies
     from claw.sweep.plan import folder_of
 
-    study = studies.load_study(path)
+    study = studies.load_study(_study_file(path))
     return study, folder_of(study)
 
 
-def _plan(path: Path) -> Any:
-    from claw.sweep import plan
-
-    return plan.make(*_study(path))
+def _study_file(path: Path) -> Path:
+    """The file of a study: as named, or the one of that name in the project's `params`."""
+    place = inside_project(path)
+    if place.is_file() or path.suffix or len(path.parts) != 1:
+        return place
+    known = project_folder() / "params" / f"{path}.yaml"
+    return known if known.is_file() else place
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from claw.sweep import study_run
 
-    if not 0 <= parsed.workers <= 1024:
-        raise InputError(f"--workers {parsed.workers} is no number of workers. Give 1 to 1024, or leave it out.")
+    if parsed.workers is not None and not 1 <= parsed.workers <= 1024:
+        raise InputError(
+            f"--workers {parsed.workers} is no number of workers. Give 1 to 1024, or leave it out: then jobs run in turn."
+        )
+    where = {"workers": parsed.workers or 0, "scheduler": parsed.scheduler}
     if parsed.dry_run:
-        print(study_run.describe_plan(_plan(parsed.study)))
+        study_run.rehearse(*_study(parsed.study), **where)
         return 0
-    return study_run.run_study(*_study(parsed.study), workers=parsed.workers, scheduler=parsed.scheduler)
+    return study_run.run_study(*_study(parsed.study), **where)
 
 
 def _status(parsed: argparse.Namespace) -> None:
     from claw.sweep import status
+    from claw.sweep.plan import make
 
-    plan = _plan(parsed.study)
+    plan = make(*_study(parsed.study))
     if parsed.watch:
         status.watch(plan)
     else:
@@ -103,18 +126,19 @@ def _status(parsed: argparse.Namespace) -> None:
 def _table(parsed: argparse.Namespace) -> None:
     from claw import records
 
-    plan = _plan(parsed.study)
+    study, folder = _study(parsed.study)
     if parsed.out.suffix != ".csv":
         raise InputError(f"--out {parsed.out} must end in .csv.")
-    frame = records.table(plan.folder, plan.study.evaluation)
+    frame = records.table(folder, study.evaluation)
     records.save_csv(frame, parsed.out)
-    print(f"{len(frame)} experiments written to {parsed.out}")
+    print(f"{plural(len(frame), 'experiment')} written to {parsed.out}")
 
 
 def _findings(parsed: argparse.Namespace) -> None:
     from claw.advice import findings
 
-    print(*findings.write_findings(parsed.table, parsed.study, parsed.out), sep="\n")
+    study = parsed.study and _study_file(parsed.study)
+    print(*findings.write_findings(inside_project(parsed.table), study, parsed.out), sep="\n")
 
 
 def _models(parsed: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Where things lie: the project's folder, its runs, tables and notebooks, and the cache of what was fetched."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from platformdirs import user_cache_dir
 from claw.errors import InputError
 
 REFERENCE = Path("results") / "reference.csv"
+NAMELESS = (errno.ENAMETOOLONG, errno.EILSEQ)  # what file systems answer to a name that nothing can have
 
 
 def default_table(project: Path) -> Path:
@@ -29,18 +31,41 @@ def project_folder() -> Path:
     return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
 
 
-def inside_project(name: str) -> Path:
-    """Absolute path of an input: as named from here if it is there, else below the project."""
-    path = Path(name).expanduser()
-    return path if path.is_absolute() or path.exists() else project_folder() / path
+def inside_project(name: str | os.PathLike) -> Path:
+    """Path of an input that a user names: a model, checkpoint, text, table or study.
+
+    There is one rule for notebooks, studies, the command line and Python: a relative name is tried from the current folder,
+    then from the project's. Where neither has it, the path is as named, so that errors speak of it so. InputError for a name
+    that no file can have.
+    """
+    path = _plain_path(name)
+    if path.is_absolute() or os.path.lexists(path):
+        return path
+    below = project_folder() / path
+    return below if os.path.lexists(below) else path
 
 
-def run_folder(name: str) -> Path:
-    """Absolute folder of a run: relative names are below the project, so notebooks and commands agree."""
-    path = Path(name).expanduser()
+def run_folder(name: str | os.PathLike) -> Path:
+    """Absolute folder of a run or of what a notebook writes: relative names are below the project, wherever one is in it."""
+    path = project_folder() / _plain_path(name)
     if path.exists() and not path.is_dir():
-        raise InputError(f"run = {name!r} is a file. Name a folder, which is made if it does not exist.")
-    return path if path.is_absolute() else project_folder() / path
+        raise InputError(f"{str(name)!r} is a file. Name a folder, which is made if it does not exist.")
+    return path
+
+
+def _plain_path(name: str | os.PathLike) -> Path:
+    """A name as a path, with ~ for the home folder. InputError for what cannot be the name of a file."""
+    try:
+        path = Path(name).expanduser()
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except RuntimeError as error:  # of ~ without a home
+        raise InputError(f"{str(name)!r} begins with ~, and no home folder is known here. Write the full path.") from error
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in NAMELESS or isinstance(error, ValueError):
+            raise InputError(f"{str(name)[:80]!r} cannot be the name of a file or folder: {error.args[-1]}.") from error
+    return path
 
 
 def cache() -> Path:

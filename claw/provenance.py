@@ -4,16 +4,22 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from claw.files import digest
+from claw.errors import InputError
+from claw.files import digest, sha256, write_text
+from claw.project import cache
 
 PACKAGES = ("claw", "torch", "transformers", "lm_eval", "statsmodels", "numpy", "peft", "accelerate")
+
+SETTLED = 2.0  # seconds after which writing to a file again gives it another time, on any file system
 
 
 @functools.cache
@@ -49,6 +55,21 @@ def made_with(device: Any, dtype: Any) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else str(device)
     used = {"threads": torch.get_num_threads(), "device": name, "dtype": str(dtype).removeprefix("torch.")}
     return {"versions": _machine()["versions"], "code": code_hash()} | _machine() | used
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of all bytes of a file, in hex. It is kept in the cache for as long as the file is not written to."""
+    about = path.stat()
+    stamp = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
+    kept = cache() / "hashes" / digest(stamp)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if re.fullmatch("[0-9a-f]{64}", known := kept.read_text()):
+            return known
+    content = sha256(path)
+    if time.time() - max(about.st_mtime, about.st_ctime) > SETTLED and path.stat() == about:
+        with contextlib.suppress(InputError):  # a cache that is full or read-only: hashed again next time
+            write_text(kept, content)
+    return content
 
 
 def resident_peak() -> int:

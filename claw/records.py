@@ -1,8 +1,8 @@
 """Records: one JSON file per experiment and stage, written atomically; and the tidy table made of them.
 
 `records/<experiment>.<stage>.json` holds the spec, the result, the environment and a checksum. A file is complete or not
-there: it is written beside itself and renamed. A record whose checksum does not fit (cut short by hand, a bad disk) counts
-as missing and is named.
+there: it is written beside itself and renamed. A record that is damaged (cut short by hand, a bad disk) counts as missing and
+is named; one that only another claw can read is named, and never written over.
 
 Stages: `compress` (the report), `recover`, `loss`, `tasks`, `speed`. The last three carry in their name the digest of how
 they were measured, so that measuring differently adds a record and never replaces one.
@@ -22,10 +22,10 @@ import pandas as pd
 from claw.csv_tables import read_table, table_text
 from claw.errors import InputError
 from claw.files import digest, write_own, write_text
+from claw.specs import on_disk
 from claw.specs.experiment import Evaluation, Experiment
-from claw.specs.spec import build_spec
+from claw.words import plural
 
-SCHEMA = 1
 STAGES = ("compress", "recover", "loss", "tasks", "speed")
 PRIMARY = ("acc_norm", "acc")  # the metric of a task that enters `accuracy`: the first that it has
 
@@ -93,9 +93,17 @@ COLUMNS = {
 speedup_prefill_batch8 and the like."""
 
 
+MIXED = "Their losses differ a little by the rounding alone; the column `dtype` says which is which."
+
+
 def path_of(folder: Path, experiment: str, stage: str, measured: str = "") -> Path:
     """File of one record."""
-    return Path(folder) / "records" / f"{experiment}.{stage}{f'-{measured}' if measured else ''}.json"
+    return Path(folder) / "records" / name_of(experiment, stage, measured)
+
+
+def name_of(experiment: str, stage: str, measured: str = "") -> str:
+    """Name of a record's file."""
+    return f"{experiment}.{stage}{'-' if measured else ''}{measured}.json"
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -105,23 +113,42 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write one record atomically: it is there whole or not at all."""
-    record = json.loads(json.dumps({"schema": SCHEMA, **content}, default=str))
+    record = json.loads(json.dumps({"schema": on_disk.SCHEMA, **content}, default=str))
     write_text(path, json.dumps(record | {"checksum": checksum(record)}, indent=1))
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A record, or None if it is missing or damaged; damage is named in a warning."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["checksum"] == checksum(content):
-            return content
-        problem = "its checksum does not fit"
-    except FileNotFoundError:
+def open_record(path: Path) -> dict[str, Any] | None:
+    """A record as it was written, or None where there is none. Raises `on_disk.Unusable` with the reason for anything else."""
+    content = on_disk.read_object(Path(path))
+    if content is None:
         return None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        problem = repr(error)
-    warnings.warn(f"record {path} is damaged ({problem}); it counts as missing and will be measured again.", stacklevel=2)
+    try:
+        schema = content.get("schema")
+        if isinstance(schema, int) and schema > on_disk.SCHEMA:
+            about = f"it has schema {schema}, and this claw reads up to {on_disk.SCHEMA}"
+            raise on_disk.Unusable(f"{about}. {on_disk.UPGRADE}", precious=True)
+        if content.get("checksum") != checksum(content):
+            raise on_disk.Unusable("its checksum does not fit")
+        on_disk.check_record(content, Path(path).name)
+    except RecursionError as error:
+        raise on_disk.Unusable("it is nested too deeply for anything that claw wrote") from error
+    return content
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A record, or None if it is missing or cannot be used; what cannot be used is named in a warning."""
+    try:
+        return open_record(path)
+    except on_disk.Unusable as problem:
+        warnings.warn(left_out(path, problem), stacklevel=2)
     return None
+
+
+def left_out(path: Path, problem: on_disk.Unusable) -> str:
+    """A sentence on a record that cannot be used."""
+    if problem.precious:
+        return f"record {path} is left out: {problem}."
+    return f"record {path} is damaged ({problem}); it counts as missing and will be measured again."
 
 
 def read_stages(folder: Path, experiment: str, stages: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -161,6 +188,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
     wanted = {"loss": evaluation.loss.digest, "tasks": evaluation.accuracy.digest} if evaluation else {}
     rows: dict[str, dict[str, Any]] = {}
     parents: dict[str, str] = {}
+    types: dict[str, set[str]] = defaultdict(set)
     measured: dict[str, set[str]] = defaultdict(set)
     for record in records:
         name, stage, how = record["experiment"], record["stage"], record.get("measured", "")
@@ -175,6 +203,8 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
         if name not in rows:
             rows[name], parents[name] = _identity(record)
         row = rows[name]
+        if dtype := record["environment"].get("dtype"):
+            types[dtype].add(name)
         row["seconds"] = row.get("seconds", 0.0) + record.get("seconds", 0.0)
         if "started" in record:
             day = datetime.fromtimestamp(record["started"], UTC).date().isoformat()
@@ -183,6 +213,9 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
             row |= _RESULTS[stage](record["result"])
+    if len(types) > 1:
+        parts = [f"{dtype} ({plural(len(names), 'experiment')})" for dtype, names in sorted(types.items())]
+        warnings.warn(f"number types are mixed: {', '.join(parts)}. {MIXED}", stacklevel=2)
     for name, row in rows.items():  # a recovered model has the shape of the compressed one it was made from
         parent = rows.get(parents[name], {})
         row |= {column: parent[column] for column in SHAPE if column in parent}
@@ -196,7 +229,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
 
 def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What every row begins with, and the id of the experiment without recovery."""
-    spec = build_spec(Experiment, record["spec"])
+    spec = on_disk.stored_experiment(record["spec"])
     compression, recovery = spec.compression, spec.recovery
     row: dict[str, Any] = {"experiment": record["experiment"]}
     row |= {name: getattr(compression, name) for name in ("model", "method", "ratio", "ratio_of", "seed")}

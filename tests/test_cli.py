@@ -1,5 +1,7 @@
 """The command line: what it prints, what it refuses, and with which exit status."""
 
+import re
+
 import pandas as pd
 import pytest
 import yaml
@@ -30,7 +32,7 @@ def test_models_lists_known_names(capsys):
 
 def test_a_dry_run_shows_the_plan_and_does_nothing(study, capsys, tmp_path):
     assert main(["run", str(study), "--dry-run"]) == 0
-    assert "2 experiments in 1 curves, 4 records, 0 done; 2 jobs" in capsys.readouterr().out
+    assert "2 experiments in 1 curve, 4 records, 0 done; 2 jobs" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 
@@ -88,10 +90,29 @@ def test_interrupting_says_how_to_go_on(study, capsys, monkeypatch):
     assert "continues from there" in capsys.readouterr().err
 
 
-def test_no_command_shows_usage(capsys):
+def test_no_command_shows_help_and_there_is_a_version(capsys):
+    assert main([]) == 0
+    assert "claw run params/quickstart.yaml" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
-        main([])
-    assert ended.value.code == 2 and "COMMAND" in capsys.readouterr().err
+        main(["--version"])
+    assert ended.value.code == 0 and re.fullmatch(r"claw \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_a_study_of_the_project_may_be_named_without_its_folder(study, tmp_path, capsys, monkeypatch):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    study.rename(tmp_path / "params" / "tiny.yaml")
+    for place in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(place)
+        for name in ("tiny", "params/tiny.yaml"):
+            assert main(["run", name, "--dry-run"]) == 0
+            assert "2 experiments in 1 curve" in capsys.readouterr().out
+    assert main(["run", "tny", "--dry-run"]) == 2 and "no file tny" in capsys.readouterr().err
+
+
+def test_no_workers_are_refused_with_what_to_say(study, capsys):
+    assert main(["run", str(study), "--workers", "0"]) == 2
+    assert "Give 1 to 1024, or leave it out" in capsys.readouterr().err
 
 
 def test_fetch_without_names_lists_them(capsys):

@@ -6,31 +6,23 @@ import os
 
 import pandas as pd
 import pytest
+import written
 
 from claw import files, project, records
 from claw.errors import InputError
 from claw.files import writing
+from claw.specs import on_disk
 from claw.specs.experiment import Compression, Evaluation, Experiment
 
 EVALUATION = Evaluation(tasks=("piqa", "winogrande"), limit=10)
 
 
-def record(experiment, stage, result, measured="", status="done"):
-    return {
-        "experiment": experiment.id,
-        "stage": stage,
-        "measured": measured,
-        "spec": experiment.model_dump(mode="json"),
-        "environment": {"code": "abc", "device": "cpu", "dtype": "float32"},
-        "status": status,
-        "result": result,
-        "seconds": 1.0,
-    }
+def record(experiment, stage, values, measured="", status="done"):
+    return written.record(experiment, stage, values, measured, status)
 
 
 def loss(mean):
-    result = {"mean": mean, "stderr": 0.1, "tokens": 100, "corpus": "c", "data": "d", "context": 32}
-    return result | {"token_perplexity": math.exp(mean), "word_perplexity": 2.0, "bits_per_byte": 1.0}
+    return written.result("loss", mean)
 
 
 def task(name, metric, value):
@@ -48,7 +40,7 @@ def run(tmp_path):
     measured = {"loss": EVALUATION.loss.digest, "tasks": EVALUATION.accuracy.digest}
     rows = [task("piqa", "acc", 0.6), task("piqa", "acc_norm", 0.7), task("winogrande", "acc", 0.5)]
     for experiment, mean in ((dense, 3.0), (small, 4.0)):
-        result = {"family": "Llama", "parameters": 10, "parameters0": 20, "ratio_params": 0.5}
+        result = written.result("compress")
         records.write_record(records.path_of(tmp_path, experiment.id, "compress"), record(experiment, "compress", result))
         path = records.path_of(tmp_path, experiment.id, "loss", measured["loss"])
         records.write_record(path, record(experiment, "loss", loss(mean), measured["loss"]))
@@ -147,14 +139,15 @@ def test_a_folder_without_records_is_explained(tmp_path):
 
 def test_records_are_plain_json(run):
     for path in (run / "records").glob("*.json"):
-        assert json.loads(path.read_text())["schema"] == records.SCHEMA
+        assert json.loads(path.read_text())["schema"] == on_disk.SCHEMA
 
 
 def test_milliseconds_are_those_of_the_smallest_batch(run):
-    timing = {"seconds": 0.01, "seconds0": 0.02}
-    timings = [timing | {"phase": "decode", "batch": 1}, timing | {"phase": "decode", "batch": 8, "seconds": 9.0}]
+    usual = written.result("speed")
+    timing = usual["timings"][0]
+    timings = [timing, timing | {"batch": 8, "seconds": 9.0}]
     path = records.path_of(run, point().id, "speed", "how")
-    records.write_record(path, record(point(), "speed", {"speedup_decode": 2.0, "timings": timings}, "how"))
+    records.write_record(path, record(point(), "speed", usual | {"timings": timings}, "how"))
     row = records.table(run).iloc[1]
     assert (row["speedup_decode"], row["milliseconds_decode"], row["milliseconds0_decode"]) == (2.0, 10.0, 20.0)
 

@@ -15,6 +15,7 @@ from torch import nn
 from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
 from claw.models.load import check_ids
+from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
@@ -72,6 +73,7 @@ def _exp(value: float) -> float:
 def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
     """Cross-entropy of `model` on held-out blocks, each block a context of its own, in evaluation mode."""
     check_ids(blocks.ids, model)
+    check_window(model.config, blocks.length, "held-out text in blocks")
     scorer = Scorer(model)
     targets = [np.flatnonzero(scored) for scored in blocks.scored.numpy()]
     counts = [len(indices) for indices in targets]

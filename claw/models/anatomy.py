@@ -138,6 +138,11 @@ def describe(model: nn.Module) -> Shape:
 def anatomy(model: Any) -> Anatomy:
     """The anatomy of a causal language model, or an InputError that says what is missing and what is supported."""
     _refuse_unusable(model)
+    return parts_of(model)
+
+
+def parts_of(model: Any) -> Anatomy:
+    """The anatomy of a model whose weights need not be here."""
     backbone = getattr(model, "model", None)
     needed = {"embed_tokens": backbone, "layers": backbone, "norm": backbone, "lm_head": model}
     missing = [name for name, owner in needed.items() if not hasattr(owner, name)]

@@ -40,6 +40,7 @@ from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.identity import identify
 from claw.models.load import check_ids
+from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
@@ -108,6 +109,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, held
     """
     parts = anatomy(model)
     check_ids(blocks.ids, model)
+    check_window(parts.config, blocks.length, "calibration text in blocks")
     if heldout is not None:
         check_no_overlap(blocks, heldout)
     identity, data = identify(model), blocks.sha256

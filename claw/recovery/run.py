@@ -26,6 +26,7 @@ from claw.evaluate import held_out
 from claw.files import digest, discard
 from claw.models.identity import identify
 from claw.models.load import check_ids
+from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
@@ -169,6 +170,7 @@ def recover_milestones(
     if blocks.length != first.length or not len(blocks):
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
     check_ids(blocks.ids, model)
+    check_window(model.config, blocks.length, "recovery text in blocks")
     choices: dict[str, Any] = {"teacher": teacher, "targets": targets, "checkpointing": checkpointing, "seconds": seconds}
     run = Run(model, blocks, first, budgets, heldout, **choices)
     with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:

@@ -4,8 +4,9 @@ An experiment's id is a hash of the choices that can change its result and of no
 model, a method that draws no random numbers has one seed, one that needs no calibration has none.
 """
 
+import functools
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -31,12 +32,25 @@ Limit = Annotated[
 """Documents per task: one number, or one by task; None for all."""
 
 
+def check_block(length: int, tokens: int, names: str) -> None:
+    """InputError unless one block of `length` tokens fits into `tokens`; `names` are those of the two, for the message."""
+    if length > tokens:
+        raise InputError(
+            f"{names} = {length:,} and {tokens:,}: no block of {length:,} tokens fits into {tokens:,}. Ask for more tokens or "
+            "shorter blocks."
+        )
+
+
 class Calibration(Spec):
     """Text from which statistics are collected."""
 
     corpus: Text = "wikipedia-train"
     tokens: Count = 16384
     length: Length = 512
+
+    def check_blocks(self) -> None:
+        """InputError unless a block fits into the tokens."""
+        check_block(self.length, self.tokens, "calibration's length and tokens")
 
 
 class Compression(Spec):
@@ -53,7 +67,7 @@ class Compression(Spec):
     def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("ratio") == 0:
             return {"model": given.get("model"), "method": methods.DENSE, "ratio": 0.0}
-        if given.get("method") in methods.method_names():
+        if methods.is_method(given.get("method")):
             if not methods.is_seeded(given["method"]):
                 given["seed"] = 0
             if not methods.needs_statistics(given["method"]):
@@ -99,6 +113,10 @@ class Recovery(Recipe):
         chosen = implied | {name: value for name, value in given.items() if value is not None}
         return {name: value for name, value in chosen.items() if _ONLY.get(name, recipe) == recipe}
 
+    def check_blocks(self) -> None:
+        """InputError unless a block fits into the tokens."""
+        check_block(self.length, self.tokens, "recovery's length and tokens")
+
     @property
     def run(self) -> "Recovery":
         """What the milestones of one run share: everything but the budget, unless each budget has a run of its own."""
@@ -122,7 +140,7 @@ class Speed(Spec):
     prompt: Size = 256  # tokens of the prompt
     generate: Size = 32  # tokens generated after it
     batches: tuple[Count, ...] = Field((1, 8), min_length=1)
-    rounds: Annotated[int, Field(ge=3)] = 9  # interleaved pairs of timings
+    rounds: Annotated[int, Field(ge=3, le=10**6)] = 9  # interleaved pairs of timings
     compiled: bool = False  # torch.compile with a static cache; CUDA graphs on a GPU
 
 
@@ -140,6 +158,10 @@ class Loss(Spec):
     tokens: Count = 32768
     context: Length = 512
 
+    def check_blocks(self) -> None:
+        """InputError unless a block fits into the tokens."""
+        check_block(self.context, self.tokens, "context and tokens of the held-out text")
+
 
 class Accuracy(Spec):
     """What identifies a measurement of tasks."""
@@ -149,15 +171,15 @@ class Accuracy(Spec):
     num_fewshot: Annotated[int, Field(ge=0, le=100)] | None = None  # examples in the prompt; None for what each task says
     tasks_from: Literal["archive", "hub"] = "archive"
 
-
-class Evaluation(Accuracy, Loss):
-    """Held-out text and tasks, measured alike for every model."""
-
     @model_validator(mode="after")
-    def _limits_have_tasks(self) -> "Evaluation":
+    def _limits_have_tasks(self) -> Self:
         if isinstance(self.limit, dict):
             check_limits(self.limit, self.tasks)
         return self
+
+
+class Evaluation(Accuracy, Loss):
+    """Held-out text and tasks, measured alike for every model."""
 
     @property
     def loss(self) -> Loss:
@@ -183,7 +205,12 @@ class Experiment(Spec):
     @property
     def dense(self) -> "Experiment":
         """The uncompressed model that this one is compared with."""
-        return Experiment(compression=Compression(model=self.compression.model, method=methods.DENSE, ratio=0.0))
+        return self.of_dense(self.compression.model)
+
+    @classmethod
+    def of_dense(cls, model: str) -> "Experiment":
+        """An uncompressed model."""
+        return cls(compression=Compression(model=model, method=methods.DENSE, ratio=0.0))
 
 
 class Ratios(Spec):
@@ -195,17 +222,28 @@ class Ratios(Spec):
     ratio_of: RatioOf = "own"
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _method_has_such_ratios(self) -> Self:
+        methods.check_ratio_of(self.method, self.ratio_of)
+        return self
+
 
 class Curve(Ratios):
     """All ratios of one model, method and seed: what one executed notebook holds."""
 
     calibration: Calibration = Calibration()
 
-    @property
+    @functools.cached_property
     def compressions(self) -> tuple[Compression, ...]:
         """One per ratio, in the order given, without repeats."""
-        return tuple(dict.fromkeys(self.part(Compression, ratio=ratio) for ratio in self.ratios))
+        ratios = dict.fromkeys(self.ratios)
+        dense = [self.part(Compression, ratio=0.0)] if 0 in ratios else []
+        cut = [ratio for ratio in ratios if ratio]
+        first = [self.part(Compression, ratio=ratio) for ratio in cut[:1]]
+        # validated once: a study may have hundreds of thousands of points
+        alike = {c.ratio: c for c in (*dense, *first, *(first[0].model_copy(update={"ratio": ratio}) for ratio in cut[1:]))}
+        return tuple(alike[ratio] for ratio in ratios)
 
-    @property
+    @functools.cached_property
     def experiments(self) -> tuple[Experiment, ...]:
-        return tuple(Experiment(compression=compression) for compression in self.compressions)
+        return tuple(Experiment.model_construct(compression=compression, recovery=None) for compression in self.compressions)

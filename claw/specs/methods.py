@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal, get_args
 
-from claw.errors import unknown
+from claw.errors import InputError, unknown
 
 RIDGE = "+ridge"
 DENSE = "dense"
@@ -74,11 +74,31 @@ def method_names() -> list[str]:
     return [name for plain, method in METHODS.items() for name in ([plain, plain + RIDGE] if method.compensable else [plain])]
 
 
+def is_method(name: object) -> bool:
+    """Whether this is an accepted method name."""
+    method = METHODS.get(name.removesuffix(RIDGE)) if isinstance(name, str) else None
+    return method is not None and (method.compensable or name == method.name)
+
+
 def find_method(name: str) -> tuple[Method, bool]:
     """The method and whether its cut is compensated. The InputError for an unknown name suggests similar ones."""
-    if not isinstance(name, str) or name not in method_names():
+    if not is_method(name):
         raise unknown("method", name, method_names())
     return METHODS[name.removesuffix(RIDGE)], name.endswith(RIDGE)
+
+
+def check_ratio_of(name: str, ratio_of: str) -> None:
+    """Refuse a ratio of something that a method cannot cut or does not count."""
+    axes = find_method(name)[0].axes
+    if WHOLE in axes:
+        wrong = f"{name} chooses the axes itself" if ratio_of in AXES else ""
+        accepted = [other for other in RATIO_OF if other not in AXES]
+    else:
+        wrong = f"{name} leaves {ratio_of} untouched" if ratio_of in AXES and ratio_of not in axes else ""
+        wrong = "only claw spends milliseconds, which it measures" if ratio_of == "milliseconds" else wrong
+        accepted = ["own", *axes, "params", "nonembedding", "flops"]
+    if wrong:
+        raise InputError(f"ratio_of {ratio_of!r} cannot be asked of method {name!r}: {wrong}. Use {', '.join(accepted)}.")
 
 
 def axis_of(name: str, ratio_of: str) -> str:

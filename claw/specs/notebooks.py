@@ -5,19 +5,30 @@ after the parameters therefore calls `from_notebook`, which refuses what is not 
 """
 
 import ast
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from claw import project
 from claw.errors import InputError, unknown
-from claw.specs import methods
+from claw.specs import methods, on_disk
 from claw.specs.budget import LIMITS, Budget
-from claw.specs.experiment import Accuracy, Calibration, Curve, Evaluation, MethodNames, Ratios, RecoverySeries, Speed
-from claw.specs.saved import ABOUT, saved_experiment
-from claw.specs.spec import AnySpec, Count, Placement, Ratio, Seed, Spec, Text, build_spec
+from claw.specs.experiment import (
+    Accuracy,
+    Calibration,
+    Curve,
+    Evaluation,
+    Experiment,
+    MethodNames,
+    Ratios,
+    RecoverySeries,
+    Speed,
+    check_block,
+)
+from claw.specs.spec import AnySpec, Count, Length, Placement, Ratio, Seed, Spec, Text, build_spec
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 """Names that IPython itself puts beside a notebook's variables."""
@@ -39,7 +50,12 @@ class HeldOut(Parameters):
 
     heldout: Text = "wikipedia-heldout"
     heldout_tokens: Count = 32768
-    context: Count = 512
+    context: Length = 512
+
+    @model_validator(mode="after")
+    def _heldout_blocks_fit(self) -> Self:
+        check_block(self.context, self.heldout_tokens, "context and heldout_tokens")
+        return self
 
     @property
     def evaluation(self) -> Evaluation:
@@ -51,7 +67,12 @@ class CompressParameters(Ratios, HeldOut):
 
     calibration: Text = "wikipedia-train"
     calibration_tokens: Count = 16384
-    calibration_length: Count = 512
+    calibration_length: Length = 512
+
+    @model_validator(mode="after")
+    def _calibration_blocks_fit(self) -> Self:
+        check_block(self.calibration_length, self.calibration_tokens, "calibration_length and calibration_tokens")
+        return self
 
     @property
     def curve(self) -> Curve:
@@ -65,7 +86,7 @@ class Checkpoints(Parameters):
     Where none is named, those of the run are meant for which `_taken` holds, after the dense models if `_with_dense` says so.
     """
 
-    _taken: ClassVar[Callable[[dict[str, Any]], bool]] = lambda spec: True
+    _taken: ClassVar[Callable[[Experiment], bool]] = lambda experiment: True
     _with_dense: ClassVar[bool] = False
 
     checkpoints: tuple[Text, ...] = Field((), validate_default=True)
@@ -75,9 +96,9 @@ class Checkpoints(Parameters):
     def _there_are_some(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if named:
             return named
-        specs = _checkpoints(project.run_folder(info.data.get("run", ".")))
-        dense = dict.fromkeys(spec["compression"]["model"] for _, spec in specs) if cls._with_dense else ()
-        checkpoints = (*dense, *(place for place, spec in specs if cls._taken(spec)))
+        there = _checkpoints(project.run_folder(info.data.get("run", ".")))
+        dense = dict.fromkeys(experiment.compression.model for _, experiment in there) if cls._with_dense else ()
+        checkpoints = (*dense, *(place for place, experiment in there if cls._taken(experiment)))
         if not checkpoints:
             raise InputError(
                 f"the run {info.data.get('run')} has no compressed checkpoints yet. Run 10_compress first (its first curve "
@@ -104,8 +125,14 @@ class TourParameters(Placement):
     calibration_tokens: Count = 8192
     heldout: Text = "wikipedia-heldout"
     heldout_tokens: Count = 2048
-    context: Count = 256
+    context: Length = 256
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> Self:
+        check_block(self.context, self.heldout_tokens, "context and heldout_tokens")
+        check_block(self.context, self.calibration_tokens, "context and calibration_tokens")
+        return self
 
 
 class OverviewParameters(Spec):
@@ -203,7 +230,7 @@ class PaperParameters(LawsParameters):
 class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
     """20_recover: checkpoints, one recipe, several token budgets; by default all of the run that are not recovered yet."""
 
-    _taken = lambda spec: not spec["recovery"]
+    _taken = lambda experiment: experiment.recovery is None
 
     @property
     def series(self) -> RecoverySeries:
@@ -213,7 +240,7 @@ class RecoverParameters(HeldOut, Checkpoints, RecoverySeries):
 class SpeedParameters(Checkpoints, Speed):
     """40_speed: checkpoints timed against the dense model that each was made from; by default all compressed ones."""
 
-    _taken = lambda spec: spec["compression"]["method"] != methods.DENSE
+    _taken = lambda experiment: experiment.compression.method != methods.DENSE
 
     @property
     def speed(self) -> Speed:
@@ -266,9 +293,16 @@ PLAIN = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp |
 """Nodes of a plain value; a call only as float("nan"), as papermill writes NaN."""
 
 
-def _checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Folder and experiment of each checkpoint of a run, by method, ratio and recovery."""
-    known = ((str(path.parent), saved_experiment(path.parent)) for path in folder.glob(f"checkpoints/*/{ABOUT}"))
-    specs = ((place, experiment.model_dump(mode="json")) for place, experiment in known if experiment)
-    order = lambda pair: (pair[1]["compression"]["method"], pair[1]["compression"]["ratio"], str(pair[1]["recovery"]))
-    return sorted(specs, key=order)
+def _checkpoints(folder: Path) -> list[tuple[str, Experiment]]:
+    """Folder and experiment of each checkpoint of a run, by method, ratio and recovery; unusable ones are warned of."""
+    there = []
+    for place in sorted(folder.glob("checkpoints/*")):
+        try:
+            experiment = on_disk.checkpoint_experiment(place)
+        except on_disk.Unusable as problem:
+            warnings.warn(f"a checkpoint is left out: {problem}", stacklevel=2)
+            continue
+        if experiment is not None:
+            there.append((str(place), experiment))
+    order = lambda pair: (pair[1].compression.method, pair[1].compression.ratio, str(pair[1].recovery))
+    return sorted(there, key=order)

@@ -19,8 +19,11 @@ Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
-Size = Annotated[int, Field(ge=1)]
-Length = Annotated[int, Field(ge=2)]  # tokens of a block
+Size = Annotated[int, Field(ge=1, le=10**12)]
+Length = Annotated[int, Field(ge=2, le=10**12)]  # tokens of a block
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Spec(BaseModel):
@@ -42,21 +45,22 @@ class Spec(BaseModel):
         return given
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other values, without what was worked out from the old ones."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in set(copied.__dict__) - set(type(self).model_fields):
-            del copied.__dict__[name]
-        return copied
+        """A copy with other values, which are taken as valid, and without what was worked out from the old ones."""
+        values = {name: getattr(self, name) for name in type(self).model_fields} | dict(update or {})
+        return self.model_construct(self.model_fields_set | set(update or ()), **values)
 
     @functools.cached_property
     def digest(self) -> str:
         """First 16 hex digits of the sha256 of the canonical text: JSON with sorted names, which is equal for equal values."""
-        return files.digest(json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")))
+        return files.digest(_CANONICAL.encode(self.model_dump(mode="json")))
 
     def part(self, cls: type["AnySpec"], **others: Any) -> "AnySpec":
         """A `cls` with these values for the fields of the same name, except for the others that are given."""
         shared = {name: getattr(self, name) for name in cls.model_fields if name in type(self).model_fields}
-        return cls(**shared | others)
+        try:
+            return cls(**shared | others)
+        except pydantic.ValidationError as error:
+            raise explain(error, cls) from error
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -99,19 +103,26 @@ def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", l
         return InputError(f"{place}{name}: {inner}")
     shown = repr(value) if len(repr(value)) < 120 else repr(value)[:117] + "..."
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid tuple", "a list such as [a, b]")
-    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_number_hint(value, kind)}")
+    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_hint(value, kind, path)}")
 
 
-def _number_hint(value: Any, kind: str) -> str:
-    """How to write a number that YAML or papermill took for text."""
+def _hint(value: Any, kind: str, path: tuple) -> str:
+    """How to write what YAML or papermill took for something else."""
     if isinstance(value, bool):
         return " YAML reads yes, no, on and off as true or false: put text in quotes."
-    if not isinstance(value, str) or not kind.startswith(("float", "int")):
+    if kind == "less_than" and 1 <= value <= 100:
+        return f" It is the fraction removed: for {value:g} % write {value / 100:g}."
+    if not isinstance(value, str):
+        return ""
+    if kind.startswith(("tuple", "list", "dict")):
+        return f' It was read as text: write it without quotes, with papermill as -y "{path[0] if path else "name"}: [a, b]".'
+    if not kind.startswith(("float", "int")):
         return ""
     try:
-        return f" It was read as text: write {float(value)!r} (YAML needs a dot in 1.0e-4) and no quotes."
+        plain = int(value) if kind.startswith("int") else float(value)
     except ValueError:
         return " Write a number without quotes."
+    return f" It was read as text: write {plain!r} (YAML needs a dot in 1.0e-4) and no quotes."
 
 
 def _owner(cls: type[BaseModel], path: tuple) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,17 @@ from pydantic import Field, field_validator, model_validator
 
 from claw.errors import InputError
 from claw.specs import methods, strict_yaml
-from claw.specs.experiment import Calibration, Compression, Curve, Evaluation, Experiment, MethodNames, RecoverySeries, Speed
+from claw.specs.experiment import (
+    Calibration,
+    Compression,
+    Curve,
+    Evaluation,
+    Experiment,
+    MethodNames,
+    Recovery,
+    RecoverySeries,
+    Speed,
+)
 from claw.specs.methods import RatioOf
 from claw.specs.spec import Count, Placement, Ratio, Seed, Spec, Text, explain
 
@@ -31,7 +42,7 @@ class Selection(Spec):
     def _one_is_a_list_of_one(cls, given: Any) -> Any:
         return given if given is None or isinstance(given, tuple) else (given,)
 
-    @property
+    @functools.cached_property
     def choices(self) -> dict[str, tuple]:
         """The choices that are given."""
         return self.model_dump(exclude_none=True)
@@ -73,6 +84,29 @@ class Study(Placement):
     time_limit: Count | None = None  # seconds after which a job is stopped
     resources: Resources = Resources()
 
+    @field_validator("models", "methods", "ratios", "seeds")
+    @classmethod
+    def _nothing_twice(cls, given: tuple) -> tuple:
+        if twice := [value for value, count in Counter(given).items() if count > 1]:
+            raise InputError(f"{twice[0]} is named twice, and each experiment is run once. Name it once.")
+        return given
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> "Study":
+        self.evaluation.check_blocks()
+        self.calibration.check_blocks()
+        for recovery in self._recoveries:
+            recovery.check_blocks()
+        if len(set(self._recoveries)) < len(self._recoveries):
+            raise InputError("two entries of recovery ask for the same recipe and number of tokens. Name each once.")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_have_such_ratios(self) -> "Study":
+        for method in self.methods:
+            methods.check_ratio_of(method, self.ratio_of)
+        return self
+
     @model_validator(mode="after")
     def _points_are_in_the_grid(self) -> "Study":
         grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
@@ -92,28 +126,44 @@ class Study(Placement):
     @functools.cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One per model, method and seed that makes a difference, without excluded points."""
-        curves: dict[Curve, None] = {}  # ordered, each once
+        curves = []
         for model, method in itertools.product(self.models, self.methods):
-            for seed in self.seeds if methods.is_seeded(method) else self.seeds[:1]:
-                curve = self.part(Curve, model=model, method=method, seed=seed)
-                ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
-                if any(ratios) or not any(self.ratios):  # a curve of which nothing but the dense model is left is none
-                    curves[curve.model_copy(update={"ratios": ratios})] = None
+            seeds = self.seeds if methods.is_seeded(method) else self.seeds[:1]
+            first = self.part(Curve, model=model, method=method, seed=seeds[0])
+            for seed in seeds:
+                curve = first.model_copy(update={"seed": seed})
+                if self.exclude:
+                    ratios = tuple(c.ratio for c in curve.compressions if not any(x.fits(c) for x in self.exclude))
+                    curve = curve.model_copy(update={"ratios": ratios})
+                if any(curve.ratios) or not any(self.ratios):  # one of which nothing but the dense model is left is none
+                    curves.append(curve)
         return tuple(curves)
 
     @functools.cached_property
     def experiments(self) -> tuple[Experiment, ...]:
         """Every point once, then what is recovered from it; the dense model of each is always among them."""
         points = [experiment for curve in self.curves for experiment in curve.experiments]
+        dense = [Experiment.of_dense(model) for model in dict.fromkeys(point.compression.model for point in points)]
         experiments = [e for point in points for e in (point, *self.recovered(point))]
-        return tuple(dict.fromkeys([*(e.dense for e in experiments), *experiments]))
+        return tuple({e.id: e for e in (*dense, *experiments)}.values())
+
+    @functools.cached_property
+    def measured(self) -> dict[str, str]:
+        """How each stage measures, as the digest in the names of its records; empty for stages that only make a model."""
+        speed = self.speed.digest if self.speed else ""
+        return {"loss": self.evaluation.loss.digest, "tasks": self.evaluation.accuracy.digest, "speed": speed}
 
     def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
         """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
-        if not _named(self.recovery_of, point.compression) or not methods.makes_checkpoint(point.compression.method):
+        if not self.recovery or not _named(self.recovery_of, point.compression):
             return ()
-        recoveries = (recovery for series in self.recovery for recovery in series.recoveries)
-        return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in recoveries)
+        if not methods.makes_checkpoint(point.compression.method):
+            return ()
+        return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in self._recoveries)
+
+    @functools.cached_property
+    def _recoveries(self) -> tuple[Recovery, ...]:
+        return tuple(recovery for series in self.recovery for recovery in series.recoveries)
 
     def is_timed(self, experiment: Experiment) -> bool:
         """Whether its checkpoint is timed; not after recovery, which changes no shape and so no speed."""

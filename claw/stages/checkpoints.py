@@ -6,7 +6,7 @@ written beside its final name and renamed, so a folder that is there is whole.
 
 claw writes into a new or an empty folder, or over a checkpoint of its own that holds just the files that `claw.json` names, as
 they were written; and it deletes no other (`discard_checkpoint`). No path of this machine is in a checkpoint: where a spec
-names a folder or file, `claw.json` has its last part, and the records of the run have the whole (`claw.specs.saved`).
+names a folder or file, `claw.json` has its last part, and the records of the run have the whole (`claw.specs.on_disk`).
 """
 
 import json
@@ -20,13 +20,15 @@ from safetensors import SafetensorError
 
 from claw import files
 from claw.errors import InputError
-from claw.models.pretrained import stock_reload
+from claw.models.pretrained import stock_reload, tokenizer_in
 from claw.models.undisturbed import leaves_as_before, undisturbed
 from claw.progress import of_transformers
+from claw.project import inside_project
 from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
+from claw.specs import on_disk
 from claw.specs.experiment import Experiment
-from claw.specs.saved import ABOUT, SCHEMA, read_about, saved_experiment
+from claw.specs.on_disk import ABOUT, NOTES, checkpoint_note
 from claw.stages import model_card, portable
 
 
@@ -75,7 +77,7 @@ def save(
             (scratch / "README.md").write_text(model_card.card(model, report, origin), encoding="utf-8")
             check_reload(model, scratch)
             check_tokens(tokenizer, scratch)
-            about: dict[str, Any] = {"schema": SCHEMA, "id": experiment and experiment.id, "base_model": origin.hub_id}
+            about: dict[str, Any] = {"schema": NOTES, "id": experiment and experiment.id, "base_model": origin.hub_id}
             about |= {"experiment": experiment and _portable_spec(experiment), "report": report and report.to_dict()}
             about |= {"files": files.manifest(scratch)}
             (scratch / ABOUT).write_text(json.dumps(about, indent=1))
@@ -131,14 +133,14 @@ def discard_checkpoint(folder: Path, name: str) -> bool:
     Whether it was deleted. Nothing is deleted through a link.
     """
     with suppress(InputError):
-        return read_about(folder).get("id") == name and files.discard_folder(folder, _written(folder), ABOUT)
+        return checkpoint_note(folder).get("id") == name and files.discard_folder(folder, _written(folder), ABOUT)
     return False
 
 
 def _written(folder: Path) -> dict[str, str]:
     """The files of a checkpoint with their digests, as `claw.json` names them; none where it does not."""
     with suppress(InputError):
-        named = read_about(folder).get("files")
+        named = checkpoint_note(folder).get("files")
         if isinstance(named, dict) and all(isinstance(digest, str) for digest in named.values()):
             return named
     return {}
@@ -162,9 +164,7 @@ def check_reload(model: Any, folder: Path) -> None:
 
 def check_tokens(tokenizer: Any, folder: Path) -> None:
     """Raise InputError unless the tokenizer saved in `folder` gives the same ids as `tokenizer`."""
-    from transformers import AutoTokenizer
-
-    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    again = tokenizer_in(folder)
     text = " ".join(["The naïve 123,456 cats\n\tsat… on it.", *tokenizer.all_special_tokens])
     if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
         raise InputError("The saved tokenizer gives other tokens than the one in memory. Save it with the fast tokenizer.")
@@ -172,10 +172,7 @@ def check_tokens(tokenizer: Any, folder: Path) -> None:
 
 def experiment_of(checkpoint: str) -> Experiment:
     """The experiment that a checkpoint folder holds; a model's own name or folder stands for the dense model."""
-    folder = Path(checkpoint)
-    if folder.is_dir() and (experiment := saved_experiment(folder)):
-        return experiment
-    return Experiment.model_validate({"compression": {"model": checkpoint, "method": "dense", "ratio": 0.0}})
+    return on_disk.checkpoint_experiment(inside_project(checkpoint)) or Experiment.of_dense(checkpoint)
 
 
 def _portable_spec(experiment: Experiment) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from claw import records
 from claw.evaluate import tasks
 from claw.models import load
 from claw.progress import tqdm
+from claw.project import inside_project
 from claw.specs.notebooks import EvaluateParameters
 from claw.stages import checkpoints
 from claw.stages.compress import record_dense
@@ -58,5 +59,5 @@ def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:
 
 def _broken_run(folder: Path, name: str) -> dict[str, Any] | None:
     """The record of the recovery that was to make the checkpoint `name` and broke; None where the checkpoint is there."""
-    run = None if Path(name).is_dir() else records.read_record(records.path_of(folder, Path(name).name, "recover"))
+    run = None if inside_project(name).is_dir() else records.read_record(records.path_of(folder, Path(name).name, "recover"))
     return run if run and run["status"] == "nan" else None

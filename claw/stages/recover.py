@@ -1,13 +1,13 @@
 """The stage of notebook 20: recover checkpoints for several budgets, save each result, record it and its held-out loss."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from claw import files, records
 from claw.errors import InputError
 from claw.models import load
 from claw.progress import tqdm
+from claw.project import inside_project
 from claw.recovery import run, schedule
 from claw.specs.experiment import Compression, Experiment, Recovery
 from claw.specs.notebooks import RecoverParameters
@@ -28,7 +28,7 @@ def check_recover(asked: RecoverParameters) -> None:
     load.pick_device(asked.device)
     for name in asked.checkpoints:
         load.check_name(name)
-        if Path(name).is_dir() and checkpoints.experiment_of(name).recovery is not None:
+        if inside_project(name).is_dir() and checkpoints.experiment_of(name).recovery is not None:
             raise InputError(f"{name} is recovered already. Recover the compressed checkpoint that it was made from.")
         else:
             check_unseen(checkpoints.experiment_of(name), asked.heldout)

@@ -1,6 +1,5 @@
 """The stage of notebook 40: time checkpoints against the dense models that they were made from, and record it."""
 
-from pathlib import Path
 from typing import Any
 
 from claw import records
@@ -8,6 +7,7 @@ from claw.errors import InputError
 from claw.evaluate import timing
 from claw.models import load
 from claw.progress import tqdm
+from claw.project import inside_project
 from claw.specs import methods
 from claw.specs.notebooks import SpeedParameters
 from claw.stages import checkpoints
@@ -18,7 +18,7 @@ def check_speed(asked: SpeedParameters) -> None:
     """Raise InputError for anything that can be known to be wrong before timing starts."""
     load.pick_device(asked.device)
     for name in asked.checkpoints:
-        if not Path(name).is_dir():
+        if not inside_project(name).is_dir():
             raise InputError(f"There is no checkpoint folder {name}. Name folders that 10_compress or 20_recover saved.")
         if checkpoints.experiment_of(name).compression.method == methods.DENSE:
             raise InputError(f"{name} is a dense model; its speed-up over itself is 1. Name compressed checkpoints.")

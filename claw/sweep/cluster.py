@@ -8,12 +8,15 @@ Notable choices:
   room on its machine (`claw.sweep.locks.room`).
 - What jobs ask of a machine is compared with what workers offer before anything is submitted: Dask would wait for ever.
 - Workers see on disk whether the `claw run` that wants a job still lives, and stop the job when it does not.
+- Whoever reaches a Dask scheduler can run code as the user who started it, and on a shared machine every user reaches a port of
+  127.0.0.1. The cluster made here therefore speaks TLS with a certificate that lives as long as the run and in its memory only.
 """
 
 import contextlib
 import functools
 import logging
 import re
+import ssl
 import time
 import uuid
 from collections import Counter
@@ -28,8 +31,16 @@ from claw.sweep.plan import Job, Plan
 from claw.sweep.run_jobs import Failure, Outcome, Progress
 
 INSTALL = (
-    "Workers need the package distributed, which is not installed: `pip install 'claw[dask]'`. Without --workers and "
-    "--scheduler jobs run one after the other and need nothing more."
+    "Workers need the packages distributed and cryptography, which are not both installed: `pip install 'claw[dask]'`. Without "
+    "--workers and --scheduler jobs run one after the other and need nothing more."
+)
+OPEN = (
+    "This scheduler speaks plain tcp: everybody who can reach its port can run code as you. On a machine or network shared "
+    "with others start it with TLS, as README shows under Many jobs at a time."
+)
+CERTIFICATES = (
+    "needs certificates, and Dask's configuration names none that fit: set distributed.comm.tls as README shows under Many "
+    "jobs at a time, the same for scheduler, workers and this machine."
 )
 LOST = "The Dask scheduler was lost, and its jobs with it. Start it and run again; what was recorded is kept."
 WANTED = ".wanted"  # the lock in a run's folder that is held as long as somebody waits for its jobs
@@ -75,19 +86,42 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
             stack.enter_context(dask.config.set(SETTINGS | {"temporary-directory": str(plan.folder / ".dask")}))
             offer = machine.offer(workers, resources.asked)
             machine.check_resources(resources, [offer], f"each of {workers} workers on this machine")
+            security = temporary_security()
             options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
             options |= {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "resources": offer}
-            scheduler = stack.enter_context(distributed.LocalCluster(**options))
+            cluster = stack.enter_context(distributed.LocalCluster(protocol="tls://", security=security, **options))
+            scheduler = cluster.scheduler_address
         elif not ADDRESS.fullmatch(scheduler):
-            raise InputError(f"--scheduler {scheduler} is no address. Write it as the scheduler prints it: tcp://HOST:PORT.")
+            raise InputError(f"--scheduler {scheduler} is no address. Write it as the scheduler prints it: tls://HOST:PORT.")
+        else:
+            security = distributed.Security()  # as Dask's configuration says
+            if scheduler.startswith("tcp:"):
+                tqdm.write(OPEN)
         try:
-            client = stack.enter_context(distributed.Client(scheduler, timeout=10, name="claw"))
+            client = stack.enter_context(distributed.Client(scheduler, timeout=10, name="claw", security=security))
+        except (
+            TypeError,
+            RuntimeError,
+            FileNotFoundError,
+            ssl.SSLError,
+        ) as error:  # how distributed says that it has no, or must have, certificates
+            raise InputError(f"The scheduler at {scheduler} {CERTIFICATES}") from error
         except (OSError, TimeoutError) as error:
             raise InputError(
                 f"No Dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler --host 127.0.0.1`, and "
                 "workers with `dask worker ADDRESS --nthreads 1`."
             ) from error
         yield client
+
+
+def temporary_security() -> Any:
+    """Dask's security with a key and certificate made now: only who is given this object can talk to its cluster."""
+    from distributed.security import Security
+
+    try:
+        return Security.temporary()
+    except ImportError as error:  # of cryptography; without encryption nothing is started
+        raise InputError(INSTALL) from error
 
 
 def _run(plan: Plan, client: Any, submitted: dict[Any, Job], progress: Progress, workers: int) -> None:

@@ -1,14 +1,15 @@
 """What a plan will cost: time from records of finished experiments, disk and memory from the size of the models."""
 
-import json
-from collections import defaultdict
+import contextlib
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from claw import records
 from claw.models import sources
-from claw.specs import methods
+from claw.project import inside_project
+from claw.specs import methods, on_disk
 from claw.specs.experiment import Experiment
 from claw.sweep.plan import Plan
 
@@ -51,22 +52,23 @@ class Estimate:
 def estimate_plan(plan: Plan) -> Estimate:
     """Estimate of what is left of a plan."""
     study, rates = plan.study, _rates(plan)
-    missing = [point for name, point in plan.wanted.items() if name not in plan.done]
-    rated = [(_rate(rates[stage], e.compression.model), _units(stage, e)) for stage, e in missing]
-    seconds = [rate * units for rate, units in rated if rate is not None]
-    time: dict[str, Any] = {"seconds": sum(seconds, 0.0), "known": len(seconds), "unknown": len(rated) - len(seconds)}
+    missing = (point for name, point in plan.wanted.items() if name not in plan.done)
+    counts = Counter((stage, e.compression.model, _units(stage, e)) for stage, e in missing)
+    rated = [(_rate(rates[stage], model), units, count) for (stage, model, units), count in counts.items()]
+    known = sum(count for rate, _, count in rated if rate is not None)
+    seconds = sum(rate * units * count for rate, units, count in rated if rate is not None)
+    time: dict[str, Any] = {"seconds": float(seconds), "known": known, "unknown": counts.total() - known}
     sizes = {model: size for model in study.models if (size := weights(model, study.dtype)) is not None}
     if len(sizes) < len(set(study.models)):
         return Estimate(**time)
-    saved = [[e for e in curve.experiments if methods.makes_checkpoint(e.compression.method)] for curve in study.curves]
-    counts = [sum(1 + len(study.recovered(point)) for point in points) for points in saved]
-    disk = [sizes[curve.model] * count for curve, count in zip(study.curves, counts, strict=True)]
+    saves = lambda e: (1 + len(study.recovered(e))) * methods.makes_checkpoint(e.compression.method)
+    disk = [sizes[curve.model] * sum(map(saves, curve.experiments)) for curve in study.curves]
     return Estimate(**time, disk=max(disk, default=0.0), disk_all=sum(disk), memory=2 * max(sizes.values()))
 
 
 def weights(model: str, dtype: str) -> float | None:
     """Bytes of a model's weights, from the catalogue or its files; None for one that is not here."""
-    path = Path(model).expanduser()
+    path = inside_project(model)
     if model in sources.models():
         return sources.models()[model].parameters * WIDTH.get(dtype, 2.0)
     if path.is_dir():
@@ -90,7 +92,8 @@ def _rate(rates: dict[str, float], model: str) -> float | None:
 
 def _rates(plan: Plan) -> dict[str, dict[str, float]]:
     """Seconds per unit by stage and model: of this run, and where it has none yet, of the runs beside it."""
-    endings = {stage: name.partition(".")[2] for name, (stage, _) in plan.wanted.items()}
+    stages = {stage for stage, _ in plan.wanted.values()}
+    endings = {stage: records.name_of("", stage, plan.study.measured.get(stage, ""))[1:] for stage in stages}
     return {
         stage: _measured(plan.folder, f"records/*.{ending}", stage)
         or _measured(plan.folder.parent, f"*/records/*.{ending}", stage)
@@ -102,12 +105,11 @@ def _measured(folder: Path, pattern: str, stage: str) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     units: dict[str, float] = defaultdict(float)
     for path in sorted(folder.glob(pattern))[:SAMPLE]:
-        content = records.read_record(path)
+        content = None
+        with contextlib.suppress(on_disk.Unusable):  # the run that it belongs to says so
+            content = records.open_record(path)
         if content and content["status"] == "done" and content.get("seconds"):
-            try:
-                experiment = Experiment.model_validate_json(json.dumps(content["spec"]))
-            except ValueError:
-                continue
+            experiment = on_disk.stored_experiment(content["spec"])
             seconds[experiment.compression.model] += content["seconds"]
             units[experiment.compression.model] += _units(stage, experiment)
     return {model: seconds[model] / units[model] for model in seconds}

@@ -27,6 +27,7 @@ from claw.project import notebooks_folder
 from claw.sweep import locks
 from claw.sweep.processes import watch_parent
 
+KERNEL_GONE = "its kernel ended without a word (killed, or out of memory)."
 INPUT_ERROR = 2  # exit status of a job that was given something it cannot use
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)  # what only the user can put right
 
@@ -126,7 +127,10 @@ def execute_job(request: Path, parent: int | None = None, *, fork: bool = False)
             try:
                 run_notebook(job["notebook"], Path(job["output"]), job["parameters"])
             except PapermillExecutionError as error:
-                print(f"{error.ename}: {error.evalue}", file=sys.stderr)
+                killed = (
+                    error.ename == "CellExecutionError" and not error.evalue
+                )  # there is no error to show: the kernel is gone
+                print(KERNEL_GONE if killed else f"{error.ename}: {error.evalue}", file=sys.stderr)
                 return INPUT_ERROR if error.ename.endswith("InputError") else 1
             return 0
     except InputError as error:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from claw import files
 from claw.errors import InputError
+from claw.specs.on_disk import read_object
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 
@@ -129,9 +130,11 @@ def marks(folder: Path) -> dict[str, dict[str, Any]]:
     """What is running in a run's folder now: job id to what its mark says. Marks that nobody holds are left out."""
     running = {}
     for path in sorted((folder / "running").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError):
-            if not is_free(path):
-                running[path.stem] = json.loads(path.read_text())
+        with contextlib.suppress(InputError):  # of a mark that is being written
+            about = {} if is_free(path) else read_object(path) or {}
+            makes = about.get("makes")
+            if about:
+                running[path.stem] = about | {"makes": makes if isinstance(makes, list) else []}
     return running
 
 

@@ -4,9 +4,12 @@ One job is one notebook: a stage of a curve, so that the model is loaded once an
 dense model of each study model comes first, because every curve is compared with it.
 """
 
+import contextlib
 import functools
+import gc
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 from claw import files, records
 from claw.errors import InputError
 from claw.project import run_folder
-from claw.specs import methods
+from claw.specs import methods, on_disk
 from claw.specs.experiment import Curve, Experiment
 from claw.specs.study import Study
 
@@ -58,6 +61,12 @@ class Plan:
     jobs: tuple[Job, ...]
     wanted: dict[str, tuple[str, Experiment]]  # every record the study needs: file name to stage and experiment
     done: frozenset[str]  # names of those that are there
+    unusable: Mapping[str, on_disk.Unusable] = field(default_factory=dict)  # those that are there and cannot be used, with why
+    dtypes: frozenset[str] = frozenset()  # number types of those that are done
+
+    def missing(self) -> int:
+        """How many of the wanted records are not on disk now."""
+        return len(self.wanted.keys() - _listed(self.folder / "records"))
 
 
 def folder_of(study: Study) -> Path:
@@ -71,27 +80,65 @@ def folder_of(study: Study) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Without the garbage collector: of the millions of objects of a large plan none goes, and looking at them takes longer."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_nothing_to_collect()
 def make(study: Study, folder: Path) -> Plan:
-    """Plan of a study whose run lives in `folder`."""
-    wanted = {name: (stage, e) for e in study.experiments for stage, name in records_of(study, e).items()}
-    contents = {name: records.read_record(folder / "records" / name) for name in wanted}
-    done = frozenset(name for name, content in contents.items() if content and content["status"] != "failed")
-    planner = _Planner(study, folder, done)
+    """Plan of a study whose run lives in `folder`. It only reads: what there is to refuse is in `unusable`."""
+    names = {e.id: records_of(study, e) for e in study.experiments}
+    wanted = {name: (stage, e) for e in study.experiments for stage, name in names[e.id].items()}
+    done, dtypes, unusable = set(), set(), {}
+    for name in sorted(wanted.keys() & _listed(folder / "records")):
+        try:
+            content = records.open_record(folder / "records" / name)
+        except on_disk.Unusable as problem:
+            unusable[name] = problem
+            continue
+        if content and content["status"] != "failed":
+            done.add(name)
+            dtypes.add(content["environment"].get("dtype"))
+    known = frozenset(dtypes - {None})
+    (dtype,) = known if study.dtype == "auto" and len(known) == 1 else (study.dtype,)  # one number type for all of a study
+    planner = _Planner(study, folder, frozenset(done), names, dtype)
     dense = [job for e in study.experiments if e.compression.method == methods.DENSE for job in planner.dense_jobs(e)]
     jobs = [*dense, *(job for curve in study.curves for job in planner.curve_jobs(curve))]
-    return Plan(study=study, folder=folder, jobs=tuple(jobs), wanted=wanted, done=done)
+    options: dict[str, Any] = {"wanted": wanted, "done": planner.done, "unusable": unusable, "dtypes": known}
+    return Plan(study=study, folder=folder, jobs=tuple(jobs), **options)
+
+
+def _listed(folder: Path) -> set[str]:
+    if not folder.parent.is_dir():
+        return set()
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be read as a folder of records: {error.strerror}. Correct its permissions, or move it away."
+        ) from error
 
 
 def records_of(study: Study, experiment: Experiment) -> dict[str, str]:
     """File name of each record that an experiment gets in this study, by stage."""
-    evaluation, method = study.evaluation, experiment.compression.method
-    measured = {"recover" if experiment.recovery else "compress": "", "loss": evaluation.loss.digest}
+    method, name = experiment.compression.method, experiment.id
+    stages = ["recover" if experiment.recovery else "compress", "loss"]
     # a model with shortcuts exists only in the memory of the stage that made it: no later stage can load it
-    if evaluation.tasks and (method == methods.DENSE or methods.makes_checkpoint(method)):
-        measured["tasks"] = evaluation.accuracy.digest
+    if study.evaluation.tasks and (method == methods.DENSE or methods.makes_checkpoint(method)):
+        stages.append("tasks")
     if study.speed and study.is_timed(experiment):
-        measured["speed"] = study.speed.digest
-    return {stage: records.path_of(Path(), experiment.id, stage, digest).name for stage, digest in measured.items()}
+        stages.append("speed")
+    return {stage: records.name_of(name, stage, study.measured.get(stage, "")) for stage in stages}
 
 
 @dataclass(frozen=True)
@@ -101,6 +148,8 @@ class _Planner:
     study: Study
     folder: Path
     done: frozenset[str]
+    names: Mapping[str, Mapping[str, str]]  # of records, by experiment and stage
+    dtype: str
 
     def dense_jobs(self, experiment: Experiment) -> list[Job]:
         """The job that measures a dense model, unless it was measured."""
@@ -111,8 +160,9 @@ class _Planner:
     def curve_jobs(self, curve: Curve) -> list[Job]:
         """Compress, recover, evaluate and time the points of a curve that lack a record; lost checkpoints are made again."""
         study = self.study
-        recovered = {e: study.recovered(e) for e in curve.experiments if e.compression.method != methods.DENSE}
-        points = [point for point, later in recovered.items() if any(map(self._lacks, (point, *later)))]
+        cut = [e for e in curve.experiments if e.compression.method != methods.DENSE]
+        recovered = {e.id: study.recovered(e) for e in cut}
+        points = [point for point in cut if any(map(self._lacks, (point, *recovered[point.id])))]
         if not points:
             return []
         title = f"{curve.model} {curve.method} seed{curve.seed}"
@@ -125,13 +175,13 @@ class _Planner:
         if not methods.find_method(curve.method)[0].plain:
             return jobs
         for series in study.recovery:
-            made = {p: [e for e in recovered[p] if e.recovery in series.recoveries] for p in points}
-            starts = [p for p in points if any(map(self._lacks, made[p]))]
+            made = {p.id: [e for e in recovered[p.id] if e.recovery in series.recoveries] for p in points}
+            starts = [p for p in points if any(map(self._lacks, made[p.id]))]
             if starts:
                 given = self._heldout() | self._checkpoints(starts) | series.model_dump(mode="json", exclude_none=True)
-                makes = self._records([e for p in starts for e in made[p]], "recover", "loss")
+                makes = self._records([e for p in starts for e in made[p.id]], "recover", "loss")
                 jobs.append(self._job(RECOVER, f"{title} {series.recipe}", given, makes, compress))
-        evaluated = [e for p in points for e in (p, *recovered[p]) if self._lacks(e, "tasks")]
+        evaluated = [e for p in points for e in (p, *recovered[p.id]) if self._lacks(e, "tasks")]
         if evaluated:
             given = self._evaluation() | self._checkpoints(evaluated)
             jobs.append(self._job(EVALUATE, title, given, self._records(evaluated, "tasks"), *jobs))
@@ -143,17 +193,18 @@ class _Planner:
 
     def _job(self, notebook: str, title: str, given: Mapping[str, Any], makes: tuple[str, ...], *needs: Job) -> Job:
         """A job of this run on the study's device."""
-        parameters = {"run": str(self.folder), "device": self.study.device, "dtype": self.study.dtype, **given}
+        parameters = {"run": str(self.folder), "device": self.study.device, "dtype": self.dtype, **given}
         return Job(notebook=notebook, title=title, parameters=parameters, makes=makes, needs=tuple(job.id for job in needs))
 
     def _records(self, experiments: Iterable[Experiment], *stages: str) -> tuple[str, ...]:
         """File names of the records of these stages (of all, if none is named)."""
-        named = (records_of(self.study, e).items() for e in experiments)
+        named = (self.names[e.id].items() for e in experiments)
         return tuple(name for pairs in named for stage, name in pairs if not stages or stage in stages)
 
     def _lacks(self, experiment: Experiment, *stages: str) -> bool:
         """Whether a record of these stages (of any, if none is named) is wanted and not there."""
-        return not self.done.issuperset(self._records([experiment], *stages))
+        names = self.names[experiment.id].items()
+        return any(name not in self.done for stage, name in names if not stages or stage in stages)
 
     def _heldout(self) -> dict[str, Any]:
         evaluation = self.study.evaluation

@@ -8,11 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from claw import records
+from claw import records, words
+from claw.specs import on_disk
 from claw.sweep import locks
 from claw.sweep.plan import Plan
 
-STATES = ("done", "nan", "failed", "running", "planned")
+STATES = ("done", "nan", "failed", "running", "planned", "damaged", "refused")
+"""Of a record. A damaged one is measured again; one that only another claw can read is refused, and `claw run` with it."""
+RARE = ("running", "damaged", "refused")  # not spoken of where there are none
+SHOWN = 10  # unusable records that are named
 CLEAR = "\x1b[H\x1b[2J"
 RED, YELLOW, GREY, GREENS = 160, 178, 236, (22, 28, 34)  # of a terminal's 256 colours; greens from few to all done
 
@@ -22,11 +26,12 @@ class Watcher:
 
     def __init__(self, plan: Plan):
         self.plan = plan
+        self.problems: dict[str, on_disk.Unusable] = {}  # why records cannot be used, by name
         self._final: dict[str, str] = {}
 
     def frame(self) -> pd.DataFrame:
         """One row per record: model, method, ratio, seed, recovery tokens, stage, status (one of STATES)."""
-        running = {name for about in locks.marks(self.plan.folder).values() for name in about.get("makes", ())}
+        running = {str(name) for about in locks.marks(self.plan.folder).values() for name in about["makes"]}
         rows = []
         for name, (stage, e) in self.plan.wanted.items():
             point = [e.compression.model, e.compression.method, e.compression.ratio, e.compression.seed]
@@ -35,7 +40,11 @@ class Watcher:
 
     def _status(self, name: str, running: set[str]) -> str:
         if name not in self._final:
-            content = records.read_record(self.plan.folder / "records" / name)
+            try:
+                content = records.open_record(self.plan.folder / "records" / name)
+            except on_disk.Unusable as problem:
+                self.problems[name] = problem
+                return "running" if name in running else "refused" if problem.precious else "damaged"
             if not content or content["status"] == "failed":
                 return "running" if name in running else "failed" if content else "planned"
             self._final[name] = content["status"]
@@ -59,19 +68,21 @@ def heat_map(plan: Plan):
 
 def status_text(plan: Plan, statuses: pd.DataFrame | None = None, *, colour: bool = False) -> str:
     """A heat map for a terminal: per model, method and ratio how many records are there; `!` failed, `*` running."""
-    statuses = Watcher(plan).frame() if statuses is None else statuses
+    watcher = Watcher(plan)
+    statuses = watcher.frame() if statuses is None else statuses
     totals = statuses["status"].value_counts()
-    summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name != "running")
+    summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name not in RARE)
     at = {(row.model, row.method, row.ratio): row for row in cells(statuses).itertuples()}
     ratios = sorted({ratio for *_, ratio in at})
     wide = max(len(f"{row.finished}/{row.records}") for row in at.values()) + 3
     curves = dict.fromkeys((model, method) for model, method, _ in at)
     label = max(len(f"{model}  {method}") for model, method in curves)
-    lines = [f"{plan.study.name}: {len(statuses)} records: {summary}", ""]
+    lines = [f"{plan.study.name}: {words.plural(len(statuses), 'record')}: {summary}", ""]
     lines.append(" " * label + "".join(f"{f'r={ratio:g}':>{wide}}" for ratio in ratios))
     for model, method in curves:
         shown = (_cell(at.get((model, method, ratio)), wide, colour) for ratio in ratios)
         lines.append(f"{f'{model}  {method}':<{label}}" + "".join(shown))
+    lines += [f"{name} cannot be used: {problem}." for name, problem in [*watcher.problems.items()][:SHOWN]]
     return "\n".join(lines)
 
 
@@ -79,10 +90,10 @@ def _cell(row: Any, wide: int, colour: bool) -> str:
     if row is None:
         return " " * wide
     sign = "!" if row.failed else "*" if row.running else " "
-    words = f"{f'{row.finished}/{row.records}{sign}':>{wide - 1}}"
+    counts = f"{f'{row.finished}/{row.records}{sign}':>{wide - 1}}"
     green = GREENS[min(2, 3 * row.finished // row.records - (row.finished == row.records))]
     background = RED if row.failed else YELLOW if row.running else green if row.finished else GREY
-    return f" \x1b[97;48;5;{background}m{words}\x1b[0m" if colour else f" {words}"
+    return f" \x1b[97;48;5;{background}m{counts}\x1b[0m" if colour else f" {counts}"
 
 
 def watch(plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys.stdout.write) -> None:

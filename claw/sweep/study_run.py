@@ -7,16 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from claw import files, records
-from claw.evaluate import tasks
-from claw.models import load, sources
-from claw.recovery import schedule
+from claw.errors import InputError
+from claw.models import load
 from claw.show import report
-from claw.specs import methods
 from claw.specs.study import Study
 from claw.stages import checkpoints
-from claw.sweep import estimate, locks, machine, origin, run_jobs
+from claw.sweep import checks, estimate, locks, origin, run_jobs
 from claw.sweep.plan import LAWS, Job, Plan, make
-from claw.texts import token_blocks
+from claw.words import plural
 
 SHORT = 40  # jobs that a dry run lists one by one
 COLUMNS = (
@@ -25,29 +23,13 @@ COLUMNS = (
 """Columns of the table that are printed when a study has run."""
 
 
-def check_study(study: Study) -> None:
-    """Raise InputError for anything in a study that can be known to be wrong before work starts."""
-    for model in study.models:
-        load.check_name(model)
-    token_blocks.check_purpose(study.evaluation.heldout, "heldout")
-    calibration = study.calibration.corpus
-    if any(map(methods.needs_statistics, study.methods)) or calibration not in sources.corpora():  # used, or named all the same
-        token_blocks.check_purpose(calibration, "calibration")
-        token_blocks.check_disjoint(calibration, study.evaluation.heldout)
-    for series in study.recovery:
-        token_blocks.check_purpose(series.corpus, "recovery")
-        token_blocks.check_disjoint(series.corpus, study.evaluation.heldout)
-        schedule.milestones(series.tokens, series.length, series.batch)
-    tasks.check_tasks(study.evaluation.tasks, hub=study.evaluation.tasks_from == "hub")
-    load.pick_device(study.device)
-
-
 def headline(plan: Plan) -> str:
     """What a plan holds and where it runs, in one line."""
     study = plan.study
     return (
-        f"{study.name}: {len(study.experiments)} experiments in {len(study.curves)} curves, {len(plan.wanted)} records, "
-        f"{len(plan.done)} done; {len(plan.jobs)} jobs to run in {plan.folder}"
+        f"{study.name}: {plural(len(study.experiments), 'experiment')} in {plural(len(study.curves), 'curve')}, "
+        f"{plural(len(plan.wanted), 'record')}, {len(plan.done):,} done; {plural(len(plan.jobs), 'job')} to run in "
+        f"{plan.folder}"
     )
 
 
@@ -63,16 +45,26 @@ def describe_plan(plan: Plan) -> str:
 
 def plan_grid(plan: Plan) -> pd.DataFrame:
     """One row per model and method of a plan: curves, experiments, records, records done, jobs to run."""
-    owners = {name: (e.compression.model, e.compression.method) for name, (_, e) in plan.wanted.items()}
+    owner = lambda name: (plan.wanted[name][1].compression.model, plan.wanted[name][1].compression.method)
     counts = Counter((curve.model, curve.method, "curves") for curve in plan.study.curves)
     counts.update((e.compression.model, e.compression.method, "experiments") for e in plan.study.experiments)
-    counts.update((*owner, "records") for owner in owners.values())
-    counts.update((*owners[name], "done") for name in plan.done)
-    counts.update((*owners[job.makes[-1]], "jobs") for job in plan.jobs)
+    counts.update((*owner(name), "records") for name in plan.wanted)
+    counts.update((*owner(name), "done") for name in plan.done)
+    counts.update((*owner(job.makes[-1]), "jobs") for job in plan.jobs)
     columns = ("curves", "experiments", "records", "done", "jobs")
     groups = dict.fromkeys((model, method) for model, method, _ in counts)
     rows = [(*group, *(counts[*group, name] for name in columns)) for group in groups]
     return pd.DataFrame(rows, columns=["model", "method", *columns])
+
+
+def rehearse(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> None:
+    """Print the plan, what is to be known of it, and what it will cost. InputError where `run_study` would refuse it."""
+    plan = make(study, folder)
+    notes: list[str] = []
+    try:
+        notes = checks.check_plan(plan, workers=workers, scheduler=scheduler)
+    finally:  # a plan that cannot be run here is shown before it is said why
+        print("\n\n".join([describe_plan(plan), *notes]), flush=True)
 
 
 def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | None = None) -> int:
@@ -81,17 +73,18 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
     Jobs run one after the other, on `workers` of this machine, or on the Dask cluster at the address `scheduler`.
     """
     started = time.monotonic()
-    check_study(study)
-    if not (workers or scheduler):
-        machine.check_resources(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
+    for note in checks.check_plan(make(study, folder), workers=workers, scheduler=scheduler):
+        print(note)
     another, patience = f"Another claw run works on {study.name}", "Waiting until it ends; then this one does what is left."
     with locks.whole_run(folder, lambda who: print(f"{another} ({who}). {patience}")):
-        for sentence in origin.check_origin(study, folder):
-            print(sentence)
         plan = make(study, folder)
         check_outputs(plan)
         if (folder / "checkpoints").is_symlink() and not study.keep_checkpoints:
             print(f"{folder / 'checkpoints'} is a link: claw deletes nothing through links, so all checkpoints there stay.")
+        if study.dtype == "auto" and not plan.dtypes and not scheduler:  # chosen once, not by the timing of each job
+            dtype = str(load.fast_dtype(load.pick_device(study.device))).removeprefix("torch.")
+            plan = make(study.model_copy(update={"dtype": dtype}), folder)
+        origin.check_origin(study, folder)
         print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if plan.jobs and (workers or scheduler):
@@ -100,9 +93,14 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
             failures = cluster.run_on_workers(plan, drop, workers=workers, scheduler=scheduler)
         else:
             failures = run_jobs.run_in_turn(plan, drop)
+        missing = plan.missing()
+        if missing and not failures:
+            failures.append(f"{plural(missing, 'record')} of this study are not in {folder / 'records'}. Run it again.")
         try:
-            finish(plan)
-        except run_jobs.Failure as problem:
+            origin.check_origin(study, folder)  # what was fetched has its revision now, and nothing changed meanwhile
+            if missing < len(plan.wanted):
+                finish(plan)
+        except (run_jobs.Failure, InputError) as problem:
             failures.append(str(problem))
     print(f"\nTotal time {time.monotonic() - started:.0f} s.")
     for failure in failures:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import claw
 from claw.errors import InputError
+from claw.specs import on_disk
 from claw.stages import checkpoints
 
 
@@ -34,7 +35,7 @@ def test_the_model_card_says_what_was_removed(small, tokenizer, tmp_path):
     folder = claw.save(small[0], tokenizer, tmp_path / "small", small[1], base_model="smollm2-135m")
     card = (folder / "README.md").read_text()
     assert "base_model: HuggingFaceTB/SmolLM2-135M" in card and f"{small[1].ratio_params:.1%}" in card
-    assert checkpoints.read_about(folder)["report"]["ratio_params"] == small[1].ratio_params
+    assert on_disk.checkpoint_note(folder)["report"]["ratio_params"] == small[1].ratio_params
 
 
 def test_the_hub_can_read_the_model_card(small, tokenizer, tmp_path):

@@ -4,6 +4,7 @@ import builtins
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from claw.cli import main
@@ -129,8 +130,8 @@ def test_what_no_worker_offers_is_refused_before_anything_is_submitted(full_plan
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "http://127.0.0.1:9", "tcp://", "file:///etc/passwd"])
 def test_a_scheduler_that_is_not_there_is_one_sentence(full_plan, address, monkeypatch):
     client = distributed.Client
-    monkeypatch.setattr(distributed, "Client", lambda address, timeout, name: client(address, timeout=1, name=name))
-    with pytest.raises(InputError, match=r"dask scheduler|tcp://HOST:PORT"):
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout, **named: client(address, timeout=1, **named))
+    with pytest.raises(InputError, match=r"dask scheduler|tls://HOST:PORT"):
         cluster.run_on_workers(full_plan, scheduler=address)
 
 
@@ -170,7 +171,43 @@ def test_gpus_are_given_out_and_shared(monkeypatch):
     assert machine.gpus_of(0, 2) is None
 
 
+def test_who_has_no_certificate_of_the_run_cannot_reach_its_workers(full_plan):
+    """Not by TLS with a certificate of another's own, nor by plain TCP; and all of its ports are this machine's."""
+    pytest.importorskip("cryptography")
+    with cluster._client(full_plan, 1, None) as client:
+        client.wait_for_workers(1, timeout=60)
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:") and client.submit(sum, [1, 2]).result(timeout=60) == 3
+        strangers = [(address, cluster.temporary_security()), (address.replace("tls", "tcp"), None)]
+        for worker in client.scheduler_info(n_workers=-1)["workers"]:
+            strangers.append((worker, cluster.temporary_security()))
+        for reached, security in strangers:
+            with pytest.raises((OSError, RuntimeError, TypeError)):
+                distributed.Client(reached, timeout=3, security=security)
+        tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = {c.laddr.ip for p in tree for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"} and client.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_without_cryptography_no_open_cluster_is_started(full_plan, monkeypatch):
+    def absent():
+        raise ImportError("cryptography")
+
+    monkeypatch.setattr(distributed.Security, "temporary", absent)
+    monkeypatch.setattr(distributed, "LocalCluster", None)
+    with pytest.raises(InputError, match=r"cryptography.*pip install 'claw\[dask\]'"):
+        cluster.run_on_workers(full_plan, workers=1)
+
+
+def test_a_tls_scheduler_asks_for_certificates_and_an_open_one_is_said(full_plan, ran, scheduler, capsys):
+    with pytest.raises(InputError, match=r"needs certificates.*README"):
+        cluster.run_on_workers(full_plan, scheduler="tls://127.0.0.1:9")
+    assert cluster.run_on_workers(full_plan, scheduler=scheduler) == []
+    assert "can run code as you" in capsys.readouterr().out
+
+
 def test_a_study_runs_on_two_workers_of_this_machine(study_file, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("cryptography")
     from claw import records
     from claw.specs import study as studies
 

@@ -5,7 +5,7 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
-from test_sweep import fake
+from written import write, write_all
 
 from claw.cli import main
 from claw.specs import study as studies
@@ -17,17 +17,13 @@ def half_done(study, tmp_path):
     """A plan with two records of one curve done, one failed, one job running, and a stale mark of another."""
     made = plan.make(study, tmp_path)
     _, first, second = made.jobs
-    fake(tmp_path, first.makes[0], seconds=2.0, spec=specs(study)[first.makes[0].partition(".")[0]])
-    fake(tmp_path, first.makes[1], status="nan")
-    fake(tmp_path, first.makes[2], status="failed", error="it broke")
+    write(tmp_path, made, first.makes[0], seconds=2.0)
+    write(tmp_path, made, first.makes[1], status="nan")
+    write(tmp_path, made, first.makes[2], status="failed", error="it broke")
     (tmp_path / "running").mkdir()
     (tmp_path / "running" / f"{first.id}.json").write_text(json.dumps({"makes": first.makes[3:4]}))  # nobody holds it
     with locks.mark(tmp_path, second.id, {"makes": second.makes}):
         yield plan.make(study, tmp_path)
-
-
-def specs(study):
-    return {e.id: e.model_dump(mode="json") for e in study.experiments}
 
 
 def test_every_record_has_the_state_that_the_disk_shows(half_done):
@@ -54,8 +50,7 @@ def test_watching_shows_again_until_all_is_done(study, tmp_path, monkeypatch):
     made, screens = plan.make(study, tmp_path), []
 
     def finish(_):
-        for name in made.wanted:
-            fake(tmp_path, name)
+        write_all(tmp_path, made)
 
     monkeypatch.setattr(status.time, "sleep", finish)
     status.watch(made, write=screens.append)
@@ -65,8 +60,8 @@ def test_watching_shows_again_until_all_is_done(study, tmp_path, monkeypatch):
 
 def test_what_is_final_is_read_once(half_done, monkeypatch):
     watcher, read = status.Watcher(half_done), []
-    real = status.records.read_record
-    monkeypatch.setattr(status.records, "read_record", lambda path: read.append(path) or real(path))
+    real = status.records.open_record
+    monkeypatch.setattr(status.records, "open_record", lambda path: read.append(path) or real(path))
     watcher.frame()
     assert len(read) == 14
     watcher.frame()
@@ -97,7 +92,7 @@ def test_time_is_estimated_from_records_of_the_same_kind_and_not_guessed(study, 
     first = made.jobs[1]
     for name, seconds in zip(first.makes[::2], (2.0, 4.0), strict=False):  # two compress records
         assert name.endswith(".compress.json")
-        fake(folder, name, seconds=seconds, spec=specs(study)[name.partition(".")[0]])
+        write(folder, made, name, seconds=seconds)
     guess = estimate.estimate_plan(plan.make(study, folder))
     assert (guess.known, guess.unknown) == (5, 7) and guess.seconds == pytest.approx(5 * 3.0)
     assert "15 seconds for 5 records" in str(guess) and "7 records of kinds" in str(guess)
@@ -113,7 +108,7 @@ def test_recovery_takes_time_by_its_tokens_and_models_by_their_size(tmp_path):
     folder = tmp_path / "runs" / "s"
     small = next(e for e in study.experiments if e.recovery and e.recovery.tokens == 1000)
     name = plan.records_of(study, small)["recover"]
-    fake(folder, name, seconds=10.0, spec=small.model_dump(mode="json"))
+    write(folder, plan.make(study, folder), name, seconds=10.0)
     guess = estimate.estimate_plan(plan.make(study, folder))
     assert guess.known == 3 and guess.seconds == pytest.approx(40 + 50 * 268098176 / 134515008)
 
