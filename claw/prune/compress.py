@@ -16,7 +16,7 @@ from claw.models.anatomy import Anatomy, anatomy
 from claw.models.load import weights_hash
 from claw.models.shape import Shape
 from claw.provenance import resident_peak
-from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, whole_model
+from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, trial_cut, whole_model
 from claw.prune.statistics import Statistics
 from claw.specs import methods
 from claw.specs.methods import Method
@@ -95,6 +95,8 @@ def compress(
     with torch.no_grad():
         if target is None:
             axis = allocation.budget_of(ratio_of)
+            for each in whole_model.ALWAYS_CUT:
+                trial_cut.check_cut(parts, each)
             small, reached = whole_model.compress_whole(parts, ratio, axis, known)
         else:
             small, kept = _cut(parts, target, chosen, axis, known, seed=seed, ridge=ridge)
@@ -138,6 +140,7 @@ def _cut(
     name, layers = method.name, range(parts.depth)
     if target == parts.shape:
         return surgery.cut(parts, target, surgery.Units(layers)), ()
+    trial_cut.check_cut(parts, axis)
     if axis == "hidden":
         if name == "slicegpt":
             return slicegpt.sliced(parts, target, statistics), ()
