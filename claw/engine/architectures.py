@@ -124,8 +124,9 @@ def why_not_known(model: Any, *, training: bool = False) -> str:
                 return knowledge.otherwise
         elif name not in BOOKKEEPING and not _is_idle(name, value, defaults):
             return f"its configuration has the field {name} = {value!r}, which the fast pass does not know"
-    if training and getattr(config, "attention_dropout", 0):
-        return f"its attention drops out with probability {config.attention_dropout}"
+    dropout: Any = getattr(config, "attention_dropout", None)
+    if training and dropout:
+        return f"its attention drops out with probability {dropout}"
     return ""
 
 

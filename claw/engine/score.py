@@ -7,6 +7,7 @@ equal numbers are what float32 is for. A batch that does not fit into memory is 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from claw.engine.decoder import KeyValues, Packed
 from claw.engine.prefix_tree import Batch, PrefixTree, Request, Row, Stem, padded
 from claw.engine.stock import StockForward
 from claw.errors import InputError
-from claw.models.arithmetic import readout_of
+from claw.models.arithmetic import Readout, readout_of
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # tokens that pass through the model together
 ATTENTION_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of a batch: its mask, and a stem's keys and values for every row
@@ -36,8 +37,8 @@ class Scorer:
     def __init__(self, model: nn.Module, *, batch_tokens: int | None = None):
         self.model = model
         self.decoder, self.reason = build_decoder(model)
-        self.stock = None if self.decoder else StockForward(model)
-        self.readout = readout_of(model) if self.decoder else None
+        self.stock: Any = None if self.decoder else StockForward(model)
+        self.readout = readout_of(model) if self.decoder else Readout()
         self.device = next(model.parameters()).device
         self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
         self.step = _for(self.device, ALIGNMENT) if self.decoder else 1

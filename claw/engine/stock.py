@@ -11,7 +11,8 @@ from claw.errors import InputError
 from claw.models.arithmetic import error_line, once
 
 LENGTH = 6  # tokens of the trial
-SEEN = 0.05  # relative difference of logits in any number type that only tokens that come later can make
+SEEN = {torch.float32: 1e-4, torch.float64: 1e-4}  # relative difference of logits that only tokens that come later can make
+SEEN_HALF = 0.02  # in half precision
 
 _TRIALS: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
 
@@ -72,6 +73,7 @@ class StockForward:
         if model.training or not first.isfinite().all():
             return ""
         before, after = (logits[0, :-1].double() for logits in (first, second))
-        if (after - before).norm() > SEEN * before.std().clamp(min=1e-30) * before.numel() ** 0.5:
+        limit = SEEN.get(next(model.parameters()).dtype, SEEN_HALF)
+        if (after - before).norm() > limit * (before - before.mean()).norm():
             return "its prediction of a token depends on the tokens that follow (is it meant to be a decoder? see is_decoder)"
         return ""

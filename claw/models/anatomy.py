@@ -227,12 +227,12 @@ def _layer(model: nn.Module, index: int, module: Any) -> Layer:
                 raise _unsupported(model, f"layer {index} has no linear {kind}.{name} (found: {present})")
     if not hasattr(attention, "head_dim"):
         raise _unsupported(model, f"layer {index}'s attention does not state head_dim")
-    names = next((names for mark, names in BLOCK_NORMS.items() if hasattr(module, mark)), {})
-    names = {part: name for part, name in names.items() if hasattr(module, name)}
-    if not {"input_norm", "mlp_norm"} <= set(names):
+    kinds = next((kinds for mark, kinds in BLOCK_NORMS.items() if hasattr(module, mark)), {})
+    norm_names = {part: name for part, name in kinds.items() if hasattr(module, name)}
+    if not {"input_norm", "mlp_norm"} <= set(norm_names):
         raise _unsupported(model, f"layer {index} has no norm before attention and feed-forward")
-    norms = {part: getattr(module, name) for part, name in names.items()}
-    layer = Layer(index=index, module=module, norm_names=names, **norms)
+    norms = {part: getattr(module, name) for part, name in norm_names.items()}
+    layer = Layer(index=index, module=module, norm_names=norm_names, **norms)
     if any(getattr(norm, "bias", None) is not None for norm in layer.norms):
         raise _unsupported(model, f"layer {index} uses LayerNorm with bias, not RMSNorm")
     return layer

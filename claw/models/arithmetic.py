@@ -63,8 +63,9 @@ def readout_of(model: Any) -> Readout:
     result = once(_READOUTS, model, lambda: _readout(model))
     if isinstance(result, str):
         raise InputError(
-            f"{type(model).__name__} cannot be used here: {result}. Accepted are causal language models with a backbone `model` "
-            "that has embed_tokens and layers, and a linear `lm_head` that gives the logits, multiplied or softly capped at most."
+            f"{type(model).__name__} cannot be used here: {result}. Accepted are causal language models with a backbone "
+            "`model` that has embed_tokens and layers, and a linear `lm_head` whose output is the logits, multiplied or capped at "
+            "most."
         )
     return result
 
