@@ -114,7 +114,7 @@ def why_not_known(model: Any, *, training: bool = False) -> str:
     kind, config = type(model), model.config
     known = ARCHITECTURES.get(kind.__name__)
     if known is None or kind.__module__ != f"transformers.models.{known.module}.modeling_{known.module}":
-        return f"{kind.__name__} is not among the architectures that the fast pass knows ({', '.join(ARCHITECTURES)})"
+        return f"the fast pass knows the architectures {', '.join(ARCHITECTURES)} only"
     if (kernel := getattr(config, "_attn_implementation", "sdpa")) not in ATTENTION_KERNELS:
         return f"its attention is computed by {kernel!r}, which the fast pass does not know"
     defaults = _defaults(type(config))

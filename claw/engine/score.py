@@ -6,6 +6,7 @@ places at a time: its sum over the vocabulary is the less exact one (1e-5 per to
 equal numbers are what float32 is for. A batch that does not fit into memory is halved; what was scored stays scored.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,11 +33,14 @@ Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers of requests, their
 
 
 class Scorer:
-    """Scores requests under one model. `reason` says why the stock forward is used; it is empty for the fast one."""
+    """Scores requests under one model. `reason` says why the stock forward is used, as a warning does; empty for the fast one."""
 
     def __init__(self, model: nn.Module, *, batch_tokens: int | None = None):
         self.model = model
         self.decoder, self.reason = build_decoder(model)
+        if self.reason and not hasattr(model, "peft_config"):  # Python shows the same warning once
+            kind = type(model).__name__
+            warnings.warn(f"claw scores {kind} with its stock forward, because {self.reason}.", stacklevel=3)
         self.stock: Any = None if self.decoder else StockForward(model)
         self.readout = readout_of(model) if self.decoder else Readout()
         self.device = next(model.parameters()).device

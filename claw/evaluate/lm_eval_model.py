@@ -13,7 +13,6 @@ Generation is not the engine's business and is left to lm-eval's class.
 import copy
 import functools
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,9 +147,6 @@ class ClawLM(TemplateLM):
 
     def _answers(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Score what is not known yet, keeping what is scored even if interrupted."""
-        if self.scorer.reason:
-            kind = type(self.model).__name__
-            warnings.warn(f"claw scores {kind} with its stock forward, because {self.scorer.reason}.", stacklevel=2)
         known = KnownScores(encoded, tasks, self.model if self._cache else None)
         missing, count = known.missing(), len(encoded)
         if len(missing) == count:

@@ -64,8 +64,7 @@ def readout_of(model: Any) -> Readout:
     if isinstance(result, str):
         raise InputError(
             f"{type(model).__name__} cannot be used here: {result}. Accepted are causal language models with a backbone "
-            "`model` that has embed_tokens and layers, and a linear `lm_head` whose output is the logits, multiplied or capped at "
-            "most."
+            "`model` that has embed_tokens and layers, and a linear `lm_head` that gives the logits but for a factor or a cap."
         )
     return result
 
