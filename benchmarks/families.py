@@ -51,7 +51,9 @@ SIZES = {
     **dict(num_experts=4, num_local_experts=4, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, n_group=1),
     **dict(topk_group=1, first_k_dense_replace=1, shared_expert_intermediate_size=16, state_size=8, rotary_dim=8),
     **dict(q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8),
-    **dict(mamba_d_ssm=64, mamba_n_heads=8, mamba_d_head=8, mamba_chunk_size=16, mamba_d_state=8, mamba_n_groups=1, chunk_size=16),
+    **dict(
+        mamba_d_ssm=64, mamba_n_heads=8, mamba_d_head=8, mamba_chunk_size=16, mamba_d_state=8, mamba_n_groups=1, chunk_size=16
+    ),
 }
 OWN_SIZES = {  # what makes an architecture valid that the sizes alone do not
     "gemma3n_text": dict(

@@ -40,7 +40,7 @@ class Scorer:
         self.decoder, self.reason = build_decoder(model)
         if self.reason and not hasattr(model, "peft_config"):  # Python shows the same warning once
             kind = type(model).__name__
-            warnings.warn(f"claw scores {kind} with its stock forward, because {self.reason}.", stacklevel=3)
+            warnings.warn(f"claw scores {kind} with its stock forward, because {self.reason}.", stacklevel=1)
         self.stock: Any = None if self.decoder else StockForward(model)
         self.readout = readout_of(model) if self.decoder else Readout()
         self.device = next(model.parameters()).device

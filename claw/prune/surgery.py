@@ -178,20 +178,27 @@ def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) 
     """
     state, config = _renumbered(state, layers), configured(parts, layers, sizes)
     kind: Any = type(parts.model)
+    _check_fit(kind, config, state)
     with of_transformers():
-        model, loaded = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=parts.dtype,
-            attn_implementation=parts.config._attn_implementation,
-            output_loading_info=True,
+        model = kind.from_pretrained(
+            None, config=config, state_dict=state, dtype=parts.dtype, attn_implementation=parts.config._attn_implementation
         )
-    if wrong := {what: sorted(map(str, names)) for what, names in loaded.items() if names}:
-        raise RuntimeError(f"the cut weights do not fit {kind.__name__}: {wrong}")
     if parts.model.generation_config is not None:
         model.generation_config = copy.deepcopy(parts.model.generation_config)
     return model.to(parts.device).eval()
+
+
+def _check_fit(kind: Any, config: Any, state: State) -> None:
+    """RuntimeError unless a model of this configuration has exactly these weights: loading would fill the rest with random ones."""
+    with torch.device("meta"):
+        model = kind(copy.deepcopy(config))
+    tied = {"lm_head.weight"} if "lm_head.weight" not in state else set()
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wrong := sorted(name for name, _ in wanted.items() ^ given.items()):
+        name = wrong[0]
+        sizes = f"{given.get(name, 'nothing')} where {wanted.get(name, 'nothing')} is needed"
+        raise RuntimeError(f"{kind.__name__} cannot hold the cut weights: {name} has {sizes}")
 
 
 def configured(parts: Anatomy, layers: Sequence[int], sizes: Mapping[str, Any]) -> Any:

@@ -58,7 +58,7 @@ def _tried(parts: Anatomy, axis: str) -> str:
     difference = float((ours - wanted).norm() / wanted.norm().clamp(min=1e-30))
     if difference <= TOLERANCE or not wanted.isfinite().all():
         return ""
-    return f"in a few layers of it, what is left gives logits that are off by {difference:.1%}, so it computes more than that"
+    return f"in a few layers of it, what is left gives logits that are off by {difference:.2%}, so it computes more than that"
 
 
 def _logits(model: Any, few: Anatomy) -> torch.Tensor:

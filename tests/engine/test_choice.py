@@ -15,7 +15,13 @@ from claw.models.arithmetic import Readout
 
 SIZES = dict(vocab_size=259, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)
 SIZES |= dict(max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0, num_hidden_layers=8)
-LLAMA4 = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 32, "llama_4_scaling_beta": 1.0}
+LLAMA4 = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 2.0,
+    "original_max_position_embeddings": 32,
+    "llama_4_scaling_beta": 1.0,
+}
 LOOKALIKES = {  # architectures built of the same blocks that compute more, and were once taken for Llama
     "no rotation in some layers": lambda: tf.SmolLM3Config(**SIZES, no_rope_layers=[1, 1, 1, 0] * 2),
     "scaled logits": lambda: tf.GraniteConfig(**SIZES, residual_multiplier=1.0, logits_scaling=8.0),
@@ -81,7 +87,9 @@ def test_rotary_tables_that_depend_on_the_length_are_those_of_each_sequence(rope
 
 
 @pytest.mark.filterwarnings("ignore:claw scores")
-@pytest.mark.parametrize("part", ["", "lm_head", "model", "model.norm", "model.layers.1.self_attn.o_proj", "model.embed_tokens"])
+@pytest.mark.parametrize(
+    "part", ["", "lm_head", "model", "model.norm", "model.layers.1.self_attn.o_proj", "model.embed_tokens"]
+)
 def test_a_hook_anywhere_acts(part):
     model = tiny_model("llama")
     plain, _, scorer = loglikelihoods(model)
