@@ -33,7 +33,7 @@ Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers of requests, their
 
 
 class Scorer:
-    """Scores requests under one model. `reason` says why the stock forward is used, as a warning does; empty for the fast one."""
+    """Scores requests under one model. `reason`, also a warning, says why the stock forward is used; empty for the fast one."""
 
     def __init__(self, model: nn.Module, *, batch_tokens: int | None = None):
         self.model = model

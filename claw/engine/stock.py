@@ -12,8 +12,8 @@ from claw.models.arithmetic import error_line, once
 
 LENGTH = 6  # tokens of the trial
 SEEN = {torch.float32: (1e-4, 1e-3), torch.float64: (1e-4, 1e-3)}
-"""Relative differences of logits that only tokens that follow can make: another last token, and none in its place, where another
-length rounds otherwise."""
+"""Relative differences of logits that only tokens that follow can make: by another last token, and by none in its place, where
+another length rounds otherwise."""
 SEEN_HALF = (0.02, 0.1)  # in half precision
 
 _TRIALS: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()

@@ -189,7 +189,7 @@ def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) 
 
 
 def _check_fit(kind: Any, config: Any, state: State) -> None:
-    """RuntimeError unless a model of this configuration has exactly these weights: loading would fill the rest with random ones."""
+    """RuntimeError unless a model of this configuration has exactly these weights: loading fills up with random ones."""
     with torch.device("meta"):
         model = kind(copy.deepcopy(config))
     tied = {"lm_head.weight"} if "lm_head.weight" not in state else set()

@@ -2,7 +2,6 @@
 
 import types
 
-import pytest
 import torch
 from conftest import tiny_model
 from hypothesis import given, settings
