@@ -5,12 +5,10 @@ norms and rotations in few passes over memory, and nothing after the last keys a
 No weights are copied, so a model may be trained or cut between two passes.
 
 What a model may differ in (biases, norms on q and k, zero-centred gains, norms after blocks, sliding windows, rotary tables
-by layer type, embedding scale, softcap on the logits) is read off its modules. Whether all of it was understood is decided
-by comparing a small pass with the stock one on a float32 copy of a few layers (in half precision a compressed model's own
-rounding can reach a fifth of its hidden states); where they differ, `build_decoder` says so and the stock forward is used.
+by layer type, embedding scale, softcap on the logits) is read off its modules. Which models it is meant for stands in
+`claw.engine.architectures`, and `claw.engine.choice` decides whether it is taken.
 """
 
-import copy
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from claw.engine.prefix_tree import Batch, Group
-from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
-
-TOLERANCE = 1e-3  # relative difference of hidden states in float32
-PROBE = (2, 24)  # sequences and tokens of the comparison
-PROBE_IDS = 64  # rows of the embedding in it
+from claw.models.anatomy import Anatomy, Layer, norm_epsilon
 
 KeyValues = list[tuple[Tensor, Tensor]]  # per layer keys and values (1, G, tokens, h)
 
@@ -127,85 +120,9 @@ class Decoder:
     def _heads(self, layer: Layer, y: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries (N, H, h), keys and values (N, G, h), rotated."""
         q, k, v = (linear(y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
-        if hasattr(layer.attention, "q_norm"):
-            q = normalise(layer.attention.q_norm, q, self.parts.gain_offset)
-            k = normalise(layer.attention.k_norm, k, self.parts.gain_offset)
+        if norms := layer.head_norms:
+            q, k = (normalise(norm, x, self.parts.gain_offset) for norm, x in zip(norms, (q, k), strict=True))
         return rotate(q, *rotation), rotate(k, *rotation), v
-
-
-def build_decoder(model: nn.Module) -> tuple[Decoder | None, str]:
-    """The fast decoder of a model, or None and the reason why the stock forward must be used."""
-    try:
-        parts = anatomy(model)
-    except InputError as error:
-        return None, str(error)
-    reason = _obstacle(parts)
-    if reason:
-        return None, reason
-    try:
-        difference = _difference(Decoder(anatomy(_few_layers(parts))))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        return None, f"its blocks do not compute as expected ({error})"
-    if difference > TOLERANCE:
-        return None, f"its hidden states differ by {difference:.1%} from those of the blocks that are understood"
-    return Decoder(parts), ""
-
-
-def _obstacle(parts: Anatomy) -> str:
-    """What is known to be beyond the fast pass, or nothing."""
-    config = parts.config
-    rotary = getattr(parts.backbone, "rotary_emb", None)
-    if rotary is None:
-        return "it has no rotary position embedding"
-    types = getattr(rotary, "rope_type", "default")
-    if any("dynamic" in kind or "longrope" in kind for kind in (types.values() if isinstance(types, dict) else [types])):
-        return "its rotary table depends on the length of the longest sequence in a batch"
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "it caps attention scores"
-    if getattr(config, "use_bidirectional_attention", False):
-        return "its attention is not causal"
-    if any(kind not in (None, "full_attention", "sliding_attention") for kind in _layer_types(parts)):
-        return "it has layers with another kind of attention"
-    for layer in parts.layers:
-        norm = getattr(layer.attention, "q_norm", None)
-        if norm is not None and tuple(norm.weight.shape) != (parts.head_size,):
-            return "it normalises queries over all heads together"
-    return ""
-
-
-def _few_layers(parts: Anatomy) -> nn.Module:
-    """A float32 copy of a model with some rows of its vocabulary and its first layers, up to the first one of every kind."""
-    kinds = [(_window(parts, layer), *_description(layer.module)) for layer in parts.layers]
-    count = max(kinds.index(kind) for kind in kinds) + 1
-    modules = parts.backbone.layers
-    rows = torch.randperm(parts.vocabulary, generator=torch.Generator().manual_seed(1))[:PROBE_IDS].to(parts.device)
-    memo: dict[int, object] = {id(modules): nn.ModuleList(copy.deepcopy(module) for module in modules[:count])}
-    for weight in (parts.embedding.weight, parts.head.weight):
-        memo[id(weight)] = nn.Parameter(weight.detach()[rows], requires_grad=False)
-    few: Any = copy.deepcopy(parts.model, memo).float()
-    few.config.num_hidden_layers = few.model.config.num_hidden_layers = count
-    few.get_input_embeddings().padding_idx = None  # a row that may not be among these; it changes gradients only
-    return few.eval()
-
-
-def _description(module: nn.Module) -> list[tuple]:
-    """What two layers must have in common to compute alike: weights of the same shapes, and the same parts changed by hand."""
-    hooks = lambda part: (len(part._forward_hooks), len(part._forward_pre_hooks), "forward" in vars(part))
-    weights = [(name, tuple(weight.shape)) for name, weight in module.named_parameters()]
-    return weights + [(name, type(part), *hooks(part)) for name, part in module.named_modules()]
-
-
-@torch.inference_mode()
-def _difference(decoder: Decoder) -> float:
-    """Relative root mean square difference of the hidden states of a few sequences from the stock ones."""
-    parts = decoder.parts
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(parts.vocabulary, PROBE, generator=generator).to(parts.device)
-    stock = parts.backbone(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
-    ours = decoder.hidden(Packed.sequences(tokens), torch.arange(tokens.numel(), device=tokens.device))
-    if not stock.isfinite().all():  # a model that gives NaN gives NaN either way
-        return 0.0
-    return float((ours - stock).norm() / stock.norm().clamp(min=1e-30))
 
 
 def _window(parts: Anatomy, layer: Layer) -> int | None:

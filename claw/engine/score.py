@@ -6,15 +6,20 @@ places at a time: its sum over the vocabulary is the less exact one (1e-5 per to
 equal numbers are what float32 is for. A batch that does not fit into memory is halved; what was scored stays scored.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from claw.engine.decoder import KeyValues, Packed, build_decoder
+from claw.engine.choice import build_decoder
+from claw.engine.decoder import KeyValues, Packed
 from claw.engine.prefix_tree import Batch, PrefixTree, Request, Row, Stem, padded
+from claw.engine.stock import StockForward
 from claw.errors import InputError
+from claw.models.arithmetic import Readout, readout_of
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # tokens that pass through the model together
 ATTENTION_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of a batch: its mask, and a stem's keys and values for every row
@@ -28,14 +33,19 @@ Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers of requests, their
 
 
 class Scorer:
-    """Scores requests under one model. `reason` says why the stock forward is used; it is empty for the fast one."""
+    """Scores requests under one model. `reason`, also a warning, says why the stock forward is used; empty for the fast one."""
 
     def __init__(self, model: nn.Module, *, batch_tokens: int | None = None):
         self.model = model
         self.decoder, self.reason = build_decoder(model)
+        if self.reason and not hasattr(model, "peft_config"):  # Python shows the same warning once
+            kind = type(model).__name__
+            warnings.warn(f"claw scores {kind} with its stock forward, because {self.reason}.", stacklevel=1)
+        self.stock: Any = None if self.decoder else StockForward(model)
+        self.readout = readout_of(model) if self.decoder else Readout()
         self.device = next(model.parameters()).device
         self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
-        self.step = _for(self.device, ALIGNMENT)
+        self.step = _for(self.device, ALIGNMENT) if self.decoder else 1
 
     def prefix_tree(self, requests: Sequence[Request]) -> PrefixTree:
         """The order in which these requests are computed; reusable with another model of the same tokenizer."""
@@ -77,6 +87,8 @@ class Scorer:
         tokens = np.cumsum([row.size for row in rows])
         needed = np.cumsum([self._attention_bytes(row, stem.length) for row in rows])
         fits = (tokens <= self.batch_tokens) & (needed <= _for(self.device, ATTENTION_BYTES))
+        if self.decoder is None:  # a stock model may compute otherwise what is padded, or longer than its neighbour
+            fits &= np.logical_and.accumulate([row.size == rows[0].size for row in rows])
         return max(1, int(fits.sum()))
 
     def _attention_bytes(self, row: Row, before: int) -> int:
@@ -103,7 +115,7 @@ class Scorer:
     def _batch(self, batch: Batch, above: KeyValues | None, greedy: bool) -> Result:
         packed = Packed.of(batch, self.device)
         places = self._send(batch.places)
-        states = self.decoder.hidden(packed, places, above) if self.decoder else self._stock_logits(packed, places)
+        states = self.decoder.hidden(packed, places, above) if self.decoder else self.stock.logits(packed, places)
         logprobs, hits = np.empty(len(batch.place), dtype=np.float64), np.zeros(len(batch.place), dtype=bool)
         like_lm_eval = greedy and states.dtype == torch.float32
         at_once = max(1, _for(self.device, LOGITS_BYTES) // (4 * self._vocabulary(states))) if like_lm_eval else HEAD_ROWS
@@ -116,16 +128,6 @@ class Scorer:
         count = len(batch.requests)
         misses = np.bincount(batch.owner, weights=~hits, minlength=count)
         return batch.requests, np.bincount(batch.owner, weights=logprobs, minlength=count), misses == 0
-
-    def _stock_logits(self, packed: Packed, places: torch.Tensor) -> torch.Tensor:
-        """Logits (K, V) at these places of sequences, from the model's own forward."""
-        logits = []
-        for rows in packed.groups:
-            here = places[(places >= rows.span.start) & (places < rows.span.stop)] - rows.span.start
-            tokens = packed.tokens[rows.span] if rows.index is None else packed.tokens[rows.index]
-            padded_logits = self.model(input_ids=tokens.view(rows.end.shape), use_cache=False).logits.flatten(0, 1)
-            logits.append(padded_logits[here if rows.back is None else rows.back[here]])
-        return torch.cat(logits)
 
     def _read_whole(self, states: torch.Tensor, place: np.ndarray, target: np.ndarray, _greedy: bool) -> tuple[np.ndarray, ...]:
         """Log-probability of each target after the state at its place, and whether it is the most probable token there."""
@@ -165,8 +167,7 @@ class Scorer:
         head = self.decoder.parts.head
         bias = None if head.bias is None else head.bias[start:stop]
         logits = nn.functional.linear(states, head.weight[start:stop], bias)
-        cap = getattr(self.decoder.parts.config, "final_logit_softcapping", None)
-        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+        return self.readout.logits(logits)
 
 
 def _for(device: torch.device, values: dict[str, int]) -> int:

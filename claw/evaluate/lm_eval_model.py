@@ -13,7 +13,6 @@ import copy
 import functools
 import json
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,9 +203,6 @@ class ClawLM(TemplateLM):
 
     def _scored(self, encoded: tuple[Request, ...], tasks: Sequence[str], disable_tqdm: bool) -> list[tuple[float, bool]]:
         scorer = self.scorer
-        if scorer.reason:
-            kind = type(self.model).__name__
-            warnings.warn(f"claw scores {kind} with its stock forward, because {scorer.reason}.", stacklevel=2)
         known = KnownScores(encoded, tasks, self.model if self._cache else None)
         missing, count = known.missing(), len(encoded)
         if len(missing) == count:

@@ -7,6 +7,8 @@ Qwen2, Qwen3, Mistral and Gemma3 are built like this, and so are many that share
 Symbols: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, vocabulary V.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from operator import attrgetter
@@ -21,6 +23,16 @@ from claw.models.shape import LINEARS, Shape
 SUPPORTED = "Llama, Qwen2, Qwen3, Mistral and Gemma3 text models, and others built of the same blocks"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+HEAD_NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"))
+BLOCK_NORMS = {  # by what a block has, the names of its norms; those after a half are there or not
+    "pre_feedforward_layernorm": {
+        "input_norm": "input_layernorm",
+        "mlp_norm": "pre_feedforward_layernorm",
+        "after_attention": "post_attention_layernorm",
+        "after_mlp": "post_feedforward_layernorm",
+    },
+    "post_attention_layernorm": {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
+}
 
 
 def _part(path: str) -> Any:
@@ -41,6 +53,7 @@ class Layer:
     mlp_norm: Any  # before the feed-forward
     after_attention: Any = None  # Gemma3 normalises what a block writes, too
     after_mlp: Any = None
+    norm_names: Mapping[str, str]  # of the four, in the module
 
     attention = _part("module.self_attn")
     q = _part("module.self_attn.q_proj")
@@ -62,6 +75,12 @@ class Layer:
         """The norms that act on the hidden width."""
         norms = (self.input_norm, self.mlp_norm, self.after_attention, self.after_mlp)
         return [norm for norm in norms if norm is not None]
+
+    @property
+    def head_norms(self) -> tuple[Any, Any] | None:
+        """The norms of queries and of keys, over the size of a head."""
+        names = next((names for names in HEAD_NORMS if getattr(self.attention, names[0], None) is not None), None)
+        return names and (getattr(self.attention, names[0]), getattr(self.attention, names[1]))
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,8 @@ class Anatomy:
     def gain_offset(self) -> float:
         """What a norm adds to its weight before multiplying: 0 for RMSNorm, 1 for Gemma's zero-centred gain."""
         norm = self.norm
+        if not has_gain(norm):
+            return 0.0
         with torch.no_grad():
             probe = torch.ones(1, self.hidden, device=norm.weight.device, dtype=torch.float32)
             zeroed = {"weight": torch.zeros_like(norm.weight, dtype=torch.float32)}
@@ -109,8 +130,9 @@ class Anatomy:
         return Shape(
             **{name: getattr(self, name) for name in sizes},
             biases="".join(letter for letter, linear in layer.linears.items() if linear.bias is not None),
-            block_norms=len(layer.norms),
-            head_norms=hasattr(layer.attention, "q_norm"),
+            block_norms=sum(has_gain(norm) for norm in layer.norms),
+            head_norms=layer.head_norms is not None and all(map(has_gain, layer.head_norms)),
+            last_norm=has_gain(self.norm),
             shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
             whole_heads=_refuses_odd_widths(self.config.__class__),
         )
@@ -155,7 +177,28 @@ def parts_of(model: Any) -> Anatomy:
         raise _unsupported(model, "its layers differ in width, which a stock checkpoint cannot express")
     if parts.heads % parts.groups:
         raise _unsupported(model, f"its {parts.heads} query heads do not divide into {parts.groups} key-value groups")
+    _check_count(parts)
     return parts
+
+
+def _check_count(parts: Anatomy) -> None:
+    """Refuse a model that has a weight of unknown role, or another number of weights than its sizes say."""
+    roles = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    for layer in parts.layers:
+        start = f"model.layers.{layer.index}"
+        halves = {"self_attn": ATTENTION, "mlp": FEED_FORWARD}
+        linears = [f"{start}.{half}.{name}" for half, names in halves.items() for name in names]
+        norms = [f"{start}.{name}" for name in layer.norm_names.values()]
+        norms += [f"{start}.self_attn.{name}" for names in HEAD_NORMS for name in names]
+        roles |= {f"{name}.weight" for name in (*linears, *norms)} | {f"{name}.bias" for name in linears}
+        roles |= {f"{start}.shortcut_{half}" for half in ("attention", "mlp")}
+    weights = dict(parts.model.named_parameters())
+    if unknown_roles := [name for name in weights if name not in roles]:
+        kinds = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "N", name) for name in unknown_roles))
+        raise _unsupported(parts.model, f"it has weights whose role claw does not know ({', '.join(kinds[:6])})")
+    counted, true = parts.shape.parameters, sum(weight.numel() for weight in weights.values())
+    if counted != true:
+        raise _unsupported(parts.model, f"its sizes come to {counted:,} parameters, but it has {true:,}")
 
 
 def _refuse_unusable(model: nn.Module) -> None:
@@ -189,13 +232,12 @@ def _layer(model: nn.Module, index: int, module: Any) -> Layer:
                 raise _unsupported(model, f"layer {index} has no linear {kind}.{name} (found: {present})")
     if not hasattr(attention, "head_dim"):
         raise _unsupported(model, f"layer {index}'s attention does not state head_dim")
-    norms = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-    if hasattr(module, "pre_feedforward_layernorm"):  # the Gemma block: norms before and after both halves
-        norms |= {"after_attention": norms["mlp_norm"], "after_mlp": "post_feedforward_layernorm"}
-        norms["mlp_norm"] = "pre_feedforward_layernorm"
-    if not all(hasattr(module, name) for name in norms.values()):
+    kinds = next((kinds for mark, kinds in BLOCK_NORMS.items() if hasattr(module, mark)), {})
+    norm_names = {part: name for part, name in kinds.items() if hasattr(module, name)}
+    if not {"input_norm", "mlp_norm"} <= set(norm_names):
         raise _unsupported(model, f"layer {index} has no norm before attention and feed-forward")
-    layer = Layer(index=index, module=module, **{part: getattr(module, name) for part, name in norms.items()})
+    norms = {part: getattr(module, name) for part, name in norm_names.items()}
+    layer = Layer(index=index, module=module, norm_names=norm_names, **norms)
     if any(getattr(norm, "bias", None) is not None for norm in layer.norms):
         raise _unsupported(model, f"layer {index} uses LayerNorm with bias, not RMSNorm")
     return layer
@@ -209,5 +251,10 @@ def _unsupported(model: nn.Module, why: str) -> InputError:
 
 
 def norm_epsilon(norm: Any) -> float:
-    """The ε of an RMSNorm module, whatever the architecture calls it."""
-    return float(next(getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)))
+    """The ε of a norm, whatever the architecture calls it; 0 where it states none."""
+    return float(next((getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)), 0.0))
+
+
+def has_gain(norm: Any) -> bool:
+    """Whether a norm has weights to multiply by; OLMo's have none."""
+    return getattr(norm, "weight", None) is not None

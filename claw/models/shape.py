@@ -16,9 +16,9 @@ class Shape:
     """Sizes of a decoder: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, depth, vocabulary V.
 
     `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by their letters. `block_norms`: norms on
-    the hidden width per block; `head_norms`: norms on q and k; `shortcuts`: extra d×d matrices on the residual path of each
-    block, which no stock architecture has. `whole_heads`: its stock configuration refuses a hidden width that is no multiple of
-    the heads (Llama, Gemma 3).
+    the hidden width per block that have weights; `head_norms`, `last_norm`: whether those on q and k and the last one have;
+    `shortcuts`: extra d×d matrices on the residual path of each block, which no stock architecture has. `whole_heads`: its
+    stock configuration refuses a hidden width that is no multiple of the heads (Llama, Gemma 3).
     """
 
     vocabulary: int
@@ -32,6 +32,7 @@ class Shape:
     biases: str = ""
     block_norms: int = 2
     head_norms: bool = False
+    last_norm: bool = True
     shortcuts: int = 0
     whole_heads: bool = False
 
@@ -62,7 +63,7 @@ class Shape:
     @property
     def nonembedding(self) -> int:
         """Parameters without embedding and head."""
-        return self.depth * self.block_parameters + self.hidden
+        return self.depth * self.block_parameters + self.hidden * self.last_norm
 
     @property
     def parameters(self) -> int:

@@ -3,14 +3,21 @@
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from claw.models.anatomy import Anatomy, Layer, norm_epsilon
+from claw.errors import InputError
+from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
+from claw.models.arithmetic import error_line, once
+from claw.models.few_layers import few_layers
 
 BATCH_TOKENS = 4096
 PUT_IN = ("_forward_pre_hooks", "_forward_hooks", "forward")  # where a user's code may stand before or after a block's own
+TRIAL = 24  # tokens
+
+_WALKS: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
 
 
 def token_batches(parts: Anatomy, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -50,6 +57,31 @@ def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[
             module.pop("forward", None)  # the class's own shows again
             module.update(own)
     return hidden[0], arguments
+
+
+@torch.no_grad()
+def check_walk(parts: Anatomy) -> None:
+    """InputError unless a walk block by block gives what the model's own forward gives, on a copy of a few layers."""
+    if why := once(_WALKS, parts.model, lambda: _why_no_walk(parts)):
+        raise InputError(
+            f"{type(parts.model).__name__} cannot be walked through block by block, as calibration does: {why}. Use a method "
+            "that needs no calibration statistics."
+        )
+
+
+def _why_no_walk(parts: Anatomy) -> str:
+    try:
+        few = anatomy(few_layers(parts.model, at_least=2))
+        ids = torch.arange(TRIAL, device=few.device)[None] % few.vocabulary
+        hidden, arguments = first_inputs(few, ids)
+        for layer in few.layers:
+            hidden = run_block(layer, hidden, arguments[layer.index])
+        own, stock = few.norm(hidden), few.backbone(input_ids=ids, use_cache=False).last_hidden_state
+    except Exception as error:  # any architecture, each with errors of its own
+        return f"a walk through a few layers fails ({error_line(error)})"
+    if torch.allclose(own, stock, rtol=1e-3, atol=1e-4 * float(stock.abs().max())) or not stock.isfinite().all():
+        return ""
+    return "its blocks hand on more than the hidden states"
 
 
 def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:

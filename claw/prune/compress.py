@@ -18,7 +18,7 @@ from claw.models.identity import identify
 from claw.models.shape import Shape
 from claw.models.undisturbed import leaves_as_before
 from claw.provenance import resident_peak
-from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, whole_model
+from claw.prune import allocation, prunenet, scores, slicegpt, surgery, targets, trial_cut, whole_model
 from claw.prune.statistics import Statistics
 from claw.specs import methods
 from claw.specs.methods import Method
@@ -98,6 +98,8 @@ def compress(
     with torch.no_grad():
         if target is None:
             axis = allocation.budget_of(ratio_of)
+            for each in whole_model.ALWAYS_CUT:
+                trial_cut.check_cut(parts, each)
             small, reached = whole_model.compress_whole(parts, ratio, axis, known)
         else:
             small, kept = _cut(parts, target, chosen, axis, known, seed=seed, ridge=ridge)
@@ -169,6 +171,7 @@ def _cut(
     name, layers = method.name, range(parts.depth)
     if target == parts.shape:
         return surgery.cut(parts, target, surgery.Units(layers)), ()
+    trial_cut.check_cut(parts, axis)
     if axis == "hidden":
         if name == "slicegpt":
             return slicegpt.sliced(parts, target, statistics), ()

@@ -10,7 +10,10 @@ The hidden width is cut by a fixed map T (d' × d): principal directions of the 
 gain g, so that a tied head stays tied: E T' diag(gain) reads what E diag(g) read. Dimensions whose gain is far from the usual
 keep an axis of their own. Ridge regression pulls towards the weights that plain projection gives (`ridge`).
 
-Blocks that normalise what they write (Gemma 3) cannot be mapped this way; `supports` says so.
+Where a block adds a multiple of what it writes (Granite), o and down aim at that difference divided by it.
+
+Blocks that normalise what they write (Gemma 3), that add otherwise, or that a rotation of the stream changes cannot be mapped
+this way; `supports` says so.
 """
 
 from dataclasses import dataclass
@@ -20,9 +23,10 @@ import torch
 from torch import nn
 
 from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.arithmetic import arithmetic_of
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import surgery
+from claw.prune import surgery, trial_cut
 from claw.prune.blockwise import first_inputs, run_block, token_batches
 from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
@@ -35,7 +39,8 @@ OUTLYING = 0.5  # a gain this far from the median, as a fraction of it, gets an 
 
 def supports(parts: Anatomy) -> bool:
     """Whether the hidden width of this architecture can be regressed."""
-    return parts.layers[0].after_attention is None
+    written = parts.layers[0].after_attention is None and parts.layers[0].after_mlp is None
+    return written and not arithmetic_of(parts).why_not_residual and not trial_cut.why_not(parts, "hidden")
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class _PairedBatch:
     """One batch of text on its way through both models: the dense stream, the small one, and what the dense block gave."""
 
     def __init__(self, parts: Anatomy, inner: Anatomy, mapping: WidthMap, ids: torch.Tensor):
-        self.parts, self.mapping = parts, mapping
+        self.parts, self.mapping, self.residual = parts, mapping, arithmetic_of(parts).residual
         self.dense, self.dense_arguments = first_inputs(parts, ids)
         small, self.small_arguments = first_inputs(inner, ids)
         self.small = small.float()
@@ -162,9 +167,9 @@ def _refit_block(block: Layer, pairs: list[_PairedBatch]) -> None:
         _refit([getattr(block, name) for name in names], read, wanted, READS)
         arguments = [pair.small_arguments[block.index] if half is block.attention else {} for pair in pairs]
         entering = [_entering(writer, half, x, kwargs) for x, kwargs in zip(read, arguments, strict=True)]
-        _refit([writer], entering, [pair.mapped(pair.outputs[stage]) - pair.small for pair in pairs], WRITES)
+        _refit([writer], entering, [(pair.mapped(pair.outputs[stage]) - pair.small) / pair.residual for pair in pairs], WRITES)
         for pair, inputs in zip(pairs, entering, strict=True):
-            pair.small = pair.small + writer(inputs).float()
+            pair.small = pair.small + writer(inputs).float() * pair.residual
 
 
 def _entering(linear: nn.Linear, module: nn.Module, x: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:

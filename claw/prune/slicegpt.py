@@ -15,25 +15,16 @@ invariance of RMSNorm models. At full width both forms give the dense model's lo
 import torch
 from torch import nn
 
-from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
+from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.arithmetic import arithmetic_of
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import surgery
+from claw.prune import surgery, trial_cut
 from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 
 DAMPING = 0.01  # of the mean diagonal, added to every covariance
-
-
-def check_rotatable(parts: Anatomy) -> None:
-    """Refuse architectures whose blocks normalise what they write: that norm's gain does not commute with a rotation."""
-    if parts.layers[0].after_attention is not None:
-        raise InputError(
-            f"slicegpt cannot rotate {type(parts.model).__name__}: its blocks normalise what they write, and that gain does "
-            "not commute with a rotation. Use a method that cuts ffn, heads or layers."
-        )
 
 
 def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
@@ -45,26 +36,17 @@ def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
 
 def sliced(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
     """The stock model of hidden width d' = target.hidden under one global rotation."""
-    check_rotatable(parts)
+    trial_cut.check_cut(parts, "hidden")
     rotation = principal_directions(statistics.stream_gram().to(parts.device))
-    return rotated(parts, rotation[:, : target.hidden])
-
-
-def rotated(parts: Anatomy, rotation: torch.Tensor) -> nn.Module:
-    """The model in the coordinates of an orthonormal basis (d, d') of its residual stream, head untied."""
-    size = rotation.shape[1]
-    state = surgery.rebased(parts, rotation, rotation, (parts.hidden / size) ** 0.5)
-    epsilon = norm_epsilon(parts.norm) * parts.hidden / size
-    sizes = surgery.sizes_of(parts.shape.with_(hidden=size))
-    return surgery.assemble(parts, state, range(parts.depth), **sizes, tie_word_embeddings=False, rms_norm_eps=epsilon)
+    return surgery.rotated(parts, rotation[:, : target.hidden])
 
 
 @torch.no_grad()
 def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     """The published form on calibration blocks: rotations per norm, found on the sliced signal, with shortcuts."""
-    check_rotatable(parts)
-    size = target.hidden
-    small = rotated(parts, torch.eye(parts.hidden, size, dtype=torch.float64, device=parts.device))  # the right shapes
+    trial_cut.check_cut(parts, "hidden")
+    size, residual = target.hidden, arithmetic_of(parts).residual
+    small = surgery.rotated(parts, torch.eye(parts.hidden, size, dtype=torch.float64, device=parts.device))  # the right shapes
     inner = anatomy(small)
     batches = token_batches(parts, blocks.ids)
     dense = [first_inputs(parts, ids)[0].double() for ids in batches]  # the sliced stream in the dense model's coordinates
@@ -79,11 +61,12 @@ def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
         inputs = [kwargs[layer.index] for kwargs in arguments]
         dense = [stream @ basis.T for stream in states]
         after = [
-            stream + layer.attention(layer.input_norm(stream.to(parts.dtype)), **kwargs)[0].double()
+            stream + residual * layer.attention(layer.input_norm(stream.to(parts.dtype)), **kwargs)[0].double()
             for stream, kwargs in zip(dense, inputs, strict=True)
         ]
         middle = _directions(after, layer.mlp_norm, size)
-        end = _directions([stream + layer.mlp(layer.mlp_norm(stream.to(parts.dtype))).double() for stream in after], norm, size)
+        written = (layer.mlp(layer.mlp_norm(stream.to(parts.dtype))).double() for stream in after)
+        end = _directions([stream + residual * out for stream, out in zip(after, written, strict=True)], norm, size)
         _slice_block(parts, layer, cut, weights, (basis, middle, end))
         states = [run_block(cut, s.to(parts.dtype), kwargs).double() for s, kwargs in zip(states, inputs, strict=True)]
         basis = end
@@ -105,19 +88,22 @@ def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: surgery.Stat
     surgery.rotate_write(state, f"{start}.self_attn.o_proj", middle)
     surgery.rotate_write(state, f"{start}.mlp.down_proj", end)
     linears = {name.removeprefix(f"{start}."): tensor for name, tensor in state.items() if "_proj." in name}
-    cut.module.load_state_dict(linears, strict=False)
-    add_shortcut(cut.module, "attention", cut.input_norm, cut.attention, (basis.T @ middle).to(parts.dtype))
-    add_shortcut(cut.module, "mlp", cut.mlp_norm, cut.mlp, (middle.T @ end).to(parts.dtype))
+    cut.module.load_state_dict(linears, strict=False, assign=True)
+    residual = arithmetic_of(parts).residual
+    add_shortcut(cut.module, "attention", cut.input_norm, cut.attention, (basis.T @ middle).to(parts.dtype), residual)
+    add_shortcut(cut.module, "mlp", cut.mlp_norm, cut.mlp, (middle.T @ end).to(parts.dtype), residual)
 
 
-def add_shortcut(block: nn.Module, name: str, norm: nn.Module, writer: nn.Module, matrix: torch.Tensor) -> None:
-    """Turn the residual step x + f(x) of a stock block into x S + f(x), with S (d', d') a parameter of the block."""
+def add_shortcut(
+    block: nn.Module, name: str, norm: nn.Module, writer: nn.Module, matrix: torch.Tensor, residual: float = 1.0
+) -> None:
+    """Turn the step x + r f(x) of a stock block into x S + r f(x), with S (d', d') a parameter of the block, r `residual`."""
     block.register_parameter(f"shortcut_{name}", nn.Parameter(matrix, requires_grad=False))
     entering: list[torch.Tensor] = []
 
     def add(module, args, output):
         x = entering.pop()
-        extra = x @ getattr(block, f"shortcut_{name}") - x
+        extra = (x @ getattr(block, f"shortcut_{name}") - x) / residual
         return (output[0] + extra, *output[1:]) if isinstance(output, tuple) else output + extra
 
     norm.register_forward_pre_hook(lambda module, args: entering.append(args[0]))

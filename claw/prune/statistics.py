@@ -38,13 +38,14 @@ from torch import nn
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.arithmetic import readout_of
 from claw.models.identity import identify
 from claw.models.load import check_ids
 from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
-from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
+from claw.prune.blockwise import check_walk, first_inputs, run_block, token_batches, unit_rms
 from claw.texts.token_blocks import Blocks, check_no_overlap
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
@@ -135,6 +136,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, held
 @torch.no_grad()
 def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
     """Write the moments of every block; the mean cosine and the mean angle between the streams at every two depths."""
+    check_walk(parts)
     states, arguments = map(list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids)), strict=True))
     streams = [_sample(states)]
     for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", leave=False):
@@ -290,11 +292,11 @@ def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, score
     flat = hidden[:, :-1].flatten(0, 1).detach()
     targets = ids[:, 1:].flatten()
     weight = scored[:, 1:].flatten().float() / scored[:, 1:].sum().clamp_min(1)
-    pieces = []
+    pieces, readout = [], readout_of(parts.model)
     for states, wanted, share in zip(*(t.split(HEAD_TOKENS) for t in (flat, targets, weight)), strict=True):
         with torch.enable_grad():
             states = states.clone().requires_grad_(True)
-            logits = parts.head(parts.norm(states)).float()
+            logits = readout.logits(parts.head(parts.norm(states)).float())
             loss = (nn.functional.cross_entropy(logits, wanted, reduction="none") * share).sum()
             pieces.append(torch.autograd.grad(loss, states)[0])
     inner = torch.cat(pieces).view(hidden.shape[0], hidden.shape[1] - 1, -1)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from claw.models.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy, Layer, has_gain, norm_epsilon
+from claw.models.few_layers import keep_layers
 from claw.models.pretrained import assembled
 from claw.models.shape import Shape
 from claw.prune.statistics import Statistics
@@ -82,6 +83,8 @@ def group_channels(groups: torch.Tensor, parts: Anatomy) -> tuple[torch.Tensor, 
 
 def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """What an RMSNorm of this model multiplies by, (d,)."""
+    if not has_gain(norm):
+        return torch.ones(parts.hidden, dtype=dtype, device=parts.device)
     return norm.weight.to(dtype) + parts.gain_offset
 
 
@@ -97,13 +100,22 @@ def rebased(parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float
         rotate_reads(state, parts, layer, read, read)
         rotate_write(state, f"{prefix(layer)}.self_attn.o_proj", write)
         rotate_write(state, f"{prefix(layer)}.mlp.down_proj", write)
-        norms += [f"{prefix(layer)}.input_layernorm", f"{prefix(layer)}.post_attention_layernorm"]
+        norms += [f"{prefix(layer)}.{layer.norm_names[norm]}" for norm in ("input_norm", "mlp_norm")]
     for name in norms:
         state[f"{name}.weight"] = parts.embedding.weight.new_full((read.shape[1],), gain - parts.gain_offset)
     state["model.embed_tokens.weight"] = rotated_embedding(parts, write)
     if not tied:
         state["lm_head.weight"] = rotated_head(parts, read)
     return state
+
+
+def rotated(parts: Anatomy, rotation: torch.Tensor) -> Any:
+    """The model in the coordinates of an orthonormal basis (d, d') of its residual stream, head untied."""
+    size = rotation.shape[1]
+    state = rebased(parts, rotation, rotation, (parts.hidden / size) ** 0.5)
+    epsilon = norm_epsilon(parts.norm) * parts.hidden / size
+    sizes = sizes_of(parts.shape.with_(hidden=size))
+    return assemble(parts, state, range(parts.depth), **sizes, tie_word_embeddings=False, rms_norm_eps=epsilon)
 
 
 def rotated_embedding(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
@@ -196,11 +208,7 @@ def configured(parts: Anatomy, layers: Sequence[int], sizes: Mapping[str, Any]) 
     config = copy.deepcopy(parts.config)
     for name, value in sizes.items():
         setattr(config, name, value)
-    if len(layers) != parts.depth:
-        for name, value in list(vars(config).items()):
-            if isinstance(value, (list, tuple)) and len(value) == parts.depth:
-                setattr(config, name, [value[i] for i in layers])
-        config.num_hidden_layers = len(layers)
+    keep_layers(config, parts.depth, layers)
     return config
 
 

@@ -26,7 +26,12 @@ SHARES = {  # removed of each axis where its costs are measured
     "hidden": (0.06, 0.2, 0.45, 0.7, 0.85),
     "layers": (0.1, 0.25, 0.5, 0.75, 0.87),
 }
-VERSION = 5  # of the stored costs and of how they are measured
+ALWAYS_CUT = (
+    "ffn",
+    "heads",
+    "layers",
+)  # axes that a model must allow to be cut; the hidden width is left alone where it does not
+VERSION = 6  # of the stored costs and of how they are measured
 SCORE = "flap"  # the score that lost least on real models, compensated
 PARTS = {"linears": (0.0, 0.5), "gain": (0.5, 0.75), "costs": (0.75, 1.0)}  # shares of the calibration blocks
 

@@ -3,32 +3,49 @@
 On a CPU a stock training step spends most of its time outside matrix products. Here norms, gates and rotations have their
 gradients written out, so that nothing is widened, copied or kept that they do not need; LoRA's two thin products are added
 inside the product they belong to; and attention is plain products over blocks of queries, keys shared by a group of query
-heads without being repeated. What the model is made of is read off its modules by `claw.engine`, which also compares with the
-stock pass; a model that it does not understand, and long blocks, go through the stock forward.
+heads without being repeated. It is taken for the models that `claw.engine` computes itself, after a comparison of its own with
+the stock pass; other models, those that drop out, and long blocks go through the stock forward.
 """
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from claw.engine.decoder import Decoder, build_decoder, rotate, rotation
-from claw.models.anatomy import Layer, norm_epsilon
+from claw.engine.agreement import trial_copies, why_not_near
+from claw.engine.choice import build_decoder
+from claw.engine.decoder import Decoder, rotate, rotation
+from claw.models.anatomy import Layer, anatomy, norm_epsilon
+from claw.models.arithmetic import once
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
+TRIAL = 24  # tokens of a sequence in the comparison
 QUERIES = 256  # queries whose scores are made at one time; keys after the last of them are left out
 
 
+_DIFFERENCES: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
+
+
 class Forward:
-    """Hidden states after the last norm, (B, T, d), with gradients."""
+    """Hidden states after the last norm, (B, T, d), with gradients. `reason` says why they are the stock forward's."""
 
     def __init__(self, model: Any):
         self.model = model
-        self.decoder: Decoder | None = build_decoder(model)[0] if next(model.parameters()).device.type == "cpu" else None
-        self.parts: Any = self.decoder and self.decoder.parts
+        self.decoder: Decoder | None = None
         self.recomputes = False
+        if next(model.parameters()).device.type != "cpu":
+            self.reason = "its own forward is for a CPU"
+            return
+        decoder, self.reason = build_decoder(model, training=True)
+        self.reason = self.reason or once(_DIFFERENCES, model, lambda: _difference(model))
+        self.decoder = None if self.reason else decoder
+
+    @property
+    def parts(self) -> Any:
+        return self.decoder and self.decoder.parts
 
     def __call__(self, ids: Tensor) -> Tensor:
         if self.decoder is None or ids.shape[1] > LONGEST:
@@ -48,8 +65,8 @@ class Forward:
         y = self._norm(layer.input_norm, x)
         q, k, v = (linear(y, module) for module in (layer.q, layer.k, layer.v))
         q, k = (part.view(len(part), -1, self.parts.head_size) for part in (q, k))
-        if hasattr(layer.attention, "q_norm"):
-            q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
+        if norms := layer.head_norms:
+            q, k = norms[0](q), norms[1](k)
         q, k = Rotated.apply(q, *rotation), Rotated.apply(k, *rotation)
         y = training_attention(q, k, v, batch=batch, scale=layer.attention.scaling, masks=masks)
         x = x + self._after(layer.after_attention, linear(y, layer.o))
@@ -63,6 +80,19 @@ class Forward:
 
     def _after(self, norm: Any, y: Tensor) -> Tensor:
         return y if norm is None else self._norm(norm, y)
+
+
+@torch.no_grad()
+def _difference(model: Any) -> str:
+    """How this forward differs from the stock one on copies of a few layers; empty if it does not."""
+    for few in trial_copies(model):
+        own = Forward.__new__(Forward)
+        own.model, own.decoder, own.recomputes = few, Decoder(anatomy(few)), False
+        tokens = torch.arange(2 * TRIAL).view(2, TRIAL) * 7 % own.parts.vocabulary
+        stock = few.model(input_ids=tokens, use_cache=False).last_hidden_state
+        if why := why_not_near(own(tokens).flatten(0, 1), stock.flatten(0, 1)):
+            return f"its hidden states {why}"
+    return ""
 
 
 def linear(x: Tensor, module: Any) -> Tensor:

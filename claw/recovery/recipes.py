@@ -16,6 +16,7 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.models.anatomy import ATTENTION, FEED_FORWARD
+from claw.models.arithmetic import readout_of
 from claw.models.load import check_same_vocabulary
 from claw.models.undisturbed import undisturbed
 from claw.recovery import objective
@@ -38,6 +39,7 @@ class Student:
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
             cast_weights(self.model, torch.bfloat16)
         self.forward = Forward(self.model)
+        self.scale, self.taught_scale = (1.0 if one is None else readout_of(one).scale for one in (self.model, teacher))
         if recovery.recipe == "lora":
             self.adapted = adapt(self.model, cast(int, recovery.rank), targets, seed)
         else:
@@ -48,12 +50,13 @@ class Student:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
         places = scored[:, 1:].flatten().nonzero()[:, 0]
         targets = ids[:, 1:].flatten()[places]
-        hidden = self.forward(ids)[:, :-1].flatten(0, 1)[places]
+        hidden = self.forward(ids)[:, :-1].flatten(0, 1)[places] * self.scale
         head = self.model.lm_head.weight
         if self.teacher is None:
             return objective.head_cross_entropy(hidden, head, targets)
         with torch.no_grad(), undisturbed(self.teacher):
             taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
+            taught = taught * self.taught_scale
         choices: dict[str, Any] = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
         return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **choices)
 
@@ -119,5 +122,7 @@ def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | None, targ
         check_same_vocabulary(model, teacher)
     if getattr(model, "is_quantized", False):
         raise InputError("A quantised model cannot be trained further. Load the unquantised checkpoint.")
-    if cap := getattr(model.config.get_text_config(), "final_logit_softcapping", None):
-        raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")
+    for one in (model, teacher):
+        if one is not None and (cap := readout_of(one).cap):
+            kind = type(one).__name__
+            raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")

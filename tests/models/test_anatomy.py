@@ -59,3 +59,49 @@ def test_flops_follow_the_multiplied_weights():
     model = tiny_model("llama", tie_word_embeddings=False)
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     assert shape.flops_per_token(context=0) == 2 * weights
+
+
+SIZES = dict(vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
+SIZES |= dict(num_key_value_heads=2, head_dim=8, max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+OTHERS = {  # what their blocks have besides; "" for those that are described
+    "Olmo": "",  # norms without weights
+    "HunYuanDenseV1": "",  # norms on heads by other names
+    "VaultGemma": "",  # a norm before the feed-forward, none after it
+    "Granite": "",
+    "SmolLM3": "",
+    "Helium": "",
+    "DiffLlama": "lambda_q1",
+    "Doge": "dt_proj",
+    "BitNet": "attn_sub_norm",
+    "GraniteSWA": "sinks",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architectures_are_counted_right_or_refused_with_what_is_not_known(name):
+    model = getattr(tf, f"{name}ForCausalLM")(getattr(tf, f"{name}Config")(**SIZES))
+    if OTHERS[name]:
+        with pytest.raises(InputError, match=f"role claw does not know.*{OTHERS[name]}"):
+            describe(model)
+    else:
+        assert describe(model).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_norms_after_a_half_that_are_named_otherwise_are_refused():
+    with pytest.raises(InputError, match="post_norm1"):
+        describe(tf.HyperCLOVAXForCausalLM(tf.HyperCLOVAXConfig(**SIZES, use_post_norm=True)))
+
+
+@pytest.mark.parametrize("place", ["", "model", "model.layers.1", "model.layers.2.mlp", "lm_head"])
+def test_a_weight_of_unknown_role_is_refused_wherever_it_is(place):
+    model = tiny_model("llama")
+    model.get_submodule(place).extra = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(InputError, match="role claw does not know"):
+        describe(model)
+
+
+def test_layers_that_differ_in_their_biases_are_refused():
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.gate_proj.bias = torch.nn.Parameter(torch.zeros(64))
+    with pytest.raises(InputError, match="its sizes come to"):
+        describe(model)

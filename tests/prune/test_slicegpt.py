@@ -6,7 +6,7 @@ from conftest import tiny_model
 
 from claw.errors import InputError
 from claw.models.anatomy import anatomy, describe
-from claw.prune import compress, slicegpt
+from claw.prune import compress, slicegpt, surgery
 from claw.prune.statistics import calibrate
 from claw.stages import checkpoints
 from claw.texts import token_blocks
@@ -24,7 +24,7 @@ def test_rotating_at_full_width_changes_no_logit(family, blocks, own_cache):
     model = tiny_model(family)
     parts = anatomy(model)
     rotation = slicegpt.principal_directions(calibrate(model, blocks).stream_gram())
-    small = slicegpt.rotated(parts, rotation)
+    small = surgery.rotated(parts, rotation)
     assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=1e-4)
 
 

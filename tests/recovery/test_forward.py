@@ -3,9 +3,13 @@
 import pytest
 import torch
 from conftest import tiny_model
+from trained import chains, trained_granite
 
+import claw
 from claw.recovery import forward, recipes
 from claw.recovery.forward import Forward
+from claw.specs.experiment import Recovery
+from claw.specs.spec import build_spec
 
 
 def compare(model, run, tolerance):
@@ -57,3 +61,51 @@ def test_long_blocks_take_the_stock_forward(monkeypatch):
     monkeypatch.setattr(forward, "LONGEST", 8)
     monkeypatch.setattr(Forward, "_block", None)
     compare(model, run, 1e-6)
+
+
+def test_models_that_compute_more_take_the_stock_forward():
+    hooked, dropping, unknown = (tiny_model("qwen3") for _ in range(3))
+    hooked.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: output * 2)
+    dropping.config.attention_dropout = 0.1
+    unknown.config.mystery = 1
+    reasons = {"hooks": hooked, "drops out": dropping, "mystery": unknown, "architectures": trained_granite()}
+    for reason, model in reasons.items():
+        run = Forward(model)
+        assert run.decoder is None and reason in run.reason
+        compare(model, run, 1e-6) if reason != "architectures" else None
+
+
+def test_training_mode_is_no_obstacle():
+    assert Forward(tiny_model("llama").train()).decoder is not None
+
+
+def wrong_attention(q, k, v, **choices):
+    return right_attention(q, k, v, **choices | {"scale": choices["scale"] * 1.02})
+
+
+right_attention = forward.training_attention
+
+
+def test_a_small_mistake_in_this_forward_is_seen(monkeypatch):
+    monkeypatch.setattr(forward, "training_attention", wrong_attention)
+    run = Forward(tiny_model("llama"))
+    assert run.decoder is None and "hidden states differ" in run.reason
+
+
+@pytest.mark.filterwarnings("ignore:claw scores")
+def test_what_follows_the_head_is_in_the_loss():
+    """Granite, whose logits are a quarter of what its head gives: forgotten, recovery makes a good model worse."""
+    model, ids = trained_granite(), chains(8, 9, "recovery").ids
+    stock = float(model(input_ids=ids, labels=ids).loss)
+    asked = build_spec(Recovery, {"recipe": "full", "tokens": 32, "corpus": "chains", "length": 32})
+    loss = recipes.Student(model, asked, None, (), 0).loss(ids, torch.ones_like(ids, dtype=torch.bool))
+    assert float(loss) / ids[:, 1:].numel() == pytest.approx(stock, abs=1e-5)
+    taught = build_spec(Recovery, {"recipe": "distill", "tokens": 32, "corpus": "chains", "length": 32})
+    assert float(recipes.Student(model, taught, model, (), 0).loss(ids, torch.ones_like(ids, dtype=torch.bool))) < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:claw scores")
+def test_recovery_does_not_make_granite_worse():
+    model, heldout = trained_granite(), chains(32, 5, "heldout")
+    _, report = claw.recover(model, chains(96, 9, "recovery"), tokens=96 * 32, recipe="full", heldout=heldout)
+    assert report.last < report.before + 0.01

@@ -1,0 +1,132 @@
+"""Whether an axis of a model can be cut as the methods do it, tried out on a float32 copy of a few layers.
+
+Each cut is compared with the dense copy changed to the same effect without changing a size: weights that read the removed units
+are zero, removed blocks write nothing, the stream is projected onto the kept directions. So whatever an architecture computes
+between its parts, a cut that it does not allow is seen before any work, for every architecture alike.
+"""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from claw.errors import InputError
+from claw.models.anatomy import Anatomy, anatomy
+from claw.models.arithmetic import error_line, once
+from claw.models.few_layers import few_layers
+from claw.models.shape import Shape
+from claw.prune import surgery, targets
+from claw.specs.methods import AXES
+
+TOLERANCE = 3e-4  # of the logits, relative root mean square
+LENGTH = 24  # tokens
+WORDS = {"ffn": "neurons", "heads": "key-value groups", "hidden": "the hidden width", "layers": "blocks"}
+
+_TRIALS: dict[str, WeakKeyDictionary[nn.Module, tuple[tuple, str]]] = {axis: WeakKeyDictionary() for axis in AXES}
+
+
+def check_cut(parts: Anatomy, axis: str) -> None:
+    """InputError if this model does not allow `axis` to be cut, with the other axes that it allows."""
+    if not (why := why_not(parts, axis)):
+        return
+    others = [other for other in AXES if other != axis and not why_not(parts, other)]
+    instead = f"Use a method that cuts {', '.join(others)}." if others else "No other axis of it can be cut either."
+    raise InputError(f"{type(parts.model).__name__} cannot have {WORDS[axis]} cut: {why}. {instead}")
+
+
+def why_not(parts: Anatomy, axis: str) -> str:
+    """Why `axis` of this model cannot be cut; empty if it can. Tried once per model."""
+    return once(_TRIALS[axis], parts.model, lambda: _tried(parts, axis))
+
+
+@torch.no_grad()
+def _tried(parts: Anatomy, axis: str) -> str:
+    trial = {"ffn": _neurons, "heads": _groups, "hidden": _width, "layers": _blocks}[axis]
+    try:
+        few = anatomy(few_layers(parts.model, at_least=3))
+        if few.shape.shortcuts:
+            return "it has shortcuts already, which no stock checkpoint holds"
+        if axis == "hidden" and len(few.layers[0].norms) > 2:
+            return "its blocks normalise what they write, and that gain does not commute with a rotation"
+        small = trial(few)
+        if small is None:
+            return ""
+        ours, wanted = (_logits(model, few) for model in (small, few.model))
+    except Exception as error:  # any architecture, each with errors of its own
+        return f"a cut of a few layers fails ({error_line(error)})"
+    difference = float((ours - wanted).norm() / wanted.norm().clamp(min=1e-30))
+    if difference <= TOLERANCE or not wanted.isfinite().all():
+        return ""
+    return f"in a few layers of it, what is left gives logits that are off by {difference:.2%}, so it computes more than that"
+
+
+def _logits(model: Any, few: Anatomy) -> torch.Tensor:
+    tokens = torch.randint(few.vocabulary, (2, LENGTH), generator=torch.Generator().manual_seed(0)).to(few.device)
+    return model(input_ids=tokens, use_cache=False).logits.double()
+
+
+def _half(size: int) -> torch.Tensor:
+    """Half of the indices of an axis, at random and in order."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(0))[: max(1, size // 2)].sort().values
+
+
+def _neurons(few: Anatomy) -> Any:
+    keep = _half(few.width)
+    small = _cut_units(few, few.shape.with_(width=len(keep)), "ffn", keep)
+    for layer in few.layers:
+        layer.down.weight.data = _only(layer.down.weight, keep)
+    return small
+
+
+def _groups(few: Anatomy) -> Any:
+    if few.groups == 1:
+        return None
+    keep = _half(few.groups)
+    small = _cut_units(few, targets.resize(few.shape, "heads", len(keep)), "heads", keep)
+    _, columns = surgery.group_channels(keep, few)
+    for layer in few.layers:
+        layer.o.weight.data = _only(layer.o.weight, columns)
+    return small
+
+
+def _cut_units(few: Anatomy, target: Shape, axis: str, keep: torch.Tensor) -> Any:
+    kept = {axis: dict.fromkeys(range(few.depth), keep)}
+    return surgery.cut(few, target, surgery.Units(range(few.depth), kept))
+
+
+def _only(weight: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """A weight (out, in) with all but these columns zero."""
+    kept = torch.zeros_like(weight)
+    kept[:, columns] = weight[:, columns]
+    return kept
+
+
+def _blocks(few: Anatomy) -> Any:
+    """Without the first block every other one gets another number."""
+    if few.depth == 1:
+        return None
+    small = surgery.cut(few, few.shape.with_(depth=few.depth - 1), surgery.Units(range(1, few.depth)))
+    for linear in (few.layers[0].o, few.layers[0].down):
+        for tensor in (linear.weight, linear.bias):
+            if tensor is not None:
+                tensor.data = torch.zeros_like(tensor)
+    return small
+
+
+def _width(few: Anatomy) -> Any:
+    """The stream on random directions, about half of them, against the stream projected onto them."""
+    shapes = targets.reachable(few.shape, "hidden", tied=False)
+    size = shapes[(len(shapes) - 1) // 2].hidden
+    random = torch.randn(few.hidden, few.hidden, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(random).Q[:, :size].to(few.device)
+    small = surgery.rotated(few, basis)
+    projection = (basis @ basis.T).float()
+    few.head.weight = nn.Parameter(few.head.weight.detach().clone(), requires_grad=False)
+    few.embedding.weight.data = few.embedding.weight @ projection
+    for layer in few.layers:
+        for linear in (layer.o, layer.down):
+            linear.weight.data = projection @ linear.weight
+            if linear.bias is not None:
+                linear.bias.data = projection @ linear.bias
+    return small

@@ -1,0 +1,50 @@
+"""Every causal architecture of transformers, tiny: equal to stock by whichever forward, or refused with a reason; nothing else.
+
+The large version, with more configurations and a table, is benchmarks/families.py.
+"""
+
+from importlib import util
+from pathlib import Path
+
+import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+RIGHT = {"fast", "stock", "equal", "refused", "no statistics"}
+TAKEN_APART = (
+    "cwm ernie4_5 gemma gemma2 gemma3_text granite helium hunyuan_v1_dense hyperclovax internlm3 iquestcoder llama ministral "
+    "ministral3 mistral olmo qwen2 qwen3 seed_oss smollm3 vaultgemma"
+).split()
+FAST = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+SLOW = {"falcon_h1", "gemma4", "nemotron_h", "prophetnet", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"}
+
+
+@pytest.fixture(scope="module")
+def families():
+    path = Path(__file__).parents[2] / "benchmarks" / "families.py"
+    spec = util.spec_from_file_location("families", path)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.quiet()
+    return module
+
+
+@pytest.mark.parametrize("family", [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in SLOW | {*TAKEN_APART}])
+@pytest.mark.filterwarnings("ignore")
+def test_the_number_of_every_architecture_is_the_stock_one(families, family, own_cache):
+    for _, model in families.drawn_models(family, draws=1):
+        results = families.outcomes(model, ["magnitude"])
+        assert {what for what, _ in results.values()} <= RIGHT, results
+
+
+@pytest.mark.parametrize("family", TAKEN_APART)
+@pytest.mark.filterwarnings("ignore")
+def test_numbers_and_methods_over_drawn_configurations(families, family, own_cache):
+    tried = 0
+    for changes, model in families.drawn_models(family, draws=3):
+        results = families.outcomes(model, list(families.METHODS))
+        assert {what for what, _ in results.values()} <= RIGHT, (changes, results)
+        tried += 1
+    assert tried
+    if family in FAST:
+        _, plain = next(families.drawn_models(family, draws=1))
+        assert families.number(plain)[0] == "fast" == families.recovery(plain)[0]
