@@ -59,6 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise InputError(
             f"{folder} has no {SINGLE}"
             + (f", only {_some(others)}. If that holds the whole model, rename it to {SINGLE}." if others else ".")
+            + " A release that has pickles only (pytorch_model.bin) is to be converted once with transformers' save_pretrained."
         )
     names = _shards(index)
     if missing := [name for name in names if not (folder / name).is_file()]:
