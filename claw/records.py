@@ -165,7 +165,15 @@ def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
 
 def every(folder: Path) -> Iterator[dict[str, Any]]:
     """All readable records of a run, in the order of their names."""
-    yield from filter(None, map(read_record, sorted((Path(folder) / "records").glob("*.json"))))
+    paths = sorted((Path(folder) / "records").glob("*.json"))
+    unusable = 0
+    for path in paths:
+        content = read_record(path)
+        if content is not None:
+            yield content
+        unusable += content is None
+    if unusable:
+        warnings.warn(f"{unusable} of {plural(len(paths), 'record')} in {folder} could not be used.", stacklevel=2)
 
 
 def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFrame:

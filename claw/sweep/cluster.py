@@ -29,6 +29,7 @@ from claw.progress import tqdm
 from claw.sweep import locks, machine, run_jobs
 from claw.sweep.plan import Job, Plan
 from claw.sweep.run_jobs import Failure, Outcome, Progress
+from claw.words import plural
 
 INSTALL = (
     "Workers need the packages distributed and cryptography, which are not both installed: `pip install 'claw[dask]'`. Without "
@@ -85,7 +86,7 @@ def _client(plan: Plan, workers: int, scheduler: str | None) -> Iterator[Any]:
         if scheduler is None:
             stack.enter_context(dask.config.set(SETTINGS | {"temporary-directory": str(plan.folder / ".dask")}))
             offer = machine.offer(workers, resources.asked)
-            machine.check_resources(resources, [offer], f"each of {workers} workers on this machine")
+            machine.check_resources(resources, [offer], f"each of {plural(workers, 'worker')} on this machine")
             security = temporary_security()
             options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
             options |= {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "resources": offer}
@@ -134,7 +135,7 @@ def _run(plan: Plan, client: Any, submitted: dict[Any, Job], progress: Progress,
     run = functools.partial(work, folder=plan.folder, limit=plan.study.time_limit, shares=shares, workers=workers)
     suffix = uuid.uuid4().hex[:8]  # a scheduler that outlives a run must not answer with its results
     queue = _Queue(plan.jobs)
-    tqdm.write(f"{sum(shares.values())} workers. Dashboard: {client.dashboard_link}")
+    tqdm.write(f"{plural(sum(shares.values()), 'worker')}. Dashboard: {client.dashboard_link}")
     ended = as_completed()
     looked, idle = time.monotonic(), False
     while queue.left or submitted:

@@ -150,7 +150,7 @@ def test_each_damage_is_named_with_its_reason_and_measured_again(made):
         assert again.jobs and any(reason in note for note in checks._check_records(again))
         said = status.status_text(again)
         assert "1 damaged" in said and reason in said
-        with pytest.warns(UserWarning, match="damaged"):
+        with pytest.warns(UserWarning, match="damaged"), pytest.warns(UserWarning, match=f"1 of {len(made.wanted)} records"):
             records.table(made.folder)
     path.write_text(whole)
     assert not plan.make(made.study, made.folder).unusable
