@@ -1,7 +1,7 @@
 """The critical ratio: how far one can go while a share of the dense performance is still met."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,20 @@ class Critical:
     ratio: float
     low: float
     high: float
-    limit: float  # largest fitted ratio; beyond it a law is a guess
+    limit: float  # largest fitted or measured ratio; beyond it a law is a guess
     level: float
+    bracket: tuple[tuple[float, float], ...] = ()  # (ratio, value) of the measured points beside it, where it is read off them
 
     def __str__(self) -> str:
+        curve = "measured" if self.bracket else "fitted"
         if math.isnan(self.ratio):
-            return f"The threshold {self.threshold:g} is met nowhere on the fitted curve."
+            return f"The threshold {self.threshold:g} is met nowhere on the {curve} curve."
         low = "0" if math.isnan(self.low) else f"{self.low:.3f}"
         high = f"beyond {self.limit:g}" if math.isnan(self.high) else f"{self.high:.3f}"
-        more = " (all of the fitted range)" if self.ratio >= self.limit else ""
-        return f"r = {self.ratio:.3f}{more}, {self.level:.0%} interval {low} to {high}"
+        more = f" (all of the {curve} range)" if self.ratio >= self.limit else ""
+        points = " and ".join(f"{value:.3g} at r = {r:.3g}" for r, value in self.bracket)
+        measured = f"; measured: {points}" if self.bracket else ""
+        return f"r = {self.ratio:.3f}{more}, {self.level:.0%} interval {low} to {high}{measured}"
 
 
 def checked(r: Any) -> np.ndarray:
@@ -59,6 +63,16 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     at, low, high = (_crossing(r, sign * band[name].to_numpy(), sign * threshold * dense) for name in ("mean", worst, best))
     interval = {"ratio": at, "low": low, "high": math.nan if high >= r[-1] else high}
     return Critical(threshold=threshold, **interval, limit=float(r[-1]), level=level)
+
+
+def in_bracket(answer: Critical, points: pd.DataFrame) -> Critical:
+    """The answer with the measured points beside it, from columns ratio and value in the order of ratios."""
+    r = points["ratio"].to_numpy(float)
+    at = r[0] if math.isnan(answer.ratio) else answer.ratio
+    last = len(r) - 1
+    near = {int(np.clip(np.searchsorted(r, at + 1e-9, "right") - 1, 0, last)), int(np.clip(np.searchsorted(r, at - 1e-9), 0, last))}
+    values = points["value"].to_numpy(float)
+    return replace(answer, bracket=tuple((float(r[place]), float(values[place])) for place in sorted(near)))
 
 
 def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:

@@ -116,7 +116,7 @@ def sections(laws: FittedLaws, full: bool = True) -> list[tuple[str, pd.DataFram
     """The tables of a summary with their titles; `full` adds the true axis, the kinds of interval, tests and comparisons."""
     tables = []
     for response, axis in product(laws.points.responses, laws.points.axes if full else ("ratio",)):
-        form = catalogue.find_form(curves.DEFAULT[response])
+        form = catalogue.find_form(laws.form_of(response, axis))
         title = f"{response} ({curves.UNITS[response]}): {form.formula}, r = {AXES[axis]}, {laws.level:.0%} intervals"
         tables.append((title, curve_table(laws, response, axis)))
     pairs = {(law.response, law.axis) for law in laws.pooled if law.group in ACROSS and law.method == ALL}
