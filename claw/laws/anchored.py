@@ -1,8 +1,8 @@
 """Laws of single curves that go through the dense model: least squares of log(y/y0), many curves at once.
 
-Forms with one shape coefficient are y/y0 = 1 + a g(r; k). They are solved by Levenberg-Marquardt in the rise at the largest ratio
-and log k, from several starts, for every curve and every fold of a cross-validation in one go: thousands of tiny problems cost as
-much as one. Forms that are linear in log y are solved by the pseudo-inverse.
+Forms with one shape coefficient are y/y0 = 1 + a g(r; k). They are solved by Levenberg-Marquardt in the rise at the largest
+ratio and log k, from several starts, for every curve and every fold of a cross-validation in one go: thousands of tiny
+problems cost as much as one. Forms that are linear in log y are solved by the pseudo-inverse.
 """
 
 import math
@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from claw.errors import InputError
-from claw.laws import catalogue
 from claw.laws.curves import CurveKey, CurveLaw
 from claw.laws.forms import Form
 
@@ -41,9 +39,7 @@ class Ascent:
         r, loss, dense = (rows[name].to_numpy(float) for name in (axis, "loss", "loss0"))
         zero = rows["ratio"].to_numpy(float) == 0
         start, above = float(loss[zero][0] if zero.any() else dense[0]), r > 0
-        return cls(
-            curve=curve, axis=axis, ratio=r[above], rise=np.log(loss[above] / start), start=start, dense=float(dense[0])
-        )
+        return cls(curve=curve, axis=axis, ratio=r[above], rise=np.log(loss[above] / start), start=start, dense=float(dense[0]))
 
     @property
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

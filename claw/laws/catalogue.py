@@ -51,7 +51,7 @@ ANCHORED = (
     _through_dense("log-cubic", "log(y/y0) = b r + c r² + d r³", ("b", "c", "d"),
                    columns=lambda c: (c["r"], c["r"] ** 2, c["r"] ** 3)),
 )  # fmt: skip
-"""Laws of one curve of loss that go through the dense model, with errors in proportion to the loss: least squares of log y/y0."""
+"""Laws of one curve of loss that go through the dense model, errors in proportion to the loss: least squares of log y/y0."""
 
 CURVE = (*CLAIMED, *ANCHORED)
 """Laws of one curve: one model, one method, one recovery budget."""

@@ -70,7 +70,10 @@ def in_bracket(answer: Critical, points: pd.DataFrame) -> Critical:
     r = points["ratio"].to_numpy(float)
     at = r[0] if math.isnan(answer.ratio) else answer.ratio
     last = len(r) - 1
-    near = {int(np.clip(np.searchsorted(r, at + 1e-9, "right") - 1, 0, last)), int(np.clip(np.searchsorted(r, at - 1e-9), 0, last))}
+    near = {
+        int(np.clip(np.searchsorted(r, at + 1e-9, "right") - 1, 0, last)),
+        int(np.clip(np.searchsorted(r, at - 1e-9), 0, last)),
+    }
     values = points["value"].to_numpy(float)
     return replace(answer, bracket=tuple((float(r[place]), float(values[place])) for place in sorted(near)))
 

@@ -1,9 +1,10 @@
 """Laws of single curves, and what a curve is. Here are those that the original paper claims: least squares on y itself.
 
 Loss is quadratic in r there and accuracy linear. `claw.laws.anchored` fits laws of loss that go through the dense model, and
-`claw.laws.reading` reads a curve off without any law. A curve is one model, one method, one recovery budget; its seeds are replicates and its dense model is the point r = 0 (of
-recovered curves too, unless the dense model was itself recovered with the same recipe and budget). Its intervals are those
-of a regression with independent errors: they speak of this model and this method, never of another.
+`claw.laws.reading` reads a curve off without any law. A curve is one model, one method, one recovery budget; its seeds are
+replicates and its dense model is the point r = 0 (of recovered curves too, unless the dense model was itself recovered with
+the same recipe and budget). Its intervals are those of a regression with independent errors: they speak of this model and
+this method, never of another.
 """
 
 import html
@@ -93,7 +94,9 @@ class CurveLaw:
         variance, frame = variances(design, self.covariance), {"ratio": r, "mean": from_scale(form.scale, eta, c)}
         for name, more in (("confidence", 0.0), ("run", self.sigma2)):
             half = self.quantile * np.sqrt(variance + more)
-            frame |= {f"{name}_{edge}": from_scale(form.scale, eta + sign * half, c) for edge, sign in (("low", -1), ("high", 1))}
+            frame |= {
+                f"{name}_{edge}": from_scale(form.scale, eta + sign * half, c) for edge, sign in (("low", -1), ("high", 1))
+            }
         return pd.DataFrame(frame | {"extrapolated": (r < self.low) | (r > self.high)})
 
     def critical_ratio(self, threshold: float) -> Critical:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -138,8 +139,9 @@ class FittedLaws:
 
         law="auto" reads it off the measured points where (model, method, tokens) was measured (`claw.laws.reading`), with the
         measured ratios on either side in `bracket_low` and `bracket_high`; beyond them it goes on as the law of the curve does,
-        without a band, and where a curve has too few points for a law the law across models answers (`POOLED`). "reading",
-        "curve" (the law of the curve) or the name of a form across models insists. A model that is not in the table needs
+        without a band, or where a curve has too few points for a law, as the law across models says (`POOLED`), which also
+        answers where nothing was measured. "reading" (NaN beyond the points), "curve" (the law of the curve) or the name of a
+        form across models insists. A model that is not in the table needs
         `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
         `claw.laws.pooled.KINDS`, for laws across models. For a measured speed-up (a column such as speedup_decode) r is the
         nominal ratio too, converted to the share that the speed law is in. `frame.attrs["law"]` says what answered.
@@ -148,12 +150,10 @@ class FittedLaws:
             return self._speedup(r, model, method, response, form=law, interval=interval)
         if law == "curve":
             return self._by_law(r, self.curve(str(model), method, response, tokens, axis=axis))
-        measured = [one for one in self.readings(response, axis) if one.curve[:2] == (model, method) and one.curve.tokens == tokens]
-        if law == "reading" or (law == "auto" and measured):
-            one = self.reading(str(model), method, response, tokens, axis=axis)
-            own = next((law for law in self.curves_of(response, axis) if law.curve == one.curve), None)
-            if law == "reading" or own is not None or (critical.checked(r) <= one.high).all():
-                return self._read(r, one, own if law == "auto" else None)
+        if law in ("auto", "reading") and ((one := self._measured(model, method, tokens, response, axis)) or law == "reading"):
+            one = one or self.reading(str(model), method, response, tokens, axis=axis)
+            frame = self._read(r, one)
+            return frame if law == "reading" else self._beyond(frame, one)
         form = POOLED[response] if law == "auto" else law
         methods = {fit.method for fit in self.across(response, axis) if fit.form == form}
         pooled = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
@@ -168,17 +168,38 @@ class FittedLaws:
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
-    def _read(self, r: Any, one: Reading, beyond: CurveLaw | None) -> pd.DataFrame:
-        """A reading with the band of a new model; beyond what was measured the law's course from the last point on, if given."""
+    def _measured(self, model: str | None, method: str, tokens: float, response: str, axis: str) -> Reading | None:
+        """The reading of a curve that was measured."""
+        every = self.readings(response, axis)
+        return next((one for one in every if one.curve[:2] == (model, method) and one.curve.tokens == tokens), None)
+
+    def _read(self, r: Any, one: Reading) -> pd.DataFrame:
+        """A reading with the band of a new model."""
         frame = self._between_models(one.predict(r), one.curve, one.response, one.axis, one.dense)
         frame.attrs["law"] = f"measured points of {one.curve.title}"
-        far = frame["ratio"] > one.high
-        if beyond is not None and far.any():
-            course = beyond.predict(np.append(one.high, frame.loc[far, "ratio"]))["mean"].to_numpy()
+        return frame
+
+    def _beyond(self, frame: pd.DataFrame, one: Reading) -> pd.DataFrame:
+        """With what was not measured: from the last point on the course of the curve's law, else the law across models."""
+        far = (frame["ratio"] > one.high).to_numpy()
+        if not far.any():
+            return frame
+        r, response, said = frame.loc[far, "ratio"].to_numpy(), one.response, frame.attrs["law"]
+        law = next((law for law in self.curves_of(response, one.axis) if law.curve == one.curve), None)
+        if law is not None:
+            course = law.predict(np.append(one.high, r))["mean"].to_numpy()
             last = float(one.points["value"].iloc[-1])
-            on = last * course[1:] / course[0] if one.response == "loss" else last + course[1:] - course[0]
-            frame.loc[far, "mean"] = on if one.response == "loss" else np.clip(on, 0, 1)
-            frame.attrs["law"] += f", beyond r = {one.high:g} as its {beyond.form} law goes on"
+            mean = last * course[1:] / course[0] if response == "loss" else np.clip(last + course[1:] - course[0], 0, 1)
+            frame.loc[far, "mean"], said = mean, f"{said}, beyond r = {one.high:g} as its {law.form} law goes on"
+        else:
+            with suppress(InputError):  # there may be none
+                across = self.predict(
+                    r, one.curve.model, one.curve.method, one.curve.tokens, response, axis=one.axis, law=POOLED[response]
+                )
+                for name in [name for name in across if name not in ("ratio", "extrapolated")]:
+                    frame.loc[far, name] = across[name].to_numpy()
+                said = f"{said}, beyond r = {one.high:g} the law {across.attrs['law']}"
+        frame.attrs["law"] = said
         return frame
 
     def _by_law(self, r: Any, law: CurveLaw) -> pd.DataFrame:
@@ -187,10 +208,10 @@ class FittedLaws:
         return frame
 
     def _between_models(self, frame: pd.DataFrame, curve: CurveKey, response: str, axis: str, dense: float) -> pd.DataFrame:
-        """With `model_low` and `model_high`, between which a run of a model not yet measured falls, at this curve's dense value.
+        """With `model_low` and `model_high`, between which a run of a model not yet measured falls, from this dense value on.
 
-        At each ratio the models of this method, over their dense values, are one draw each: mean ± t(models - 1) × their spread ×
-        √(1 + 1/models). NaN where fewer than three models were measured.
+        At each ratio the models of this method, over their dense values, are one draw each: mean ± t(models - 1) × their
+        spread × √(1 + 1/models). NaN where fewer than three models were measured.
         """
         alike = [one for one in self.readings(response, axis) if one.curve._replace(model="") == curve._replace(model="")]
         alike = [one for one in alike if math.isfinite(one.dense)]
@@ -236,10 +257,8 @@ class FittedLaws:
         Where the curve was measured it is read off the points, and says between which.
         """
         axis = options.get("axis", "ratio")
-        if options.get("law", "auto") in ("auto", "reading"):
-            for one in self.readings(response, axis):
-                if one.curve[:2] == (model, method) and one.curve.tokens == tokens:
-                    return one.critical_ratio(threshold)
+        if options.get("law", "auto") in ("auto", "reading") and (one := self._measured(model, method, tokens, response, axis)):
+            return one.critical_ratio(threshold)
         high = self.points.of(response, axis)[axis].max()
         band = self.predict(np.linspace(0, high, critical.GRID), model, method, tokens, response, **options)
         dense = options.get("dense") or self._dense(model, response).get("dense", math.nan)

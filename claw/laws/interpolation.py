@@ -1,20 +1,21 @@
 """Shape-preserving interpolation through measured points, and how unsure it is: the arithmetic under `claw.laws.reading`.
 
-Between two points the value comes from a piecewise cubic Hermite interpolant (PCHIP, Fritsch and Butland 1984), which rises where
-the points rise and turns only where they turn. It is taken over r - ½ log(1-r) rather than r: losses climb steeply as little is
-kept, and over this scale less is missed (leave-one-ratio-out, results/findings.md). Arrays are (points, curves).
+Between two points the value comes from a piecewise cubic Hermite interpolant (PCHIP, Fritsch and Butland 1984), which rises
+where the points rise and turns only where they turn. It is taken over r - ½ log(1-r) rather than r: losses climb steeply as
+little is kept, and over this scale less is missed (leave-one-ratio-out, results/findings.md). Arrays are (points, curves).
 
 The error has two parts. *Noise*: what the errors of the points do to the value, by moving each point by its standard error.
 *Interpolation*: each inner point is left out and interpolated from the others; what is missed beyond noise, in units of
-(width of the gap)^1.5, the growth of an integrated random walk, says how far the curve may swing in a gap. Half of the weight is on
-the points beside the gap. `benchmarks/brackets.py` shows that intervals of critical ratios then hold what they promise.
+(width of the gap)^1.5, the growth of an integrated random walk, says how far the curve may swing in a gap: three quarters of
+the weight are on the points beside it, one on the median of all. `benchmarks/brackets.py` shows that intervals of critical
+ratios then hold what they promise.
 """
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 GROWTH = 1.5  # power of the width of a gap that the error of interpolation grows by
-NEAR = 0.5  # weight of the points beside a gap in how far the curve may swing there
+NEAR = 0.75  # weight of the points beside a gap in how far the curve may swing there
 OWN_NOISE = 1.1  # noise of a point interpolated at u of a gap is about 1.1 ((1-u)² v₀ + u² v₁)
 
 
@@ -72,11 +73,11 @@ def swings(x: np.ndarray, y: np.ndarray, variance: np.ndarray, typical: float = 
     squared = squared / _reach(s[2:] - s[:-2], (s[1:-1] - s[:-2]) / (s[2:] - s[:-2]))[:, None] ** 2
     last = len(squared) - 1
     near = np.array([squared[[max(gap - 1, 0), min(gap, last)]].mean(axis=0) for gap in range(len(x) - 1)])
-    return NEAR * near + (1 - NEAR) * squared.mean(axis=0)
+    return NEAR * near + (1 - NEAR) * np.median(squared, axis=0)
 
 
 def spread(x: np.ndarray, y: np.ndarray, error: np.ndarray, at: np.ndarray, *, relative_to: int | None = None) -> np.ndarray:
-    """(at, curves) variance that the standard errors of the points give the value; of its distance to one of the points if named.
+    """(at, curves) variance that the standard errors of the points give the value; of its distance to a point if named.
 
     Each point is moved up and down by its standard error: half of the difference is what it contributes.
     """

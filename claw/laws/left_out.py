@@ -1,8 +1,8 @@
 """How far off is a curve at a ratio that was not measured? Each inner ratio left out and predicted from the others.
 
 The error is |ŷ/y - 1| of the loss, a mean over the ratios of a curve and then over curves. Only ratios between r = 0 and the
-largest measured one are left out, so that interpolation and laws answer the same questions. Seeds of a ratio count as one point,
-their mean by logarithm.
+largest measured one are left out, so that interpolation and laws answer the same questions. Seeds of a ratio count as one
+point, their mean by logarithm.
 """
 
 import math
@@ -22,11 +22,11 @@ Errors = Iterator[tuple[str, list[np.ndarray]]]
 
 
 def left_out_ratios(points: Points, axis: str = "ratio", *, by_curve: bool = False) -> pd.DataFrame:
-    """A row per way to answer, the best first: error (mean over curves of the mean |ŷ/y - 1|), its standard error, median, curves.
+    """A row per way to answer, the best first: error (mean over curves of mean |ŷ/y - 1|), its stderr, median, curves.
 
-    Ways: `reading` (PCHIP of log L over r - ½ log(1-r), what claw reads off a curve), `PCHIP of log L` over r itself, the forms of
-    `claw.laws.catalogue.ANCHORED`, and `quadratic`, least squares on the loss itself. Curves with fewer than four ratios above 0
-    are left out. by_curve=True gives an error for each curve (rows) and way (columns).
+    Ways: `reading` (PCHIP of log L over r - ½ log(1-r), what claw reads off a curve), `PCHIP of log L` over r itself, the
+    forms of `claw.laws.catalogue.ANCHORED`, and `quadratic`, least squares on the loss itself. Curves with fewer than four
+    ratios above 0 are left out. by_curve=True gives an error for each curve (rows) and way (columns).
     """
     rises = [Ascent.of(rows, curve, axis) for curve, rows in curves.split(points, "loss", axis)] if points.responses else []
     rises = [one for one in rises if math.isfinite(one.start) and len(one.means[0]) >= FEWEST]

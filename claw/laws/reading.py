@@ -1,13 +1,13 @@
 """What is read off a curve: values between measured points, with bands, without any law.
 
 A reading goes through the dense model and the mean of the seeds at each measured ratio (losses by logarithm), so it never
-contradicts what was measured, dips included. It ends at the largest measured ratio: beyond it the answer is NaN, and a law may be
-asked instead. `claw.laws.interpolation` says how unsure it is between points.
+contradicts what was measured, dips included. It ends at the largest measured ratio: beyond it the answer is NaN, and a law
+may be asked instead. `claw.laws.interpolation` says how unsure it is between points.
 
-Where the noise comes from, in this order: seeds of this curve, pooled over its ratios; seeds of the same method on other models;
-seeds of any method but controls; the standard errors of the evaluation alone; and if the table has neither seeds nor standard
-errors, how far points lie from what their neighbours interpolate, which is noise at most. All seeds at a ratio are evaluated on
-the same text, so averaging them does not make the error of the evaluation smaller.
+Where the noise comes from, in this order: seeds of this curve, pooled over its ratios; seeds of the same method on other
+models; seeds of any method but controls; the standard errors of the evaluation alone; and if the table has neither seeds nor
+standard errors, how far points lie from what their neighbours interpolate, which is noise at most. All seeds at a ratio are
+evaluated on the same text, so averaging them does not make the error of the evaluation smaller.
 """
 
 import html
@@ -35,10 +35,10 @@ SAME = 1e-9  # ratios closer than this are one
 class Reading:
     """One curve as it was measured.
 
-    `points`: ratio, value (mean of the seeds), stderr (in the unit of the value, seeds and evaluation), seeds; r = 0 is the dense
-    model. `run`: standard deviation of a new run on the scale of the interpolation (log for losses). `typical`: squared swing of
-    curves of this table, for gaps that have no inner point beside them. `df`: degrees of freedom of the noise, infinite where it
-    is that of the evaluation. `noise` says where it comes from.
+    `points`: ratio, value (mean of the seeds), stderr (in the unit of the value, seeds and evaluation), seeds; r = 0 is the
+    dense model. `run`: standard deviation of a new run on the scale of the interpolation (log for losses). `typical`: squared
+    swing of curves of this table, for curves of too few points to show their own. `df`: degrees of freedom of the noise,
+    infinite where it is that of the evaluation. `noise` says where it comes from.
     """
 
     curve: CurveKey
@@ -228,9 +228,13 @@ class _Drawn:
         frame = pd.DataFrame({"ratio": self.x, "value": value, "stderr": error * scale, "seeds": self.seeds})
         evaluation = self.evaluation[~self.whole]
         evaluation = evaluation[np.isfinite(evaluation)]
-        run = math.sqrt(noise.variance + (float(np.median(evaluation)) ** 2 if len(evaluation) else 0.0))
+        exact = float(np.median(evaluation)) ** 2 if len(evaluation) else 0.0
+        run = math.sqrt(noise.variance + exact)
+        # Satterthwaite: only the part between seeds is estimated, that of the evaluation is known
+        between = noise.variance / float(np.median(self.seeds[~self.whole])) if (~self.whole).any() else 0.0
+        df = noise.df * ((between + exact) / between) ** 2 if between > 0 else math.inf
         fields: dict[str, Any] = {"curve": self.curve, "response": self.response, "axis": self.axis, "dense": self.dense}
-        return Reading(**fields, points=frame, run=run, typical=typical, df=noise.df, level=level, noise=noise.source)
+        return Reading(**fields, points=frame, run=run, typical=typical, df=df, level=level, noise=noise.source)
 
 
 def _noise(own: _Drawn, drawn: list[_Drawn]) -> _Noise:

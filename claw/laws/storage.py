@@ -121,8 +121,8 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
     `grid` holds columns of equal length over r from 0 in steps of 0.01 to the end of `range`: mean, low and high of the
     confidence band, run_low and run_high of a new run; null where a curve does not answer. `points` are [r, value, stderr] of
     each measured ratio, its seeds averaged. `beyond` holds [r, mean] of the course of the curve's law past the range, to be
-    drawn dashed; empty without a law. `critical` says in words how far 10 % more loss goes. `unit`, `title`, `noise` and
-    `formula` are for people.
+    drawn dashed; empty without a law, whose name and formula are `law`. `unit`, `title` and `noise` (where the bands' noise
+    comes from) are for people.
     """
     sliders = []
     for response, axis in product(laws.points.responses, laws.points.axes):
