@@ -222,7 +222,7 @@ class _Problems:
         return theta, cost
 
     def _step(self, theta: np.ndarray, damping: np.ndarray) -> np.ndarray:
-        """Where damped Gauss-Newton goes, within the limits of k."""
+        """Where damped Gauss-Newton goes; where k is stopped by a limit, the rise goes alone."""
         share, residual = self.residuals(theta)
         inner = np.where(self.root > 0, self.root / (1 + theta[:, :1] * share), 0.0)
         slope = (self.share(theta[:, 1:] + EDGE) - self.share(theta[:, 1:] - EDGE)) / (2 * EDGE)
@@ -230,7 +230,9 @@ class _Problems:
         aa, kk, ak = ((one * other).sum(axis=1) for one, other in ((by_rise, by_rise), (by_k, by_k), (by_rise, by_k)))
         ea, ek = (by_rise * residual).sum(axis=1), (by_k * residual).sum(axis=1)
         aa, kk = aa * (1 + damping) + TINY, kk * (1 + damping) + TINY
-        step = np.column_stack([kk * ea - ak * ek, aa * ek - ak * ea]) / (aa * kk - ak**2)[:, None]
-        trial = theta + np.clip(np.nan_to_num(step), -3, 3)
-        trial[:, 1] = np.clip(trial[:, 1], math.log(self.form.low[1]), math.log(self.form.high[1]))
-        return trial
+        by = np.clip(np.nan_to_num((aa * ek - ak * ea) / (aa * kk - ak**2)), -3, 3)
+        log_k = np.clip(theta[:, 1] + by, math.log(self.form.low[1]), math.log(self.form.high[1]))
+        rise = theta[:, 0] + np.clip(
+            np.nan_to_num((ea - ak * (log_k - theta[:, 1])) / aa), -3, 3
+        )  # for the step that k may take
+        return np.column_stack([rise, log_k])

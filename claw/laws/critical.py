@@ -10,6 +10,7 @@ import pandas as pd
 from claw.errors import InputError
 
 GRID = 201
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def in_bracket(answer: Critical, points: pd.DataFrame) -> Critical:
 
 def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:
     """Largest r up to which y stays at or below the target, interpolated; NaN if it starts above."""
-    above = np.flatnonzero(y > target)
+    above = np.flatnonzero(y > target + ROUNDING * abs(target))
     if not len(above):
         return float(r[-1])
     if (last := above[0] - 1) < 0:

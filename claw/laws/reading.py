@@ -96,7 +96,7 @@ class Reading:
         frame = {"ratio": r, "mean": self._back(mean)}
         for name, more in (("confidence", 0.0), ("run", self.run**2)):
             half, edge = self.quantile * np.sqrt(noise + swing + more), self.quantile * np.sqrt(error**2 + more)
-            low, high = self._within(r, mean - half, mean + half, (y - edge)[:, 0], (y + edge)[:, 0])
+            low, high = self._within(r, mean, half, (y - edge)[:, 0], (y + edge)[:, 0])
             frame |= {f"{name}_low": self._back(low), f"{name}_high": self._back(high)}
         below, above = self._bracket(r)
         edges = {"bracket_low": np.where(np.isnan(mean), np.nan, x[below]), "bracket_high": x[above]}
@@ -118,11 +118,12 @@ class Reading:
         below = np.clip(np.searchsorted(x, r + SAME, side="right") - 1, 0, last)
         return below, np.clip(np.searchsorted(x, r - SAME, side="left"), 0, last)
 
-    def _within(self, r, low, high, node_low, node_high) -> tuple[np.ndarray, np.ndarray]:
+    def _within(self, r: np.ndarray, mean: np.ndarray, half: np.ndarray, node_low, node_high) -> tuple[np.ndarray, np.ndarray]:
         """Bands kept between the lowest and highest edge of the two points beside: the curve turns at points only."""
         below, above = self._bracket(r)
-        low = np.maximum(low, np.minimum(node_low[below], node_low[above]))
-        return low, np.minimum(high, np.maximum(node_high[below], node_high[above]))
+        low = np.maximum(mean - half, np.minimum(node_low[below], node_low[above]))
+        high = np.minimum(mean + half, np.maximum(node_high[below], node_high[above]))
+        return np.minimum(low, mean), np.maximum(high, mean)
 
     def critical_ratio(self, threshold: float) -> Critical:
         """Largest r up to which a share `threshold` of the dense performance is met: the first crossing, with its interval.
@@ -140,7 +141,7 @@ class Reading:
         if place is not None:
             nodes[place] = 0.0
         half = self.quantile * np.sqrt(noise + swing)
-        low, high = self._within(r, mean - half, mean + half, (y - nodes)[:, 0], (y + nodes)[:, 0])
+        low, high = self._within(r, mean, half, (y - nodes)[:, 0], (y + nodes)[:, 0])
         band = {"mean": mean, "confidence_low": low, "confidence_high": high}
         frame = pd.DataFrame({"ratio": r} | {name: self._back(values) for name, values in band.items()})
         answer = critical.ratio(frame, threshold, self.dense, self.response, level=self.level, title=self.curve.title)

@@ -45,7 +45,7 @@ def test_published_curves_have_the_known_order():
     ours = errors(laws.read_points(pd.concat([slicegpt, glu]).drop(columns="text")))
     known = {"PCHIP of log L": 0.58, "log-kept-power": 0.74, "quadratic": 0.93, "log-odds": 1.37, "power": 2.55}
     assert list(ours[list(known)].sort_values().index) == list(known)
-    assert ours["reading"] < 0.8 and ours["PCHIP of log L"] < 0.8
+    assert ours["reading"] < 0.9 and ours["PCHIP of log L"] < 0.9
     alone = errors(laws.read_points(slicegpt))
     assert alone["reading"] < 0.2 and alone["capacity"] < alone["quadratic"] < alone["power"]
 

@@ -38,9 +38,18 @@ def committed() -> pd.DataFrame:
     return pd.read_csv(ROOT / "results" / "reference.csv")
 
 
+FEW = ["dense", "flap", "shortgpt", "wanda-sp+ridge"]
+
+
+def some(committed: pd.DataFrame) -> pd.DataFrame:
+    """A few methods of one model, losses only, recovered runs among them."""
+    rows = committed[(committed["model"] == "smollm2-135m") & committed["method"].isin(FEW)]
+    return rows.drop(columns=["accuracy", "speedup_prefill", "speedup_decode"])
+
+
 @pytest.fixture(scope="module")
 def fitted(committed) -> laws.Laws:
-    return laws.fit(committed[committed["model"] != "qwen2.5-coder-1.5b"], draws=100, compare=False)
+    return laws.fit(some(committed), draws=100, compare=False)
 
 
 def goes_through_its_points(one: laws.Reading) -> None:
@@ -81,48 +90,46 @@ def finds_every_crossing(one: laws.Reading, threshold: float) -> None:
     assert {place for place, _ in critical.bracket} <= set(one.points["ratio"])
 
 
-def test_every_curve_of_the_committed_table_is_read_as_it_was_measured(fitted):
-    seen = 0
+def test_every_curve_of_the_committed_table_is_read_as_it_was_measured(committed):
+    seen, points = 0, laws.read_points(committed)
     for response in ("loss", "accuracy"):
         for axis in ("ratio", "ratio_params"):
-            for one in fitted.readings(response, axis):
+            for one in reading.read_curves(points, response, axis):
                 goes_through_its_points(one)
                 seen += 1
                 if response == "loss" and axis == "ratio":
                     for threshold in (1.05, 1.1, 1.5, 3.0):
                         finds_every_crossing(one, threshold)
-    assert seen > 80
+    assert seen > 100
 
 
-def test_every_measured_curve_that_crosses_answers(fitted):
+def test_every_measured_curve_that_crosses_answers(fitted, committed):
+    every = read(committed)
+    assert len(every) == 28 and all(one.critical_ratio(1.1).ratio < one.high for one in every)
     frame = laws.critical_table(fitted, 1.1)
-    assert len(frame) == len(fitted.readings("loss")) > 20
-    assert frame["ratio"].notna().all()
+    assert len(frame) == len(fitted.readings("loss")) == 5 and frame["ratio"].notna().all()
     best = fitted.critical_ratio(1.1, "smollm2-135m", "wanda-sp+ridge")
     assert best.ratio == pytest.approx(0.17, abs=0.01)
     assert str(best).endswith("measured: 3.24 at r = 0.1 and 3.44 at r = 0.2")
 
 
-def test_methods_rank_as_they_were_measured(fitted, committed):
+def test_methods_rank_as_they_were_measured(committed):
+    curves = [one for one in read(committed) if one.curve.model == "smollm2-135m" and not one.curve.tokens]
     for r in (0.1, 0.2, 0.3, 0.5):
         rows = committed[
             (committed["model"] == "smollm2-135m") & (committed["ratio"] == r) & (committed["recovery_tokens"] == 0)
         ]
         measured = np.log(rows["loss"]).groupby(rows["method"]).mean().sort_values()
-        read_off = {
-            one.curve.method: one.mean([r])[0]
-            for one in fitted.readings("loss")
-            if one.curve[:1] == ("smollm2-135m",) and not one.curve.tokens
-        }
+        read_off = {one.curve.method: one.mean([r])[0] for one in curves}
         order = sorted(measured.index, key=read_off.__getitem__)
         assert order == list(measured.index)
-        assert measured.index.get_loc("shortgpt") + 1 in (8, 9)
+        assert order.index("shortgpt") >= 7  # which a parabola through its points ranked first
 
 
 losses = st.lists(st.floats(0.5, 60), min_size=1, max_size=9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(losses, min_size=1, max_size=3), st.sampled_from([1.05, 1.3, 2.0]), st.booleans())
 def test_every_table_is_read_as_it_was_measured(curves, threshold, known):
     table = table_of(**{f"a{number}": values for number, values in enumerate(curves)})
@@ -131,7 +138,7 @@ def test_every_table_is_read_as_it_was_measured(curves, threshold, known):
         finds_every_crossing(one, threshold)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.lists(st.floats(1, 30), min_size=2, max_size=3), min_size=2, max_size=9), st.floats(1e-3, 1e3))
 def test_nothing_depends_on_the_unit_of_loss(values, unit):
     table = table_of(cut=values, random=[3 + i for i in range(len(values))])
@@ -149,11 +156,9 @@ def test_nothing_depends_on_the_unit_of_loss(values, unit):
         assert (here.df, here.noise) == (pytest.approx(there.df), there.noise)
 
 
-@pytest.mark.parametrize("unit", [0.01, 1 / math.log(2), 40.0])
-def test_laws_of_curves_do_not_depend_on_the_unit_of_loss(fitted, committed, unit):
-    rows = committed[(committed["model"] == "smollm2-135m") & (committed["recovery_tokens"] == 0)]
-    rows = rows[rows["method"].isin(["dense", "flap", "taylor", "shortgpt", "magnitude+ridge", "wanda-sp+ridge"])]
-    rows = rows.drop(columns=["accuracy", "speedup_prefill", "speedup_decode"])
+@pytest.mark.parametrize("unit", [1 / math.log(2), 40.0])
+def test_laws_of_curves_do_not_depend_on_the_unit_of_loss(committed, unit):
+    rows = some(committed)
     other = rows.assign(**{name: unit * rows[name] for name in ("loss", "loss0", "loss_stderr")})
     one, two = (laws.fit(each, draws=100) for each in (rows, other))
     assert one.form_of("loss") == two.form_of("loss")
@@ -178,7 +183,7 @@ def test_an_answer_names_its_bracket_and_ends_with_what_was_measured():
     assert 3.3 < at["mean"][1] < 3.6
     assert at["extrapolated"].tolist() == [False, False, False, True]
     assert at.loc[3, ["mean", "confidence_low", "run_high", "bracket_low"]].isna().all()
-    assert str(one.critical_ratio(1.1)).endswith("measured: 3.1 at r = 0.1 and 3.3 at r = 0.2")
+    assert str(one.critical_ratio(1.05)).endswith("measured: 3.1 at r = 0.1 and 3.3 at r = 0.2")
     assert str(one.critical_ratio(1.2)).endswith("measured: 3.6 at r = 0.3")
     everything = one.critical_ratio(2.0)
     assert "all of the measured range" in str(everything) and math.isnan(everything.high)
