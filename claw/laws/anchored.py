@@ -82,7 +82,8 @@ def _law(one: Ascent, form: Form, theta: np.ndarray, left_out: float, level: flo
     target = one.rise + math.log(one.start)
     residual = target - eta
     square, df = float(residual @ residual), n - p
-    unit = np.sqrt((slopes**2).sum(axis=0)) + 1e-300
+    size = np.sqrt((slopes**2).sum(axis=0))
+    unit = np.where(size > 0, size, 1.0)
     covariance = np.linalg.pinv((slopes / unit).T @ (slopes / unit)) / np.outer(unit, unit) * square / df
     total = float(((target - target.mean()) ** 2).sum())
     loglike = -n / 2 * (math.log(2 * math.pi * max(square / n, 1e-300)) + 1) - float(target.sum())
@@ -232,7 +233,5 @@ class _Problems:
         aa, kk = aa * (1 + damping) + TINY, kk * (1 + damping) + TINY
         by = np.clip(np.nan_to_num((aa * ek - ak * ea) / (aa * kk - ak**2)), -3, 3)
         log_k = np.clip(theta[:, 1] + by, math.log(self.form.low[1]), math.log(self.form.high[1]))
-        rise = theta[:, 0] + np.clip(
-            np.nan_to_num((ea - ak * (log_k - theta[:, 1])) / aa), -3, 3
-        )  # for the step that k may take
+        rise = theta[:, 0] + np.clip(np.nan_to_num((ea - ak * (log_k - theta[:, 1])) / aa), -3, 3)
         return np.column_stack([rise, log_k])

@@ -62,8 +62,8 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     worst, best = ("confidence_high", "confidence_low") if rising else ("confidence_low", "confidence_high")
     r = band["ratio"].to_numpy()
     at, low, high = (_crossing(r, sign * band[name].to_numpy(), sign * threshold * dense) for name in ("mean", worst, best))
-    interval = {"ratio": at, "low": low, "high": math.nan if high >= r[-1] else high}
-    return Critical(threshold=threshold, **interval, limit=float(r[-1]), level=level)
+    high = math.nan if high >= r[-1] else high
+    return Critical(threshold=threshold, ratio=at, low=low, high=high, limit=float(r[-1]), level=level)
 
 
 def in_bracket(answer: Critical, points: pd.DataFrame) -> Critical:

@@ -68,9 +68,10 @@ class FittedLaws:
         return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, form)]
 
     def form_of(self, response: str, axis: str = "ratio") -> str:
-        """The form of single curves: of loss the one through the dense model that misses left-out ratios least; else the claim.
+        """The form of single curves: of accuracy the original paper's, of loss one through the dense model.
 
-        Errors are means over the curves on which every form was judged; where none could be, it is the form of one coefficient.
+        It is the simplest form that misses left-out ratios by no more than one standard error above the best (of the
+        difference, paired by curve), over curves on which every form was judged; where none was, that of one coefficient.
         """
         if response != "loss":
             return curves.CLAIM[response]
@@ -81,7 +82,10 @@ class FittedLaws:
         common = set.intersection(*map(set, forms.values())) if forms else set[CurveKey]()
         if not common:
             return catalogue.ANCHORED[0].name
-        return min(forms, key=lambda name: sum(forms[name][curve] for curve in sorted(common)))
+        errors = pd.DataFrame({name: [forms[name][curve] for curve in sorted(common)] for name in forms})
+        above = errors.sub(errors[errors.mean().idxmin()], axis=0)
+        near = above.columns[above.mean() <= above.sem().fillna(0.0)]
+        return min(near, key=lambda name: (len(catalogue.find_form(name).coefficient_names), errors[name].mean()))
 
     def readings(self, response: str, axis: str = "ratio") -> list[Reading]:
         """What was measured of every curve of a response, to be read off; see `claw.laws.reading`."""
