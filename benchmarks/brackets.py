@@ -31,6 +31,7 @@ DESIGNS = {
     "9 ratios, 1 seed, noise unknown": (NINE, 1, False),
     "5 ratios, 1 seed, noise unknown": (FIVE, 1, False),
 }
+TOGETHER = 10  # curves in one table, which share what is known of its noise
 END = 0.9
 Curve = Callable[[np.ndarray], np.ndarray]
 
@@ -97,9 +98,9 @@ def truth(draw, curve: Curve) -> tuple[float, float]:
 def bracket_coverage(shape, ratios, seeds: int, known: bool, curves: int, seed: int = 0) -> tuple[float, float]:
     """Share of intervals that hold the truth, and their median width; an end beyond the measured range counts as that range."""
     draw, hits, widths = np.random.default_rng([seed, len(ratios), seeds, known, SHAPES.index(shape)]), [], []
-    for noise in NOISE:
+    for noise in np.repeat(NOISE, max(1, curves // len(NOISE) // TOGETHER)):
         rows, truths = [], {}
-        for number in range(curves // len(NOISE)):
+        for number in range(min(TOGETHER, curves // len(NOISE))):
             curve, name = shape(draw), f"m{number}"
             rows += measured(draw, curve, name, ratios, seeds, noise)
             truths[name] = truth(draw, curve)

@@ -68,10 +68,11 @@ def fit_anchored(rises: Sequence[Ascent], form: Form, level: float) -> tuple[lis
     misses = _misses(form, theta[len(able) :], places, len(able))
     laws = []
     for one, own, left_out in zip(able, theta[: len(able)], misses, strict=True):
-        if np.isfinite(own).all():
+        c = {"r": one.ratio, "dense": np.full(len(one.ratio), one.start)}
+        if np.isfinite(own).all() and np.isfinite(form.jacobian(c, own)).all():
             laws.append(_law(one, form, own, float(np.mean(np.abs(left_out))) if len(left_out) else math.nan, level))
         else:
-            unable.append((one, f"{one.curve.title}: {form.formula} did not converge from any start."))
+            unable.append((one, f"{one.curve.title}: {form.formula} has no finite solution that lies inside its limits."))
     return laws, unable
 
 

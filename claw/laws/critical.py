@@ -50,7 +50,8 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     """Largest r of a predicted band with loss ≤ threshold × L0 (threshold ≥ 1), or accuracy ≥ threshold × A0 (threshold ≤ 1).
 
     The interval holds every r at which the confidence band covers the target: for a straight line that is Fieller's
-    interval. An end beyond the band is NaN.
+    interval. Where the curve meets the target again after a rise above it, the interval ends before. An end beyond the band
+    is NaN.
     """
     rising = response == "loss"
     if not (math.isfinite(threshold) and threshold > 0 and (threshold >= 1 if rising else threshold <= 1)):
@@ -61,8 +62,11 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     sign = 1 if rising else -1
     worst, best = ("confidence_high", "confidence_low") if rising else ("confidence_low", "confidence_high")
     r = band["ratio"].to_numpy()
-    at, low, high = (_crossing(r, sign * band[name].to_numpy(), sign * threshold * dense) for name in ("mean", worst, best))
-    high = math.nan if high >= r[-1] else high
+    target = sign * threshold * dense
+    mean, upper, lower = (sign * band[name].to_numpy() for name in ("mean", worst, best))
+    at, low = _crossing(r, mean, target), _crossing(r, upper, target)
+    again = np.flatnonzero(~_above(mean, target) & (r > at))  # met once more
+    high = _last_met(r, lower, target, int(again[0]) if len(again) else len(r))
     return Critical(threshold=threshold, ratio=at, low=low, high=high, limit=float(r[-1]), level=level)
 
 
@@ -79,12 +83,30 @@ def in_bracket(answer: Critical, points: pd.DataFrame) -> Critical:
     return replace(answer, bracket=tuple((float(r[place]), float(values[place])) for place in sorted(near)))
 
 
+def _above(y: np.ndarray, target: float) -> np.ndarray:
+    return y > target + ROUNDING * abs(target)
+
+
+def _last_met(r: np.ndarray, y: np.ndarray, target: float, within: int) -> float:
+    """Largest r of the first `within` at which y is at most the target, interpolated; NaN if that is the end, or nowhere."""
+    met = np.flatnonzero(~_above(y[:within], target))
+    if not len(met) or met[-1] == len(r) - 1:
+        return math.nan
+    last = int(met[-1])
+    return _between(r, y, target, last) if last + 1 < within else float(r[last])
+
+
 def _crossing(r: np.ndarray, y: np.ndarray, target: float) -> float:
     """Largest r up to which y stays at or below the target, interpolated; NaN if it starts above."""
-    above = np.flatnonzero(y > target + ROUNDING * abs(target))
+    above = np.flatnonzero(_above(y, target))
     if not len(above):
         return float(r[-1])
     if (last := above[0] - 1) < 0:
         return math.nan
-    share = (target - y[last]) / (y[last + 1] - y[last])
-    return float(r[last] + share * (r[last + 1] - r[last]))
+    return _between(r, y, target, int(last))
+
+
+def _between(r: np.ndarray, y: np.ndarray, target: float, place: int) -> float:
+    """Where y meets the target between a place and the next."""
+    share = (target - y[place]) / (y[place + 1] - y[place])
+    return float(r[place] + share * (r[place + 1] - r[place]))
