@@ -103,10 +103,10 @@ def critical_ratios(laws: Laws, threshold: float) -> pd.DataFrame:
                 cells[axis] = str(laws.critical_ratio(threshold, model, ALL, tokens, axis=axis, law="anchored"))
         recovery = f", {tokens_text(tokens)} of recovery" if tokens else ""
         rows.append((f"law across all{recovery}", *cells.values()))
-    true = {law.curve: str(law.critical_ratio(threshold)) for law in laws.curves_of("loss", TRUE)}
-    for law in laws.curves_of("loss"):
-        if math.isfinite(law.dense):
-            rows.append((law.curve.title, str(law.critical_ratio(threshold)), true.get(law.curve, "–")))
+    true = {one.curve: str(one.critical_ratio(threshold)) for one in laws.readings("loss", TRUE)}
+    for one in laws.readings("loss"):
+        if math.isfinite(one.dense):
+            rows.append((one.curve.title, str(one.critical_ratio(threshold)), true.get(one.curve, "–")))
     return pd.DataFrame(rows, columns=["curve", *AXES.values()])
 
 

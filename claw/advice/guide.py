@@ -26,7 +26,7 @@ from scipy import stats
 
 from claw.errors import InputError, unknown
 from claw.files import write_own
-from claw.laws import CurveLaw, Laws, conversion
+from claw.laws import Laws, Reading, conversion
 from claw.laws.points import is_dense
 from claw.laws.storage import plain_json
 from claw.specs.budget import LIMITS, Budget
@@ -105,12 +105,12 @@ def advise(
     chosen = tuple(models) or tuple(sorted(set(laws.points.rows["model"])))
     unit, factors = _unit(laws, response, chosen)
     parts = [_dense_options(laws, chosen, response)]
-    served = {law.curve.model for law in laws.curves_of(response) if not is_control(law.curve.method)}
-    for law in laws.curves_of(response):
-        model, method, _, tokens, _ = law.curve
+    served = {one.curve.model for one in laws.readings(response) if not is_control(one.curve.method)}
+    for one in laws.readings(response):
+        model, method, _, tokens, _ = one.curve
         allowed = method in methods if methods else not (model in served and is_control(method))
         if allowed and model in chosen and (most_recovery is None or tokens <= most_recovery):
-            parts.append(_curve_options(law))
+            parts.append(_curve_options(one))
     parts = [part for part in parts if len(part)]
     if not parts:
         raise InputError(
@@ -153,21 +153,17 @@ def _dense_options(laws: Laws, models: tuple[str, ...], response: str) -> pd.Dat
     return frame.assign(option=frame["model"] + f" {AS_IS}")
 
 
-def _curve_options(law: CurveLaw) -> pd.DataFrame:
-    """A curve on a grid of ratios, no further than it was measured."""
-    ratios = np.arange(1, math.floor(law.high / GRID + 1e-9) + 1) * GRID
-    ratios = ratios[ratios >= law.low]
-    band = law.predict(ratios)
+def _curve_options(one: Reading) -> pd.DataFrame:
+    """A curve as it was measured, on a grid of ratios."""
+    ratios = np.arange(1, math.floor(one.high / GRID + 1e-9) + 1) * GRID
+    ratios = ratios[ratios >= one.low]
+    band = one.predict(ratios)
     half = (band["run_high"] - band["run_low"]) / 2
     value, low, high = (band[name].to_numpy(float) for name in ("mean", "run_low", "run_high"))
-    # a parabola may dip below what it starts from, but no cut alone improves a model
-    if law.curve.tokens == 0 and math.isfinite(law.dense):
-        value = np.maximum(value, law.dense) if law.response == "loss" else np.minimum(value, law.dense)
-        low, high = np.minimum(low, value), np.maximum(high, value)
-    model, method, _, tokens, _ = law.curve
+    model, method, _, tokens, _ = one.curve
     recovery = f" and {tokens_text(tokens)} of recovery" if tokens else ""
     frame = pd.DataFrame({"model": model, "method": method, "tokens": float(tokens), "ratio": ratios, "value": value})
-    frame = frame.assign(low=low, high=high, scale=half / law.quantile, df=law.df)
+    frame = frame.assign(low=low, high=high, scale=half / one.quantile, df=one.df)
     return frame.assign(option=f"{model} with {method}{recovery}")
 
 
@@ -260,7 +256,7 @@ def _sentences(laws: Laws, advice: Advice) -> Iterator[str]:
         yield "No law of recovered runs is among the options, so what fine-tuning would win back is not in this advice."
     models = laws.points.rows["model"].nunique()
     yield (
-        f"The probabilities rest on {plural(len(laws.curves_of(advice.response)), 'curve')} of {plural(models, 'model')}: they "
+        f"The probabilities rest on {plural(len(laws.readings(advice.response)), 'curve')} of {plural(models, 'model')}: they "
         f"speak of these models and these methods{' only' if models < 3 else ', and less surely of others'}."
     )
 

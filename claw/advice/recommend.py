@@ -24,9 +24,9 @@ BEST = 4
 
 
 def method_orders(laws: Laws) -> pd.DataFrame:
-    """The best methods by their laws at an equal nominal ratio and at an equal share of parameters; τ compares the orders."""
+    """The best methods as measured at an equal nominal ratio and at an equal share of parameters; τ compares the orders."""
     rows = []
-    for model in laws.points.by_size({law.curve.model for law in laws.curves_of("loss")}):
+    for model in laws.points.by_size({one.curve.model for one in laws.readings("loss")}):
         for r in RANKED:
             nominal, true = (_ranked(laws, model, axis, r) for axis in ("ratio", TRUE))
             nominal, true = [name for name in nominal if name in true], [name for name in true if name in nominal]
@@ -44,11 +44,11 @@ def _first(names: list[str]) -> str:
 
 
 def _ranked(laws: Laws, model: str, axis: str, r: float) -> list[str]:
-    """Methods of a model by the loss that their laws predict at r, within the measured range, without recovery."""
+    """Methods of a model by the loss read off their curves at r, within the measured range, without recovery."""
     losses = {
-        law.curve.method: float(law.predict(r)["mean"].iloc[0])
-        for law in laws.curves_of("loss", axis)
-        if law.curve.model == model and law.curve.tokens == 0 and r <= law.high
+        one.curve.method: float(one.mean(r)[0])
+        for one in laws.readings("loss", axis)
+        if one.curve.model == model and one.curve.tokens == 0 and one.low <= r <= one.high
     }
     return sorted(losses, key=losses.__getitem__)
 
@@ -88,7 +88,7 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
 def _accuracy(laws: Laws, best: pd.Series, dense: pd.Series) -> str:
     """Share of the accuracy above guessing that the law expects to be left."""
     try:
-        band = laws.predict([best["ratio"]], best["model"], best["method"], best["tokens"], response="accuracy", law="curve")
+        band = laws.predict([best["ratio"]], best["model"], best["method"], best["tokens"], response="accuracy")
     except InputError:
         return "–"
     above = float(dense["accuracy0"] - dense["chance"])

@@ -1,7 +1,7 @@
-"""Figures of fitted laws: curves and points, predictions against measurements, which form errs least, what a fit rests on."""
+"""Figures of curves and laws: through points, predictions against measurements, which form errs least, what fits rest on."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from claw.laws import CurveKey, CurveLaw, Laws, catalogue, curves, outside
 from claw.laws.diagnostics import diagnose
 from claw.laws.fitted import POOLED
 from claw.laws.points import RESPONSES, Points, is_dense
+from claw.laws.reading import Reading
 
 AXIS_LABELS = {"ratio": "nominal ratio r", "ratio_params": "true share removed"}
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
-BEYOND = 0.1  # how far the screen shows a law beyond its fit
+BEYOND = 0.1  # how far the screen shows a curve beyond what was measured
 MORE_RATIOS = "run a study with ratios above 0, such as params/quickstart.yaml."
 EVALUATION = {"loss": "{heldout: wikipedia-heldout}", "accuracy": "{tasks: [arc_easy, hellaswag, piqa]}"}
 """What a study's evaluation needs so that a response is measured."""
@@ -33,13 +34,15 @@ SPLITS = {"model": "models left out", "ratio": "from r ≤ 0.5 to r > 0.5"}
 
 @looks.paper()
 def law_curves(
-    laws: Laws, response: str = "loss", *, axis: str | None = None, tokens: float = 0, style: Style = "screen"
+    laws: Laws, response: str = "loss", *, axis: str | None = None, tokens: float = 0, style: Style = "screen", form: str = ""
 ) -> Drawing:
-    """Points, laws of single curves and their bands at one recovery budget; a panel per model, from small to large.
+    """Points, the curves through them and their bands at one recovery budget; a panel per model, from small to large.
 
-    On the screen: against the nominal ratio, with the band of a new run (light) around the law's confidence band, and dashes
-    beyond the fitted range. On paper: against every axis of the table, a row each, loss on a logarithmic scale, a marker and
-    dashes for each method. `axis` picks one axis. InputError: a response or axis that the table does not have, nothing to draw.
+    On the screen: against the nominal ratio, with the band of a new run (light) around the confidence band, and beyond the
+    measured range dashes, where the law of a curve goes on. On paper: against every axis of the table, a row each, loss on a
+    logarithmic scale, a marker and dashes for each method. `axis` picks one axis. `form` draws laws of this name instead of
+    curves through the points, such as quadratic, the original paper's claim, with its own bands.
+    InputError: a response, axis or form that the table does not have, nothing to draw.
     """
     points, paper = laws.points, style == "paper"
     axes = (axis,) if axis else points.axes if paper else ("ratio",)
@@ -51,13 +54,15 @@ def law_curves(
             f"No {response} was measured: put `evaluation: {EVALUATION[response]}` into the study and `claw run` it again."
         )
     measured = {axis: list(_measured(points, response, axis, tokens)) for axis in axes}
-    fitted = {axis: {law.curve: law for law in laws.curves_of(response, axis)} for axis in axes}
+    if form:
+        catalogue.find_form(form)
+    fitted = {axis: {one.curve: one for one in _drawn_curves(laws, response, axis, form)} for axis in axes}
     drawn = {curve for curve, _ in measured[axes[0]]}
     faces = {name: looks.style_of(name) for name in sorted({curve.method for curve in drawn})}
     if not paper:  # where dashes mean extrapolation
         faces = {name: face | {"ls": looks.line(name)} for name, face in faces.items()}
     if not paper and drawn.isdisjoint(fitted[axes[0]]):
-        missing = f"No law of {response} against {axes[0]} with {tokens:g} recovery tokens was fitted"
+        missing = f"No {form or 'curve'} of {response} against {axes[0]} with {tokens:g} recovery tokens is there to draw"
         raise InputError(f"{missing}; laws.unfitted says why.")
     if not drawn:
         raise InputError(f"No compressed model has a {response}: {MORE_RATIOS}")
@@ -75,7 +80,8 @@ def law_curves(
             own = [(curve, rows) for curve, rows in measured[axis] if curve.model == model]
             values = pd.concat([rows["mean"] for _, rows in own or measured[axis]])
             for curve, rows in own:
-                parts = _draw(panel, rows, fitted[axis].get(curve), faces[curve.method], span=np.ptp(values), paper=paper)
+                band = _band(laws, fitted[axis].get(curve), beyond=0 if paper else BEYOND)
+                parts = _draw(panel, rows, band, faces[curve.method], span=np.ptp(values), paper=paper)
                 numbers += [part.assign(axis=axis, model=curve.model, method=curve.method) for part in parts]
             panel.axhline(dense[f"{response}0"], color=looks.BLACK, lw=0.7, ls=":", zorder=1)
             panel.set(xlim=(-0.02, 1), xlabel=AXIS_LABELS[axis])
@@ -89,6 +95,7 @@ def law_curves(
         panel.set_visible(False)
     _legend(figure, faces, laws.level, paper=paper)
     name = f"paper_{response}" if paper else f"{response}_by_{axes[0]}" + (f"_{tokens:g}" if tokens else "")
+    name += f"_{form}" if form else ""
     return Drawing(name, figure, pd.concat(numbers, ignore_index=True))
 
 
@@ -101,43 +108,63 @@ def _measured(points: Points, response: str, axis: str, tokens: float) -> Iterat
             yield curve, frame.sort_values(["ratio", "seed"])
 
 
-def _draw(
-    panel: Axes, rows: pd.DataFrame, law: CurveLaw | None, face: dict[str, Any], *, span: float, paper: bool
-) -> list[pd.DataFrame]:
-    """Draw one curve and its law, where there is one; the numbers drawn.
+def _drawn_curves(laws: Laws, response: str, axis: str, form: str) -> Sequence[CurveLaw | Reading]:
+    """Laws of a form, or without one what is read off the measured points."""
+    if not form:
+        return [one for one in laws.readings(response, axis) if len(one.points) > 1]
+    return [law for law in laws.curves if (law.response, law.axis, law.form) == (response, axis, form)]
 
-    On paper a band wider than `span`, the range of all that was measured, is left to the numbers: it says that the law is
-    unknown, and would only hide the other curves.
+
+def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataFrame | None:
+    """What a curve says from 0 to its largest ratio, its own points among them, and so far beyond."""
+    if one is None:
+        return None
+    grid = np.linspace(max(one.low, 0.0), max(one.high, 0.0), GRID)
+    far = np.linspace(one.high, min(0.99, one.high + beyond), 11)[1:] if beyond else np.empty(0)
+    if isinstance(one, CurveLaw):
+        return one.predict(np.append(grid, far))
+    r = np.union1d(grid, one.points["ratio"].clip(lower=0))
+    if one.curve not in {law.curve for law in laws.curves_of(one.response, one.axis)}:
+        return one.predict(r)
+    return laws.predict(np.append(r, far), *one.curve[:2], one.curve.tokens, one.response, axis=one.axis)
+
+
+def _draw(
+    panel: Axes, rows: pd.DataFrame, band: pd.DataFrame | None, face: dict[str, Any], *, span: float, paper: bool
+) -> list[pd.DataFrame]:
+    """Draw one curve and its band, where there is one; the numbers drawn.
+
+    On paper a band wider than `span`, the range of all that was measured, is left to the numbers: it says that the curve is
+    unknown, and would only hide the others.
     """
     rows = rows[~rows["dense"]] if paper else rows
     for dense, part in rows.groupby("dense"):
         dots = (looks.style_of("dense") if dense else face) | {"ls": ""}
         panel.errorbar(part["ratio"], part["mean"], part["stderr"].fillna(0), **dots, ms=3, elinewidth=0.6, zorder=3)
     numbers = [rows.drop(columns="dense").assign(kind="measured")]
-    if law is None:
+    if band is None:
         return numbers
-    inside = np.linspace(0, law.high, GRID)
-    band = law.predict(inside if paper else np.union1d(inside, np.linspace(law.high, min(0.99, law.high + BEYOND), 11)))
-    inside, outside = band[band["ratio"] <= law.high], band[band["ratio"] >= law.high]
+    inside = band[~band["extrapolated"]]
+    outside = pd.concat([inside.tail(1), band[band["extrapolated"]]])
     if not paper or (inside["confidence_high"] - inside["confidence_low"]).median() <= span:
         for kind, alpha in {"confidence": 0.15}.items() if paper else {"run": 0.08, "confidence": 0.25}.items():
             low, high = inside[f"{kind}_low"], inside[f"{kind}_high"]
             panel.fill_between(inside["ratio"], low, high, color=face["color"], alpha=alpha, lw=0)
     panel.plot(inside["ratio"], inside["mean"], color=face["color"], ls=face["ls"])
-    if paper:
-        band = band.drop(columns=["run_low", "run_high", "extrapolated"])
-    else:
+    columns = ["ratio", "mean", "confidence_low", "confidence_high"]
+    if not paper:
         panel.plot(outside["ratio"], outside["mean"], color=face["color"], ls=looks.EXTRAPOLATED)
-    return [*numbers, band.assign(kind="law")]
+        columns += ["run_low", "run_high", "extrapolated"]
+    return [*numbers, band[columns].assign(kind="curve")]
 
 
 def _limit(panel: Axes, response: str, measured: pd.Series, *, paper: bool) -> None:
-    """Limits of the scale: on paper the measured range, whatever bands do beyond it, and loss on a logarithmic scale."""
-    low, high = (measured.min(), measured.max()) if paper else panel.get_ylim()
-    if not paper:
-        panel.set_ylim(max(0.0, low), min(1.0, high) if response == "accuracy" else high)
-    elif response == "accuracy":
+    """Limits of the scale: the measured range, whatever bands and laws do beyond it; on paper loss on a logarithmic scale."""
+    low, high = measured.min(), measured.max()
+    if response == "accuracy":
         panel.set_ylim(max(0.0, low - 0.05), min(1.0, high + 0.05))
+    elif not paper:
+        panel.set_ylim(max(0.0, low - 0.15 * (high - low)), high + 0.15 * (high - low))
     else:
         panel.set(yscale="log", ylim=(0.93 * low, 1.1 * high))
         looks.plain_log(FixedLocator([tick for tick in TICKS if 0.93 * low <= tick <= 1.1 * high]), panel.yaxis)
@@ -146,7 +173,7 @@ def _limit(panel: Axes, response: str, measured: pd.Series, *, paper: bool) -> N
 
 def _legend(figure: Figure, faces: dict[str, dict[str, Any]], level: float, *, paper: bool) -> None:
     handles: list[Artist] = [looks.handle(name, ms=4, **face) for name, face in faces.items()]
-    handles.append(Patch(color=looks.GREY, alpha=0.3 if paper else 0.45, lw=0, label=f"{level:.0%} confidence of a law"))
+    handles.append(Patch(color=looks.GREY, alpha=0.3 if paper else 0.45, lw=0, label=f"{level:.0%} confidence"))
     if not paper:
         handles.append(Patch(color=looks.GREY, alpha=0.15, lw=0, label=f"{level:.0%} new run"))
         handles.append(looks.handle("extrapolated", color=looks.GREY, ls=looks.EXTRAPOLATED))

@@ -33,7 +33,27 @@ def _polynomial(name: str, formula: str, degree: int) -> Form:
     return Form(name, formula, tuple("abcd")[: degree + 1], columns=columns, powers=powers, needs=(), group="curve")
 
 
-CURVE = (_polynomial("linear", "y(r) = a + b r", 1), _polynomial("quadratic", "y(r) = a + b r + c r²", 2))
+CLAIMED = (_polynomial("linear", "y(r) = a + b r", 1), _polynomial("quadratic", "y(r) = a + b r + c r²", 2))
+"""What the original paper claims of one curve: loss quadratic in r, accuracy linear; least squares on y itself."""
+
+_through_dense = partial(Form, scale="log", group="curve", offset=lambda c: np.log(c["dense"]))
+_rising = partial(_through_dense, amplitudes=0)
+
+ANCHORED = (
+    _through_dense("power", "y/y0 = (1+r)^b, by logs", ("b",), columns=lambda c: (np.log1p(c["r"]),)),
+    _rising("capacity", "y/y0 = 1 + a ((1-r)^-k - 1) / (2^k - 1), by logs: a is the rise at r = 0.5", ("a", "k"),
+            shape=lambda c, a, k: (np.log1p(a * np.expm1(-k * np.log1p(-c["r"])) / np.expm1(k * np.log(2))),),
+            low=(-1, 0.02), high=(np.inf, 30)),
+    _rising("log-odds", "y/y0 = 1 + a log(1 + s r/(1-r)), by logs", ("a", "s"),
+            shape=lambda c, a, s: (np.log1p(a * np.log1p(s * odds(c))),), low=(-1, 0.01), high=(np.inf, 1000)),
+    _rising("log-kept-power", "y/y0 = 1 + a log(1/(1-r))^b, by logs", ("a", "b"),
+            shape=lambda c, a, b: (np.log1p(a * (-np.log1p(-c["r"])) ** b),), low=(-1, 0.1), high=(np.inf, 12)),
+    _through_dense("log-cubic", "log(y/y0) = b r + c r² + d r³", ("b", "c", "d"),
+                   columns=lambda c: (c["r"], c["r"] ** 2, c["r"] ** 3)),
+)  # fmt: skip
+"""Laws of one curve of loss that go through the dense model, errors in proportion to the loss: least squares of log y/y0."""
+
+CURVE = (*CLAIMED, *ANCHORED)
 """Laws of one curve: one model, one method, one recovery budget."""
 
 _cross = partial(Form, scale="log", group="cross", varying=("β", "γ"))
@@ -89,8 +109,8 @@ OWN = (
          columns=lambda c: (-np.log1p(-c["r"]),), varying=("a",)),
     _own("log-odds", "y/y0 = 1 + a log(1 + s r/(1-r)): perplexity is a power of removed over kept", ("a", "s"),
          shape=lambda c, s: (np.log1p(s * odds(c)),), low=(0.05,), high=(50,)),
-    _own("capacity", "y/y0 = 1 + a ((1-r)^-k - 1): a power law in what is kept", ("a", "k"),
-         shape=lambda c, k: (np.expm1(-k * np.log1p(-c["r"])),), low=(0.02,), high=(5,)),
+    _own("capacity", "y/y0 = 1 + a ((1-r)^-k - 1) / (2^k - 1): a power law in what is kept, a the rise at r = 0.5", ("a", "k"),
+         shape=lambda c, k: (np.expm1(-k * np.log1p(-c["r"])) / np.expm1(k * np.log(2)),), low=(0.02,), high=(30,)),
     _own("log-kept-power", "y/y0 = 1 + a log(1/(1-r))^b: a power of the log of what is kept", ("a", "b"),
          shape=lambda c, b: ((-np.log1p(-c["r"])) ** b,), low=(0.1,), high=(12,)),
     _own("half-way", "y/y0 = 1 + p r^k / (r^k + m^k): half of the rise at r = m", ("p", "m", "k"),

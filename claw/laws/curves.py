@@ -1,8 +1,10 @@
-"""Laws of single curves: loss quadratic in r, accuracy linear in r, by ordinary or weighted least squares.
+"""Laws of single curves, and what a curve is. Here are those that the original paper claims: least squares on y itself.
 
-A curve is one model, one method, one recovery budget; its seeds are replicates and its dense model is the point r = 0 (of
-recovered curves too, unless the dense model was itself recovered with the same recipe and budget). Its intervals are those
-of a regression with independent errors: they speak of this model and this method, never of another.
+Loss is quadratic in r there and accuracy linear. `claw.laws.anchored` fits laws of loss that go through the dense model, and
+`claw.laws.reading` reads a curve off without any law. A curve is one model, one method, one recovery budget; its seeds are
+replicates and its dense model is the point r = 0 (of recovered curves too, unless the dense model was itself recovered with
+the same recipe and budget). Its intervals are those of a regression with independent errors: they speak of this model and
+this method, never of another.
 """
 
 import html
@@ -20,13 +22,17 @@ from claw.errors import InputError
 from claw.laws import catalogue, critical
 from claw.laws.clusters import variances
 from claw.laws.critical import Critical
+from claw.laws.forms import from_scale
 from claw.laws.points import DENSE, Points, is_dense, unrecovered
 from claw.words import html_table, number, tokens_text, with_interval
 
 UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
 KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
 """Columns that tell curves apart."""
-DEFAULT = {"loss": "quadratic", "accuracy": "linear"}
+CLAIM = {"loss": "quadratic", "accuracy": "linear"}
+"""What the original paper claims of a curve."""
+FORMS = {"loss": catalogue.CURVE, "accuracy": catalogue.CLAIMED}
+"""Laws that are fitted to every curve."""
 
 
 class CurveKey(NamedTuple):
@@ -47,7 +53,10 @@ class CurveKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CurveLaw:
-    """A fitted law of one curve. y(r) = X(r) θ, variance of the mean X Σ Xᵀ, of a new run X Σ Xᵀ + σ²."""
+    """A fitted law of one curve: g(y) = η(r; θ) with g the logarithm for laws that go through the dense model.
+
+    With X the slopes of η by θ the variance of η is X Σ Xᵀ, that of a new run X Σ Xᵀ + σ²; bands are g⁻¹ of η ± t √variance.
+    """
 
     curve: CurveKey
     response: str
@@ -62,6 +71,7 @@ class CurveLaw:
     low: float
     high: float
     dense: float
+    start: float  # what a law through the dense model starts from: `dense`, or the dense model recovered as the curve was
     weighted: bool
     quality: Mapping[str, float]
 
@@ -79,13 +89,15 @@ class CurveLaw:
     def predict(self, r: Any) -> pd.DataFrame:
         """Frame over r: mean, confidence band (the law's), run band (a new run's), and whether r is beyond the fitted range."""
         r = critical.checked(r)
-        design = catalogue.find_form(self.form).design({"r": r})
-        mean = design @ self.coefficients
-        variance = variances(design, self.covariance)
-        half, run = self.quantile * np.sqrt(variance), self.quantile * np.sqrt(variance + self.sigma2)
-        frame = {"ratio": r, "mean": mean, "confidence_low": mean - half, "confidence_high": mean + half}
-        frame |= {"run_low": mean - run, "run_high": mean + run, "extrapolated": (r < self.low) | (r > self.high)}
-        return pd.DataFrame(frame)
+        form, c = catalogue.find_form(self.form), {"r": r, "dense": np.full(len(r), self.start)}
+        eta, design = form.eta(c, self.coefficients), form.jacobian(c, self.coefficients)
+        variance, frame = variances(design, self.covariance), {"ratio": r, "mean": from_scale(form.scale, eta, c)}
+        for name, more in (("confidence", 0.0), ("run", self.sigma2)):
+            half = self.quantile * np.sqrt(variance + more)
+            frame |= {
+                f"{name}_{edge}": from_scale(form.scale, eta + sign * half, c) for edge, sign in (("low", -1), ("high", 1))
+            }
+        return pd.DataFrame(frame | {"extrapolated": (r < self.low) | (r > self.high)})
 
     def critical_ratio(self, threshold: float) -> Critical:
         """Largest r at which a share `threshold` of the dense performance is met; see `claw.laws.critical.ratio`."""
@@ -105,8 +117,10 @@ class CurveLaw:
 
 
 def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[CurveKey, pd.DataFrame]]:
-    """Each curve with its rows, the dense model among them."""
+    """Each curve with its rows, the dense model among them, and of the columns those that a curve has a use for."""
     rows = points.of(response, axis, dense=True)
+    columns = (*KEY, "ratio", axis, response, f"{response}_stderr", f"{response}0", "seed")
+    rows = rows[[name for name in dict.fromkeys(columns) if name in rows]]  # joining two wide frames takes most of the time
     zeros = dict(tuple(rows[is_dense(rows)].groupby("model")))
     for (model, method, recovery, tokens, ratio_of), cut in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
         curve = CurveKey(model, method, recovery, int(tokens), ratio_of)
@@ -136,7 +150,7 @@ def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:
 def fit_curve(
     rows: pd.DataFrame, curve: CurveKey, response: str, form: str, *, axis: str = "ratio", level: float = 0.95
 ) -> CurveLaw:
-    """Least squares of one form on one curve; accuracy is weighted by 1/stderr² where every row has one.
+    """Least squares of a claimed form on one curve; accuracy is weighted by 1/stderr² where every row has one.
 
     InputError: too few ratios, or not more points than coefficients.
     """
@@ -161,5 +175,6 @@ def fit_curve(
     quality |= {"bic": float(fitted.bic), "aicc": float(fitted.aic + 2 * correction)}
     fields: dict[str, Any] = {"curve": curve, "response": response, "axis": axis, "form": form, "level": level}
     fields |= {"coefficients": fitted.params, "covariance": fitted.cov_params()}
-    fields |= {"sigma2": float(fitted.scale), "df": float(fitted.df_resid), "dense": float(rows[f"{response}0"].iloc[0])}
+    fields |= {"sigma2": float(fitted.scale), "df": float(fitted.df_resid)}
+    fields |= dict.fromkeys(("dense", "start"), float(rows[f"{response}0"].iloc[0]))
     return CurveLaw(**fields, n=len(r), low=float(r.min()), high=float(r.max()), weighted=weighted, quality=quality)

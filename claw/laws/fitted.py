@@ -2,26 +2,28 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from claw.errors import InputError, unknown
-from claw.laws import catalogue, conversion, critical, curves
-from claw.laws.clusters import variances
+from claw.laws import catalogue, conversion, critical, curves, reading
 from claw.laws.critical import Critical
-from claw.laws.curves import CurveLaw
+from claw.laws.curves import CurveKey, CurveLaw
 from claw.laws.points import Points
 from claw.laws.pooled import PooledLaw
+from claw.laws.reading import Reading
 from claw.laws.sample import ALL
 from claw.laws.verdicts import Verdict
 
 FEWEST = 3  # models below which no band for a model not seen is given
 POOLED = {"loss": "anchored", "accuracy": "retention-linear", "speed": "speed-power-one-size"}
 """The law across models that answers where a curve was not measured."""
+Kind = TypeVar("Kind", CurveLaw, Reading)
 NO_SPEED = "A table has one where its records have the stage speed (40_speed)."
 
 
@@ -53,24 +55,53 @@ class FittedLaws:
         have = [law for law in self.curves if (law.response, law.axis) == (response, axis)]
         if not have:
             raise unknown("response or axis", f"{response}, {axis}", {f"{law.response}, {law.axis}" for law in self.curves})
-        form = form or curves.DEFAULT[response]
-        for name, value in (("model", model), ("method", method)):
-            names = {getattr(law.curve, name) for law in have}
-            if value not in names:
-                raise unknown(name, value, names)
-        have = [law for law in have if (law.curve.model, law.curve.method) == (model, method)]
-        if tokens not in {law.curve.tokens for law in have}:
-            budgets = ", ".join(sorted({f"{law.curve.tokens:g}" for law in have})) or "none"
-            raise InputError(f"{model} · {method} has no curve with {tokens:g} recovery tokens. It has: {budgets}.")
-        for law in have:
-            if law.curve.tokens == tokens and law.form == form:
+        form = form or self.form_of(response, axis)
+        for law in _of_curve(have, model, method, tokens):
+            if law.form == form:
                 return law
         catalogue.find_form(form)
         raise InputError(f"The {form} law of {response} was not fitted on {model} · {method}; laws.unfitted says why.")
 
     def curves_of(self, response: str, axis: str = "ratio") -> list[CurveLaw]:
-        """The laws of single curves of a response, in its default form."""
-        return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, curves.DEFAULT[response])]
+        """The laws of single curves of a response, in the form chosen for this table (`form_of`)."""
+        form = self.form_of(response, axis)
+        return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, form)]
+
+    def form_of(self, response: str, axis: str = "ratio") -> str:
+        """The form of single curves: of accuracy the original paper's, of loss one through the dense model.
+
+        It is the simplest form that misses left-out ratios by no more than one standard error above the best (of the
+        difference, paired by curve), over curves on which every form was judged; where none was, that of one coefficient.
+        """
+        if response != "loss":
+            return curves.CLAIM[response]
+        forms = dict[str, dict[CurveKey, float]]()
+        for law in self.curves:
+            if (law.response, law.axis) == (response, axis) and math.isfinite(law.quality.get("left_out", math.nan)):
+                forms.setdefault(law.form, {})[law.curve] = law.quality["left_out"]
+        common = set.intersection(*map(set, forms.values())) if forms else set[CurveKey]()
+        if not common:
+            return catalogue.ANCHORED[0].name
+        errors = pd.DataFrame({name: [forms[name][curve] for curve in sorted(common)] for name in forms})
+        above = errors.sub(errors[errors.mean().idxmin()], axis=0)
+        near = above.columns[above.mean() <= above.sem().fillna(0.0)]
+        return min(near, key=lambda name: (len(catalogue.find_form(name).coefficient_names), errors[name].mean()))
+
+    def readings(self, response: str, axis: str = "ratio") -> list[Reading]:
+        """What was measured of every curve of a response, to be read off; see `claw.laws.reading`."""
+        kept = self.__dict__.setdefault("_readings", {})  # beside the fields: made when first asked for
+        if (response, axis) not in kept:
+            known = response in self.points.responses and axis in self.points.axes
+            kept[response, axis] = reading.read_curves(self.points, response, axis, self.level) if known else []
+        return kept[response, axis]
+
+    def reading(self, model: str, method: str, response: str = "loss", tokens: float = 0, *, axis: str = "ratio") -> Reading:
+        """One curve as it was measured. InputError names what there is."""
+        have = self.readings(response, axis)
+        if not have:
+            known = {f"{name}, {other}" for name in self.points.responses for other in self.points.axes}
+            raise unknown("response or axis", f"{response}, {axis}", known)
+        return _of_curve(have, model, method, tokens)[0]
 
     def across(self, response: str, axis: str = "ratio", method: str | None = None) -> list[PooledLaw]:
         """The laws across models of a response on an axis, of one method or of every one."""
@@ -110,18 +141,23 @@ class FittedLaws:
     ) -> pd.DataFrame:
         """Frame over r: mean, confidence band (the law's), new-run band, new-model band, and whether r is beyond the fit.
 
-        law="auto" takes the law of the curve where (model, method, tokens) was measured, else the law across models
-        (`POOLED`); "curve" or the name of a form insists. A model that is not in the table needs `dense`, its loss or accuracy
-        uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of `claw.laws.pooled.KINDS`, for laws
-        across models. For a measured speed-up (a column such as speedup_decode) r is the nominal ratio too, converted to the
-        share that the speed law is in. `frame.attrs["law"]` says which law answered.
+        law="auto" reads it off the measured points where (model, method, tokens) was measured (`claw.laws.reading`), with the
+        measured ratios on either side in `bracket_low` and `bracket_high`; beyond them it goes on as the law of the curve does,
+        without a band, or where a curve has too few points for a law, as the law across models says (`POOLED`), which also
+        answers where nothing was measured. "reading" (NaN beyond the points), "curve" (the law of the curve) or the name of a
+        form across models insists. A model that is not in the table needs
+        `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
+        `claw.laws.pooled.KINDS`, for laws across models. For a measured speed-up (a column such as speedup_decode) r is the
+        nominal ratio too, converted to the share that the speed law is in. `frame.attrs["law"]` says what answered.
         """
         if response.startswith("speedup"):
             return self._speedup(r, model, method, response, form=law, interval=interval)
-        curve = (model, method, tokens, response, axis)
-        measured = {(fit.curve.model, fit.curve.method, fit.curve.tokens, fit.response, fit.axis) for fit in self.curves}
-        if law == "curve" or (law == "auto" and curve in measured):
-            return self._of_curve(r, self.curve(str(model), method, response, tokens, axis=axis))
+        if law == "curve":
+            return self._by_law(r, self.curve(str(model), method, response, tokens, axis=axis))
+        if law in ("auto", "reading") and ((one := self._measured(model, method, tokens, response, axis)) or law == "reading"):
+            one = one or self.reading(str(model), method, response, tokens, axis=axis)
+            frame = self._read(r, one)
+            return frame if law == "reading" else self._beyond(frame, one)
         form = POOLED[response] if law == "auto" else law
         methods = {fit.method for fit in self.across(response, axis) if fit.form == form}
         pooled = self.law(form, response, method if method in methods or (law != "auto" and methods != {ALL}) else ALL, axis)
@@ -136,15 +172,65 @@ class FittedLaws:
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
-    def _of_curve(self, r: Any, law: CurveLaw) -> pd.DataFrame:
-        frame, spread = law.predict(r), self.between_models(law)
-        frame["model_low"] = frame["model_high"] = math.nan
-        if spread:
-            design = catalogue.find_form(law.form).design({"r": frame["ratio"].to_numpy()})
-            middle = design @ spread["coefficients"]
-            half = spread["t"] * (variances(design, spread["covariance"]) + spread["sigma2"]) ** 0.5
-            frame["model_low"], frame["model_high"] = middle - half, middle + half
+    def _measured(self, model: str | None, method: str, tokens: float, response: str, axis: str) -> Reading | None:
+        """The reading of a curve that was measured."""
+        every = self.readings(response, axis)
+        return next((one for one in every if one.curve[:2] == (model, method) and one.curve.tokens == tokens), None)
+
+    def _read(self, r: Any, one: Reading) -> pd.DataFrame:
+        """A reading with the band of a new model."""
+        frame = self._between_models(one.predict(r), one.curve, one.response, one.axis, one.dense)
+        frame.attrs["law"] = f"measured points of {one.curve.title}"
+        return frame
+
+    def _beyond(self, frame: pd.DataFrame, one: Reading) -> pd.DataFrame:
+        """With what was not measured: from the last point on the course of the curve's law, else the law across models."""
+        far = (frame["ratio"] > one.high).to_numpy()
+        if not far.any():
+            return frame
+        r, response, said = frame.loc[far, "ratio"].to_numpy(), one.response, frame.attrs["law"]
+        law = next((law for law in self.curves_of(response, one.axis) if law.curve == one.curve), None)
+        if law is not None:
+            course = law.predict(np.append(one.high, r))["mean"].to_numpy()
+            last = float(one.points["value"].iloc[-1])
+            mean = last * course[1:] / course[0] if response == "loss" else np.clip(last + course[1:] - course[0], 0, 1)
+            frame.loc[far, "mean"], said = mean, f"{said}, beyond r = {one.high:g} as its {law.form} law goes on"
+        else:
+            with suppress(InputError):  # there may be none
+                across = self.predict(
+                    r, one.curve.model, one.curve.method, one.curve.tokens, response, axis=one.axis, law=POOLED[response]
+                )
+                for name in [name for name in across if name not in ("ratio", "extrapolated")]:
+                    frame.loc[far, name] = across[name].to_numpy()
+                said = f"{said}, beyond r = {one.high:g} the law {across.attrs['law']}"
+        frame.attrs["law"] = said
+        return frame
+
+    def _by_law(self, r: Any, law: CurveLaw) -> pd.DataFrame:
+        frame = self._between_models(law.predict(r), law.curve, law.response, law.axis, law.dense)
         frame.attrs["law"] = f"{law.form} of {law.curve.title}"
+        return frame
+
+    def _between_models(self, frame: pd.DataFrame, curve: CurveKey, response: str, axis: str, dense: float) -> pd.DataFrame:
+        """With `model_low` and `model_high`, between which a run of a model not yet measured falls, from this dense value on.
+
+        At each ratio the models of this method, over their dense values, are one draw each: mean ± t(models - 1) × their
+        spread × √(1 + 1/models). NaN where fewer than three models were measured.
+        """
+        alike = [one for one in self.readings(response, axis) if one.curve._replace(model="") == curve._replace(model="")]
+        alike = [one for one in alike if math.isfinite(one.dense)]
+        frame["model_low"] = frame["model_high"] = math.nan
+        if len(alike) < FEWEST or math.isnan(dense):
+            return frame
+        rises = np.array([one.mean(frame["ratio"]) / one.dense for one in alike])
+        rises = np.log(rises) if response == "loss" else rises
+        count = np.isfinite(rises).sum(axis=0)
+        enough = np.flatnonzero(count >= FEWEST)
+        rises, count = rises[:, enough], count[enough]
+        half = stats.t.ppf(0.5 + self.level / 2, count - 1) * np.nanstd(rises, axis=0, ddof=1) * np.sqrt(1 + 1 / count)
+        for name, sign in (("model_low", -1), ("model_high", 1)):
+            edge = np.nanmean(rises, axis=0) + sign * half
+            frame.loc[enough, name] = dense * (np.exp(edge) if response == "loss" else edge)
         return frame
 
     def _speedup(self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str) -> pd.DataFrame:
@@ -170,8 +256,13 @@ class FittedLaws:
     def critical_ratio(
         self, threshold: float, model: str, method: str, tokens: float = 0, response: str = "loss", **options
     ) -> Critical:
-        """Largest r at which a share `threshold` of the dense performance is met, with its interval; see `predict`."""
+        """Largest r at which a share `threshold` of the dense performance is met, with its interval; see `predict`.
+
+        Where the curve was measured it is read off the points, and says between which.
+        """
         axis = options.get("axis", "ratio")
+        if options.get("law", "auto") in ("auto", "reading") and (one := self._measured(model, method, tokens, response, axis)):
+            return one.critical_ratio(threshold)
         high = self.points.of(response, axis)[axis].max()
         band = self.predict(np.linspace(0, high, critical.GRID), model, method, tokens, response, **options)
         dense = options.get("dense") or self._dense(model, response).get("dense", math.nan)
@@ -181,27 +272,21 @@ class FittedLaws:
         """Share truly removed per nominal ratio, by model and method."""
         return conversion.conversion_table(self.points, axis)
 
-    def between_models(self, law: CurveLaw) -> dict[str, Any]:
-        """Prediction interval of a run of a model not yet measured, at this curve's dense value; empty below three models.
-
-        Each model's coefficients over its dense value are one draw: mean ± t(models - 1) × their spread × √(1 + 1/models), plus
-        the noise of a run.
-        """
-        key = lambda law: (law.response, law.axis, law.form, law.curve._replace(model=""))
-        alike = [other for other in self.curves if key(other) == key(law) and math.isfinite(other.dense)]
-        if len(alike) < FEWEST or math.isnan(law.dense):
-            return {}
-        m, relative = len(alike), np.array([other.coefficients / other.dense for other in alike])
-        return {
-            "coefficients": relative.mean(axis=0) * law.dense,
-            "covariance": np.atleast_2d(np.cov(relative, rowvar=False)) * (1 + 1 / m) * law.dense**2,
-            "sigma2": float(np.mean([other.sigma2 / other.dense**2 for other in alike])) * law.dense**2,
-            "t": float(stats.t.ppf(0.5 + self.level / 2, m - 1)),
-            "models": m,
-        }
-
-    def measured(self, law: CurveLaw) -> pd.DataFrame:
+    def measured(self, law: CurveLaw | Reading) -> pd.DataFrame:
         """The points of a curve: ratio, value, stderr, seed."""
         rows = curves.rows_of(self.points, law.curve, law.response, law.axis)
         columns = {law.axis: "ratio", law.response: "value", f"{law.response}_stderr": "stderr", "seed": "seed"}
         return rows.reindex(columns=list(columns)).rename(columns=columns).sort_values("ratio", ignore_index=True)
+
+
+def _of_curve(have: list[Kind], model: str, method: str, tokens: float) -> list[Kind]:
+    """Those of one curve. InputError names what there is."""
+    for name, value in (("model", model), ("method", method)):
+        names = {getattr(one.curve, name) for one in have}
+        if value not in names:
+            raise unknown(name, value, names)
+    have = [one for one in have if (one.curve.model, one.curve.method) == (model, method)]
+    if tokens not in {one.curve.tokens for one in have}:
+        budgets = ", ".join(sorted({f"{one.curve.tokens:g}" for one in have})) or "none"
+        raise InputError(f"{model} · {method} has no curve with {tokens:g} recovery tokens. It has: {budgets}.")
+    return [one for one in have if one.curve.tokens == tokens]

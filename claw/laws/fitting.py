@@ -10,7 +10,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from claw.errors import InputError, unknown
-from claw.laws import catalogue, curves, outside, pooled, speed_law, storage, tables, verdicts, wald
+from claw.laws import anchored, catalogue, curves, outside, pooled, speed_law, storage, tables, verdicts, wald
 from claw.laws.curves import CurveLaw
 from claw.laws.fitted import FittedLaws
 from claw.laws.points import Points, read_points
@@ -97,14 +97,21 @@ def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
 
 def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
     """The laws of every curve, and why others could not be fitted."""
-    fitted, unfitted = [], []
+    fitted, unfitted = list[CurveLaw](), list[dict]()
     for response, axis in product(points.responses, points.axes):
-        for (curve, rows), form in product(curves.split(points, response, axis), catalogue.CURVE):
+        place = {"response": response, "axis": axis}
+        every = list(curves.split(points, response, axis))
+        for (curve, rows), form in product(every, catalogue.CLAIMED):
             try:
                 fitted.append(curves.fit_curve(rows, curve, response, form.name, axis=axis, level=level))
             except InputError as error:
-                place = {"response": response, "axis": axis, "form": form.name, "why": str(error)}
-                unfitted.append(curve._asdict() | place)
+                unfitted.append(curve._asdict() | place | {"form": form.name, "why": str(error)})
+        if response == "loss":
+            rises = [anchored.Ascent.of(rows, curve, axis) for curve, rows in every]
+            for form in catalogue.ANCHORED:
+                laws, failed = anchored.fit_anchored(rises, form, level)
+                fitted += laws
+                unfitted += [one.curve._asdict() | place | {"form": form.name, "why": why} for one, why in failed]
     return fitted, unfitted
 
 

@@ -1,7 +1,7 @@
 """Laws as plain data: laws.json holds everything that was fitted, unrounded, so that sliders and figures need no refit.
 
-Dataclasses become mappings of their fields and are read back by the types of these fields. A page without Python slides a law
-from a few coefficients and their covariance (`slider_data`).
+Dataclasses become mappings of their fields and are read back by the types of these fields. Readings are made again from the
+points. A page without Python slides over what they give on a grid (`slider_data`).
 """
 
 import json
@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -22,10 +23,12 @@ from claw.laws import catalogue, curves
 from claw.laws.curves import CurveKey
 from claw.laws.fitted import FittedLaws
 
-SCHEMA = 2
+SCHEMA = 3
 _types = cache(get_type_hints)
-SLIDER_FIELDS = "response axis form coefficients covariance sigma2 level dense n".split()
-"""Fields of a law that its slider needs."""
+STEP, LAST = 0.01, 95
+"""Steps of the slider's ratio, and how many of them a page shows."""
+COLUMNS = {"mean": "mean", "low": "confidence_low", "high": "confidence_high", "run_low": "run_low", "run_high": "run_high"}
+"""Columns of a slider's grid, and what they are in a reading."""
 
 
 def to_json(laws: FittedLaws, path: str | Path | None = None) -> str:
@@ -113,19 +116,34 @@ def _column(values: list) -> list:
 
 
 def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
-    """One mapping per curve, response and axis, of the default form: all that a page needs to draw and slide it.
+    """One mapping per curve, response and axis: all that a page needs to draw and slide what was measured.
 
-    mean(r) = Σ coefficients[i] r^powers[i]; with x the powers of r, the confidence band is mean ± t √(xᵀ covariance x), the
-    new-run band mean ± t √(xᵀ covariance x + sigma2). `new_model` holds coefficients, covariance, sigma2 and t of its own for
-    the band of a model not seen (null below three models). `points` are [r, value, stderr]; beyond `range` draw dashed.
-    `unit`, `title` and `formula` are for people.
+    `grid` holds columns of equal length over r from 0 in steps of 0.01 to the end of `range`: mean, low and high of the
+    confidence band, run_low and run_high of a new run; null where a curve does not answer. `points` are [r, value, stderr] of
+    each measured ratio, its seeds averaged. `beyond` holds [r, mean] of the course of the curve's law past the range, to be
+    drawn dashed; empty without a law, whose name and formula are `law`. `unit`, `title` and `noise` (where the bands' noise
+    comes from) are for people.
     """
     sliders = []
-    for law in [law for law in laws.curves if law.form == curves.DEFAULT[law.response]]:
-        form, key = catalogue.find_form(law.form), law.curve
-        slider = {"id": "|".join(map(str, (*key, law.response, law.axis))), "title": key.title, **key._asdict()}
-        slider |= {name: getattr(law, name) for name in SLIDER_FIELDS}
-        slider |= {"unit": curves.UNITS[law.response], "formula": form.formula, "powers": form.powers, "t": law.quantile}
-        slider |= {"range": [law.low, law.high], "new_model": laws.between_models(law) or None}
-        sliders.append(slider | {"points": laws.measured(law)[["ratio", "value", "stderr"]].to_numpy()})
+    for response, axis in product(laws.points.responses, laws.points.axes):
+        for one in laws.readings(response, axis):
+            key, step = one.curve, np.arange(math.floor(one.high / STEP + 1e-9) + 1) * STEP
+            band = one.predict(step)
+            slider: dict[str, Any] = {"id": "|".join(map(str, (*key, response, axis))), "title": key.title, **key._asdict()}
+            slider |= {"response": response, "axis": axis, "unit": curves.UNITS[response], "level": one.level}
+            slider |= {"dense": one.dense, "noise": one.noise, "range": [max(one.low, 0.0), one.high], "step": STEP}
+            slider["grid"] = {name: [_short(value) for value in band[column]] for name, column in COLUMNS.items()}
+            slider["points"] = one.points[["ratio", "value", "stderr"]].to_numpy()
+            slider |= {"beyond": [], "law": ""}
+            if law := next((law for law in laws.curves_of(response, axis) if law.curve == key), None):
+                past = np.arange(len(step), LAST + 1) * STEP
+                on = laws.predict(past, key.model, key.method, key.tokens, response, axis=axis)["mean"] if len(past) else ()
+                slider["beyond"] = [[_short(r), _short(mean)] for r, mean in zip(past, on, strict=True)]
+                slider["law"] = f"{law.form}: {catalogue.find_form(law.form).formula}"
+            sliders.append(slider)
     return plain_json(sliders)
+
+
+def _short(value: float) -> float:
+    """Five digits: a page draws no more."""
+    return float(f"{value:.5g}")

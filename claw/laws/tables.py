@@ -10,6 +10,7 @@ import pandas as pd
 
 from claw.laws import catalogue, curves, pooled
 from claw.laws.fitted import FittedLaws
+from claw.laws.left_out import left_out_ratios
 from claw.laws.outside import SPLITS
 from claw.laws.points import AXES, REASONS
 from claw.laws.pooled import PooledLaw
@@ -76,8 +77,8 @@ def comparison_table(laws: FittedLaws, name: str) -> pd.DataFrame:
 
 def critical_table(laws: FittedLaws, threshold: float, response: str = "loss") -> pd.DataFrame:
     """One row per curve: the largest ratio at which `threshold` × the dense value is still met, with its interval."""
-    reach = [(law, law.critical_ratio(threshold)) for law in laws.curves_of(response) if math.isfinite(law.dense)]
-    rows = [(law.curve.title, critical.ratio, critical.low, critical.high, str(critical)) for law, critical in reach]
+    reach = [(one, one.critical_ratio(threshold)) for one in laws.readings(response) if math.isfinite(one.dense)]
+    rows = [(one.curve.title, critical.ratio, critical.low, critical.high, str(critical)) for one, critical in reach]
     return pd.DataFrame(rows, columns=["curve", "ratio", "low", "high", "in words"])
 
 
@@ -116,7 +117,7 @@ def sections(laws: FittedLaws, full: bool = True) -> list[tuple[str, pd.DataFram
     """The tables of a summary with their titles; `full` adds the true axis, the kinds of interval, tests and comparisons."""
     tables = []
     for response, axis in product(laws.points.responses, laws.points.axes if full else ("ratio",)):
-        form = catalogue.find_form(curves.DEFAULT[response])
+        form = catalogue.find_form(laws.form_of(response, axis))
         title = f"{response} ({curves.UNITS[response]}): {form.formula}, r = {AXES[axis]}, {laws.level:.0%} intervals"
         tables.append((title, curve_table(laws, response, axis)))
     pairs = {(law.response, law.axis) for law in laws.pooled if law.group in ACROSS and law.method == ALL}
@@ -137,8 +138,11 @@ def sections(laws: FittedLaws, full: bool = True) -> list[tuple[str, pd.DataFram
 
 
 def _evidence(laws: FittedLaws) -> list[tuple[str, pd.DataFrame]]:
-    """Kinds of interval, out-of-sample tables, tests."""
+    """What curves miss at left-out ratios, kinds of interval, out-of-sample tables, tests."""
     tables = []
+    if "loss" in laws.points.responses and (judged := left_out_ratios(laws.points))["curves"].max():
+        judged = judged.assign(**{name: judged[name].map(_percent) for name in ("error", "stderr", "median")})
+        tables.append(("loss at each measured ratio, predicted from the other ratios of its curve", judged))
     for law in laws.pooled:
         if law.form in ("unit-α", "retention-linear", "speed-power") and law.method == ALL and law.axis != "ratio_params":
             tables.append((f"{law.form} law of {law.response}: kinds of interval, the default first", interval_table(law)))

@@ -106,7 +106,7 @@ def _least_squares(form: Form, c: Mapping[str, np.ndarray], y: np.ndarray) -> np
 
 def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame) -> Verdict:
     """Votes on the form of one curve: loss quadratic, accuracy linear."""
-    quadratic, form = response == "loss", curves.DEFAULT[response]
+    quadratic, form = response == "loss", curves.CLAIM[response]
     across = [f"{form} of y/y0"] if quadratic else [f"{form} of y/y0", "retention-linear"]  # laws across models of this form
     votes, words, evidence = dict[str, int](), list[str](), dict[str, Any]()
     bic = curve_bic(points, response)

@@ -28,10 +28,10 @@ from claw.specs.notebooks import ExplorerParameters
 STEP = 0.01
 GRID = np.arange(100) * STEP
 OWN = "own"
-BANDS = {"model": (0.1, "a run of a new model"), "run": (0.2, "a new run"), "confidence": (0.45, "the law's confidence")}
+BANDS = {"model": (0.1, "a run of a new model"), "run": (0.2, "a new run"), "confidence": (0.45, "confidence")}
 """Kind of band: opacity and name, widest first."""
-INTERVALS = {"this curve alone": OWN, **{f"all models: {name}": name for name in KINDS}}
-"""What an interval rests on: the regression of one curve, or the law across models with one of its kinds."""
+INTERVALS = {"this curve, as measured": OWN, **{f"all models: {name}": name for name in KINDS}}
+"""What an answer rests on: the measured points of one curve, or the law across models with one of its kinds of interval."""
 
 
 class Choice(NamedTuple):
@@ -45,12 +45,13 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One response of one choice on the grid of ratios: the law's answer, what was measured, how far one can go."""
+    """One response of one choice on the grid of ratios: the answer, what was measured, how far one can go."""
 
     response: str
     dense: float
-    band: pd.DataFrame  # what `Laws.predict` gives on GRID; its attrs["law"] says which law answers
+    band: pd.DataFrame  # what `Laws.predict` gives on GRID; its attrs["law"] says what answers
     measured: pd.DataFrame  # ratio, value
+    bracket: pd.DataFrame | None = None  # ratio, value of the points that the band goes through, where it is read off them
     critical: Critical | None = None
     level: float
 
@@ -59,17 +60,32 @@ class View:
         return self.band.iloc[min(round(r / STEP), len(self.band) - 1)]
 
     def sentence(self, r: float) -> str:
-        """What the law says at one ratio."""
+        """What is answered at one ratio, and between which measured points."""
         at = self.at(r)
+        if math.isnan(at["mean"]):
+            return f"{self.response} was not measured there, and no law goes so far"
         edges = f"{self.level:.0%} confidence {at['confidence_low']:.3g} to {at['confidence_high']:.3g}"
         if self.response.startswith("speedup"):
             phase = self.response.removeprefix("speedup").replace("_", " ").strip() or "it"
             return f"{phase} {at['mean']:.2f} times as fast as dense ({edges})"
         unit = " nats per token" if self.response == "loss" else ""
-        text = f"{self.response} {at['mean']:.3g}{unit} ({edges}"
+        text, notes = f"{self.response} {at['mean']:.3g}{unit}", [self.between(at)]
+        if math.isfinite(at["confidence_low"]):
+            notes.append(edges)
         if math.isfinite(at["run_low"]):
-            text += f"; a new run falls between {at['run_low']:.3g} and {at['run_high']:.3g}"
-        return text + ")" + (f", {at['mean'] / self.dense:.2f} times the dense {self.dense:.3g}" if self.dense > 0 else "")
+            notes.append(f"a new run falls between {at['run_low']:.3g} and {at['run_high']:.3g}")
+        text += f" ({'; '.join(filter(None, notes))})" if any(notes) else ""
+        return text + (f", {at['mean'] / self.dense:.2f} times the dense {self.dense:.3g}" if self.dense > 0 else "")
+
+    def between(self, at: pd.Series) -> str:
+        """The measured points on either side of an answer, in words; empty for a law."""
+        if self.bracket is None or not math.isfinite(at["bracket_low"]):
+            return ""
+        if at["bracket_low"] == at["bracket_high"]:
+            return "as measured"
+        near = self.bracket[self.bracket["ratio"].isin([at["bracket_low"], at["bracket_high"]])]
+        points = " and ".join(f"{row.value:.3g} at r = {row.ratio:.3g}" for row in near.itertuples())
+        return f"between measured {points}"
 
     def reach(self) -> str:
         """How far one can go at the threshold, as a sentence; empty without a threshold."""
@@ -86,13 +102,14 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
     """
     model, method, tokens, interval = choice
     speed, own = response.startswith("speedup"), interval == OWN
-    kind = next(iter(KINDS)) if own else interval
+    kind, bracket = next(iter(KINDS)) if own else interval, None
     if speed:  # one law across models, of the cut alone
         band = laws.predict(GRID, model, method, response=response, interval=kind)
         rows, dense = laws.points.rows, 1.0
         shown = (rows["method"] == method) & rows[response].notna() & ~is_dense(rows)
     else:
-        law = "curve" if own else POOLED[response]
+        one = laws.reading(model, method, response, tokens) if own else None
+        law, bracket = "auto" if own else POOLED[response], one.points if one else None
         band = laws.predict(GRID, model, method, tokens=tokens, response=response, law=law, interval=kind)
         rows, dense = laws.points.of(response, dense=True), float(laws.points.dense_row(model)[f"{response}0"])
         cut, whole = (rows["recovery_tokens"] == budget for budget in (tokens, 0))
@@ -100,10 +117,13 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
     rows = rows[shown & (rows["model"] == model)]
     measured = pd.DataFrame({"ratio": rows["ratio"].astype(float), "value": rows[response].astype(float)})
     reach = None
-    if threshold and not speed and math.isfinite(dense):
+    if threshold and own and not speed and math.isfinite(dense):
+        reach = laws.critical_ratio(threshold, model, method, tokens, response)
+    elif threshold and not speed and math.isfinite(dense):
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
         reach = critical.ratio(within, threshold, dense, response, level=laws.level, title=model)
-    return View(response=response, dense=dense, band=band, measured=measured, critical=reach, level=laws.level)
+    known = {"dense": dense, "band": band, "measured": measured, "bracket": bracket}
+    return View(response=response, **known, critical=reach, level=laws.level)
 
 
 def answer_sentence(choice: Choice, views: Sequence[View], r: float) -> str:
@@ -112,7 +132,7 @@ def answer_sentence(choice: Choice, views: Sequence[View], r: float) -> str:
     said = "; ".join(view.sentence(r) for view in views)
     text = f"Removing {r:.0%} of {choice.model} with {choice.method}{recovery}: {said}." + "".join(map(View.reach, views))
     if any(view.at(r)["extrapolated"] for view in views):
-        text += " This is beyond the measured range: a guess."
+        text += " This is beyond the measured range: the course of a law, a guess."
     return text
 
 
@@ -147,12 +167,14 @@ class _Panel:
         edges = [*view.measured["value"], *mean[inside]]
         for name, fill in self.bands.items():
             low, high = (view.band[f"{name}_{edge}"].to_numpy() for edge in ("low", "high"))
-            visible = name in shown and bool(np.isfinite([low, high]).all())
+            known = np.isfinite(low) & np.isfinite(high)
+            visible = name in shown and bool(known.any())
             fill.set_visible(visible)
             fill.set_color(ink)
             if visible:
-                fill.set_data(GRID, low, high)
-                edges += [low[inside].min(), high[inside].max()] if name != "model" and inside.any() else []
+                fill.set_data(GRID[known], low[known], high[known])
+                near = known & inside
+                edges += [low[near].min(), high[near].max()] if name != "model" and near.any() else []
         edges = [edge for edge in edges if math.isfinite(edge)]
         margin = 0.05 * (max(edges) - min(edges)) or 0.1
         self.axes.set_ylim(min(edges) - margin, max(edges) + margin)

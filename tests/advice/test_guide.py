@@ -110,9 +110,14 @@ def test_a_control_is_recommended_only_where_there_is_nothing_else():
 
 
 def test_a_curve_that_its_law_hardly_knows_is_not_advised():
-    wild = model("large", 2e9, 2.5, 0.0, method=["dense"] + ["wild"] * 4)
-    wild["loss"] += [0, -2.0, 2.0, -2.0, 2.0]
-    advice = guide.advise(fitted(model("large", 2e9, 2.5, 1.5), wild), Budget(parameters=1.5e9))
+    def seeds(method, slope, scatter):
+        one = model("large", 2e9, 2.5, slope, method=["dense"] + [method] * 4)
+        two = one[one["method"] != "dense"]
+        parts = [two.assign(seed=seed, loss=two["loss"] * np.exp(sign * scatter)) for seed, sign in ((0, -1), (1, 1))]
+        return pd.concat([one[one["method"] == "dense"].assign(seed=0), *parts])
+
+    wild = seeds("wild", 0.0, 0.8)
+    advice = guide.advise(fitted(seeds("cut", 1.5, 0.01), wild[wild["method"] == "wild"]), Budget(parameters=1.5e9))
     other = advice.finalists.set_index("method").loc["wild"]
     assert advice.best["method"] == "cut" and other["high"] > advice.best["high"]
 

@@ -96,8 +96,8 @@ def test_a_band_wider_than_all_measurements_is_left_to_the_numbers():
     rows = study_table(models=("model-s",), methods=SHOWN, recovery=False)
     rows = rows[(rows["method"] != "claw") | rows["ratio"].isin([0.1, 0.5, 0.9])]  # a parabola through four points
     rows.loc[(rows["method"] == "claw") & (rows["ratio"] == 0.5), "loss"] += 3.0
-    drawn = FIGURES["loss"](laws.fit(rows, draws=100, compare=False))
-    assert {"claw", "random"} <= set(drawn.numbers.loc[drawn.numbers["kind"] == "law", "method"])
+    drawn = figures.law_curves(laws.fit(rows, draws=100, compare=False), style="paper", form="quadratic")
+    assert {"claw", "random"} <= set(drawn.numbers.loc[drawn.numbers["kind"] == "curve", "method"])
     for panel in drawn.figure.axes[:2]:
         assert len([band for band in panel.collections if isinstance(band, PolyCollection)]) == len(SHOWN) - 1
 
@@ -194,7 +194,7 @@ def test_laws_of_another_version_are_fitted_again(folder, table, monkeypatch):
 def test_screen_and_paper_show_the_same_curves(fitted):
     """On the screen the dense model and what lies beyond the fit are shown too."""
     screen, paper = (figures.law_curves(fitted, "loss", axis="ratio", style=style).numbers for style in ("screen", "paper"))
-    for kind in ("measured", "law"):
+    for kind in ("measured", "curve"):
         shown, printed = (numbers[numbers["kind"] == kind] for numbers in (screen, paper))
         columns = ["model", "method", "ratio", "mean"]
         assert set(printed[columns].itertuples(index=False)) < set(shown[columns].itertuples(index=False))
@@ -206,7 +206,7 @@ def test_screen_and_paper_show_the_same_curves(fitted):
 def test_curves_of_what_the_table_does_not_have_are_refused(fitted, choice, match):
     with pytest.raises(InputError, match=match):
         figures.law_curves(fitted, **choice)
-    with pytest.raises(InputError, match="with 7 recovery tokens was fitted"):
+    with pytest.raises(InputError, match="with 7 recovery tokens"):
         figures.law_curves(fitted, tokens=7)
 
 

@@ -58,7 +58,7 @@ def test_the_interval_menu_changes_what_bands_rest_on(fitted):
         explorer.interval.value = kind
         view = explorer.panels[0].view
         laws_shown[kind] = (view.band.attrs["law"], view.band["confidence_high"].iloc[50])
-    assert laws_shown["own"][0].startswith("quadratic")
+    assert laws_shown["own"][0].startswith("measured points")
     assert laws_shown["wild"][0].startswith("anchored")
     assert len({width for _, width in laws_shown.values()}) == 3
 

@@ -44,7 +44,7 @@ def test_the_points_are_a_table_that_laws_are_fitted_to(lesson):
     table = lesson.table()
     assert len(table) == 4 and (table["loss0"] == lesson.whole.loss.mean).all()
     law = laws.fit(table, draws=100, compare=False).curve(lesson.asked.model, "magnitude")
-    assert law.n == 4 and "10 % more loss" in law._repr_html_()
+    assert law.n == 3 and "10 % more loss" in law._repr_html_()
 
 
 def test_the_widget_shows_another_text_number_and_picture_when_moved(lesson):
