@@ -1,0 +1,98 @@
+"""`claw.laws.read`: a table as its owner has it, made tidy, with every guess in one line and the argument that overrules it.
+
+reading = claw.laws.read("mine.csv")
+print(reading)                                     # the guesses, one a line
+laws = claw.laws.fit(reading)                      # or reading.table
+claw.laws.read("mine.csv", ratio="kept", loss="wikitext_ppl")
+
+Notable choices:
+- A table that claw wrote passes without a guess. What is said is never guessed at; what could be two things is refused.
+- A perplexity becomes a loss by its logarithm, in nats per token, or per word where its name says so; shares become fractions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from claw import records
+from claw.laws.points import NUMBERS
+from claw.laws.reading import layout, responses, shares
+from claw.laws.reading.choices import Choices, Guesses, listed, unclear
+from claw.laws.reading.layout import Draft
+from claw.laws.reading.own_files import cells_of, decimal_of, nested_columns, numbers_in, refuse_nested
+from claw.laws.tidy import Reading, falls_backwards, known_nats
+from claw.specs.spec import build_spec
+
+NAMES = set(
+    "experiment model family method ratio_of recovery recovery_run heldout heldout_data tasks day device dtype status "
+    "code".split()
+)
+
+
+def read(source: str | Path | pd.DataFrame, **said: Any) -> Reading:
+    """The tidy table of a file or frame, or of the folder of a run, and the guesses that it took.
+
+    `said`: the fields of `claw.laws.reading.choices.Choices`, each of which overrules a guess. The table has model, method
+    (dense for the uncompressed model), ratio (fraction removed), loss (nats) and accuracy (0 to 1) as far as they are there,
+    and all other columns as they were. InputError: not a table, or something that could be read in two ways; it names the ways.
+    """
+    choices, guesses = build_spec(Choices, said, "claw.laws.read"), Guesses()
+    if isinstance(source, str | Path) and Path(source).expanduser().is_dir():
+        source = records.table(Path(source).expanduser())
+    frame = cells_of(source, choices, guesses)
+    draft = Draft(frame, choices, guesses, decimal_of(frame, choices, guesses))
+    layout.understand(draft)
+    refuse_nested(draft.frame[list(draft.meanings)])
+    _leave_out_nested(draft)
+    layout.lengthen(draft)
+    layout.name_rows(draft)
+    shares.read_ratios(draft)
+    responses.read_cells(draft)
+    responses.read_losses(draft)
+    responses.read_accuracies(draft)
+    if not {"loss", "accuracy"} & set(draft.frame):
+        raise unclear(
+            f"The table has no column for loss, perplexity or accuracy; its columns are {listed(draft.frame.columns, 20)}.",
+            'columns={"…": "loss"}',
+            'columns={"…": "perplexity"}',
+            'columns={"…": "accuracy"}',
+        )
+    table = layout.add_sizes(_typed(draft), choices, guesses)
+    if choices.ratio is None and "kept" not in draft.meanings and not known_nats(table) and falls_backwards(table):
+        raise unclear(
+            "Models get better as the ratio grows, as if the ratio were what is kept. Which is it?",
+            'ratio="kept"',
+            'ratio="removed"',
+        )
+    return Reading(table=table, guesses=tuple(guesses.lines))
+
+
+def _leave_out_nested(draft: Draft) -> None:
+    nested = nested_columns(draft.frame)
+    if nested:
+        draft.guesses.add(f"columns of lists or mappings are left out: {listed(nested)}", "write text or numbers")
+        draft.frame = draft.frame.drop(columns=nested)
+
+
+def _typed(draft: Draft) -> pd.DataFrame:
+    """The frame with numbers as numbers where all of a column are, claw's columns first."""
+    frame = draft.frame
+    columns: dict[str, pd.Series] = {}
+    for name in frame.columns:
+        column = frame[name]
+        if name in NUMBERS:
+            draft.numbers(name)  # refuses what is no number
+        if not is_numeric_dtype(column.dtype) and name not in NAMES:
+            values, signs, wrong = numbers_in(column, draft.decimal)
+            if not wrong.any() and not signs.any():
+                whole = values.notna().all() and column.map(lambda cell: str(cell).lstrip("+-").isdigit()).all()
+                column = values.astype("int64") if whole and (values.abs() < 2**53).all() else values
+        if column.dtype == object:
+            column = pd.Series([np.nan if cell is None else cell for cell in column], index=column.index)
+        columns[name] = column
+    table = pd.DataFrame(columns)
+    known = [name for name in records.COLUMNS if name in table]
+    return table[[*known, *(name for name in table.columns if name not in known)]]
