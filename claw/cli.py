@@ -1,6 +1,7 @@
 """The command line: `claw run | status | table | findings | models | fetch`. Logic lives in the modules it calls."""
 
 import argparse
+import ast
 import os
 import signal
 import sys
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--out", type=Path, required=True, help="a .csv file")
 
     findings = command(_findings, "write what a table says: laws, verdicts, advice, what was run")
-    findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv; pages are written beside it")
+    findings.add_argument("table", type=Path, help="a table, e.g. results/reference.csv; pages are written beside it")
+    says = "what to take as said about the table, e.g. loss=wikitext_ppl; the guesses name what can be said"
+    findings.add_argument("--say", action="append", default=[], metavar="NAME=VALUE", help=says)
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
 
     command(_models, "list the known models")
@@ -110,10 +113,25 @@ def _table(parsed: argparse.Namespace) -> None:
     print(f"{len(frame)} experiments written to {parsed.out}")
 
 
+def _said(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as Python writes it or else as text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--say {text} is not accepted: write --say NAME=VALUE, such as --say ratio=kept.")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), value.strip()
+
+
 def _findings(parsed: argparse.Namespace) -> None:
+    from claw import laws
     from claw.advice import findings
 
-    print(*findings.write_findings(parsed.table, parsed.study), sep="\n")
+    reading = laws.read(parsed.table, **dict(map(_said, parsed.say)))
+    if reading.guesses:
+        print(f"The table was read with these guesses:\n{reading}", file=sys.stderr)
+    print(*findings.write_findings(parsed.table, parsed.study, reading), sep="\n")
 
 
 def _models(parsed: argparse.Namespace) -> None:

@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from claw import records
 from claw.advice import datasheet, recommend
 from claw.advice.recommend import TRUE
 from claw.errors import InputError
 from claw.files import write_text
-from claw.laws import ALL, Laws, catalogue, fitting, speed_law, tables
+from claw.laws import ALL, Laws, Reading, catalogue, fitting, read, speed_law, tables
 from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
 from claw.models import sources
@@ -223,18 +222,19 @@ def beside(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns="model task metric here n published shots gap source".split())
 
 
-def write_findings(source: Path, study: Path | None = None) -> list[Path]:
+def write_findings(source: Path, study: Path | None = None, reading: Reading | None = None) -> list[Path]:
     """Write laws.json (if it is not there), findings.md and README.md beside a table; their paths.
 
-    `study`: the YAML file that planned the table, for completeness. Published dense accuracies are read from
-    `published_dense.csv` beside the table, where there is one.
+    `reading`: the table as `claw.laws.read` read it, if it was read with choices of its own. `study`: the YAML file that
+    planned the table, for completeness. Published dense accuracies are read from `published_dense.csv` beside the table, where
+    there is one.
     """
     source = Path(source)
-    table = records.table(source)
+    as_read = reading or read(source)
     folder = source if source.is_dir() else source.parent
     plan = datasheet.planned(study) if study else None  # before the fit: a wrong study costs no minute
-    laws = fitting.fit_or_read(table, source)
-    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
+    laws = fitting.fit_or_read(as_read, source)
+    table = as_read.table.assign(**{name: value for name, value in DEFAULTS.items() if name not in as_read.table})
     laws.to_json(folder / "laws.json")
     elsewhere = folder / "published_dense.csv"
     published = pd.read_csv(elsewhere) if elsewhere.is_file() else None

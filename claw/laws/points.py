@@ -113,7 +113,7 @@ def read_points(table: pd.DataFrame | Reading) -> Points:
         table, guesses = table.table, table.guesses
     table = tidy_columns(table)
     rows, notes = _with_defaults(table)
-    notes = [*guesses, *notes]
+    notes = [*(f"Guessed: {line}" for line in guesses), *notes]
     if not as_read:
         refuse_untidy(rows)
     rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
@@ -190,7 +190,14 @@ def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, p
 
     if "status" in rows:
         leave_out(rows["status"] == "failed", "failed")
-    leave_out(rows["ratio"].isna(), "ratio_missing")
+    unknown = rows["ratio"].isna()
+    if unknown.any() and is_dense(rows[~unknown]).all():
+        raise InputError(
+            f"{int(unknown.sum())} of {len(rows)} rows have no ratio and all others are dense models: there is nothing to fit. "
+            "Say what was removed: claw.laws.read(table, ratio=0.5) where all compressed rows have one ratio (which compares "
+            "models, and cannot bear a curve)."
+        )
+    leave_out(unknown, "ratio_missing")
     outside = (rows["ratio"] < 0) | (rows["ratio"] >= 1)
     if outside.sum() > len(rows) / 2:
         raise InputError(

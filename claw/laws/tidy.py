@@ -12,6 +12,7 @@ import pandas as pd
 
 from claw.errors import InputError
 from claw.laws.reading.own_files import refuse_nested, refuse_same_headings
+from claw.words import plural
 
 DENSE = "dense"
 REQUIRED = ("model", "method", "ratio")
@@ -20,20 +21,23 @@ MOST_NATS = 7.0
 """A dense loss above this is a perplexity."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Reading:
     """What `claw.laws.read` returns: a tidy table, and one line for each guess that was made to read it."""
 
     table: pd.DataFrame
     guesses: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(self.guesses) or "Read as it stands: nothing was guessed."
 
     def _repr_html_(self) -> str:
-        """The guesses as a list, for a notebook."""
+        """The guesses behind a fold, for a notebook."""
+        if not self.guesses:
+            return f"<p>{self}</p>"
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.guesses)
-        return f"<p>What was guessed:</p><ul>{lines}</ul>" if lines else f"<p>{self}</p>"
+        summary = f"The table was read with {plural(len(self.guesses), 'guess', 'guesses')}"
+        return f"<details open><summary>{summary}</summary><ul>{lines}</ul></details>"
 
 
 def is_dense(rows: pd.DataFrame) -> pd.Series:

@@ -12,7 +12,7 @@ from claw.errors import InputError, unknown
 from claw.laws.reading.choices import Choices, Guesses, listed, unclear
 from claw.laws.reading.draft import Draft
 from claw.laws.reading.headings import Meaning, marked_name, meaning_of, means_dense, size_in
-from claw.laws.reading.own_files import numbers_in
+from claw.laws.reading.own_files import BLANK, numbers_in
 from claw.laws.tidy import DENSE
 from claw.records import COLUMNS
 from claw.words import plural, quantity
@@ -63,8 +63,7 @@ def lengthen(draft: Draft) -> None:
     shown = listed(chosen, 4)
     draft.frame = draft.frame.melt(ids, chosen, var_name=wide, value_name=CELLS).astype({wide: object, CELLS: object})
     if wide == "ratio":
-        number = re.compile(r"^.*?(?=[\d.,]+\s*(%|pct|percent)?$)")  # r=0.3 → 0.3
-        draft.set_names(wide, (number.sub("", name) for name in draft.frame[wide]))
+        draft.set_names(wide, map(_share_in, draft.frame[wide]))
     draft.meanings[wide] = Meaning(wide)
     blank = numbers_in(draft.frame[CELLS], draft.decimal)[0].isna()
     draft.frame = draft.frame[~blank].reset_index(drop=True)
@@ -78,10 +77,10 @@ def _is_numeric(draft: Draft, name: str) -> bool:
     return bool(values.notna().sum() > wrong.sum())
 
 
-def _share_in(heading: str) -> float | None:
-    """The ratio that a heading is: 30%, 0.3, r=0.3."""
-    match = re.fullmatch(r"(?:\w+\s*[=@:]?\s*)??(\d*[.,]?\d+)\s*(%|pct|percent)?", heading.strip(), re.IGNORECASE)
-    return float(match[1].replace(",", ".")) if match else None
+def _share_in(heading: str) -> str | None:
+    """The ratio that a heading is, as a cell would have it: 30%, 0.3, r=0.3, 30 pct; None for any other."""
+    match = re.fullmatch(r"(?:[a-z]+\s*[=@:]?\s*)?(\d*[.,]?\d+)\s*(%|pct|percent)?", heading.strip(), re.IGNORECASE)
+    return match and match[1].replace(",", ".") + "%" * bool(match[2])
 
 
 def _guess_wide(draft: Draft, numeric: list[str]) -> str | None:
@@ -189,6 +188,9 @@ def find_dense(draft: Draft, ratio: pd.Series) -> pd.Series:
         return lower.isin(wanted)
     words = {name: means_dense(name) for name in set(method)}
     dense = pd.Series([words[name] for name in method], index=method.index) | (method == frame["model"])
+    if "ratio" not in draft.frame:  # a method called NA beside one called Dense
+        strong = dense & ~pd.Series([str(name or "").lower() in BLANK for name in method], index=method.index)
+        dense &= strong | ~strong.groupby(frame["model"]).transform("any")
     cut = set(method[dense & ~whole]) - {DENSE}  # a method called `base` with ratios of its own is a method
     dense &= ~method.isin(cut)
     if "ratio" in draft.frame:
@@ -196,6 +198,11 @@ def find_dense(draft: Draft, ratio: pd.Series) -> pd.Series:
         per_model = alone.groupby(frame["model"]).transform("sum")
         has_dense = (dense | (ratio == 0)).groupby(frame["model"]).transform("any")
         dense |= alone & (per_model == 1) & ~has_dense & (ratio.notna().groupby(frame["model"]).transform("any"))
+    several = {name for _, own in method[dense & ratio.isna()].groupby(frame["model"]) if own.nunique() > 1 for name in own}
+    if several:
+        raise unclear(
+            f"Which rows are the dense model: {listed(sorted(several))}?", *(f'dense="{name}"' for name in sorted(several))
+        )
     names = sorted({name or "an empty cell" for name in method[dense]} - {DENSE})
     empty = bool((ratio.isna() & dense).any()) and "ratio" in draft.frame
     if names or empty:

@@ -106,6 +106,10 @@ def _is_plain_number(value: Any) -> bool:
 
 
 def _read_file(path: Path, choices: Choices, guesses: Guesses) -> pd.DataFrame:
+    if not path.exists():
+        raise InputError(
+            f"There is no table {path}. Make one with `claw table STUDY.yaml --out {path.name}`, or name your own."
+        )
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -162,8 +166,8 @@ def _json_rows(text: str, path: Path) -> pd.DataFrame:
 
 def _separated(text: str, path: Path, choices: Choices, guesses: Guesses) -> pd.DataFrame:
     separator = choices.separator
-    first, _, rest = text.partition("\n")
-    if declared := re.fullmatch(r"sep=(.)\r?", first.strip("\ufeff")):  # Excel's own first line
+    line, _, rest = text.partition("\n")
+    if declared := re.fullmatch(r"sep=(.)\r?", line.strip("\ufeff")):  # Excel's own first line
         separator, text = separator or declared[1], rest
     if separator is None:
         heading = next(line for line in text.splitlines() if line.strip())
@@ -172,11 +176,12 @@ def _separated(text: str, path: Path, choices: Choices, guesses: Guesses) -> pd.
         if separator != ",":
             guesses.add(f"cells are parted by {SEPARATORS[separator]}", 'separator=","')
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(map(str.strip, row))]
+        rows = [row for row in _csv_rows(text, separator) if any(map(str.strip, row))]
     except (csv.Error, TypeError) as error:
         raise InputError(f"{path.name} is not a table of cells parted by {separator!r}: {error}. {WANTED}") from error
     if separator == "|":  # as Markdown draws it
-        rows = [row[not row[0].strip() : len(row) - (not row[-1].strip())] for row in rows]
+        first, last = (all(not row[end].strip() for row in rows) for end in (0, -1))
+        rows = [row[first : len(row) - last] for row in rows]
         rows = [row for row in rows if not all(re.fullmatch(r"\s*:?-+:?\s*", cell) for cell in row)]
     if not rows or len(rows[0]) < 2:
         raise InputError(f"{path.name} has one column only, so it is not a table that claw can read. {WANTED}")
@@ -190,6 +195,16 @@ def _separated(text: str, path: Path, choices: Choices, guesses: Guesses) -> pd.
     heads = [name.strip() for name in rows[0]]
     body = [row[:width] + [""] * (width - len(row)) for row in rows[1:]]
     return pd.DataFrame(body, columns=pd.Index(heads, dtype=object), dtype=object)
+
+
+def _csv_rows(text: str, separator: str) -> list[list[str]]:
+    """Cells by row. csv.Error for a quote that is never closed, which would swallow all rows after it."""
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise csv.Error("a quotation mark is opened and never closed") from error
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
 
 
 def decimal_of(frame: pd.DataFrame, choices: Choices, guesses: Guesses) -> str:

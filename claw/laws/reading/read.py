@@ -18,6 +18,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from claw import records
+from claw.errors import InputError
 from claw.laws.points import NUMBERS
 from claw.laws.reading import layout, responses, shares
 from claw.laws.reading.choices import Choices, Guesses, listed, unclear
@@ -45,7 +46,7 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> Reading:
     frame = cells_of(source, choices, guesses)
     draft = Draft(frame, choices, guesses, decimal_of(frame, choices, guesses))
     layout.understand(draft)
-    refuse_nested(draft.frame[list(draft.meanings)])
+    refuse_nested(draft.frame[[name for name in draft.meanings if draft.meanings[name].kind not in ("other", "own")]])
     _leave_out_nested(draft)
     layout.lengthen(draft)
     layout.name_rows(draft)
@@ -60,6 +61,8 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> Reading:
             'columns={"…": "perplexity"}',
             'columns={"…": "accuracy"}',
         )
+    if not any(draft.frame[name].notna().any() for name in ("loss", "accuracy") if name in draft.frame):
+        raise InputError("No row has a number for its loss or accuracy: nothing was measured, or cells are shifted.")
     table = layout.add_sizes(_typed(draft), choices, guesses)
     if choices.ratio is None and "kept" not in draft.meanings and not known_nats(table) and falls_backwards(table):
         raise unclear(
