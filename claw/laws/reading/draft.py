@@ -23,7 +23,7 @@ class Draft:
 
     def of_kind(self, *kinds: str) -> list[str]:
         """Headings of these kinds."""
-        return [name for name, meaning in self.meanings.items() if meaning.kind in kinds]
+        return [name for name, meaning in self.meanings.items() if meaning.kind in kinds and name in self.frame]
 
     def numbers(self, name: str) -> tuple[pd.Series, pd.Series]:
         """The numbers of a column and which had a percent sign. InputError for cells that are neither numbers nor blank."""

@@ -18,7 +18,7 @@ REMOVING = set(
 KEEPING = set("kept keep keeping remaining remain remained retained retain retention density left dense preserved".split())
 AMOUNT = set(
     "ratio rate level levels pct percent percentage perc fraction frac share amount target nominal of the model models weights "
-    "weight degree overall global structured degree in to r".split()
+    "weight degree overall global degree in to r".split()
 )
 PARAMETERS = set("param params parameter parameters parms".split())
 METHOD = set("method methods algorithm algo approach technique pruner strategy scheme criterion".split())
@@ -45,18 +45,16 @@ OTHER = set(
     "size seed seeds epoch step steps tokens samples flops macs speedup latency time memory throughput gb mb hours device gpu "
     "gpus note notes year source paper rank index id layers bits lr hidden".split()
 )
+UNITS = set("b m k g ms s gb mb per second sec token number of total avg mean in pct the model".split())
 CORPORA = set(
     "wikitext wikitext2 wikitext103 wiki wiki2 wt2 c4 ptb penntreebank pile thepile redpajama slimpajama fineweb alpaca "
     "bookcorpus".split()
 )
-DENSE_WORDS = set(
-    "dense none no not un baseline base original orig full unpruned uncompressed unmodified vanilla pretrained fp16 bf16 fp32 "
-    "float16 bfloat16 float32 pruning pruned compression compressed model reference llm 0 na n a nan null".split()
+SAY_DENSE = set(
+    "dense none no not o without 0 baseline base original orig full unpruned uncompressed unmodified vanilla pretrained fp16 "
+    "bf16 fp32 float16 bfloat16 float32 reference na n nan null".split()
 )
-NEEDS_ONE = set(
-    "dense none no not baseline base original orig full unpruned uncompressed unmodified vanilla pretrained fp16 bf16 fp32 "
-    "float16 bfloat16 float32 reference na n nan null".split()
-)
+BESIDE_DENSE = set("w pct un pruning pruned compression compressed model llm a".split())
 TASKS: dict[str, tuple[str, float | None]] = {}
 """By spelling: name in claw and accuracy of guessing, None where it is not one number."""
 for _name, _chance, _spellings in (
@@ -165,13 +163,18 @@ def _by_words(words: list[str], percent: bool) -> Meaning | None:
         return Meaning("method")
     if have & MODEL and not have - MODEL - OF_MODEL:
         return Meaning("model")
-    return Meaning("other", percent) if have & (OTHER | NOT_IT | PARAMETERS) else None
+    measure = LOSS | PERPLEXITY | ACCURACY | MEAN
+    apart = bool(have & NOT_IT and have & measure) or have <= OTHER | NOT_IT | PARAMETERS | UNITS
+    return Meaning("other", percent) if apart else None
 
 
-def means_dense(name: object) -> bool:
-    """Whether a method's name is one of the words for the uncompressed model: none, baseline, Full model, BF16, -, /, empty."""
+def means_dense(name: object, model: object = "") -> bool:
+    """Whether a method's name says: the uncompressed model. None, baseline, Full model, BF16, -, nothing, the model's name."""
     words = set(_words(str(name if name is not None else "")))
-    return not words or (bool(words & NEEDS_ONE) and words <= DENSE_WORDS)
+    own = set(_words(str(model or "")))
+    if own and own <= words:
+        words -= own
+    return not words or (bool(words & SAY_DENSE) and words <= SAY_DENSE | BESIDE_DENSE)
 
 
 _SAYS = "|".join(sorted((REMOVING | KEEPING | {"p", "r", "s", "sp", "with", "at", "w/"}) - {"left"}, key=len, reverse=True))

@@ -11,7 +11,7 @@ import pandas as pd
 from claw.errors import InputError, unknown
 from claw.laws.reading.choices import Choices, Guesses, listed, unclear
 from claw.laws.reading.draft import Draft
-from claw.laws.reading.headings import Meaning, marked_name, meaning_of, means_dense, size_in
+from claw.laws.reading.headings import Marked, Meaning, marked_name, meaning_of, means_dense, size_in
 from claw.laws.reading.own_files import BLANK, numbers_in
 from claw.laws.tidy import DENSE
 from claw.records import COLUMNS
@@ -52,9 +52,32 @@ def understand(draft: Draft) -> None:
         draft.frame = draft.frame.drop(columns=[name for name in rivals if name == target])
 
 
+def spread_metrics(draft: Draft) -> None:
+    """A column for each metric, where the table has one row per metric: columns `metric` (or `task`) and `value`."""
+    heads = {name.strip().lower(): name for name in draft.frame if name not in draft.choices.columns}
+    value = heads.get("value")
+    by = [heads[name] for name in ("dataset", "task", "benchmark", "metric") if name in heads]
+    if value is None or not by:
+        return
+    frame = draft.frame.assign(**{name: draft.frame[name].map(lambda cell: "" if cell is None else str(cell)) for name in by})
+    rest = [name for name in frame if name not in (value, *by) and frame[name].notna().any()]
+    metric = frame[by].astype(object).agg(" ".join, axis=1).str.strip()
+    keys = frame[rest].astype(object).where(frame[rest].notna(), None).apply(tuple, axis=1)
+    if (twice := pd.DataFrame({"key": keys, "metric": metric}).duplicated()).any():
+        alike = f"{plural(int(twice.sum()), 'row')} with the same {', '.join([*rest, *by])} as another"
+        raise InputError(f"The table has {alike}, each with its own {value}. Keep one, or add what tells them apart.")
+    first = ~keys.duplicated()
+    of = {name: metric == name for name in dict.fromkeys(metric)}
+    wide = {name: dict(zip(keys[rows], frame.loc[rows, value], strict=True)) for name, rows in of.items()}
+    columns = {name: pd.Series([cells.get(key) for key in keys[first]], dtype=object) for name, cells in wide.items()}
+    draft.frame = frame.loc[first, rest].reset_index(drop=True).assign(**columns)
+    draft.guesses.add(f"each {' and '.join(by)} is a column of its own, with its {value}", f'columns={{"{value}": "…"}}')
+
+
 def lengthen(draft: Draft) -> None:
     """Make a wide table long: methods, models or ratios in its headings become a column, its cells another."""
-    numeric = [name for name in draft.frame if name not in draft.meanings and _is_numeric(draft, name)]
+    unnamed = [name for name in draft.frame if name not in draft.meanings and (re.search(r"\w", name) or name in BLANK)]
+    numeric = [name for name in unnamed if _is_numeric(draft, name)]
     wide = _guess_wide(draft, numeric) if draft.choices.wide is None else draft.choices.wide
     if not wide or not numeric:
         return
@@ -65,8 +88,14 @@ def lengthen(draft: Draft) -> None:
     if wide == "ratio":
         draft.set_names(wide, map(_share_in, draft.frame[wide]))
     draft.meanings[wide] = Meaning(wide)
-    blank = numbers_in(draft.frame[CELLS], draft.decimal)[0].isna()
-    draft.frame = draft.frame[~blank].reset_index(drop=True)
+    draft.frame = draft.frame[~numbers_in(draft.frame[CELLS], draft.decimal)[0].isna()].reset_index(drop=True)
+    for name in draft.of_kind("ratio", "kept") if wide == "method" else ():  # a column of dense values beside each ratio
+        dense = pd.Series([means_dense(method) for method in draft.frame["method"]], index=draft.frame.index)
+        keys = [each for each in ids if each != name]
+        groups = draft.frame[dense].groupby([*keys, "method"], dropna=False)[CELLS]
+        if dense.any() and (groups.nunique() == 1).all():
+            draft.frame[name] = draft.frame[name].astype(object).mask(dense, None)
+            draft.frame = draft.frame[~(dense & draft.frame.duplicated([*keys, "method", CELLS]))].reset_index(drop=True)
     if draft.choices.wide is None:
         others = " or ".join(f'wide="{each}"' for each in ("model", "method", "ratio") if each != wide)
         draft.guesses.add(f"the headings {shown} are {wide}s", f"{others} or wide=False")
@@ -126,8 +155,24 @@ def name_rows(draft: Draft) -> None:
     for kind in ("method", "model"):
         if kind in frame:
             _take_ratio_out(draft, kind)
+    if "model" in frame:
+        _join_sizes(draft)
     if "model" in draft.frame and draft.frame["model"].isna().any():
         raise missing_names("model", draft.frame["model"].isna())
+
+
+def _join_sizes(draft: Draft) -> None:
+    """Models called LLaMA in rows of 7B and of 13B are two models: their sizes, in a column of their own, join their names."""
+    models = draft.frame["model"]
+    if any(size_in(str(model)) for model in models):
+        return
+    for name in draft.of_kind("other"):
+        sizes = [str(cell or "") for cell in draft.frame[name]]
+        told = all(re.fullmatch(r"\d+(\.\d+)?\s*[BbMm]", size) for size in sizes)
+        if told and pd.Series(sizes).groupby(models.to_numpy()).nunique().max() > 1:
+            draft.set_names("model", (f"{model}-{size}" for model, size in zip(models, sizes, strict=True)))
+            draft.guesses.add(f"the sizes in {name!r} belong to the models' names", f'columns={{"{name}": "ignore"}}')
+            return
 
 
 def missing_names(kind: str, missing: pd.Series) -> InputError:
@@ -145,6 +190,10 @@ def _take_ratio_out(draft: Draft, kind: str) -> None:
     marks = {name: mark for name in set(names.dropna()) if (mark := marked_name(name))}
     if draft.choices.names is False or not marks:
         return
+    bases = {mark.base for mark in marks.values()}
+    for name in set(names.dropna()) - set(marks) if kind == "model" else ():  # LLaMA-7B (dense) beside LLaMA-7B (pruned 20%)
+        if base := next((base for base in bases if name.startswith(base) and means_dense(name, base) and name != base), None):
+            marks[name] = Marked(base, 0.0, False)
     marked = names.isin(set(marks))
     share = pd.Series([marks[name].share if name in marks else np.nan for name in names], index=names.index)
     kept = any(mark.kept for mark in marks.values())
@@ -186,8 +235,8 @@ def find_dense(draft: Draft, ratio: pd.Series) -> pd.Series:
         if strangers := wanted - set(lower) - {DENSE}:
             raise unknown("method", strangers.pop(), sorted(set(lower)), "dense= names the uncompressed model's rows.")
         return lower.isin(wanted)
-    words = {name: means_dense(name) for name in set(method)}
-    dense = pd.Series([words[name] for name in method], index=method.index) | (method == frame["model"])
+    pairs = zip(method, frame["model"], strict=True)
+    dense = pd.Series([means_dense(name, model) for name, model in pairs], index=method.index)
     if "ratio" not in draft.frame:  # a method called NA beside one called Dense
         strong = dense & ~pd.Series([str(name or "").lower() in BLANK for name in method], index=method.index)
         dense &= strong | ~strong.groupby(frame["model"]).transform("any")

@@ -212,6 +212,8 @@ def decimal_of(frame: pd.DataFrame, choices: Choices, guesses: Guesses) -> str:
     if choices.decimal:
         return choices.decimal
     texts = {cell for name in frame if frame[name].dtype == object for cell in frame[name] if isinstance(cell, str)}
+    if behind := [cell for cell in texts if re.match(r"[\d.,]+%?\s*(±|\+/-|\+-|\()", cell)]:
+        guesses.add(f"what follows a number, as in {min(behind)!r}, is left out", 'columns={"…": "ignore"}')
     plain = {cell.translate(_SPACES).rstrip("%") for cell in texts if re.match(r"[+\-−]?[\d.,]+", cell)}
     commas = {cell for cell in plain if "," in cell and re.fullmatch(r"[+-]?[\d.,]+(e[+-]?\d+)?", cell, re.IGNORECASE)}
     grouped = {cell for cell in commas if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", cell)}

@@ -19,12 +19,12 @@ from pandas.api.types import is_numeric_dtype
 
 from claw import records
 from claw.errors import InputError
-from claw.laws.points import NUMBERS
+from claw.laws.points import KEY, NUMBERS
 from claw.laws.reading import layout, responses, shares
 from claw.laws.reading.choices import Choices, Guesses, listed, unclear
 from claw.laws.reading.layout import Draft
 from claw.laws.reading.own_files import cells_of, decimal_of, nested_columns, numbers_in, refuse_nested
-from claw.laws.tidy import Reading, falls_backwards, known_nats
+from claw.laws.tidy import REQUIRED, Reading, falls_backwards, known_nats
 from claw.specs.spec import build_spec
 
 NAMES = set(
@@ -45,6 +45,7 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> Reading:
         source = records.table(Path(source).expanduser())
     frame = cells_of(source, choices, guesses)
     draft = Draft(frame, choices, guesses, decimal_of(frame, choices, guesses))
+    layout.spread_metrics(draft)
     layout.understand(draft)
     refuse_nested(draft.frame[[name for name in draft.meanings if draft.meanings[name].kind not in ("other", "own")]])
     _leave_out_nested(draft)
@@ -59,10 +60,11 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> Reading:
             f"The table has no column for loss, perplexity or accuracy; its columns are {listed(draft.frame.columns, 20)}.",
             'columns={"…": "loss"}',
             'columns={"…": "perplexity"}',
-            'columns={"…": "accuracy"}',
+            'accuracy=["…", "…"] for the mean of tasks',
         )
     if not any(draft.frame[name].notna().any() for name in ("loss", "accuracy") if name in draft.frame):
         raise InputError("No row has a number for its loss or accuracy: nothing was measured, or cells are shifted.")
+    _refuse_mixtures(draft)
     table = layout.add_sizes(_typed(draft), choices, guesses)
     if choices.ratio is None and "kept" not in draft.meanings and not known_nats(table) and falls_backwards(table):
         raise unclear(
@@ -71,6 +73,26 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> Reading:
             'ratio="removed"',
         )
     return Reading(table=table, guesses=tuple(guesses.lines))
+
+
+def _refuse_mixtures(draft: Draft) -> None:
+    """InputError where rows of one model, method and ratio differ in a column of words unknown to claw, such as `tuned`."""
+    key = ["model", "method", "ratio", *(name for name in KEY if name in draft.frame and name not in REQUIRED)]
+    for name in draft.frame:
+        cells = draft.frame[name]
+        if name in records.COLUMNS or name in draft.choices.columns or is_numeric_dtype(cells.dtype):
+            continue
+        if numbers_in(cells, draft.decimal)[2].sum() == 0 or cells.nunique() > len(cells) / 2 or draft.of_kind("own") == [name]:
+            continue
+        whole = draft.frame.assign(**{name: cells.astype(str)})
+        alike = whole[whole.duplicated(key, keep=False)]
+        if len(alike) and not alike.duplicated([*key, name]).any():
+            values = listed(sorted(set(whole[name])))
+            raise unclear(
+                f"Rows of one model, method and ratio differ in column {name} ({values}): they do not lie on one curve. Keep "
+                "the rows of one of them, as in table[table[column] == value].",
+                f'columns={{"{name}": "ignore"}} if they repeat one measurement',
+            )
 
 
 def _leave_out_nested(draft: Draft) -> None:

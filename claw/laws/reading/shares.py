@@ -1,5 +1,7 @@
 """Ratios and other shares as fractions removed: from percent, from what is kept, from empty cells of the dense model."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -70,7 +72,10 @@ def read_ratios(draft: Draft) -> None:
         declared, label = draft.meanings[name].percent, name
         cells = draft.frame[name]
         if not is_numeric_dtype(cells.dtype):
-            draft.set_names(name, (None if isinstance(cell, str) and means_dense(cell) else cell for cell in cells))
+            told = re.compile(r"^\s*[a-z ]+\s*[=:@]\s*", re.IGNORECASE)  # Ratio = 20%
+            texts = [told.sub("", cell) if isinstance(cell, str) else cell for cell in cells]
+            words = (isinstance(cell, str) and not re.fullmatch(r"[\d.,%\s]+", cell) and means_dense(cell) for cell in texts)
+            draft.set_names(name, (None if is_dense else cell for is_dense, cell in zip(words, texts, strict=True)))
         draft.rename(name, "ratio", f"column {name!r} is the ratio" + (", as what is kept" if kept else ""))
         values, signs = draft.numbers("ratio")
         ratio, _ = fractions(draft, label, values, signs, declared, "ratio")
