@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from claw import laws
+from claw import laws, specs
+from claw.cli import main
 from claw.errors import InputError
 from claw.laws import Reading
 from claw.laws.reading.choices import Choices
+from claw.show.explorer import explorer_page
 
 FOLDER = Path(__file__).parents[1] / "data" / "tables"
 SEVEN = {  # table → what the guesses must name
@@ -197,3 +199,27 @@ def test_every_guess_names_an_argument_that_read_has():
         for line in read(path.stem, **({"loss": said[path.stem]} if path.stem in said else {})).guesses:
             assert line.partition("; otherwise ")[2].partition("=")[0] in Choices.model_fields, line
     assert str(read("column_ppl")).count("\n") == len(read("column_ppl").guesses) - 1
+
+
+def test_the_readmes_table_is_read_with_the_guesses_that_it_prints(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = readme.partition("**Results**")[2].split("```")
+    (tmp_path / "mine.csv").write_text(blocks[1].strip("\n"), encoding="utf-8")
+    printed = blocks[3].partition('read("mine.csv")\n')[2].strip("\n")
+    assert repr(laws.read(tmp_path / "mine.csv")) == printed
+
+
+def test_findings_and_the_explorer_read_what_was_said(tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_bytes((FOLDER / "wide_percent_word_perplexity.csv").read_bytes())
+    assert main(["findings", str(path)]) == 2
+    assert 'loss="wikitext_word_ppl"' in capsys.readouterr().err
+    assert main(["findings", str(path), "--say", "loss"]) == 2
+    assert main(["findings", str(path), "--say", "loss=wikitext_word_ppl", "--say", 'columns={"mmlu": "ignore"}']) == 0
+    said = capsys.readouterr()
+    assert "'pruning_pct' is the ratio" in said.err
+    assert "'pruning_pct' is the ratio" in (tmp_path / "findings.md").read_text(encoding="utf-8")
+    asked = specs.ExplorerParameters(table=str(path), reading={"loss": "word_perplexity"})
+    page = explorer_page(asked)
+    assert "The table was read with" in page.children[1].value
+    assert "loss=" in explorer_page(specs.ExplorerParameters(table=str(path))).value
