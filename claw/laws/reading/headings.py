@@ -164,7 +164,8 @@ def _by_words(words: list[str], percent: bool) -> Meaning | None:
     if have & MODEL and not have - MODEL - OF_MODEL:
         return Meaning("model")
     measure = LOSS | PERPLEXITY | ACCURACY | MEAN
-    apart = bool(have & NOT_IT and have & measure) or have <= OTHER | NOT_IT | PARAMETERS | UNITS
+    alone = bool(have & (OTHER | PARAMETERS)) and have <= OTHER | NOT_IT | PARAMETERS | UNITS
+    apart = alone or bool(have & NOT_IT and have & measure)
     return Meaning("other", percent) if apart else None
 
 

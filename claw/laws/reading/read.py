@@ -80,9 +80,10 @@ def _refuse_mixtures(draft: Draft) -> None:
     key = ["model", "method", "ratio", *(name for name in KEY if name in draft.frame and name not in REQUIRED)]
     for name in draft.frame:
         cells = draft.frame[name]
-        if name in records.COLUMNS or name in draft.choices.columns or is_numeric_dtype(cells.dtype):
+        known = {*records.COLUMNS, *draft.choices.columns, *draft.of_kind("own", "other")}
+        if name in known or is_numeric_dtype(cells.dtype) or not numbers_in(cells, draft.decimal)[2].any():
             continue
-        if numbers_in(cells, draft.decimal)[2].sum() == 0 or cells.nunique() > len(cells) / 2 or draft.of_kind("own") == [name]:
+        if cells.nunique() > max(2, len(cells) / 2):  # notes and ids, not settings
             continue
         whole = draft.frame.assign(**{name: cells.astype(str)})
         alike = whole[whole.duplicated(key, keep=False)]

@@ -126,8 +126,8 @@ def read_accuracies(draft: Draft) -> None:
         )
     values = {name: share for name, (share, _) in shares.items()}
     new = {"accuracy": pd.DataFrame({name: values[name] for name in parts}).mean(axis=1, skipna=False)}
-    if len(parts) > 1 and said is None:
-        draft.guesses.add(f"accuracy is the mean of {listed(parts, 12)}", "accuracy=[…]")
+    if parts[0] in tasks and said is None:
+        draft.guesses.add(f"accuracy is {'the mean of ' * (len(parts) > 1)}{listed(parts, 12)}", "accuracy=[…]")
     if len(parts) == 1 and parts[0] not in tasks:
         mean = pd.DataFrame({name: values[name] for name in tasks}).mean(axis=1, skipna=False) if tasks else None
         of = tasks if mean is not None and ((mean - new["accuracy"]).abs() < 2e-3).all() else []
