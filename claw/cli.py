@@ -1,6 +1,7 @@
 """The command line: `claw run | status | table | findings | models | fetch`. Logic lives in the modules it calls."""
 
 import argparse
+import ast
 import os
 import signal
 import sys
@@ -70,8 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--out", type=Path, required=True, help="a .csv file")
 
     findings = command(_findings, "write what a table says: laws, verdicts, advice, what was run")
-    findings.add_argument("table", type=Path, help="a tidy table, e.g. results/reference.csv, or a run's folder")
+    findings.add_argument("table", type=Path, help="a table, e.g. results/reference.csv, or a run's folder")
     findings.add_argument("--out", type=Path, metavar="FOLDER", help="where to; else a new folder beside the table")
+    says = "what to take as said about the table, e.g. loss=wikitext_ppl; the guesses name what can be said"
+    findings.add_argument("--say", action="append", default=[], metavar="NAME=VALUE", help=says)
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
 
     command(_models, "list the known models")
@@ -134,11 +137,26 @@ def _table(parsed: argparse.Namespace) -> None:
     print(f"{plural(len(frame), 'experiment')} written to {parsed.out}")
 
 
+def _said(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as Python writes it or else as text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--say {text} is not accepted: write --say NAME=VALUE, such as --say ratio=kept.")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), value.strip()
+
+
 def _findings(parsed: argparse.Namespace) -> None:
+    from claw import laws
     from claw.advice import findings
 
-    study = parsed.study and _study_file(parsed.study)
-    print(*findings.write_findings(inside_project(parsed.table), study, parsed.out), sep="\n")
+    source, study = inside_project(parsed.table), parsed.study and _study_file(parsed.study)
+    reading = laws.read(source, **dict(map(_said, parsed.say)))
+    if reading.guesses:
+        print(f"The table was read with these guesses:\n{reading}", file=sys.stderr)
+    print(*findings.write_findings(source, study, parsed.out, reading), sep="\n")
 
 
 def _models(parsed: argparse.Namespace) -> None:

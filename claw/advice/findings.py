@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from claw import files, records
+from claw import files
 from claw.advice import datasheet, recommend
 from claw.advice.recommend import TRUE
 from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
-from claw.laws import ALL, Laws, catalogue, fitting, speed_law, tables
+from claw.laws import ALL, Laws, OwnTable, catalogue, fitting, read, speed_law, tables
 from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
 from claw.models import sources
@@ -229,21 +229,24 @@ def findings_folder(source: Path) -> Path:
     return source / "findings" if source.is_dir() else source.with_name(f"{source.stem}-findings")
 
 
-def write_findings(source: Path, study: Path | None = None, out: Path | None = None) -> list[Path]:
+def write_findings(
+    source: Path, study: Path | None = None, out: Path | None = None, reading: OwnTable | None = None
+) -> list[Path]:
     """Write laws.json, findings.md and README.md of a table to the folder `out`, else `findings_folder`; their paths.
 
-    `study`: the YAML file that planned the table, for completeness. Published dense accuracies are read from
-    `published_dense.csv` beside the table, where there is one. InputError over files that claw did not write.
+    `reading`: the table as `claw.laws.read` read it, if it was read with choices of its own. `study`: the YAML file that
+    planned the table, for completeness. Published dense accuracies are read from `published_dense.csv` beside the table, where
+    there is one. InputError over files that claw did not write.
     """
     source = Path(source)
-    table = records.table(source)
+    as_read = reading or read(source)
     folder = out or findings_folder(source)
     paths = [folder / name for name in ("laws.json", "findings.md", "README.md")]
     files.check_own(paths)
     plan = datasheet.planned(study) if study else None  # before the fit: a wrong study costs no minute
-    laws = fitting.fit_or_read(table, folder if paths[0].is_file() else source)
+    laws = fitting.fit_or_read(as_read, folder if paths[0].is_file() else source)
     laws.to_json(paths[0])
-    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
+    table = as_read.table.assign(**{name: value for name, value in DEFAULTS.items() if name not in as_read.table})
     elsewhere = (source if source.is_dir() else source.parent) / "published_dense.csv"
     published = _shown(read_table(elsewhere)) if elsewhere.is_file() else None
     shown = _shown(table)

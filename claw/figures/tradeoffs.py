@@ -207,7 +207,8 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
     """Share kept of accuracy above guessing by model, method and task, at each model's ratio nearest to the one asked for."""
     rows = unrecovered(laws.points.rows)
     metrics = primary_columns(rows.dropna(axis="columns", how="all"))
-    parts = []
+    unmeasured = [f"{metric}_stderr" for metric in metrics.values() if f"{metric}_stderr" not in rows]
+    rows, parts = rows.assign(**dict.fromkeys(unmeasured, math.nan)), []
     for _, own in rows.groupby("model"):
         dense, cut = own[is_dense(own)], own[~is_dense(own)]
         if dense.empty or cut.empty:

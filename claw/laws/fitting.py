@@ -1,6 +1,7 @@
 """Fit every law that a table can carry, and hold them: ask, print, show in a notebook, write down, read back."""
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ from claw.laws.fitted import FittedLaws
 from claw.laws.points import Points, read_points
 from claw.laws.pooled import PooledLaw
 from claw.laws.sample import ALL, select
+from claw.laws.tidy import OwnTable
 from claw.progress import tqdm
 from claw.provenance import code_hash
 
@@ -39,10 +41,11 @@ def from_json(source: str | Path) -> Laws:
     return Laws(**storage.read_fields(source))
 
 
-def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int = 2000, compare: bool = True) -> Laws:
+def fit(table: pd.DataFrame | OwnTable, *, level: float = 0.95, seed: int = 0, draws: int = 2000, compare: bool = True) -> Laws:
     """Every law that a table can carry, with every kind of interval, the comparison of forms, tests and verdicts.
 
-    Required columns: model, method, ratio, and loss or accuracy; `claw.records.COLUMNS` names all that are understood.
+    `table`: what `claw.laws.read` returns, or a tidy frame with the columns model, method, ratio, and loss or accuracy;
+    `claw.records.COLUMNS` names all that are understood.
     `level` is that of all intervals, `draws` the number of bootstrap draws, `seed` theirs; equal arguments give equal laws.
     compare=False leaves out comparison, tests and verdicts. InputError: see `claw.laws.points.read_points`.
     """
@@ -50,6 +53,8 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
         raise InputError(f"level = {level!r} is not accepted: the share of intervals that should hold the truth, such as 0.95.")
     if isinstance(draws, bool) or not isinstance(draws, int) or not 100 <= draws <= 100_000:
         raise InputError(f"draws = {draws!r} is not accepted: a whole number of bootstrap draws from 100 to 100000.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed = {seed!r} is not accepted: a whole number from 0 to 4294967295.")
     points = read_points(table)
     settings: dict[str, Any] = {"level": level, "seed": seed, "draws": draws}
     with threadpool_limits(1):  # thousands of tiny matrices: threads only wait for each other
@@ -64,7 +69,9 @@ def fit(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0, draws: int =
     return Laws(points=points, curves=tuple(single), pooled=tuple(across), **evidence, source=source, **settings)
 
 
-def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000) -> Laws:
+def fit_or_read(
+    table: pd.DataFrame | OwnTable, source: str | Path, *, level: float = 0.95, seed: int = 0, draws: int = 2000
+) -> Laws:
     """The laws of a table: from laws.json beside `source` if it holds those of exactly this table and choices, else fitted.
 
     Laws that another version of `claw.laws` fitted are fitted again. `source` is the table's CSV file or the folder of its run;
@@ -81,18 +88,20 @@ def fit_or_read(table: pd.DataFrame, source: str | Path, *, level: float = 0.95,
     return fit(table, level=level, seed=seed, draws=draws)
 
 
-def judge_table(table: pd.DataFrame, level: float = 0.95) -> list[verdicts.Verdict]:
+def judge_table(table: pd.DataFrame | OwnTable, level: float = 0.95) -> list[verdicts.Verdict]:
     """The verdicts that `fit` gives on a table, without its laws."""
     points = read_points(table)
     with threadpool_limits(1):
         return verdicts.judge(points, outside.compare_all(points), wald.ask_all(points), level)
 
 
-def fit_each(table: pd.DataFrame, by: str, **options: Any) -> dict[str, Laws]:
+def fit_each(table: pd.DataFrame | OwnTable, by: str, **options: Any) -> dict[str, Laws]:
     """Laws of each group of a table that must not be pooled, by the value of a column, such as heldout."""
-    if by not in table:
-        raise unknown("column", by, map(str, table.columns))
-    return {str(name): fit(rows, **options) for name, rows in table.groupby(by, sort=True)}
+    frame = table.table if isinstance(table, OwnTable) else table
+    if by not in frame:
+        raise unknown("column", by, map(str, frame.columns))
+    groups = ((str(name), rows) for name, rows in frame.groupby(by, sort=True))
+    return {name: fit(replace(table, table=rows) if isinstance(table, OwnTable) else rows, **options) for name, rows in groups}
 
 
 def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:

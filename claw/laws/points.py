@@ -16,10 +16,8 @@ import pandas as pd
 
 from claw.errors import InputError
 from claw.files import digest
+from claw.laws.tidy import DENSE, RESPONSES, OwnTable, is_dense, refuse_untidy, tidy_columns, unrecovered
 
-DENSE = "dense"
-REQUIRED = ("model", "method", "ratio")
-RESPONSES = ("loss", "accuracy")
 AXES = {"ratio": "nominal ratio r", "ratio_params": "share of all parameters removed"}
 DEFAULTS = {"family": "unknown", "recovery": "none", "recovery_tokens": 0, "seed": 0, "ratio_of": "own", "recovery_run": ""}
 NUMBERS = (
@@ -27,6 +25,9 @@ NUMBERS = (
     "accuracy accuracy_stderr accuracy0 chance bits_per_byte context"
 ).split()
 KEY = ("model", "method", "ratio", "ratio_of", "seed", "recovery", "recovery_tokens", "recovery_run")
+
+TOO_LARGE, NEAR = 1e6, 1e-9
+"""Losses from the first on are left out; ratios nearer than the second are one."""
 
 REASONS = {
     "failed": "the experiment failed",
@@ -38,6 +39,7 @@ REASONS = {
     "missing": "not measured",
     "not_finite": "measured as NaN or infinite",
     "not_positive": "a loss of zero or below is no cross-entropy",
+    "too_large": "a loss of a million nats or more is no measurement",
     "outside_unit": "an accuracy outside [0, 1]",
 }
 """Why a row is left out."""
@@ -99,23 +101,21 @@ class Points:
         return self.of(response).pivot_table(**place, aggfunc="size", fill_value=0).astype(int)
 
 
-def is_dense(rows: pd.DataFrame) -> pd.Series:
-    """Whether a row is an uncompressed model."""
-    return (rows["method"] == DENSE) | (rows["ratio"] == 0)
-
-
-def unrecovered(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of models that were not trained after compression."""
-    return rows[rows["recovery_tokens"] == 0]
-
-
-def read_points(table: pd.DataFrame) -> Points:
+def read_points(table: pd.DataFrame | OwnTable) -> Points:
     """Points of a tidy table. Required columns: model, method, ratio, and loss or accuracy; all others add what they can.
 
-    InputError: not a frame, a required column missing, no usable row, losses or accuracies measured in different settings.
+    InputError: not a frame, a required column missing, no usable row, losses or accuracies measured in different settings; and,
+    for a frame that `claw.laws.read` has not read, percentages, perplexities called loss, and ratios that are what is kept.
     """
-    _check(table)
+    guesses: tuple[str, ...] = ()
+    as_read = isinstance(table, OwnTable)
+    if isinstance(table, OwnTable):
+        table, guesses = table.table, table.guesses
+    table = tidy_columns(table)
     rows, notes = _with_defaults(table)
+    notes = [*(f"Guessed: {line}" for line in guesses), *notes]
+    if not as_read:
+        refuse_untidy(rows)
     rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
     _refuse_mixed(rows)
     rows = _with_dense(rows, notes)
@@ -139,22 +139,6 @@ def read_points(table: pd.DataFrame) -> Points:
     return points
 
 
-def _check(table: pd.DataFrame) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"claw.laws.fit takes a data frame, not {type(table).__name__}: read one by claw.records.table(path).")
-    responses = [] if any(name in table for name in RESPONSES) else ["loss or accuracy"]
-    if gone := [name for name in REQUIRED if name not in table] + responses:
-        raise InputError(
-            f"The table has no column {', '.join(gone)}. A law needs model, method (dense for the uncompressed model), ratio "
-            "(fraction removed, 0 to below 1) and at least one of loss (nats per token) and accuracy (0 to 1). The table's "
-            f"columns are: {', '.join(map(str, table.columns))}. Rename what you have with table.rename(columns={{...}})."
-        )
-    if twice := sorted(set(table.columns[table.columns.duplicated()].map(str))):
-        raise InputError(f"The table has columns of the same name: {', '.join(twice)}. Keep one of each.")
-    if table.empty:
-        raise InputError("The table has no rows. Run a study first: `claw run STUDY.yaml`, then `claw table STUDY.yaml`.")
-
-
 def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """A copy with numbers as numbers, names as text, and absent columns at their defaults, with a note."""
     rows = table.copy().reset_index(drop=True)
@@ -167,7 +151,7 @@ def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 f"Column {name} has {len(text)} entries that are not numbers, such as {text.iloc[0]!r} in row {text.index[0]}. "
                 "Write numbers with a dot, and leave what was not measured empty."
             )
-        rows[name] = numbers
+        rows[name] = _snapped(numbers) if name.startswith("ratio") else numbers
     counted = [
         f"{name}: every row counts as {name} = {DEFAULTS[name]}." for name in ("recovery_tokens", "seed") if name not in rows
     ]
@@ -177,6 +161,14 @@ def _with_defaults(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         rows[name] = rows[name].astype(str).astype(object)  # comparing objects costs a fifth of comparing Arrow strings
     rows.loc[rows["recovery_tokens"] == 0, "recovery"] = "none"
     return rows, [f"No column {note}" for note in counted]
+
+
+def _snapped(ratios: pd.Series) -> pd.Series:
+    """Ratios that differ by rounding are one ratio, and one that is next to nothing is 0."""
+    distinct = np.unique(ratios.dropna())
+    near = np.flatnonzero(np.diff(distinct) < NEAR)
+    close = set(distinct[near]) | set(distinct[near + 1]) | {value for value in distinct if 0 < abs(value) < NEAR}
+    return ratios.where(~ratios.isin(close), ratios.round(8)) if close else ratios
 
 
 def _excluded(rows: pd.DataFrame, mask: pd.Series, reason: str, response: str = "all") -> pd.DataFrame:
@@ -198,7 +190,14 @@ def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, p
 
     if "status" in rows:
         leave_out(rows["status"] == "failed", "failed")
-    leave_out(rows["ratio"].isna(), "ratio_missing")
+    unknown = rows["ratio"].isna()
+    if unknown.any() and is_dense(rows[~unknown]).all():
+        raise InputError(
+            f"{int(unknown.sum())} of {len(rows)} rows have no ratio and all others are dense models: there is nothing to fit. "
+            "Say what was removed: claw.laws.read(table, ratio=0.5) where all compressed rows have one ratio (which compares "
+            "models, and cannot bear a curve)."
+        )
+    leave_out(unknown, "ratio_missing")
     outside = (rows["ratio"] < 0) | (rows["ratio"] >= 1)
     if outside.sum() > len(rows) / 2:
         raise InputError(
@@ -262,6 +261,10 @@ def _unusable(rows: pd.DataFrame, response: str) -> pd.DataFrame:
     status = rows["status"] if "status" in rows else pd.Series("done", rows.index)
     not_finite = (value.isna() & (status == "nan")) | np.isinf(value)
     masks = {"not_finite": not_finite, "missing": value.isna() & ~not_finite}
-    impossible = {"not_positive": value <= 0} if response == "loss" else {"outside_unit": (value < 0) | (value > 1)}
+    impossible = (
+        {"not_positive": value <= 0, "too_large": value >= TOO_LARGE}
+        if response == "loss"
+        else {"outside_unit": (value < 0) | (value > 1)}
+    )
     masks |= {reason: np.isfinite(value) & mask for reason, mask in impossible.items()}
     return pd.concat([_excluded(rows, mask, reason, response) for reason, mask in masks.items()])

@@ -15,11 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Patch
 from PIL import Image
 
-from claw import records, words
+from claw import words
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import label
-from claw.laws import KINDS, Critical, Laws, critical, fit, speed_law
+from claw.laws import KINDS, Critical, Laws, critical, fit, read, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.show import start
@@ -200,12 +200,13 @@ def explorer_page(asked: ExplorerParameters) -> ipywidgets.Widget:
     """The explorer of a table, or in words why there is none: a page for people who do not read tracebacks."""
     try:
         source = asked.source
-        table = records.table(source)
+        table = read(source, **asked.reading)
         explorer = Explorer(fit(table, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False))
     except InputError as error:
         links = "" if asked.table else start.find_results()._repr_html_()
         return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>{links}")
-    note = f"<p><small>The points are those of {html.escape(str(source))}.</small></p>"
+    guessed = table._repr_html_() if table.guesses else ""
+    note = f"<small><p>The points are those of {html.escape(str(source))}.</p>{guessed}</small>"
     return ipywidgets.VBox([explorer, ipywidgets.HTML(note)])
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from claw import records, words
 from claw.errors import InputError
-from claw.laws.points import DENSE, REQUIRED
+from claw.laws.tidy import DENSE, REQUIRED
 from claw.project import project_folder
 from claw.words import Html
 

@@ -145,6 +145,7 @@ class LawsParameters(Spec):
     """50_laws: laws of a table."""
 
     table: str = Field("", max_length=400)
+    reading: dict[str, Any] = Field(default_factory=dict)
     out: Text = "runs/laws"
     seed: Seed = 0
     level: float = Field(0.95, ge=0.5, lt=1)
