@@ -15,8 +15,8 @@ from claw.laws.clusters import variances
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveLaw
 from claw.laws.points import Points
-from claw.laws.pooled import PooledLaw
-from claw.laws.sample import ALL
+from claw.laws.pooled_law import PooledLaw
+from claw.laws.sample import ALL, WORKING, covariates_at
 from claw.laws.verdicts import Verdict
 
 FEWEST = 3  # models below which no band for a model not seen is given
@@ -72,19 +72,26 @@ class FittedLaws:
         """The laws of single curves of a response, in its default form."""
         return [law for law in self.curves if (law.response, law.axis, law.form) == (response, axis, curves.DEFAULT[response])]
 
-    def across(self, response: str, axis: str = "ratio", method: str | None = None) -> list[PooledLaw]:
-        """The laws across models of a response on an axis, of one method or of every one."""
-        laws = [law for law in self.pooled if (law.response, law.axis) == (response, axis)]
+    def across(self, response: str, axis: str = "ratio", method: str | None = None, scope: str = WORKING) -> list[PooledLaw]:
+        """The laws across models of a response on an axis, of one method or of every one; of working rows, or of every row."""
+        laws = [law for law in self.pooled if (law.response, law.axis, law.scope) == (response, axis, scope)]
         return [law for law in laws if method in (None, law.method)]
 
     def law(
-        self, form: str, response: str = "loss", method: str = ALL, axis: str = "ratio", group: str | None = None
+        self,
+        form: str,
+        response: str = "loss",
+        method: str = ALL,
+        axis: str = "ratio",
+        group: str | None = None,
+        scope: str = WORKING,
     ) -> PooledLaw:
         """A law across models. InputError names what there is.
 
-        `group` tells forms of one name apart: cross, retention, competing, own, post-training, speed.
+        `group` tells forms of one name apart: cross, retention, competing, own, post-training, speed. `scope`: "working" leaves
+        controls and destroyed models out, "every row" does not (fitted where there are some).
         """
-        have = self.across(response, axis)
+        have = self.across(response, axis, scope=scope)
         if method not in {law.method for law in have}:
             raise unknown("method", method, {law.method for law in have})
         have = [law for law in have if law.method == method and group in (None, law.group)]
@@ -103,18 +110,20 @@ class FittedLaws:
         *,
         axis: str = "ratio",
         law: str = "auto",
-        interval: str = "bias-reduced",
+        interval: str = "",
         dense: float | None = None,
         chance: float | None = None,
         statistic: str = "median",
     ) -> pd.DataFrame:
         """Frame over r: mean, confidence band (the law's), new-run band, new-model band, and whether r is beyond the fit.
 
-        law="auto" takes the law of the curve where (model, method, tokens) was measured, else the law across models
-        (`POOLED`); "curve" or the name of a form insists. A model that is not in the table needs `dense`, its loss or accuracy
-        uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of `claw.laws.pooled.KINDS`, for laws
-        across models. For a measured speed-up (a column such as speedup_decode) r is the nominal ratio too, converted to the
-        share that the speed law is in. `frame.attrs["law"]` says which law answered.
+        law="auto" takes the law of the curve where (model, method, tokens) was measured, else that of the method over models,
+        else, for a method that was not measured, what methods share (`POOLED` names the form), with a band as wide as methods
+        differ; "curve" or the name of a form insists. A band that the table cannot carry is NaN. A model that is not in the
+        table needs `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind
+        of `claw.laws.KINDS`, for laws across models; each law has its default. For a measured speed-up (a column such as
+        speedup_decode) r is the nominal ratio too, converted to the share that the speed law is in. `frame.attrs["law"]` says
+        which law answered.
         """
         if response.startswith("speedup"):
             return self._speedup(r, model, method, response, form=law, interval=interval)
@@ -133,6 +142,9 @@ class FittedLaws:
         chance, size = known.get("chance", math.nan) if chance is None else chance, known.get("size", math.nan)
         options: dict[str, Any] = {"model": model, "interval": interval, "statistic": statistic}
         frame = pooled.predict(r, dense, tokens, chance=chance, size=size, **options)
+        if pooled.method != ALL and not interval and {law.form for law in self.across(response, axis, ALL)} >= {form}:
+            c = covariates_at(critical.checked(r), dense, tokens, chance, size)
+            frame = self.law(form, response, ALL, axis, pooled.group).lend(frame, pooled, c)
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from claw.errors import InputError
 from claw.files import digest
+from claw.laws.working import FLAGS, flagged
 
 DENSE = "dense"
 REQUIRED = ("model", "method", "ratio")
@@ -47,8 +48,9 @@ REASONS = {
 class Points:
     """Rows that laws can use, in one form whatever the source, and those that they cannot.
 
-    `rows` has the columns of `claw.records.COLUMNS` that were there, plus loss0 and accuracy0 filled from the dense rows, and
-    `use_loss`, `use_accuracy`. `excluded` has columns row, model, method, ratio, response, reason, detail.
+    `rows` has the columns of `claw.records.COLUMNS` that were there, plus loss0 and accuracy0 filled from the dense rows,
+    `use_loss`, `use_accuracy`, and `flag` ("", "control" or "destroyed": see `claw.laws.working`). `excluded` has columns
+    row, model, method, ratio, response, reason, detail.
     """
 
     rows: pd.DataFrame
@@ -69,7 +71,7 @@ class Points:
     @property
     def digest(self) -> str:
         """Hash of the points: equal data, equal digest, whatever the order of rows."""
-        columns = sorted(self.rows.columns)
+        columns = sorted(set(self.rows.columns) - {"flag"})  # which follows from the others
         return digest(self.rows[columns].sort_values(columns, ignore_index=True).to_csv(index=False, lineterminator="\n"))
 
     @property
@@ -119,6 +121,7 @@ def read_points(table: pd.DataFrame) -> Points:
     rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
     _refuse_mixed(rows)
     rows = _with_dense(rows, notes)
+    rows["flag"] = flagged(rows)
     excluded = pd.concat([excluded, *(_unusable(rows, response) for response in RESPONSES if response in table)])
     for response in RESPONSES:
         gone = excluded.loc[excluded["response"] == response, "row"]
@@ -129,6 +132,9 @@ def read_points(table: pd.DataFrame) -> Points:
             "per byte where the table has them, else not at all; laws relative to each model's own dense loss are fitted. "
             "claw.laws.fit_each(table, by='heldout_data') fits each tokenizer apart."
         )
+    counts = rows["flag"].value_counts()
+    if kinds := [f"{counts[flag]} rows are of {meaning}" for flag, meaning in FLAGS.items() if flag in counts]:
+        notes.append(f"{'; '.join(kinds)}. Laws are fitted without them, and with them for comparison.")
     rows, excluded = rows.reset_index(drop=True), excluded.reset_index(drop=True)
     points = Points(rows=rows, excluded=excluded, notes=tuple(notes), given=len(table))
     assert len(rows) + (excluded["response"] == "all").sum() == len(table), "rows used and rows left out do not add up"

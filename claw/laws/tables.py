@@ -12,7 +12,7 @@ from claw.laws import catalogue, curves, pooled
 from claw.laws.fitted import FittedLaws
 from claw.laws.outside import SPLITS
 from claw.laws.points import AXES, REASONS
-from claw.laws.pooled import PooledLaw
+from claw.laws.pooled_law import PooledLaw
 from claw.laws.sample import ALL
 from claw.words import number, plural, with_interval
 
