@@ -21,6 +21,7 @@ from claw.laws.points import Points
 from claw.laws.working import pooled_together
 
 FEWEST_RATIOS = 5  # above 0: one is left out, and the richest form has three coefficients
+FEWEST_BENT = 3  # above 0: the form that tells how a curve is bent has two
 MARGIN = 0.01
 ALPHA = 0.05
 BENT = "power-of-r"
@@ -32,15 +33,19 @@ class Shapes:
 
     response: str
     errors: pd.DataFrame
-    methods: np.ndarray
-    models: np.ndarray
+    places: np.ndarray  # (curves, 2) model and method of each row of `errors`
     bend: np.ndarray
+    bent_places: np.ndarray  # of each entry of `bend`, for which fewer ratios are enough
     margin: float
     level: float
 
     def mean(self, values: np.ndarray) -> Mean:
         """The mean of a number that each curve has."""
-        return mean_over_curves(values, self.methods, self.models, self.level)
+        return mean_over_curves(values, self.places[:, 1], self.places[:, 0], self.level)
+
+    def bends(self, values: np.ndarray) -> Mean:
+        """The same, of curves whose bend is known."""
+        return mean_over_curves(values, self.bent_places[:, 1], self.bent_places[:, 0], self.level)
 
     def behind(self, form: str) -> dict[str, Mean]:
         """By how much the error of `form` is larger than that of each other form, over curves."""
@@ -53,27 +58,21 @@ def shapes(points: Points, response: str, level: float = 0.95) -> Shapes:
     rows, dense = points.of(response, recovered=False), f"{response}0"
     rows = rows[rows[dense].gt(0) & rows[response].gt(0)]
     rows = rows[pooled_together(rows)] if len(rows) else rows
-    errors, places, bends = [], [], []
+    errors, places, bends, bent_places = [], [], [], []
     for key, curve in rows.groupby(list(curves.KEY), sort=True):
         averaged = (curve[response] / curve[dense]).groupby(curve["ratio"]).mean()
         r, y = averaged.index.to_numpy(float), averaged.to_numpy(float)
         r, y = r[r > 0], y[r > 0]
-        if len(r) < FEWEST_RATIOS:
-            continue
-        errors.append({form.name: left_out_error(form, r, y) for form in forms})
-        bends.append(np.log(quick_projection(catalogue.find_form(BENT, "competing"), r, y, 1 / y**2)[1]))
-        places.append(key[:2])
+        if len(r) >= FEWEST_BENT:
+            bends.append(np.log(quick_projection(catalogue.find_form(BENT, "competing"), r, y, 1 / y**2)[1]))
+            bent_places.append(key[:2])
+        if len(r) >= FEWEST_RATIOS:
+            errors.append({form.name: left_out_error(form, r, y) for form in forms})
+            places.append(key[:2])
+    fields = {"places": np.array(places, str).reshape(-1, 2), "bent_places": np.array(bent_places, str).reshape(-1, 2)}
     table = pd.DataFrame(errors, columns=[form.name for form in forms])
-    models, methods = (np.array([place[i] for place in places], str) for i in (0, 1))
-    return Shapes(
-        response=response,
-        errors=table,
-        methods=methods,
-        models=models,
-        bend=np.array(bends),
-        margin=max(MARGIN, noise(rows, response)),
-        level=level,
-    )
+    margin = max(MARGIN, noise(rows, response))
+    return Shapes(response=response, errors=table, bend=np.array(bends), margin=margin, level=level, **fields)
 
 
 def left_out_error(form: Form, r: np.ndarray, y: np.ndarray) -> float:

@@ -91,6 +91,7 @@ class Crossed:
         if not place:  # what methods share is known from so many methods
             return variance, np.minimum(np.minimum(df, most), len(self.methods) - 1)
         seen = np.where(design != 0, self.spread["model"] > 0, True).all(axis=1)  # a variance of zero was not known to be zero
+        seen = seen & (len(self.models) >= FEW_LEVELS)
         return variance, np.where(seen, df, np.minimum(df, len(self.models) - 1))
 
     @property
@@ -314,8 +315,12 @@ class Mean:
     @property
     def basis(self) -> str:
         """What it rests on, in words."""
+        return self.of("curve")
+
+    def of(self, noun: str) -> str:
+        """The same, of what is averaged."""
         these = lambda count, noun: f"{'these ' if 1 < count < FEW_LEVELS else ''}{plural(count, noun)}"
-        return f"{plural(self.curves, 'curve')} of {these(self.methods, 'method')} on {these(self.models, 'model')}"
+        return f"{plural(self.curves, noun)} of {these(self.methods, 'method')} on {these(self.models, 'model')}"
 
     @property
     def too_few(self) -> str:

@@ -34,6 +34,7 @@ class Laws(FittedLaws):
     slider_json = storage.slider_data
     to_json = storage.to_json
     summary = tables.summary
+    __repr__ = tables.brief  # what print shows: a dozen lines
     _repr_html_ = tables.html_summary
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from claw.errors import InputError
 from claw.files import digest
 from claw.laws.working import FLAGS, flagged
+from claw.words import plural
 
 DENSE = "dense"
 REQUIRED = ("model", "method", "ratio")
@@ -57,6 +58,16 @@ class Points:
     excluded: pd.DataFrame
     notes: tuple[str, ...]
     given: int
+
+    def __repr__(self) -> str:
+        """What the table has, in a few lines, for `print`."""
+        rows = self.rows
+        cut = rows[~is_dense(rows)]
+        counts = (plural(len(rows), "row"), plural(self.given, "row"), plural(rows["model"].nunique(), "model"))
+        first = f"{counts[0]} of {counts[1]} given: {counts[2]}, {plural(cut['method'].nunique(), 'method')}, "
+        gone = self.excluded.groupby(["response", "reason"]).size()
+        why = [f"  left out: {n} × {REASONS[reason]} ({response})" for (response, reason), n in gone.items()]
+        return "\n".join([first + " and ".join(self.responses), *why, *(f"  {note}" for note in self.notes)])
 
     @property
     def responses(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from claw.errors import InputError
-from claw.laws import crossed, mixed
+from claw.laws import catalogue, crossed, mixed
 from claw.laws.crossed import Crossed
 from claw.laws.pooled_law import KINDS, PooledLaw
 from claw.laws.sample import ALL, Sample, Solution, kept_terms, quality, solve
@@ -37,14 +37,18 @@ def fit_pooled(
     _check(sample, units)
     solution = solve(sample)
     several = sample.method == ALL and "mixed" in kinds and sample.rows["method"].nunique() > 1
-    common = _crossed(solution) if several else None
+    as_published = form.name in catalogue.UNIT_BOUND
+    common = crossed_fit(solution) if several and not as_published else None
     if common is not None:
         eta = form.eta(sample.covariates, _every(solution, common.coefficients))
         solution = replace(solution, theta=common.coefficients, eta=eta)
     sums, residual, r = solution.clusters, sample.target - solution.eta, sample.covariates["r"]
     varying = tuple(i for i, name in enumerate(solution.names) if name in form.varying)
     random, notes = None, [*solution.notes, *_caveats(sample, units), common.note if common else ""]
-    if "mixed" in kinds and units >= 3 and varying and not common:
+    notes += ["It depends on the unit of loss: shown as the paper has it, not judged."] if as_published else []
+    if several and not common:
+        kinds = ()  # clustered by model, they would take these methods for all there are
+    if "mixed" in kinds and sample.unit != "run" and units >= 3 and varying and not common:
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
         notes.append(random.note if random else "No mixed model: its restricted likelihood has no regular maximum here.")
@@ -65,7 +69,7 @@ def _every(solution: Solution, theta: np.ndarray) -> np.ndarray:
     return replace(solution, theta=theta).every
 
 
-def _crossed(solution: Solution) -> Crossed | None:
+def crossed_fit(solution: Solution) -> Crossed | None:
     """The fit in which methods, models and curves differ; None where the sums are singular.
 
     What is constant within every model, such as L0^α, can differ between models only.
@@ -109,10 +113,7 @@ def _caveats(sample: Sample, units: int) -> tuple[str, ...]:
     if sample.unit != "model":
         notes.append(f"One model only: the intervals are over its {sample.unit}s ({units}) and say nothing of other models.")
     elif units < 5:
-        notes.append(
-            f"{units} models: slopes rest on {units} numbers. Bias-reduced intervals hold their level; the wild bootstrap is "
-            "too wide here, and a mixed model's variances are rough."
-        )
+        notes.append(f"{units} models: what differs between models rests on {units} numbers.")
     if sample.lost:
         notes.append(f"{sample.lost} rows have no value on this scale (no dense value, or at or below zero) and are left out.")
     return tuple(notes)

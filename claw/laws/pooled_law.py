@@ -18,7 +18,7 @@ from claw.laws.clusters import FEWEST_DF, Clusters, student
 from claw.laws.crossed import Crossed
 from claw.laws.mixed import Mixed
 from claw.laws.sample import covariates_at
-from claw.words import plural
+from claw.words import number, plural, with_interval
 
 KINDS = {
     "bias-reduced": "clustered by model, bias-reduced (CR2), Satterthwaite degrees of freedom",
@@ -74,6 +74,17 @@ class PooledLaw:
         """What the law rests on: its clusters."""
         return self.clusters.names
 
+    def __repr__(self) -> str:
+        """A few lines for `print`: the formula, each coefficient with its interval, what it rests on, what to mind."""
+        lines = [f"{self.form} law of {self.response} against {self.axis}, {self.method}, {self.scope} rows:"]
+        lines.append(f"  {catalogue.find_form(self.form, self.group).formula}")
+        for name, value, interval, df in zip(self.coefficient_names, self.coefficients, self.interval, self.df, strict=True):
+            lines.append(f"  {name} = {with_interval(value, interval)} ({plural_df(df)})")
+        error, r2 = self.quality["relative_error"], number(self.quality["r2"])
+        lines.append(f"  from {plural(self.n, 'row')}, {self.basis}, r = {self.low:.2g} to {self.high:.2g}")
+        lines.append(f"  typical error {error:.1%}, R² {r2}")
+        return "\n".join([*lines, *(f"  {note}" for note in (self.without_interval, *self.notes) if note)])
+
     @property
     def default_kind(self) -> str:
         """The kind of interval that this law is given with."""
@@ -92,6 +103,8 @@ class PooledLaw:
     @property
     def without_interval(self) -> str:
         """Why some coefficients have no interval, in words; empty where all have one."""
+        if not self.intervals:
+            return "least squares over several methods: no interval, because methods differ"
         pairs = zip(self.coefficient_names, self.df, strict=True)
         few = [f"{name}: {plural_df(df)}" for name, df in pairs if not df >= FEWEST_DF - 1e-6]
         return f"{self.basis}; {', '.join(few)}, too few for an interval" if few else ""

@@ -125,8 +125,8 @@ def select(
 ) -> Subset:
     """Compressed experiments of a method (or all) that have the response; without recovered ones if so asked.
 
-    `scope`: working methods and models only, or every row. D is counted in units of `unit` tokens. InputError where the table
-    lacks the response or the axis.
+    `scope`: working methods and models only (of loss and accuracy), or every row. D is counted in units of `unit` tokens.
+    InputError where the table lacks the response or the axis.
     """
     for column in (response, axis):
         if column not in points.rows:
@@ -134,7 +134,8 @@ def select(
     rows = points.of(response, axis) if response in RESPONSES else points.rows[~is_dense(points.rows)]
     rows = rows[rows["method"] == method] if method != ALL else rows
     rows = rows if recovered else unrecovered(rows)
-    rows = rows if scope == EVERY else rows[pooled_together(rows, alone=method != ALL)]
+    everything = scope == EVERY or response not in RESPONSES  # how fast a model is does not depend on what it says
+    rows = rows if everything else rows[pooled_together(rows, alone=method != ALL)]
     single = response in RESPONSES and rows["model"].nunique() == 1 and len(set(_curve_names(rows))) == 1
     if single:
         whole = unrecovered(points.of(response, axis, dense=True))
