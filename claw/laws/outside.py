@@ -125,8 +125,9 @@ def _predict(sample: Sample, split: str, by: str) -> tuple[pd.Series, pd.DataFra
 def compare(points: Points, response: str, split: str, *, recovered: bool = False, **choices: Any) -> pd.DataFrame:
     """One row per form: coefficients, rows, error and its standard error over models, ratio to the original's, with its own.
 
-    `best` marks the smallest error (of forms that do not depend on the unit of loss), `chosen` the simplest form within one standard error of it (the difference's, paired by
-    model). Forms that could not be fitted have NaN and a reason. `choices` as in `relative_predictions`.
+    `best` marks the smallest error of forms that do not depend on the unit of loss, `chosen` the simplest form within one
+    standard error of it (the difference's, paired by model). Forms that could not be fitted have NaN and a reason. `choices`
+    as in `relative_predictions`.
     """
     frame, failed = relative_predictions(points, response, split, recovered=recovered, **choices)
     names = list(frame.columns)[list(frame.columns).index("y") + 1 :]

@@ -29,6 +29,10 @@ from claw.laws.sample import ALL, Sample, Solution, kept_terms, quality, solve
 from claw.words import plural
 
 
+OF_RUNS = ("ordinary", "bias-reduced")
+"""Kinds of interval of a single curve, whose runs are independent: the others are about clusters."""
+
+
 def fit_pooled(
     sample: Sample, *, level: float = 0.95, seed: int = 0, draws: int = 2000, kinds: Iterable[str] = KINDS
 ) -> PooledLaw:
@@ -48,7 +52,9 @@ def fit_pooled(
     notes += ["It depends on the unit of loss: shown as the paper has it, not judged."] if as_published else []
     if several and not common:
         kinds = ()  # clustered by model, they would take these methods for all there are
-    if "mixed" in kinds and sample.unit != "run" and units >= 3 and varying and not common:
+    elif sample.unit == "run":
+        kinds = tuple(kind for kind in kinds if kind in OF_RUNS)
+    if "mixed" in kinds and units >= 3 and varying and not common:
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
         notes.append(random.note if random else "No mixed model: its restricted likelihood has no regular maximum here.")
