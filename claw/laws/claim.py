@@ -27,9 +27,14 @@ def judged(claim: str, verdict: str, why: str, evidence: Mapping[str, Any] | Non
     return Verdict(claim=claim, verdict=verdict, sentence=f"That {claim} is {verdict}: {why}.", evidence=evidence or {})
 
 
-def cannot_judge(claim: str, why: str) -> Verdict:
-    """The verdict where the table has too little."""
-    return judged(claim, NOT_JUDGED, why, {"reason": why})
+def cannot_judge(claim: str, why: str, wants: str = "") -> Verdict:
+    """The verdict where the table has too little; `wants` names what more would help: models or curves."""
+    return judged(claim, NOT_JUDGED, why, {"reason": why, "wants": wants})
+
+
+def of_one_model(verdict: Verdict) -> Verdict:
+    """A verdict on a table of one model: that is the reason for whatever could not be judged for want of models or curves."""
+    return cannot_judge(verdict.claim, "one model") if verdict.evidence.get("wants") else verdict
 
 
 def by_interval(low: float, high: float, bound: float) -> str:

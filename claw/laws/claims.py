@@ -76,7 +76,7 @@ def kept_verdict(points: Points, recovered: bool, level: float) -> Verdict:
         "df": mean.df,
     }
     if mean.too_few:
-        return cannot_judge(claim, mean.too_few)
+        return cannot_judge(claim, mean.too_few, "curves")
     half = mean.high - mean.value
     verdict = CONTRADICTED if not mean.low <= share <= mean.high else SUPPORTED if half <= WIDE else OPEN
     where = f"at r = {low:g}" if low == high else f"on average from r = {low:g} to {high:g}"
@@ -140,7 +140,7 @@ def _fastest(claim: str, name: str, rows: list[dict], none: str) -> Verdict:
 def _faster_with_size(claim: str, test: pd.DataFrame) -> Verdict:
     """Whether λ of the speed law is positive."""
     if not len(test) or test["models"].iloc[0] < 3:
-        return cannot_judge(claim, "fewer than three models of known size")
+        return cannot_judge(claim, "fewer than three models of known size", "models")
     estimate, stderr, df, p, models = (float(test[name].iloc[0]) for name in ("estimate", "stderr", "df", "p_holm", "models"))
     if not df >= FEWEST_DF - 1e-6:
         return cannot_judge(claim, f"{plural(int(models), 'model')} of known size: too few to tell")
@@ -155,7 +155,7 @@ def size_verdict(points: Points, response: str) -> Verdict:
     table = sizes.size_effects(points, response)
     table = table[table["p"].notna()]
     if not len(table):
-        return cannot_judge(claim, "no family with three sizes compressed by one method")
+        return cannot_judge(claim, "no family with three sizes compressed by one method", "models")
     p = np.minimum(multipletests(table["p"].astype(float), method="holm")[1], 1.0)
     agree = (p < ALPHA) & (sign * table["estimate"] > 0).to_numpy()
     against = (p < ALPHA) & (sign * table["estimate"] < 0).to_numpy()

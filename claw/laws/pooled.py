@@ -28,7 +28,6 @@ from claw.laws.pooled_law import KINDS, PooledLaw
 from claw.laws.sample import ALL, Sample, Solution, kept_terms, quality, solve
 from claw.words import plural
 
-
 OF_RUNS = ("ordinary", "bias-reduced")
 """Kinds of interval of a single curve, whose runs are independent: the others are about clusters."""
 

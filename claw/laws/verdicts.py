@@ -31,6 +31,7 @@ __all__ = ["CONTRADICTED", "NOT_JUDGED", "OPEN", "SUPPORTED", "Verdict", "judge"
 HALF = 0.5
 SERVES = 0.10  # relative error up to which a law may be said to serve a model
 BASELINE = "unit-α"
+MODELS, CURVES = "models", "curves"
 PLACES = {"model": "on models left out", "ratio": "beyond r = 0.5"}
 SHAPE = {
     "loss": ("quadratic", "loss rises faster than in proportion to the ratio", "a quadratic"),
@@ -48,7 +49,8 @@ def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.Dat
         verdicts += [kept_verdict(points, False, level), kept_verdict(points, True, level)]
     for response in speed_law.responses(points):
         verdicts += speed_verdicts(points, response, tests)
-    return verdicts + [size_verdict(points, response) for response in points.responses]
+    verdicts += [size_verdict(points, response) for response in points.responses]
+    return [of_one_model(one) for one in verdicts] if points.rows["model"].nunique() == 1 else verdicts
 
 
 def shape_verdicts(points: Points, response: str, level: float) -> list[Verdict]:
@@ -58,14 +60,14 @@ def shape_verdicts(points: Points, response: str, level: float) -> list[Verdict]
     best = f"no form describes {response} in the ratio better than {name}"
     shapes = adequacy.shapes(points, response, level)
     few = shapes.bends(shapes.bend).too_few if len(shapes.bend) else f"no curve of {response} with {FEWEST_BENT} ratios"
-    first = cannot_judge(bent, few) if few else _bent(shapes, bent)
+    first = cannot_judge(bent, few, CURVES) if few else _bent(shapes, bent)
     few = (
         shapes.mean(shapes.errors[form]).too_few
         if len(shapes.errors)
         else f"no curve of {response} with {FEWEST_RATIOS} ratios"
     )
     if few:
-        return [first, cannot_judge(enough, few), cannot_judge(best, few)]
+        return [first, cannot_judge(enough, few, CURVES), cannot_judge(best, few, CURVES)]
     return [first, _enough(shapes, form, enough), _best_form(shapes, form, best)]
 
 
@@ -139,12 +141,12 @@ def _cross(comparisons: Mapping[str, pd.DataFrame], level: float) -> Verdict:
     table = _comparison(comparisons, "loss", "model")
     table = table[table["error"].notna()]
     if BASELINE not in set(table["form"]):
-        return cannot_judge(claim, "no form could be judged on a model left out")
+        return cannot_judge(claim, "no form could be judged on a model left out", MODELS)
     law, best = table[table["form"] == BASELINE].iloc[0], table[table["best"].eq(True)].iloc[0]
     units, error, least = int(law["units"]), float(law["error"]), float(best["error"])
     half = float(student(units - 1, level)) * float(law["stderr"]) if units > 1 else math.nan
     if not math.isfinite(half):
-        return cannot_judge(claim, f"{plural(units, 'model')} to leave out")
+        return cannot_judge(claim, f"{plural(units, 'model')} to leave out", MODELS)
     verdict = SUPPORTED if error + half <= SERVES else CONTRADICTED if error - half > SERVES else OPEN
     why = f"with α = 1 its error on {units} models left out one at a time is {error:.1%} "
     why += f"[{max(0.0, error - half):.1%}, {error + half:.1%}] ({units - 1} degrees of freedom), that of the best form "
@@ -173,6 +175,6 @@ def _ours(comparisons: Mapping[str, pd.DataFrame], level: float) -> Verdict:
         evidence[split] = {"best": best, "ratio": ratio, "stderr": spread, "no better": behind}
     if len(edges) < len(PLACES):
         few = f"{plural(units, 'model')} to leave out" if 0 < units <= FEWEST_DF else "too few models, or no ratio above 0.5"
-        return cannot_judge(claim, few)
+        return cannot_judge(claim, few, MODELS)
     halves, worse = all(high <= HALF for _, high in edges), any(low > HALF for low, _ in edges)
     return judged(claim, SUPPORTED if halves else CONTRADICTED if worse else OPEN, "; ".join(words), evidence)
