@@ -20,7 +20,18 @@ import pandas as pd
 
 from claw.laws import adequacy, catalogue, speed_law
 from claw.laws.adequacy import FEWEST_BENT, FEWEST_RATIOS, Shapes
-from claw.laws.claim import CONTRADICTED, NOT_JUDGED, OPEN, SUPPORTED, Verdict, by_interval, cannot_judge, judged, not_judged
+from claw.laws.claim import (
+    CONTRADICTED,
+    NOT_JUDGED,
+    OPEN,
+    SUPPORTED,
+    Verdict,
+    by_interval,
+    cannot_judge,
+    judged,
+    not_judged,
+    of_one_model,
+)
 from claw.laws.claims import kept_verdict, recovery_verdicts, size_verdict, speed_verdicts
 from claw.laws.clusters import FEWEST_DF, student
 from claw.laws.crossed import Mean
