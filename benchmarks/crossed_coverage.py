@@ -3,9 +3,9 @@
     python benchmarks/crossed_coverage.py [--draws 400] [--models 4] [--only shared|method|bands|tests|curves] [--seed 0]
 
 The design: four models, five to eight methods crossed with them, a quarter of the curves missing, four to nine ratios, one or
-two seeds, recovery at some ratios; methods differ (0.8 in β), models little (0.25), curves less (0.1). Printed per law, coefficient
-and kind of interval: bias in standard errors, coverage of nominal 95 % intervals where one is given (target: 93 to 97 %), and
-how often none is given because there are fewer than three degrees of freedom. Two cores: about ten minutes for 400 draws.
+two seeds, recovery at some ratios; methods differ (0.8 in β), models little (0.25), curves less (0.1). Printed per law,
+coefficient and kind of interval: bias in standard errors, coverage of nominal 95 % intervals where one is given (target: 93 to
+97 %), and how often none is given because there are fewer than three degrees of freedom. About ten minutes for 400 draws.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PARTS = ("shared", "method", "bands", "tests", "curves")
 
 
 def differing(group: str, form: str, theta: dict, slope: str, scale: float = 1.0, **more) -> Truth:
-    """A truth whose slope differs between methods, models and curves as in the committed table, and what recovery adds a little."""
+    """A truth whose slope differs between methods, models and curves as in the committed table; recovery varies a little."""
     second = {name: 0.05 for name in theta if name in ("γ", "g")}
     spread = {
         "methods": {slope: 0.8 * scale} | second,
@@ -97,21 +97,23 @@ class Count:
 
 def shared(draws: int, models: int, rng: np.random.Generator) -> None:
     """Coefficients of laws of several methods."""
-    count = Count()
+    print("What methods share")
     for response, truth in LAWS:
+        count = Count()
         form = catalogue.find_form(truth.form, truth.group)
         for _ in range(draws):
             points, _ = study(response, truth, models, rng)
             law = pooled.fit_pooled(gather(points, form, response), level=LEVEL, kinds=("mixed",))
             for name, value, (low, high) in zip(law.coefficient_names, law.coefficients, law.interval, strict=True):
                 count.add((f"{truth.form} ({response})", name, law.default_kind), low, high, truth.theta[name], value)
-    print("What methods share\n" + count.table(["law", "coefficient", "kind"]).round(2).to_string(index=False), flush=True)
+        print(count.table(["law", "coefficient", "kind"]).round(2).to_string(index=False), flush=True)
 
 
 def of_one_method(draws: int, models: int, rng: np.random.Generator) -> None:
     """Coefficients of the law of one method, by kind; the truth is the method's own."""
-    count = Count()
+    print("Laws of one method")
     for response, truth in LAWS:
+        count = Count()
         form = catalogue.find_form(truth.form, truth.group)
         for _ in range(draws):
             points, departed = study(response, truth, models, rng)
@@ -126,7 +128,7 @@ def of_one_method(draws: int, models: int, rng: np.random.Generator) -> None:
                 for name, value, (low, high) in zip(law.coefficient_names, law.coefficients, pairs, strict=True):
                     place = (f"{truth.form} ({response})", name, kind + (" (one curve)" if law.unit == "run" else ""))
                     count.add(place, low, high, truth.theta[name] + own[name], value)
-    print("Laws of one method\n" + count.table(["law", "coefficient", "kind"]).round(2).to_string(index=False), flush=True)
+        print(count.table(["law", "coefficient", "kind"]).round(2).to_string(index=False), flush=True)
 
 
 def bands(draws: int, models: int, rng: np.random.Generator) -> None:
