@@ -24,11 +24,11 @@ from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
 from claw.laws import ALL, Laws, OwnTable, catalogue, fitting, read, speed_law, tables
 from claw.laws.points import DEFAULTS, is_dense
-from claw.laws.verdicts import CONTRADICTED, OPEN, SUPPORTED, Verdict
+from claw.laws.verdicts import CONTRADICTED, NOT_JUDGED, OPEN, SUPPORTED, Verdict
 from claw.models import sources
 from claw.words import code_span, markdown, markdown_text, plural, quantity, tokens_text, with_interval
 
-WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said"}
+WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said", NOT_JUDGED: "not judged here"}
 OURS = "of ours"
 AXES = {"ratio": "nominal ratio", TRUE: "share of parameters"}
 SHARES = {"ratio": "nominal ratio", TRUE: "true share"}

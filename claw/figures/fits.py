@@ -251,7 +251,8 @@ def _predictions(laws: Laws) -> dict[str, pd.DataFrame]:
         common = forms.loc[:, forms.notna().mean() > 0.5].dropna()
         if common.empty:
             continue
-        errors = (common - 1).abs().groupby(frame.loc[common.index, "model"]).mean().mean()
+        judged = common.drop(columns=[name for name in catalogue.UNIT_BOUND if name in common])
+        errors = (judged - 1).abs().groupby(frame.loc[common.index, "model"]).mean().mean()
         original = next((name for name in outside.ORIGINAL if name in errors), errors.index[0])
         kept = frame.loc[common.index].merge(points.rows[["row", "loss"]], on="row")
         chosen = dict.fromkeys((original, errors.drop(original).idxmin() if len(errors) > 1 else original))

@@ -16,7 +16,7 @@ from claw.laws import Laws
 from claw.laws import speed_law as speeds
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense, unrecovered
-from claw.laws.verdicts import gains
+from claw.laws.recovered import gains
 from claw.specs.budget import LIMITS
 from claw.words import quantity
 

@@ -144,6 +144,8 @@ SPEED = (
 )  # fmt: skip
 """Speed-up S over the dense model against the share ρ truly removed; N0 parameters of the dense model."""
 
+UNIT_BOUND = ("original",)
+"""Laws that depend on the unit of loss: L0^α has no intercept to take it up. Shown as the paper has them, never judged."""
 GROUPS = {forms[0].group: forms for forms in (CURVE, CROSS, RETENTION, COMPETING, OWN, POST_TRAINING, SPEED)}
 UNRECOVERED = ("competing", "own")
 """Groups without a recovery term: fitted to unrecovered models."""

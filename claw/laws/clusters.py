@@ -21,8 +21,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from claw.errors import InputError
 
@@ -30,6 +32,8 @@ WEBB = np.array([-math.sqrt(1.5), -1.0, -math.sqrt(0.5), math.sqrt(0.5), 1.0, ma
 """Six-point weights of mean 0 and variance 1 (Webb 2023)."""
 
 SINGULAR = 1e-10
+FEWEST_DF = 3.0
+"""Degrees of freedom below which no interval is given: its length would say more of the table than of the law."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ class Clusters:
         keep = [i for i, model in enumerate(self.names) if model != name]
         names = tuple(self.names[i] for i in keep)
         return Clusters(names, self.gram[keep], self.cross[keep], self.square[keep], self.rows[keep])
+
+
+def student(df: Any, level: float) -> np.ndarray:
+    """Quantile of an interval of this level; NaN below `FEWEST_DF` degrees of freedom."""
+    df = np.asarray(df, float)
+    return stats.t.ppf(0.5 + level / 2, np.where(df >= FEWEST_DF - 1e-6, df, math.nan))
 
 
 def variances(design: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -15,9 +15,9 @@ from claw.laws import catalogue, conversion, critical, curves, reading
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveKey, CurveLaw
 from claw.laws.points import Points
-from claw.laws.pooled import PooledLaw
+from claw.laws.pooled_law import PooledLaw
 from claw.laws.reading import Reading
-from claw.laws.sample import ALL
+from claw.laws.sample import ALL, WORKING, covariates_at
 from claw.laws.verdicts import Verdict
 
 FEWEST = 3  # models below which no band for a model not seen is given
@@ -103,19 +103,26 @@ class FittedLaws:
             raise unknown("response or axis", f"{response}, {axis}", known)
         return _of_curve(have, model, method, tokens)[0]
 
-    def across(self, response: str, axis: str = "ratio", method: str | None = None) -> list[PooledLaw]:
-        """The laws across models of a response on an axis, of one method or of every one."""
-        laws = [law for law in self.pooled if (law.response, law.axis) == (response, axis)]
+    def across(self, response: str, axis: str = "ratio", method: str | None = None, scope: str = WORKING) -> list[PooledLaw]:
+        """The laws across models of a response on an axis, of one method or of every one; of working rows, or of every row."""
+        laws = [law for law in self.pooled if (law.response, law.axis, law.scope) == (response, axis, scope)]
         return [law for law in laws if method in (None, law.method)]
 
     def law(
-        self, form: str, response: str = "loss", method: str = ALL, axis: str = "ratio", group: str | None = None
+        self,
+        form: str,
+        response: str = "loss",
+        method: str = ALL,
+        axis: str = "ratio",
+        group: str | None = None,
+        scope: str = WORKING,
     ) -> PooledLaw:
         """A law across models. InputError names what there is.
 
-        `group` tells forms of one name apart: cross, retention, competing, own, post-training, speed.
+        `group` tells forms of one name apart: cross, retention, competing, own, post-training, speed. `scope`: "working" leaves
+        controls and destroyed models out, "every row" does not (fitted where there are some).
         """
-        have = self.across(response, axis)
+        have = self.across(response, axis, scope=scope)
         if method not in {law.method for law in have}:
             raise unknown("method", method, {law.method for law in have})
         have = [law for law in have if law.method == method and group in (None, law.group)]
@@ -134,7 +141,7 @@ class FittedLaws:
         *,
         axis: str = "ratio",
         law: str = "auto",
-        interval: str = "bias-reduced",
+        interval: str = "",
         dense: float | None = None,
         chance: float | None = None,
         statistic: str = "median",
@@ -143,12 +150,14 @@ class FittedLaws:
 
         law="auto" reads it off the measured points where (model, method, tokens) was measured (`claw.laws.reading`), with the
         measured ratios on either side in `bracket_low` and `bracket_high`; beyond them it goes on as the law of the curve does,
-        without a band, or where a curve has too few points for a law, as the law across models says (`POOLED`), which also
-        answers where nothing was measured. "reading" (NaN beyond the points), "curve" (the law of the curve) or the name of a
-        form across models insists. A model that is not in the table needs
-        `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
-        `claw.laws.pooled.KINDS`, for laws across models. For a measured speed-up (a column such as speedup_decode) r is the
-        nominal ratio too, converted to the share that the speed law is in. `frame.attrs["law"]` says what answered.
+        without a band, or where a curve has too few points for a law, as the law across models says. That is the law of the
+        method where nothing was measured of this model, and for a method that was not measured what methods share (`POOLED`
+        names the form), with a band as wide as methods differ. "reading" (NaN beyond the points), "curve" (the curve's law)
+        or the name of a form across models insists. A band that the table cannot carry is NaN. A model that is not in the table
+        needs `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
+        `claw.laws.KINDS`, for laws across models; each law has its default. For a measured speed-up (a column such as
+        speedup_decode) r is the nominal ratio too, converted to the share that the speed law is in. `frame.attrs["law"]` says
+        what answered.
         """
         if response.startswith("speedup"):
             return self._speedup(r, model, method, response, form=law, interval=interval)
@@ -169,6 +178,9 @@ class FittedLaws:
         chance, size = known.get("chance", math.nan) if chance is None else chance, known.get("size", math.nan)
         options: dict[str, Any] = {"model": model, "interval": interval, "statistic": statistic}
         frame = pooled.predict(r, dense, tokens, chance=chance, size=size, **options)
+        if pooled.method != ALL and not interval and {law.form for law in self.across(response, axis, ALL)} >= {form}:
+            c = covariates_at(critical.checked(r), dense, tokens, chance, size)
+            frame = self.law(form, response, ALL, axis, pooled.group).lend(frame, pooled, c)
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 

@@ -15,14 +15,17 @@ from claw.laws import anchored, catalogue, curves, outside, pooled, speed_law, s
 from claw.laws.curves import CurveLaw
 from claw.laws.fitted import FittedLaws
 from claw.laws.points import Points, read_points
-from claw.laws.pooled import PooledLaw
-from claw.laws.sample import ALL, select
+from claw.laws.pooled_law import PooledLaw
+from claw.laws.sample import ALL, EVERY, WORKING, select
 from claw.laws.tidy import OwnTable
+from claw.laws.working import DESTROYED
 from claw.progress import tqdm
 from claw.provenance import code_hash
 
 UNFITTED = "model method recovery tokens response axis form why".split()
 
+SHARED = ("cross", "retention")
+"""Groups whose laws are fitted to every row too, for comparison."""
 GROUPS = {"loss": ("cross", "post-training", "competing", "own"), "accuracy": ("cross", "retention", "competing", "own")}
 """Groups of forms that are fitted to a response across models."""
 
@@ -33,6 +36,7 @@ class Laws(FittedLaws):
     slider_json = storage.slider_data
     to_json = storage.to_json
     summary = tables.summary
+    __repr__ = tables.brief  # what print shows: a dozen lines
     _repr_html_ = tables.html_summary
 
 
@@ -125,19 +129,29 @@ def _curves(points: Points, level: float) -> tuple[list[CurveLaw], list[dict]]:
 
 
 def _pooled(points: Points, settings: dict[str, Any]) -> tuple[list[PooledLaw], list[dict]]:
-    """Laws across models, of each response, axis and method, of all methods, and of speed; and why others were not fitted."""
+    """Laws across models, of each response, axis and method, of all methods, and of speed; and why others were not fitted.
+
+    Where rows are flagged (`claw.laws.working`) the laws of loss and accuracy are fitted without and with them.
+    """
     fitted, unfitted, places = [], [], list[tuple[str, str, str, tuple[str, ...]]]()
     for response, axis in product(points.responses, points.axes):
         methods = sorted(set(points.of(response, axis)["method"]))
-        places += [(response, axis, method, GROUPS[response]) for method in ([ALL, *methods] if len(methods) > 1 else [ALL])]
+        places += [(response, axis, ALL, GROUPS[response])]
+        groups = GROUPS[response] if axis == "ratio" else SHARED  # forms that only compete: of each method at its own ratio
+        places += [(response, axis, method, groups) for method in methods if len(methods) > 1]
     places += [(name, speed_law.speed_axis(points, name), ALL, ("speed",)) for name in speed_law.responses(points)]
     jobs = [(place, form) for *place, groups in places for group in groups for form in catalogue.GROUPS[group]]
     select_once = cache(partial(select, points))
+    bent = {ALL, *points.rows.loc[points.rows["flag"] == DESTROYED, "method"]} if points.rows["flag"].any() else set()
     for (response, axis, method), form in tqdm(jobs, desc="laws", unit=" laws", leave=False, delay=1):
         kinds = pooled.KINDS if form.group in ("cross", "retention", "speed") else ("bias-reduced",)  # others only compete
         try:
-            selection = select_once(response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
+            place = partial(select_once, response, axis, method, recovered=form.group not in catalogue.UNRECOVERED)
+            selection = place(scope=WORKING)
             fitted.append(pooled.fit_pooled(selection.sample(form), kinds=kinds, **settings))
+            if form.group in SHARED and method in bent and len(place(scope=EVERY).rows) > len(selection.rows):
+                only = fitted[-1].default_kind
+                fitted.append(pooled.fit_pooled(place(scope=EVERY).sample(form), kinds=(only,), **settings))
         except InputError as error:
             unfitted.append({"method": method, "response": response, "axis": axis, "form": form.name, "why": str(error)})
     return fitted, unfitted

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import statsmodels.api as sm
-from scipy import optimize, stats
+from scipy import optimize
 from statsmodels.regression.mixed_linear_model import MixedLMParams
 
 from claw.laws.clusters import Clusters, variances
@@ -55,11 +55,9 @@ class Mixed:
         """What was given up, in words; empty if nothing."""
         return NOTES[self.varies]
 
-    def intervals(self, clusters: Clusters, combinations: np.ndarray, level: float) -> np.ndarray:
-        """(combinations, 2): interval of each c'θ."""
-        c = np.atleast_2d(combinations)
-        half = stats.t.ppf(0.5 + level / 2, _satterthwaite(self, clusters, c)) * np.sqrt(variances(c, self.covariance))
-        return np.column_stack([c @ self.coefficients - half, c @ self.coefficients + half])
+    def df(self, clusters: Clusters, combinations: np.ndarray) -> np.ndarray:
+        """(combinations,) degrees of freedom of each c'θ."""
+        return _satterthwaite(self, clusters, np.atleast_2d(combinations))
 
     def new_model_variance(self, design: np.ndarray) -> np.ndarray:
         """(points,) variance of one measurement of a new model."""

@@ -31,8 +31,8 @@ SPLITS = {
 }
 BY = {"curve": ["model", "method", "recovery_tokens"], "method": ["method"], "all": []}
 EDGE = 0.5
-ORIGINAL = ("original", "unit-α")
-"""The original paper's form, or where α cannot be fitted the same with α = 1: what errors are divided by."""
+ORIGINAL = ("unit-α",)
+"""The original paper's form with α = 1, which is what errors are divided by."""
 COMBINATION = ("power-of-r of y/y0", "log-kept-power")
 """Forms whose geometric mean is the candidate `combination`: one bends too little at large ratios, the other too much."""
 
@@ -125,13 +125,14 @@ def _predict(sample: Sample, split: str, by: str) -> tuple[pd.Series, pd.DataFra
 def compare(points: Points, response: str, split: str, *, recovered: bool = False, **choices: Any) -> pd.DataFrame:
     """One row per form: coefficients, rows, error and its standard error over models, ratio to the original's, with its own.
 
-    `best` marks the smallest error, `chosen` the simplest form within one standard error of it (the difference's, paired by
-    model). Forms that could not be fitted have NaN and a reason. `choices` as in `relative_predictions`.
+    `best` marks the smallest error of forms that do not depend on the unit of loss, `chosen` the simplest form within one
+    standard error of it (the difference's, paired by model). Forms that could not be fitted have NaN and a reason. `choices`
+    as in `relative_predictions`.
     """
     frame, failed = relative_predictions(points, response, split, recovered=recovered, **choices)
     names = list(frame.columns)[list(frame.columns).index("y") + 1 :]
     usable = [name for name in names if frame[name].notna().mean() > 0.5]
-    if not usable:
+    if not set(usable) - set(catalogue.UNIT_BOUND):
         raise InputError(f"No form could be fitted on enough folds ({SPLITS[split]}): methods differ from model to model.")
     common = frame[frame[usable].notna().all(axis=1)]
     if not len(common):
@@ -139,7 +140,7 @@ def compare(points: Points, response: str, split: str, *, recovered: bool = Fals
     errors = (common[usable] - 1).abs().groupby(common["model" if split != "method" else "method"]).mean()
     gone = set[str]() if recovered else {"γ", "g"}
     size = {name: len(set(form.coefficient_names) - gone) for name, form in contenders(response, recovered).items()}
-    best = errors.mean().idxmin()
+    best = errors.drop(columns=[name for name in catalogue.UNIT_BOUND if name in errors]).mean().idxmin()
     baseline = next((name for name in ORIGINAL if name in usable), None)
     rows = []
     for name in usable:
@@ -149,13 +150,16 @@ def compare(points: Points, response: str, split: str, *, recovered: bool = Fals
         if baseline:
             row["ratio"], row["ratio_stderr"] = _ratio(error.to_numpy(), errors[baseline].to_numpy())
         gap = error - errors[best]
-        rows.append(row | {"best": name == best, "near": bool(gap.mean() <= _stderr(gap, 0.0)), "why": ""})
+        near = bool(gap.mean() <= _stderr(gap, 0.0)) and name not in catalogue.UNIT_BOUND
+        rows.append(row | {"best": name == best, "near": near, "why": ""})
     table = pd.DataFrame(rows)
     near = table[table["near"]].sort_values(["coefficients", "error"])
     table["chosen"] = table["form"] == near["form"].iloc[0]
     lost = [name for name in names if name not in usable] + list(failed)
     missing = [{"form": name, "error": math.nan, "why": failed.get(name, "fitted on too few folds")} for name in lost]
-    return pd.concat([table.sort_values("error"), pd.DataFrame(missing)], ignore_index=True)
+    reported = table["form"].isin(catalogue.UNIT_BOUND)
+    ranked = [table[~reported].sort_values("error"), table[reported]]
+    return pd.concat([*ranked, pd.DataFrame(missing)], ignore_index=True)
 
 
 def _stderr(values: pd.Series, alone: float) -> float:

@@ -17,6 +17,8 @@ import pandas as pd
 from claw.errors import InputError
 from claw.files import digest
 from claw.laws.tidy import DENSE, RESPONSES, OwnTable, is_dense, refuse_untidy, tidy_columns, unrecovered
+from claw.laws.working import FLAGS, flagged
+from claw.words import plural
 
 AXES = {"ratio": "nominal ratio r", "ratio_params": "share of all parameters removed"}
 DEFAULTS = {"family": "unknown", "recovery": "none", "recovery_tokens": 0, "seed": 0, "ratio_of": "own", "recovery_run": ""}
@@ -49,14 +51,25 @@ REASONS = {
 class Points:
     """Rows that laws can use, in one form whatever the source, and those that they cannot.
 
-    `rows` has the columns of `claw.records.COLUMNS` that were there, plus loss0 and accuracy0 filled from the dense rows, and
-    `use_loss`, `use_accuracy`. `excluded` has columns row, model, method, ratio, response, reason, detail.
+    `rows` has the columns of `claw.records.COLUMNS` that were there, plus loss0 and accuracy0 filled from the dense rows,
+    `use_loss`, `use_accuracy`, and `flag` ("", "control" or "destroyed": see `claw.laws.working`). `excluded` has columns
+    row, model, method, ratio, response, reason, detail.
     """
 
     rows: pd.DataFrame
     excluded: pd.DataFrame
     notes: tuple[str, ...]
     given: int
+
+    def __repr__(self) -> str:
+        """What the table has, in a few lines, for `print`."""
+        rows = self.rows
+        cut = rows[~is_dense(rows)]
+        counts = (plural(len(rows), "row"), plural(self.given, "row"), plural(rows["model"].nunique(), "model"))
+        first = f"{counts[0]} of {counts[1]} given: {counts[2]}, {plural(cut['method'].nunique(), 'method')}, "
+        gone = self.excluded.groupby(["response", "reason"]).size()
+        why = [f"  left out: {n} × {REASONS[reason]} ({response})" for (response, reason), n in gone.items()]
+        return "\n".join([first + " and ".join(self.responses), *why, *(f"  {note}" for note in self.notes)])
 
     @property
     def responses(self) -> tuple[str, ...]:
@@ -71,7 +84,7 @@ class Points:
     @property
     def digest(self) -> str:
         """Hash of the points: equal data, equal digest, whatever the order of rows."""
-        columns = sorted(self.rows.columns)
+        columns = sorted(set(self.rows.columns) - {"flag"})  # which follows from the others
         return digest(self.rows[columns].sort_values(columns, ignore_index=True).to_csv(index=False, lineterminator="\n"))
 
     @property
@@ -119,6 +132,7 @@ def read_points(table: pd.DataFrame | OwnTable) -> Points:
     rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
     _refuse_mixed(rows)
     rows = _with_dense(rows, notes)
+    rows["flag"] = flagged(rows)
     excluded = pd.concat([excluded, *(_unusable(rows, response) for response in RESPONSES if response in table)])
     for response in RESPONSES:
         gone = excluded.loc[excluded["response"] == response, "row"]
@@ -129,6 +143,9 @@ def read_points(table: pd.DataFrame | OwnTable) -> Points:
             "per byte where the table has them, else not at all; laws relative to each model's own dense loss are fitted. "
             "claw.laws.fit_each(table, by='heldout_data') fits each tokenizer apart."
         )
+    counts = rows["flag"].value_counts()
+    if kinds := [f"{counts[flag]} rows are of {meaning}" for flag, meaning in FLAGS.items() if flag in counts]:
+        notes.append(f"{'; '.join(kinds)}. Laws are fitted without them, and with them for comparison.")
     rows, excluded = rows.reset_index(drop=True), excluded.reset_index(drop=True)
     points = Points(rows=rows, excluded=excluded, notes=tuple(notes), given=len(table))
     assert len(rows) + (excluded["response"] == "all").sum() == len(table), "rows used and rows left out do not add up"

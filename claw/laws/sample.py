@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 
 from claw.errors import InputError
 from claw.laws import clusters, forms
 from claw.laws.clusters import Clusters
 from claw.laws.forms import MILLION, Covariates, Form
 from claw.laws.points import RESPONSES, Points, is_dense, unrecovered
+from claw.laws.working import pooled_together
 
 ALL = "all methods"
+WORKING, EVERY = "working", "every row"
+"""Which rows a law is fitted to: those of methods and models that work (see `claw.laws.working`), or every one."""
+FLOOR = 0.05  # of the range of an accuracy: how near to guessing, or to 1, weights follow it
 NEEDED = {"chance": "chance", "size": "parameters0", "healing": "recovery tokens"}
 """What a form needs, as users know it."""
 
@@ -26,6 +29,7 @@ class Sample:
     response: str
     axis: str
     method: str
+    scope: str  # WORKING or EVERY
     rows: pd.DataFrame  # of the whole table of which this is a sample
     covariates: Covariates
     y: np.ndarray
@@ -55,6 +59,12 @@ def covariates_of(rows: pd.DataFrame, response: str, axis: str, unit: float = MI
     return {name: column.to_numpy(float) for name, column in columns.items()}
 
 
+def covariates_at(r: np.ndarray, dense: float, tokens: float, chance: float, size: float) -> dict[str, np.ndarray]:
+    """Covariates of one model over r; `size` in parameters."""
+    fixed = {"dense": dense, "chance": chance, "size": size / 1e9, "d": tokens / MILLION}
+    return {"r": r} | {name: np.full(len(r), value, float) for name, value in fixed.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subset:
     """The compressed experiments of a table that many forms are fitted to: one response, one axis, one method or all."""
@@ -63,6 +73,7 @@ class Subset:
     response: str
     axis: str
     method: str
+    scope: str
     rows: pd.DataFrame
     covariates: Covariates
     models: np.ndarray
@@ -97,17 +108,25 @@ class Subset:
             groups = np.array([f"run {row}" for row in rows["row"]], str) if self.single else _curve_names(rows)
             unit = "run" if self.single else "curve"
         y, target, weights = y[usable], target[usable], _weights(rows, self.response, form, c)
-        fields = {name: getattr(self, name) for name in ("response", "axis", "method")}
+        fields = {name: getattr(self, name) for name in ("response", "axis", "method", "scope")}
         fields |= {"y": y, "target": target, "weights": weights, "groups": groups, "unit": unit}
         return Sample(form=form, rows=rows, covariates=c, **fields, lost=int((~usable).sum()))
 
 
 def select(
-    points: Points, response: str, axis: str = "ratio", method: str = ALL, *, recovered: bool = True, unit: float = MILLION
+    points: Points,
+    response: str,
+    axis: str = "ratio",
+    method: str = ALL,
+    *,
+    scope: str = WORKING,
+    recovered: bool = True,
+    unit: float = MILLION,
 ) -> Subset:
     """Compressed experiments of a method (or all) that have the response; without recovered ones if so asked.
 
-    D is counted in units of `unit` tokens. InputError where the table lacks the response or the axis.
+    `scope`: working methods and models only (of loss and accuracy), or every row. D is counted in units of `unit` tokens.
+    InputError where the table lacks the response or the axis.
     """
     for column in (response, axis):
         if column not in points.rows:
@@ -115,13 +134,15 @@ def select(
     rows = points.of(response, axis) if response in RESPONSES else points.rows[~is_dense(points.rows)]
     rows = rows[rows["method"] == method] if method != ALL else rows
     rows = rows if recovered else unrecovered(rows)
+    everything = scope == EVERY or response not in RESPONSES  # how fast a model is does not depend on what it says
+    rows = rows if everything else rows[pooled_together(rows, alone=method != ALL)]
     single = response in RESPONSES and rows["model"].nunique() == 1 and len(set(_curve_names(rows))) == 1
     if single:
         whole = unrecovered(points.of(response, axis, dense=True))
         zero = whole[is_dense(whole) & (whole["model"] == rows["model"].iloc[0])]
         rows = pd.concat([zero.head(1).assign(method=rows["method"].iloc[0]), rows])
     covariates, models = covariates_of(rows, response, axis, unit), rows["model"].to_numpy(str)
-    place = {"response": response, "axis": axis, "method": method}
+    place = {"response": response, "axis": axis, "method": method, "scope": scope}
     return Subset(points=points, **place, rows=rows, covariates=covariates, models=models, single=single)
 
 
@@ -137,17 +158,25 @@ def gather(points: Points, form: Form, response: str, axis: str = "ratio", metho
 
 
 def _weights(rows: pd.DataFrame, response: str, form: Form, c: Covariates) -> np.ndarray:
-    """1/stderr² on the form's scale, of mean 1, for accuracy where every row has one; else 1."""
+    """1/stderr² on the form's scale (delta method), of mean 1, for accuracy where every row has one; else 1."""
     stderr = rows.get(f"{response}_stderr", pd.Series(np.nan, rows.index)).to_numpy(float)
     if response != "accuracy" or not (stderr > 0).all():
         return np.ones(len(rows))
-    if form.scale == "retention":
-        stderr = stderr / (c["dense"] - c["chance"])
-    if form.scale == "logit":
-        p = (rows[response].to_numpy(float) - c["chance"]) / (1 - c["chance"])
-        stderr = stderr / (p * (1 - p) * (1 - c["chance"]))
-    weights = 1 / stderr**2
+    y = rows[response].to_numpy(float)
+    y = y if form.scale in forms.LINEAR_SCALES else _without_noise(y, c)
+    weights = 1 / (stderr * forms.derivative(form.scale, y, c)) ** 2
     return weights / weights.mean()
+
+
+def _without_noise(y: np.ndarray, c: Covariates) -> np.ndarray:
+    """y by a parabola in r over its dense value: a weight that follows a row's own noise would prefer lucky rows."""
+    share = y / c["dense"]
+    if len(y) < 4 or not np.isfinite(share).all():
+        return y
+    powers = c["r"][:, None] ** np.arange(3)
+    smooth = powers @ np.linalg.lstsq(powers, share, rcond=None)[0] * c["dense"]
+    floor = np.nan_to_num(c["chance"], nan=0.0)
+    return np.clip(smooth, floor + FLOOR * (c["dense"] - floor), 1 - FLOOR * (1 - c["dense"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +219,9 @@ def solve(sample: Sample) -> Solution:
     if form.linear:
         design, offset = form.design(sample.covariates)[:, list(kept)], form.offset(sample.covariates)
         clusters.inverse((sample.weights[:, None] * design).T @ design)  # refuses terms that cannot be told apart
-        fitted = sm.WLS(sample.target - offset, design, weights=sample.weights).fit()
-        theta, eta = fitted.params, offset + fitted.fittedvalues
+        root = np.sqrt(sample.weights)
+        theta = np.linalg.lstsq(root[:, None] * design, root * (sample.target - offset), rcond=None)[0]
+        eta = offset + design @ theta
     else:
         theta = forms.variable_projection(form, sample.covariates, sample.target, sample.weights)
         eta, design = form.eta(sample.covariates, theta), form.jacobian(sample.covariates, theta)

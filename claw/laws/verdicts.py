@@ -1,271 +1,191 @@
-"""Verdicts on the claims of the original paper, generated from numbers: supported, not distinguishable, contradicted.
+"""Verdicts on the claims of the original paper, generated from numbers (Sengupta, Chaudhary, Chakraborty 2025).
 
-The claims are those of Sengupta, Chaudhary, Chakraborty 2025. A claim about a form collects votes:
+Supported, contradicted, or not distinguishable: the 95 % interval of what the claim is about lies on one side of its bound,
+on the other, or holds it. What the table cannot answer at all is not judged, and `not_judged` says so in a line per reason.
 
-    ΔBIC            +1 if the form beats its best rival by 10, -1 if it loses by 10 (sum over curves, Jacobian included)
-    left-out model  +1 if the one-standard-error rule chooses it, -1 if it is not within one standard error of the best
-    extrapolation   the same from r ≤ 0.5 to r > 0.5
-    Wald test       for loss, +1 if the r² term is significant; for accuracy, -1 if it is (Holm, 5 %)
+- The shape of a curve has three verdicts, from errors on ratios left out, paired by curve (`claw.laws.adequacy`): is it bent,
+  is the claimed form good enough, is it the best? Being good enough is an equivalence: no other form is better by a margin.
+- One law for models that were not fitted: its error on models left out, over models, is below 10 %. The paper's law is
+  judged with α = 1: L0^α without an intercept depends on the unit of loss, and so would the verdict.
+- Numbers and sizes: `claw.laws.claims`.
 
-and is supported with at least two votes for and none against, contradicted with at least two more against than for. A claim
-about a number is supported if the interval over models holds the number and is no wider than ±0.15, contradicted if the
-interval does not hold it. What the table cannot answer is not distinguishable, and its sentence says why.
+No interval has fewer than three degrees of freedom, and no verdict follows from one that would.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from claw.errors import InputError
-from claw.laws import catalogue, curves, speed_law
-from claw.laws.forms import Form, variable_projection
-from claw.laws.points import Points, unrecovered
-from claw.words import plural, tokens_text
+from claw.laws import adequacy, catalogue, speed_law
+from claw.laws.adequacy import FEWEST_BENT, FEWEST_RATIOS, Shapes
+from claw.laws.claim import (
+    CONTRADICTED,
+    NOT_JUDGED,
+    OPEN,
+    SUPPORTED,
+    Verdict,
+    by_interval,
+    cannot_judge,
+    judged,
+    not_judged,
+    of_one_model,
+)
+from claw.laws.claims import kept_verdict, recovery_verdicts, size_verdict, speed_verdicts
+from claw.laws.clusters import FEWEST_DF, student
+from claw.laws.crossed import Mean
+from claw.laws.points import Points
+from claw.words import plural
 
-SUPPORTED, OPEN, CONTRADICTED = "supported", "not distinguishable", "contradicted"
-BIC_STRONG = 10.0
-ALPHA = 0.05
-FEWEST_RATIOS = 5  # above 0, on one curve: the richest form has three coefficients
-WIDE = 0.15
+__all__ = ["CONTRADICTED", "NOT_JUDGED", "OPEN", "SUPPORTED", "Verdict", "judge", "not_judged"]
 HALF = 0.5
 SERVES = 0.10  # relative error up to which a law may be said to serve a model
-CLAIMED = {"recovery": 0.55, "kept without recovery": 0.57, "kept with recovery": 0.84, "largest": 0.60, "7B and below": 0.35}
-SEVEN_BILLION = 8e9  # a model sold as 7B has up to 8e9 parameters
+BASELINE = "unit-α"
+MODELS, CURVES = "models", "curves"
 PLACES = {"model": "on models left out", "ratio": "beyond r = 0.5"}
-VOTES = {"left-out model": "model", "extrapolation": "ratio"}
-"""Votes by errors out of sample, and their split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One claim judged."""
-
-    claim: str
-    verdict: str
-    sentence: str
-    evidence: Mapping[str, Any]
-
-
-def _judged(claim: str, verdict: str, why: str, evidence: Mapping[str, Any] | None = None) -> Verdict:
-    return Verdict(claim=claim, verdict=verdict, sentence=f"That {claim} is {verdict}: {why}.", evidence=evidence or {})
+SHAPE = {
+    "loss": ("quadratic", "loss rises faster than in proportion to the ratio", "a quadratic"),
+    "accuracy": ("linear", "accuracy falls in proportion to the ratio", "a straight line"),
+}
+"""The form that the paper claims for a response, what it says of its bend, and its name in a sentence."""
 
 
 def judge(points: Points, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame, level: float = 0.95) -> list[Verdict]:
     """A verdict on every claim. `comparisons` as of `claw.laws.outside.compare_all`, `tests` as of `claw.laws.wald.ask_all`."""
-    verdicts = [_form(points, response, comparisons, tests) for response in points.responses]
+    verdicts = [one for response in points.responses for one in shape_verdicts(points, response, level)]
     if "loss" in points.responses:
-        verdicts += [_cross(comparisons), _recovery(points), _ours(comparisons)]
+        verdicts += [_cross(comparisons, level), *recovery_verdicts(points, level), _ours(comparisons, level)]
     if "accuracy" in points.responses:
-        verdicts += [_kept(points, False, level), _kept(points, True, level)]
+        verdicts += [kept_verdict(points, False, level), kept_verdict(points, True, level)]
     for response in speed_law.responses(points):
-        verdicts += _speed(points, response, tests)
-    for response, name, sign in (("loss", "size", -1), ("accuracy", "accuracy size", +1)):
-        if response in points.responses:
-            claim, test = f"larger models compress better, by {response}", tests[tests["name"] == name]
-            verdicts.append(_signed(claim, test, sign, "change of β per tenfold size"))
-    return verdicts
+        verdicts += speed_verdicts(points, response, tests)
+    verdicts += [size_verdict(points, response) for response in points.responses]
+    return [of_one_model(one) for one in verdicts] if points.rows["model"].nunique() == 1 else verdicts
 
 
-def curve_bic(points: Points, response: str) -> pd.DataFrame:
-    """BIC of each form fitted to each unrecovered curve alone, all of one response, y/y0.
-
-    The noise is one variance for all curves: with a variance for each, five points and three coefficients look perfect.
-    Columns form, bic, curves, delta (to the best).
-    """
-    forms = (*catalogue.COMPETING, *catalogue.OWN)
-    square, count, n = dict.fromkeys((form.name for form in forms), 0.0), 0, 0
-    every, dense = points.of(response, recovered=False), f"{response}0"
-    for _, rows in every[every[dense].gt(0)].groupby(list(curves.KEY), sort=True):
-        r, y = rows["ratio"].to_numpy(float), (rows[response] / rows[dense]).to_numpy(float)
-        if len(set(r)) < FEWEST_RATIOS:
-            continue
-        c = {"r": r} | dict.fromkeys(("d", "size", "chance"), np.zeros(len(r))) | {"dense": np.ones(len(r))}
-        try:
-            errors = {form.name: float(((form.eta(c, _least_squares(form, c, y)) - y) ** 2).sum()) for form in forms}
-        except (InputError, np.linalg.LinAlgError):
-            continue
-        count, n = count + 1, n + len(r)
-        square = {name: square[name] + errors[name] for name in square}
-    mean = {form: max(square[form.name] / n, 1e-20) for form in forms if n}
-    terms = {form: count * len(form.coefficient_names) + 1 for form in forms}
-    table = [{"form": form.name, "bic": n * math.log(mean[form]) + terms[form] * math.log(n)} for form in mean]
-    frame = pd.DataFrame(table, columns=["form", "bic"]).sort_values("bic", ignore_index=True)
-    return frame.assign(curves=count, delta=frame["bic"] - frame["bic"].min())
+def shape_verdicts(points: Points, response: str, level: float) -> list[Verdict]:
+    """Three verdicts on the shape of curves: bent as claimed, good enough, best."""
+    form, bent, name = SHAPE[response]
+    enough = f"{name} describes {response} in the ratio well enough"
+    best = f"no form describes {response} in the ratio better than {name}"
+    shapes = adequacy.shapes(points, response, level)
+    few = shapes.bends(shapes.bend).too_few if len(shapes.bend) else f"no curve of {response} with {FEWEST_BENT} ratios"
+    first = cannot_judge(bent, few, CURVES) if few else _bent(shapes, bent)
+    few = (
+        shapes.mean(shapes.errors[form]).too_few
+        if len(shapes.errors)
+        else f"no curve of {response} with {FEWEST_RATIOS} ratios"
+    )
+    if few:
+        return [first, cannot_judge(enough, few, CURVES), cannot_judge(best, few, CURVES)]
+    return [first, _enough(shapes, form, enough), _best_form(shapes, form, best)]
 
 
-def _least_squares(form: Form, c: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
-    if form.linear:
-        return np.linalg.lstsq(form.design(c), y - form.offset(c), rcond=None)[0]
-    return variable_projection(form, c, y, np.ones(len(y)))
+def _bent(shapes: Shapes, claim: str) -> Verdict:
+    """Whether b of y/y0 = 1 + a r^b is above 1 (loss), or is 1 (accuracy)."""
+    mean = shapes.bends(shapes.bend)
+    b, low, high = np.exp([mean.value, mean.low, mean.high])
+    above = int((shapes.bend > 0).sum())
+    straight = SUPPORTED if low >= 1 / BEND and high <= BEND else CONTRADICTED if not low <= 1 <= high else OPEN
+    verdict = by_interval(mean.low, mean.high, 0.0) if shapes.response == "loss" else straight
+    why = f"y/y0 = 1 + a r^b has b = {b:.2f} [{low:.2f}, {high:.2f}] over {mean.basis} ({mean.df:.1f} degrees of freedom), "
+    why += f"and b > 1 on {above} of {plural(mean.curves, 'curve')}"
+    return judged(claim, verdict, why, {"b": float(b), "low": float(low), "high": float(high), "above": above, "df": mean.df})
 
 
-def _form(points: Points, response: str, comparisons: Mapping[str, pd.DataFrame], tests: pd.DataFrame) -> Verdict:
-    """Votes on the form of one curve: loss quadratic, accuracy linear."""
-    quadratic, form = response == "loss", curves.CLAIM[response]
-    across = [f"{form} of y/y0"] if quadratic else [f"{form} of y/y0", "retention-linear"]  # laws across models of this form
-    votes, words, evidence = dict[str, int](), list[str](), dict[str, Any]()
-    bic = curve_bic(points, response)
-    if len(bic):
-        by_form, count = bic.set_index("form")["bic"], int(bic["curves"].iloc[0])
-        rival = by_form.drop(form).idxmin()
-        delta = float(by_form[rival] - by_form[form])
-        votes["ΔBIC"] = int(delta >= BIC_STRONG) - int(delta <= -BIC_STRONG)
-        evidence |= {"delta_bic": delta, "rival": rival, "curves": count}
-        side = "better" if delta > 0 else "worse"
-        words.append(f"BIC over {plural(count, 'curve')} is {abs(delta):.0f} {side} than that of its best rival ({rival})")
-    for name, split in VOTES.items():
-        table = _comparison(comparisons, response, split)
-        judged = table[table["form"].isin(across) & table["error"].notna()].sort_values("error")
-        if not len(judged) or judged["units"].iloc[0] < 2:
-            continue
-        votes[name] = int(judged["chosen"].any()) - int(not judged["near"].any())
-        error, best = float(judged["error"].iloc[0]), _best(table)
-        evidence[name] = {"error": error, "best": best["form"], "best_error": float(best["error"])}
-        words.append(f"{PLACES[split]} its error is {error:.1%}, that of the best ({best['form']}) {best['error']:.1%}")
-    test = tests[tests["name"] == ("curvature" if quadratic else "accuracy curvature")]
-    if len(test):
-        p, term = float(test["p_holm"].iloc[0]), float(test["estimate"].iloc[0])
-        votes["Wald test"] = (1 if quadratic else -1) * int(p < ALPHA)
-        evidence |= {"p_holm": p, "term": term}
-        words.append(f"the r² term is {term:.3g} (Holm p = {p:.2g})")
-    plus, minus = (sum(sign * vote > 0 for vote in votes.values()) for sign in (1, -1))
-    verdict = SUPPORTED if plus >= 2 and not minus else CONTRADICTED if minus - plus >= 2 else OPEN
-    why = "; ".join(words) if votes else "the table has no curve with enough ratios"
-    return _judged(f"{response} is {form} in the ratio", verdict, why, evidence | {"votes": votes})
+BEND = 1.25
+"""b of y/y0 = 1 + a r^b up to which, and down to whose inverse, a curve counts as straight."""
+
+
+def _enough(shapes: Shapes, form: str, claim: str) -> Verdict:
+    """Equivalence: no other form is better by the margin, over curves."""
+    behind, margin = shapes.behind(form), shapes.margin
+    known = {other: mean for other, mean in behind.items() if not mean.too_few}
+    p = min((mean.p_above(margin) for mean in known.values()), default=1.0) * len(behind)
+    within = len(known) == len(behind) and all(mean.high < margin for mean in known.values())
+    verdict = CONTRADICTED if p < adequacy.ALPHA else SUPPORTED if within else OPEN
+    why = f"{_against_best(shapes, form, behind)}; a difference of {margin:.1%} or less cannot be seen or does not matter"
+    return judged(claim, verdict, why, {"error": _error(shapes, form), "margin": margin, "p": p, **_named(shapes, form)})
+
+
+def _best_form(shapes: Shapes, form: str, claim: str) -> Verdict:
+    """Whether every other form is worse, or one is better, beyond doubt."""
+    behind = shapes.behind(form)
+    known = {other: mean for other, mean in behind.items() if not mean.too_few}
+    better = {other: mean.p_above(0.0) * len(behind) for other, mean in known.items()}
+    first = len(known) == len(behind) and all(mean.high < 0 for mean in known.values())
+    beaten = [other for other, p in better.items() if p < adequacy.ALPHA]
+    verdict = CONTRADICTED if beaten else SUPPORTED if first else OPEN
+    lower = sum(mean.value > 0 for mean in behind.values())
+    why = f"{_against_best(shapes, form, behind)}; {lower} of {len(behind)} other forms have a lower error"
+    why += f", {', '.join(beaten)} beyond doubt" if beaten else ", none beyond doubt" if lower else ""
+    return judged(claim, verdict, why, {"error": _error(shapes, form), "better": beaten, **_named(shapes, form)})
+
+
+def _error(shapes: Shapes, form: str) -> float:
+    return float(shapes.errors[form].mean())
+
+
+def _named(shapes: Shapes, form: str) -> dict[str, object]:
+    best = str(shapes.errors.drop(columns=form).mean().idxmin())
+    return {"best": best, "best_error": _error(shapes, best), "curves": len(shapes.errors)}
+
+
+def _against_best(shapes: Shapes, form: str, behind: Mapping[str, Mean]) -> str:
+    """Its error on ratios left out, and that of the best other form, with the paired difference."""
+    best = str(_named(shapes, form)["best"])
+    mean = behind[best]
+    interval = "" if mean.too_few else f" [{mean.low:+.1%}, {mean.high:+.1%}], {mean.df:.1f} degrees of freedom"
+    text = f"on ratios left out its error is {_error(shapes, form):.1%}, that of the best other form ({best}) "
+    return text + f"{_error(shapes, best):.1%} (difference {mean.value:+.1%}{interval}; {mean.basis})"
 
 
 def _comparison(comparisons: Mapping[str, pd.DataFrame], response: str, split: str) -> pd.DataFrame:
     """A comparison with each method fitted apart, else with all together, as models were compressed by different methods."""
-    none = pd.DataFrame(columns=["form", "error", "units"])
+    none = pd.DataFrame(columns=["form", "error", "stderr", "units"])
     return comparisons.get(f"{response}|{split}|method", comparisons.get(f"{response}|{split}|all", none))
 
 
-def _best(table: pd.DataFrame) -> pd.Series:
-    """The form with the smallest error; `best` is NaN for a form that could not be fitted."""
-    return table[table["best"].eq(True)].iloc[0]
-
-
-def _cross(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
+def _cross(comparisons: Mapping[str, pd.DataFrame], level: float) -> Verdict:
     claim = "one law L0^α (1+r)^β (1+1/(D+1))^γ serves models that were not fitted"
     table = _comparison(comparisons, "loss", "model")
-    if "original" not in set(table["form"].dropna()) or table["units"].max() < 2:
-        return _judged(claim, OPEN, "no form could be judged on a model left out")
-    original, best = table[table["form"] == "original"].iloc[0], _best(table)
-    if not math.isfinite(original["error"]):
-        return _judged(claim, OPEN, f"it could not be fitted ({original['why']})")
-    serves = original["chosen"] and original["error"] <= SERVES
-    verdict = OPEN if original["units"] < 3 else CONTRADICTED if not original["near"] else SUPPORTED if serves else OPEN
-    error, least = float(original["error"]), float(best["error"])
-    why = f"on {int(original['units'])} models left out one at a time its error is {error:.1%}, that of the best "
-    why += f"form ({best['form']}) {least:.1%}, {error - least:.1%} less"
-    evidence = {"error": error, "best": best["form"], "best_error": least}
-    return _judged(claim, verdict, why, evidence)
+    table = table[table["error"].notna()]
+    if BASELINE not in set(table["form"]):
+        return cannot_judge(claim, "no form could be judged on a model left out", MODELS)
+    law, best = table[table["form"] == BASELINE].iloc[0], table[table["best"].eq(True)].iloc[0]
+    units, error, least = int(law["units"]), float(law["error"]), float(best["error"])
+    half = float(student(units - 1, level)) * float(law["stderr"]) if units > 1 else math.nan
+    if not math.isfinite(half):
+        return cannot_judge(claim, f"{plural(units, 'model')} to leave out", MODELS)
+    verdict = SUPPORTED if error + half <= SERVES else CONTRADICTED if error - half > SERVES else OPEN
+    why = f"with α = 1 its error on {units} models left out one at a time is {error:.1%} "
+    why += f"[{max(0.0, error - half):.1%}, {error + half:.1%}] ({units - 1} degrees of freedom), that of the best form "
+    why += f"({best['form']}) {least:.1%}"
+    return judged(claim, verdict, why, {"error": error, "best": best["form"], "best_error": least, "df": units - 1})
 
 
-def _ours(comparisons: Mapping[str, pd.DataFrame]) -> Verdict:
+def _ours(comparisons: Mapping[str, pd.DataFrame], level: float) -> Verdict:
     """Whether our best candidate halves the original form's error, on models left out and beyond r = 0.5, and which do not."""
+    claim = "a form of ours errs half as much out of sample as the original paper's"
     own = {form.name for form in catalogue.OWN} | {"combination"}
-    words, edges, evidence = [], [], {}
+    words, edges, evidence, units = [], [], {}, 0
     for split, where in PLACES.items():
-        table = _comparison(comparisons, "loss", split).reindex(columns=["form", "error", "ratio", "ratio_stderr"])
+        table = _comparison(comparisons, "loss", split).reindex(columns=["form", "error", "ratio", "ratio_stderr", "units"])
         ours = table[table["form"].isin(own) & table["ratio"].notna()].sort_values("error")
         if not len(ours):
             continue
         best, ratio, spread = ours["form"].iloc[0], float(ours["ratio"].iloc[0]), float(ours["ratio_stderr"].iloc[0])
-        edges += [(ratio - 2 * spread, ratio + 2 * spread)] if math.isfinite(spread) else []
-        error = f" ± {spread:.2f}" if math.isfinite(spread) else ""
+        units = max(units, int(ours["units"].iloc[0]))
+        half = float(student(ours["units"].iloc[0] - 1, level)) * spread
+        edges += [(ratio - half, ratio + half)] if math.isfinite(half) else []
+        interval = f" [{max(0.0, ratio - half):.2f}, {ratio + half:.2f}]" if math.isfinite(half) else ""
         behind = list(ours.loc[(ours["ratio"] >= 1) & (ours["form"] != best), "form"])
         lost = f", while {', '.join(behind)} {'are' if len(behind) > 1 else 'is'} no better than it" if behind else ""
-        words.append(f"{where} {best} errs {ratio:.2f}{error} times as much{lost}")
+        words.append(f"{where} {best} errs {ratio:.2f}{interval} times as much{lost}")
         evidence[split] = {"best": best, "ratio": ratio, "stderr": spread, "no better": behind}
-    halves, worse = len(edges) == 2 and all(high <= HALF for _, high in edges), any(low > HALF for low, _ in edges)
-    verdict = SUPPORTED if halves else CONTRADICTED if worse else OPEN
-    why = "; ".join(words) or "the table has one model and no ratio above 0.5, or too few below"
-    return _judged("a form of ours errs half as much out of sample as the original paper's", verdict, why, evidence)
-
-
-def gains(points: Points, response: str = "loss") -> pd.DataFrame:
-    """Relative improvement by recovery of each experiment over the same one without: gain, stderr, model, method, ratio, D."""
-    rows = points.of(response)
-    key = ["model", "method", "ratio", "ratio_of"]
-    rows = rows.assign(se=rows.get(f"{response}_stderr", math.nan))
-    before = unrecovered(rows).groupby(key).agg(before=(response, "mean"), before_se=("se", "mean"))
-    after = rows[rows["recovery_tokens"] > 0].merge(before, on=key)
-    gain = 1 - after[response] / after["before"]
-    share = np.sqrt((after["se"] / after[response]) ** 2 + (after["before_se"] / after["before"]) ** 2)
-    return after[[*key, "recovery_tokens", "before"]].assign(after=after[response], gain=gain, stderr=(1 - gain) * share)
-
-
-def _recovery(points: Points) -> Verdict:
-    claim = "recovery improves loss by up to 55 %"
-    table, bound = gains(points), CLAIMED["recovery"]
-    if not len(table):
-        return _judged(claim, OPEN, "the table has no recovered experiment beside an unrecovered one")
-    best = table.loc[table["gain"].idxmax()]
-    error = 0.0 if math.isnan(best["stderr"]) else float(best["stderr"])
-    low, high = best["gain"] - 1.96 * error, best["gain"] + 1.96 * error
-    verdict = CONTRADICTED if low > bound else SUPPORTED if high >= bound else OPEN
-    more = "" if verdict != OPEN else f"; with at most {tokens_text(table['recovery_tokens'].max())} the bound was not reached"
-    where = f"{best['model']}, {best['method']}, r = {best['ratio']:g}, {tokens_text(best['recovery_tokens'])}"
-    largest, median = f"{best['gain']:.1%} [{low:.1%}, {high:.1%}] ({where})", f"{table['gain'].median():.1%}{more}"
-    why = f"the largest of {len(table)} improvements is {largest}, the median {median}"
-    evidence = {"gain": float(best["gain"]), "low": float(low), "high": float(high), "n": len(table)}
-    return _judged(claim, verdict, why, evidence)
-
-
-def _kept(points: Points, recovered: bool, level: float) -> Verdict:
-    recovery = "with recovery" if recovered else "without recovery"
-    share = CLAIMED[f"kept {recovery}"]
-    claim = f"models compressed below 50 % keep {share:.0%} of their accuracy {recovery}"
-    rows = points.of("accuracy")
-    rows = rows[(rows["ratio"] < 0.5) & ((rows["recovery_tokens"] > 0) == recovered) & rows["accuracy0"].notna()]
-    means = (rows["accuracy"] / rows["accuracy0"]).groupby(rows["model"]).mean()
-    if len(means) < 2:
-        return _judged(claim, OPEN, f"{plural(len(means), 'model')} with such rows")
-    middle, error = float(means.mean()), float(means.std(ddof=1) / math.sqrt(len(means)))
-    half = float(stats.t.ppf(0.5 + level / 2, len(means) - 1)) * error
-    low, high = middle - half, middle + half
-    verdict = CONTRADICTED if not low <= share <= high else SUPPORTED if half <= WIDE else OPEN
-    why = f"they keep {middle:.1%} [{low:.1%}, {high:.1%}] ({len(rows)} experiments, {len(means)} models)"
-    return _judged(claim, verdict, why, {"kept": middle, "low": low, "high": high, "n": len(rows)})
-
-
-def _speed(points: Points, response: str, tests: pd.DataFrame) -> list[Verdict]:
-    """Speed at 90 %: the bound for models of 7B and below, the figure for the largest, dependence on size."""
-    fastest, kind = speed_law.at_ninety(points, response), response.removeprefix("speedup_").replace("_", " ")
-    small = [row for row in fastest if row["parameters0"] <= SEVEN_BILLION]
-    large = [row for row in fastest if row["parameters0"] > SEVEN_BILLION]
-    test = tests[(tests["name"] == "speed size") & (tests["response"] == response)]
-    return [
-        _fastest(f"at 90 % {kind} is at most 35 % faster for 7B and below", "7B and below", small, "no such model"),
-        _fastest(f"at 90 % {kind} is up to 60 % faster for the largest", "largest", large, "no model above 7B"),
-        _signed(f"larger models gain more {kind} speed", test, +1, "λ of the speed law"),
-    ]
-
-
-def _fastest(claim: str, name: str, rows: list[dict], none: str) -> Verdict:
-    """A claim that bounds the speed-up of some models."""
-    if not rows:
-        return _judged(claim, OPEN, f"{none} was measured at 90 %")
-    best, bound = max(rows, key=lambda row: row["speedup"]), CLAIMED[name]
-    speedup = best["speedup"] - 1
-    low, high = (best[edge] - 1 if math.isfinite(best[edge]) else speedup for edge in ("low", "high"))
-    verdict = CONTRADICTED if low > bound else SUPPORTED if high <= bound or name != "largest" else OPEN
-    where = f"{best['model']}, {best['method']}"
-    why = f"the fastest of {plural(len(rows), 'model')} is {speedup:+.0%} [{low:+.0%}, {high:+.0%}] ({where})"
-    return _judged(claim, verdict, why, best)
-
-
-def _signed(claim: str, test: pd.DataFrame, sign: int, what: str) -> Verdict:
-    """A claim that one coefficient has a sign."""
-    if not len(test) or test["models"].iloc[0] < 3:
-        return _judged(claim, OPEN, "fewer than three models of known size")
-    estimate, stderr, p, models = (test[name].iloc[0] for name in ("estimate", "stderr", "p_holm", "models"))
-    verdict = OPEN if not p < ALPHA else SUPPORTED if sign * estimate > 0 else CONTRADICTED
-    why = f"{what} is {estimate:+.3g} ± {stderr:.2g} over {int(models)} models (Holm p = {p:.2g})"
-    return _judged(claim, verdict, why, {"estimate": float(estimate), "p_holm": float(p)})
+    if len(edges) < len(PLACES):
+        few = f"{plural(units, 'model')} to leave out" if 0 < units <= FEWEST_DF else "too few models, or no ratio above 0.5"
+        return cannot_judge(claim, few, MODELS)
+    halves, worse = all(high <= HALF for _, high in edges), any(low > HALF for low, _ in edges)
+    return judged(claim, SUPPORTED if halves else CONTRADICTED if worse else OPEN, "; ".join(words), evidence)

@@ -128,8 +128,9 @@ def test_speed_laws_say_what_half_gives(text):
         law = timed.law(form, response, axis=laws.speed_law.speed_axis(timed.points, response), group="speed")
         assert (words == "–") == (form == "speed-power")  # which differs by size
         if form == "speed-power-one-size":
-            value, low, high = map(float, re.findall(r"[\d.]+", words))
-            assert value == pytest.approx(2 ** law.coefficients[0], abs=0.006) and low < value < high
+            value, *edges = map(float, re.findall(r"[\d.]+", words))
+            assert value == pytest.approx(2 ** law.coefficients[0], abs=0.006)
+            assert bool(edges) == bool(law.df[0] >= 3)  # two methods are too few for an interval
 
 
 def test_published_numbers_stand_beside_ours(text, table):
