@@ -1,5 +1,6 @@
 """A whole study from plan to report: check, run the jobs, fit the laws, draw, say where everything is."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from claw import files, records
+from claw.errors import InputError
 from claw.evaluate import tasks
 from claw.models import load
 from claw.recovery import schedule
@@ -85,6 +87,7 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
         machine.check_resources(study.resources, [machine.offer(1, study.resources.asked)], "this machine")
     another, patience = f"Another claw run works on {study.name}", "Waiting until it ends; then this one does what is left."
     with locks.whole_run(folder, lambda who: print(f"{another} ({who}). {patience}")):
+        refuse_foreign_origin(folder / origin.NAME)
         for sentence in origin.check_origin(study, folder):
             print(sentence)
         plan = make(study, folder)
@@ -131,6 +134,17 @@ class Unneeded:
     def _delete(self, name: str) -> None:
         if not self.keep:
             checkpoints.discard_checkpoint(self.folder / name, name)
+
+
+def refuse_foreign_origin(path: Path) -> None:
+    """InputError where a file of somebody else has the name under which a run says what it was begun with."""
+    files.refuse_link(path)
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"code": [], "data": {}}
+    except (OSError, ValueError, RecursionError):
+        begun = None
+    if not (isinstance(begun, dict) and {"code", "data"} <= begun.keys()):
+        raise InputError(f"{path} is damaged or was not written by claw. Move it elsewhere, or give the study another name.")
 
 
 def laws_job(folder: Path) -> Job:
