@@ -101,7 +101,7 @@ class ClawLM(TemplateLM):
             )
         if isinstance(pretrained, str | Path):
             dtype = str(dtype).removeprefix("torch.")
-            self.model, self.tokenizer = load.load(pretrained, dtype=dtype, device=_present(device))
+            self.model, self.tokenizer = load.load(str(pretrained), dtype=dtype, device=_present(device))
         elif tokenizer is None:
             raise InputError("A loaded model needs its tokenizer: ClawLM(model, tokenizer).")
         else:

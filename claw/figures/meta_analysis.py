@@ -1,5 +1,7 @@
 """Figures of the published measurements: β by method and paper, sizes within families, predictions of papers left out."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
@@ -56,7 +58,7 @@ def left_out_papers(left_out: pd.DataFrame) -> Drawing:
     shades = dict(zip(families, looks.shades(len(families)), strict=True))
     inside = left_out["covered"]
     for family, rows in left_out.groupby("family"):
-        look = {"color": shades[family], "marker": looks.marker(family), "ls": "", "ms": 2.6, "mew": 0.4}
+        look: dict[str, Any] = {"color": shades[family], "marker": looks.marker(family), "ls": "", "ms": 2.6, "mew": 0.4}
         panel.plot(rows["predicted"] - 1, rows["measured"] - 1, **look, label=family, alpha=0.75)
     outside = left_out[~inside]
     panel.plot(outside["predicted"] - 1, outside["measured"] - 1, "o", mfc="none", mec=looks.BLACK, ms=5, mew=0.5)
@@ -94,7 +96,11 @@ def sizes_in_families(curves: pd.DataFrame) -> Drawing:
         for (method, *_), rows in several[several["family"] == family].groupby(key[1:]):
             rows = rows.groupby("size", as_index=False)["beta"].mean()
             known = method in shown
-            look = {"color": looks.colour(method) if known else looks.GREY, "alpha": 1 if known else 0.35, "zorder": 2 + known}
+            look: dict[str, Any] = {
+                "color": looks.colour(method) if known else looks.GREY,
+                "alpha": 1 if known else 0.35,
+                "zorder": 2 + known,
+            }
             panel.plot(10 ** rows["size"], rows["beta"], "o-", ms=2.5, lw=0.8, **look)
         panel.set(xscale="log", yscale="log", title=family)
         looks.plain_log((1, 2, 4), panel.xaxis, panel.yaxis)

@@ -181,7 +181,7 @@ class HierarchicalLaw:
     def _of_new_levels(self, rows: pd.DataFrame) -> np.ndarray:
         """Variance that levels called (new) add, which `_covariance` leaves out."""
         new = {name: (rows[name] == NEW).to_numpy() for name in FACTORS}
-        total = sum(self.spread[name] ** 2 * new[name] for name in FACTORS)
+        total = np.sum([self.spread[name] ** 2 * new[name] for name in FACTORS], axis=0)
         return total + (self.spread["slope"] * self._x(rows)) ** 2 * new["method"]
 
     def left_out(self, by: str = "paper") -> pd.DataFrame:

@@ -58,7 +58,7 @@ def predict_new(
     """
     law = law or published_law()
     rows = law.points.rows
-    options = {"family": family, "text": text, "trained": tokens > 0}
+    options: dict[str, Any] = {"family": family, "text": text, "trained": tokens > 0}
     if isinstance(model, str):
         own = rows[rows["model"] == model]
         if not len(own):

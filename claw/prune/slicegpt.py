@@ -15,6 +15,7 @@ invariance of RMSNorm models. At full width both forms give the dense model's lo
 import torch
 from torch import nn
 
+from claw.errors import InputError
 from claw.models.anatomy import Anatomy, Layer, anatomy
 from claw.models.arithmetic import arithmetic_of
 from claw.models.shape import Shape
@@ -39,6 +40,15 @@ def sliced(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
     trial_cut.check_cut(parts, "hidden")
     rotation = principal_directions(statistics.stream_gram().to(parts.device))
     return surgery.rotated(parts, rotation[:, : target.hidden])
+
+
+def check_rotatable(parts: Anatomy) -> None:
+    """Refuse blocks that normalise what they write: known from the shape alone, before weights can be tried (`trial_cut`)."""
+    if parts.layers[0].after_attention is not None:
+        raise InputError(
+            f"slicegpt cannot rotate {type(parts.model).__name__}: its blocks normalise what they write, and that gain does "
+            "not commute with a rotation. Use a method that cuts ffn, heads or layers."
+        )
 
 
 @torch.no_grad()

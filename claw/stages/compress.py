@@ -103,7 +103,7 @@ def point(report: CompressionReport, model: Any) -> dict[str, Any]:
     return report.to_dict() | sizes
 
 
-def record_dense(folder: Path, experiment: Experiment, model: nn.Module) -> None:
+def record_dense(folder: Path, experiment: Experiment, model: Any) -> None:
     """Record the shape of a dense model that no compression has recorded; nothing for other models.
 
     Of an architecture that claw cannot compress it is the number of parameters.

@@ -42,7 +42,7 @@ model = AutoModelForCausalLM.from_pretrained("this folder")
 
 
 @dataclass(frozen=True)
-class Origin:
+class Upstream:
     """The model that a checkpoint was made from, as far as it may be told to others."""
 
     name: str = ""
@@ -51,19 +51,19 @@ class Origin:
     note: str = ""
 
 
-def origin_of(name: str | None, loaded_from: str = "") -> Origin:
+def origin_of(name: str | None, loaded_from: str = "") -> Upstream:
     """What is known of the dense model `name`: from the catalogue, or from the card in the folder that it was loaded from."""
     known = sources.models().get(name or "")
     if known:
         tag = next((tag for begins, tag in LICENCES.items() if known.licence.startswith(begins)), None)
         note = f"The dense model was {known.note}. Licence of the weights: {known.licence}." if known.note else ""
-        return Origin(name or "", hub_id(known.base_model or ""), {"license": tag} if tag else None, note)
+        return Upstream(name or "", hub_id(known.base_model or ""), {"license": tag} if tag else None, note)
     card: dict[str, Any] = {}
     for place in filter(None, (name, loaded_from)):
         card = card or _metadata(place)
     licence = {key: card[key] for key in ("license", "license_name", "license_link") if isinstance(card.get(key), str)}
     upstream = card.get("base_model")
-    return Origin(bare_name(name or ""), hub_id(name or "") or hub_id(upstream if isinstance(upstream, str) else ""), licence)
+    return Upstream(bare_name(name or ""), hub_id(name or "") or hub_id(upstream if isinstance(upstream, str) else ""), licence)
 
 
 def _metadata(folder: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def bare_name(name: str) -> str:
     return name if name in sources.models() or hub_id(name) else Path(name).expanduser().absolute().name
 
 
-def card(model: nn.Module, report: CompressionReport | None, origin: Origin) -> str:
+def card(model: nn.Module, report: CompressionReport | None, origin: Upstream) -> str:
     """The model card of a checkpoint."""
     import yaml
 

@@ -1,5 +1,6 @@
 """A whole study from plan to report: check, run the jobs, fit the laws, draw, say where everything is."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -77,6 +78,7 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
         print(note)
     another, patience = f"Another claw run works on {study.name}", "Waiting until it ends; then this one does what is left."
     with locks.whole_run(folder, lambda who: print(f"{another} ({who}). {patience}")):
+        refuse_foreign_origin(folder / origin.NAME)
         plan = make(study, folder)
         check_outputs(plan)
         if (folder / "checkpoints").is_symlink() and not study.keep_checkpoints:
@@ -130,6 +132,17 @@ class Unneeded:
     def _delete(self, name: str) -> None:
         if not self.keep:
             checkpoints.discard_checkpoint(self.folder / name, name)
+
+
+def refuse_foreign_origin(path: Path) -> None:
+    """InputError where a file of somebody else has the name under which a run says what it was begun with."""
+    files.refuse_link(path)
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"code": [], "data": {}}
+    except (OSError, ValueError, RecursionError):
+        begun = None
+    if not (isinstance(begun, dict) and {"code", "data"} <= begun.keys()):
+        raise InputError(f"{path} is damaged or was not written by claw. Move it elsewhere, or give the study another name.")
 
 
 def laws_job(folder: Path) -> Job:

@@ -46,6 +46,16 @@ def test_what_stands_in_the_way_of_a_run_is_said_before_any_work(name, kind, pla
     assert (tmp_path / "mine").read_text() == "mine" and (kind != "file" or path.read_text() == "mine")
 
 
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(content=st.binary(max_size=30) | st.sampled_from([b"[]", b"{}", b'{"code": 1}', b"null"]))
+def test_an_origin_of_others_is_not_written_over(content, study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "origin.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"origin\.json is damaged or was not written by claw"):
+        study_run.run_study(study, folder)
+    assert (folder / "origin.json").read_bytes() == content
+
+
 def test_a_page_that_somebody_changed_stops_the_next_run_and_deleting_it_lets_it_go_on(planned):
     for name in ("table.csv", "figures/loss.svg"):
         path = planned.folder / name
