@@ -140,7 +140,7 @@ def test_no_token_to_stand_before_a_text_is_refused_when_it_is_needed():
 def test_ids_beyond_the_embedding_are_refused_where_they_occur(tokenizer):
     with pytest.warns(UserWarning, match="59 ids beyond the 200 rows"):
         model = ClawLM(tiny_model("llama", vocab_size=200), tokenizer, cache=False)
-    assert len(answers(model, [("the", "of")])) == 1
+    assert len(answers(model, [("the", "of")])[0]) == 1
     with pytest.raises(InputError, match="id 223, but the model embeds only 200 ids"):
         answers(model, [("the", "of"), ("the", " of")])  # the space
 
