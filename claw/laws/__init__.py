@@ -1,14 +1,16 @@
 """Compression laws: how loss, accuracy and speed follow from the fraction removed. No torch in here.
 
 laws = claw.laws.fit(claw.records.table("results/reference.csv"))
+print(laws)                                                          # a dozen lines; print(laws.summary()) has the tables
 laws.predict([0.1, 0.3], model="smollm2-135m", method="magnitude")   # mean and three kinds of band
 laws.critical_ratio(1.1, "smollm2-135m", "magnitude")                # how far, for 10 % more loss
 laws.law("anchored").intervals                                       # every kind in KINDS, side by side
 print(laws.summary())
 laws.to_json("laws.json")
 
-`points` checks a table; `curves` fits single curves; `catalogue` lists the forms, `sample` solves them, `clusters` and `mixed`
-give their intervals and `pooled` the laws across models; `outside`, `wald` and `verdicts` judge them; `fitting` does all of it.
+`points` checks a table, `working` flags controls and destroyed models; `curves` fits single curves; `catalogue` lists the forms,
+`sample` solves them, `clusters` and `mixed` give the intervals of one method's law over models, `crossed` says what methods
+share, `pooled` fits both; `adequacy`, `over_curves`, `outside`, `wald` and `verdicts` judge them; `fitting` does all of it.
 """
 
 from claw.laws.critical import Critical

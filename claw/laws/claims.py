@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 from claw.laws import curves, sizes, speed_law
 from claw.laws.claim import CONTRADICTED, OPEN, SUPPORTED, Verdict, cannot_judge, judged
 from claw.laws.clusters import FEWEST_DF
-from claw.laws.crossed import mean_over_curves
+from claw.laws.over_curves import mean_over_curves
 from claw.laws.points import Points
 from claw.laws.recovered import p_exchanged, paired
 from claw.laws.working import CONTROL

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from claw.laws.crossed import Mean, mean_over_curves
+from claw.laws.over_curves import Mean, mean_over_curves
 from claw.laws.points import Points, unrecovered
 
 EXPERIMENT = ["model", "method", "ratio", "ratio_of"]
