@@ -8,7 +8,7 @@ laws.law("anchored").intervals                                       # every kin
 print(laws.summary())
 laws.to_json("laws.json")
 
-`points` checks a table, `working` flags controls and destroyed models; `curves` fits single curves; `catalogue` lists the forms,
+`points` checks a table, `working` flags controls and destroyed models; `curves` fits single curves; `catalogue` lists forms,
 `sample` solves them, `clusters` and `mixed` give the intervals of one method's law over models, `crossed` says what methods
 share, `pooled` fits both; `adequacy`, `over_curves`, `outside`, `wald` and `verdicts` judge them; `fitting` does all of it.
 """
