@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from claw import laws
 from claw.errors import InputError
 from claw.laws import catalogue, fitting, forms, pooled, simulate, wald
-from claw.laws.crossed import mean_over_curves
+from claw.laws.over_curves import mean_over_curves
 from claw.laws.sample import gather
 from claw.laws.simulate import Design, Truth
 

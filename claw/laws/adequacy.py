@@ -3,7 +3,7 @@
 For every working, unrecovered curve (`claw.laws.working`) each measured ratio but the largest is left out in turn, every form
 is fitted to the others, and its error |ŷ/y - 1| at the ratio left out is averaged over the curve. Forms are of y/y0, which is 1
 at r = 0, and are fitted with equal relative errors, so none is favoured by how it is fitted. Curves are what is compared:
-differences between two forms are paired by curve, and methods and models are random (`crossed.mean_over_curves`).
+differences between two forms are paired by curve, and methods and models are random (`over_curves.mean_over_curves`).
 
 A form is good enough if no other is better by more than a margin: 1 % of y, or the noise of y where that is larger, because
 less cannot be seen. It is not if another is better by more than the margin beyond doubt (Bonferroni over the others).
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from claw.laws import catalogue, curves
-from claw.laws.crossed import Mean, mean_over_curves
 from claw.laws.forms import Form, quick_projection
+from claw.laws.over_curves import Mean, mean_over_curves
 from claw.laws.points import Points
 from claw.laws.working import pooled_together
 

@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 from claw.laws import curves, sizes, speed_law
 from claw.laws.claim import CONTRADICTED, OPEN, SUPPORTED, Verdict, cannot_judge, judged
 from claw.laws.clusters import FEWEST_DF
-from claw.laws.crossed import mean_over_curves
+from claw.laws.over_curves import mean_over_curves
 from claw.laws.points import Points
 from claw.laws.recovered import p_exchanged, paired
 from claw.laws.working import CONTROL
@@ -65,7 +65,8 @@ def kept_verdict(points: Points, recovered: bool, level: float) -> Verdict:
     kept, low, high = kept_accuracy(points, recovered)
     if not len(kept):
         return cannot_judge(claim, f"no accuracy {recovery} below 50 % beside a dense one")
-    mean = mean_over_curves(kept["kept"].to_numpy(float), *(kept[name].to_numpy(str) for name in ("method", "model")), level)
+    methods, models = (kept[name].to_numpy(str) for name in ("method", "model"))
+    mean = mean_over_curves(kept["kept"].to_numpy(float), methods, models, level)
     evidence = {
         "kept": mean.value,
         "low": mean.low,

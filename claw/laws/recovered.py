@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from claw.laws.crossed import Mean, mean_over_curves
+from claw.laws.over_curves import Mean, mean_over_curves
 from claw.laws.points import Points, unrecovered
 
 EXPERIMENT = ["model", "method", "ratio", "ratio_of"]
@@ -35,8 +35,8 @@ def paired(points: Points, response: str = "loss", level: float = 0.95) -> tuple
     table = table[(table["after"] > 0) & (table["before"] > 0)]
     table = table.assign(log=np.log(table["after"] / table["before"]))
     each = table.groupby(EXPERIMENT, as_index=False)["log"].mean()
-    places = (each[name].to_numpy(str) for name in ("method", "model"))
-    return mean_over_curves(each["log"].to_numpy(float), *places, level), table
+    methods, models = (each[name].to_numpy(str) for name in ("method", "model"))
+    return mean_over_curves(each["log"].to_numpy(float), methods, models, level), table
 
 
 def p_exchanged(points: Points, response: str = "loss") -> tuple[float, float]:

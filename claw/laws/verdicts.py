@@ -34,7 +34,7 @@ from claw.laws.claim import (
 )
 from claw.laws.claims import kept_verdict, recovery_verdicts, size_verdict, speed_verdicts
 from claw.laws.clusters import FEWEST_DF, student
-from claw.laws.crossed import Mean
+from claw.laws.over_curves import Mean
 from claw.laws.points import Points
 from claw.words import plural
 

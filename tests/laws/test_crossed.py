@@ -7,7 +7,7 @@ import statsmodels.formula.api as smf
 from synthetic_laws import crossed_table
 
 from claw import laws
-from claw.laws import crossed
+from claw.laws import crossed, over_curves
 
 VARYING = {"method": (0,), "model": (0,), "curve": (0,)}
 
@@ -99,9 +99,9 @@ def test_a_method_answers_for_itself_and_what_methods_share_for_others():
 def test_the_mean_over_curves_treats_few_models_as_these():
     values = np.array([0.1, 0.2, 0.15, 0.12, 0.3, 0.22])
     methods, models = np.array(list("abcdef")), np.array(["x", "x", "x", "y", "y", "y"])
-    mean = crossed.mean_over_curves(values, methods, models, 0.95)
+    mean = over_curves.mean_over_curves(values, methods, models, 0.95)
     assert mean.basis == "6 curves of 6 methods on these 2 models"
     assert mean.value == pytest.approx(values.mean()) and mean.df == 5
     assert mean.error == pytest.approx(values.std(ddof=1) / np.sqrt(6))
-    assert crossed.mean_over_curves(values[:1], methods[:1], models[:1], 0.95).too_few == "one curve"
-    assert np.isnan(crossed.mean_over_curves(values[:2], methods[:2], models[:2], 0.95).low)
+    assert over_curves.mean_over_curves(values[:1], methods[:1], models[:1], 0.95).too_few == "one curve"
+    assert np.isnan(over_curves.mean_over_curves(values[:2], methods[:2], models[:2], 0.95).low)
