@@ -18,7 +18,7 @@ from claw.files import digest, whole
 from claw.models.load import weights_hash
 from claw.project import cache
 
-VERSION = 1  # of the engine's arithmetic and of the files
+VERSION = 2  # of the engine's arithmetic and of the files
 SECONDS = 30.0  # between two writings
 ROW = np.dtype([("loglikelihood", "f8"), ("greedy", "i1")])  # greedy is -1 while a request is not scored
 
