@@ -118,7 +118,7 @@ class HierarchicalLaw:
         Fixed effects are random ones that could be anything (`DIFFUSE`), so predictions are those of generalised least squares.
         """
         fixed = [(self._x(rows), rows["size"], rows["trained"]) for rows in (some, others)]
-        total = DIFFUSE * (1 + sum(np.outer(one, other) for one, other in zip(*fixed, strict=True)))
+        total = DIFFUSE * (1 + np.sum([np.outer(one, other) for one, other in zip(*fixed, strict=True)], axis=0))
         for name in FACTORS:
             apart = some[name].isin((NEW, UNTRAINED)).to_numpy()
             alike = (some[name].to_numpy()[:, None] == others[name].to_numpy()) & ~apart[:, None]
