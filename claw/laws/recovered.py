@@ -35,8 +35,8 @@ def paired(points: Points, response: str = "loss", level: float = 0.95) -> tuple
     table = table[(table["after"] > 0) & (table["before"] > 0)]
     table = table.assign(log=np.log(table["after"] / table["before"]))
     each = table.groupby(EXPERIMENT, as_index=False)["log"].mean()
-    places = (each[name].to_numpy(str) for name in ("method", "model"))
-    return mean_over_curves(each["log"].to_numpy(float), *places, level), table
+    methods, models = (each[name].to_numpy(str) for name in ("method", "model"))
+    return mean_over_curves(each["log"].to_numpy(float), methods, models, level), table
 
 
 def p_exchanged(points: Points, response: str = "loss") -> tuple[float, float]:
