@@ -1,4 +1,4 @@
-"""Do the intervals hold what they promise? Simulate each law on a study's own design, fit it, count.
+"""Do the intervals of one method's law hold what they promise? Simulate it on many models, fit it, count.
 
     python benchmarks/coverage.py [--draws 400] [--only cross] [--ideas]
 
@@ -65,7 +65,7 @@ def prepared(response: str, truth: Truth, models: int, rng: np.random.Generator)
     """The rows of the design and a sample whose response is filled in per draw."""
     recovered = truth.group in ("cross", "retention", "post-training")
     budgets = {"post-training": (1e6, 5e6, 25e6)}.get(truth.group, (0, 1e6, 5e6, 25e6) if recovered else (0,))
-    frame = simulate.rows(Design(models=models, tokens=budgets), rng)
+    frame = simulate.rows(Design(models=models, methods=("prunenet",), tokens=budgets), rng)
     frame[response] = simulate.draw(frame, replace(truth, noise=0.0, between={}), response, rng)
     form = catalogue.find_form(truth.form, truth.group)
     sample = gather(read_points(frame.assign(loss=frame.get("loss", 3.0))), form, response, recovered=recovered)

@@ -67,15 +67,8 @@ def kept_verdict(points: Points, recovered: bool, level: float) -> Verdict:
         return cannot_judge(claim, f"no accuracy {recovery} below 50 % beside a dense one")
     methods, models = (kept[name].to_numpy(str) for name in ("method", "model"))
     mean = mean_over_curves(kept["kept"].to_numpy(float), methods, models, level)
-    evidence = {
-        "kept": mean.value,
-        "low": mean.low,
-        "high": mean.high,
-        "n": mean.curves,
-        "from": low,
-        "to": high,
-        "df": mean.df,
-    }
+    evidence = {"kept": mean.value, "low": mean.low, "high": mean.high, "n": mean.curves, "df": mean.df}
+    evidence |= {"from": low, "to": high}
     if mean.too_few:
         return cannot_judge(claim, mean.too_few, "curves")
     half = mean.high - mean.value

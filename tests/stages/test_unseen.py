@@ -22,7 +22,7 @@ REFUSED = "must not be tested on"
 def copy(train_text, tmp_path):
     """The training text under another name, packed."""
     path = tmp_path / "other.txt.gz"
-    path.write_bytes(gzip.compress(Path(train_text).read_bytes()))
+    path.write_bytes(gzip.compress(Path(train_text).read_bytes(), mtime=0))
     return str(path)
 
 

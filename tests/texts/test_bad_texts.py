@@ -70,8 +70,8 @@ def test_lines_that_are_no_rows(tmp_path, content, words):
     [
         ("latin.txt", b"caf\xe9", "not UTF-8"),
         ("half.txt", "text".encode("utf-16")[:-1], "not UTF-8"),
-        ("cut.txt.gz", gzip.compress(b"text " * 1000)[:-20], "damaged"),
-        ("bent.jsonl.gz", gzip.compress(b"text " * 1000)[:20] + b"\0" * 30, "damaged"),
+        ("cut.txt.gz", gzip.compress(b"text " * 1000, mtime=0)[:-20], "damaged"),
+        ("bent.jsonl.gz", gzip.compress(b"text " * 1000, mtime=0)[:20] + b"\0" * 30, "damaged"),
         ("rows.csv", b"a,b", r"\.txt.*\.jsonl.*\.parquet"),
         ("model.bin", b"\0", "not a text file"),
         ("rows.parquet", b"PAR1 not really", "Parquet"),

@@ -41,7 +41,7 @@ def disguised(how: str, source, folder, text: str):
         path.mkdir()
         shutil.copy(source, path / "x.txt")
     elif how == "gzip":
-        path.write_bytes(gzip.compress(text.encode()))
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
     elif how == "parquet":
         pq.write_table(pa.table({"text": shuffled}), path)
     elif how in ("rows", "sentences"):
