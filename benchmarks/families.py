@@ -34,6 +34,7 @@ from claw.engine.prefix_tree import Request
 from claw.engine.score import Scorer
 from claw.errors import InputError
 from claw.models.anatomy import describe
+from claw.models.pretrained import stock_reload
 from claw.prune import statistics
 from claw.recovery import recipes
 from claw.specs.experiment import Recovery
@@ -328,7 +329,7 @@ def compressed(model: Any, method: str, known: Any) -> Outcome:
     describe(small)
     with tempfile.TemporaryDirectory() as folder:
         small.save_pretrained(folder)
-        again = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        again = stock_reload(folder, dtype=torch.float32).eval()
     for mine, theirs in zip(*(stock_logits(one, sequences()[:2]) for one in (small, again)), strict=True):
         if not torch.allclose(mine, theirs, atol=1e-4):
             return "WRONG", f"the reloaded logits are off by {float((mine - theirs).abs().max()):.2g}"

@@ -163,8 +163,9 @@ def _reader(seen: dict[tuple[int, str], Tensor], index: int, what: str) -> Any:
 
 
 def _multiple(x: Tensor, y: Tensor) -> float:
-    """The number s for which s x is nearest to y."""
-    return float((x * y).sum() / x.square().sum().clamp_min(1e-30))
+    """The number s for which s x is nearest to y; 1 where x is silent, as in a model whose writers are zero."""
+    size = float(x.square().sum())
+    return float((x * y).sum()) / size if size > 1e-30 else 1.0
 
 
 def _short(value: float) -> float:

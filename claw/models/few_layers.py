@@ -75,7 +75,8 @@ def structure(model: Any) -> tuple:
 def few_layers(model: Any, at_least: int = 1) -> Any:
     """A float32 copy with `ROWS` rows of the vocabulary and the first layers, `at_least` so many and one of every kind.
 
-    Needs a backbone `model` with `embed_tokens` and `layers`, and `lm_head`. Hooks and patches are copied with their modules.
+    Needs a backbone `model` with `embed_tokens` and `layers`, and `lm_head`. Hooks are copied with
+    their modules; a forward put into one by hand is not, as it may lead back to the original.
     """
     kinds = layer_kinds(model)
     count = min(max(max(kinds.index(kind) for kind in kinds) + 1, at_least), len(kinds))
@@ -88,6 +89,8 @@ def few_layers(model: Any, at_least: int = 1) -> Any:
     memo[id(modules)] = nn.ModuleList(copy.deepcopy(module, memo) for module in modules[:count])
     few: Any = copy.deepcopy(model, memo).float()
     few.requires_grad_(False)
+    for part in few.modules():
+        vars(part).pop("forward", None)
     few.model.embed_tokens.padding_idx = None  # a row that may not be among these; it changes gradients only
     keep_layers(few.config, len(kinds), range(count))
     few.model.embed_tokens.num_embeddings = few.config.vocab_size = len(few.model.embed_tokens.weight)

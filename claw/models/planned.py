@@ -9,6 +9,7 @@ import torch
 from claw.errors import InputError
 from claw.models import sources
 from claw.models.anatomy import Anatomy, parts_of
+from claw.models.pretrained import config_in
 from claw.progress import of_transformers
 from claw.project import cache, inside_project
 
@@ -33,14 +34,12 @@ def local_folder(name: str) -> Path | None:
 
 def planned_config(name: str) -> Any:
     """The configuration of a model; None for one that is not on this machine yet. InputError for one that cannot be read."""
-    from transformers import AutoConfig
-
     if (folder := local_folder(name)) is None:
         return None
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
         with of_transformers():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            return config_in(folder)
     except Exception as error:  # a configuration may be wrong in any way, and each class reads it in its own
         reason = (str(error) or repr(error)).splitlines()[0]
         raise InputError(

@@ -14,7 +14,7 @@ from typing import Any
 from claw import files
 from claw.errors import InputError
 from claw.evaluate import tasks
-from claw.models import load, planned, sources
+from claw.models import load, planned, pretrained, sources
 from claw.project import cache, inside_project
 from claw.prune import slicegpt
 from claw.prune.compress import target_shape
@@ -165,10 +165,8 @@ def _tokens(folder: Path, model: str, corpus: str, purpose: str, enough: int) ->
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return pretrained.tokenizer_in(folder, local_files_only=True)
     except Exception as error:  # a damaged file makes its readers fail in any way
         raise InputError(
             f"The tokenizer in {folder} cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}."

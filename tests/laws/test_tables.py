@@ -218,7 +218,7 @@ def test_findings_and_the_explorer_read_what_was_said(tmp_path, capsys):
     assert main(["findings", str(path), "--say", "loss=wikitext_word_ppl", "--say", 'columns={"mmlu": "ignore"}']) == 0
     said = capsys.readouterr()
     assert "'pruning_pct' is the ratio" in said.err
-    assert "'pruning_pct' is the ratio" in (tmp_path / "findings.md").read_text(encoding="utf-8")
+    assert "'pruning_pct' is the ratio" in (tmp_path / "t-findings" / "findings.md").read_text(encoding="utf-8")
     asked = specs.ExplorerParameters(table=str(path), reading={"loss": "word_perplexity"})
     page = explorer_page(asked)
     assert "The table was read with" in page.children[1].value

@@ -88,7 +88,7 @@ def test_a_model_with_hooks_has_statistics_of_its_own(own_cache, tmp_path, block
     assert equal(moments(own), alone(hooked, blocks, monkeypatch, tmp_path / "empty"))
     assert own.taylor(0, "ffn").isfinite().all() and own.blocks().sha256 == blocks.sha256
     assert sorted((own_cache / "statistics").iterdir()) == sorted(
-        [plain.folder, plain.folder.with_name(f"{plain.folder.name}.lock")]
+        plain.folder.with_name(f"{plain.folder.name}{end}") for end in ("", ".lock", ".seal")
     )
     with pytest.raises(InputError, match="hooks differ"):
         claw.compress(hooked, "wanda-sp", 0.5, statistics=plain)

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -242,8 +244,11 @@ def test_a_description_of_another_claw_says_what_to_do(about, tmp_path):
         lambda: notebooks.EvaluateParameters(run=str(tmp_path / "run")),
         lambda: notebooks.RecoverParameters(run=str(tmp_path / "run")),
     ):
-        with pytest.raises(ValueError, match=r"claw\.json.*(Compress|compress|update|Update)"):
+        with warnings.catch_warnings(record=True) as said, pytest.raises(ValueError) as refused:
+            warnings.simplefilter("always")
             ask()
+        told = " ".join([str(refused.value), *(str(warning.message) for warning in said)])
+        assert re.search(r"claw\.json.*(Compress|compress|upgrade|Use the claw)", told, re.S), told
 
 
 def test_files_are_as_readable_as_the_umask_says(tmp_path):

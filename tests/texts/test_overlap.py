@@ -116,15 +116,17 @@ def test_a_training_text_taken_from_a_large_held_out_text_is_refused():
     assert result.share < overlap.ACCEPTED and result.training > 0.8 and not result.accepted
 
 
-def test_a_cache_that_cannot_be_used_or_is_damaged_changes_nothing(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_used_is_refused_and_a_damaged_one_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "SETTLED", -1.0)
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     for seed, name in enumerate(names):
         (tmp_path / name).write_text(prose(seed, 2000))
     (tmp_path / "file").write_text("")
-    for place in ("file", "cache"):
-        monkeypatch.setenv("CLAW_CACHE", str(tmp_path / place))
+    monkeypatch.setenv("CLAW_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="CLAW_CACHE"):
         token_blocks.check_disjoint(*names)
+    monkeypatch.setenv("CLAW_CACHE", str(tmp_path / "cache"))
+    token_blocks.check_disjoint(*names)
     (kept,) = (tmp_path / "cache" / "overlaps").glob("*.json")
     kept.write_text("{")
     token_blocks.check_disjoint(*names)
