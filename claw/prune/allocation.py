@@ -110,6 +110,6 @@ def cheapest_shape(dense: Shape, costs: Costs, ratio: float, budget: str, remove
         )
     priced = [(costs.of(dense, shapes[i]), shapes[i]) for i in np.flatnonzero(off <= max(NEAR, off.min()))]
     least = min(excess for excess, _ in priced)
-    alike = [(excess, shape) for excess, shape in priced if excess <= least * (1 + ALIKE)]
+    alike = [(excess, shape) for excess, shape in priced if excess <= least + ALIKE * abs(least)]
     at_once = [pair for pair in alike if (pair[1].hidden, pair[1].depth) == (dense.hidden, dense.depth)]
     return min(at_once or alike, key=lambda pair: (pair[1].depth, pair[0]))[1]

@@ -22,7 +22,6 @@ def check_evaluate(asked: EvaluateParameters) -> None:
     for name in asked.checkpoints:
         if not _broken_run(asked.folder, name):
             load.check_name(name)
-        elif Path(name).is_dir():
             check_unseen(checkpoints.experiment_of(name), asked.heldout)
 
 

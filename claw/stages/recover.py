@@ -30,8 +30,7 @@ def check_recover(asked: RecoverParameters) -> None:
         load.check_name(name)
         if inside_project(name).is_dir() and checkpoints.experiment_of(name).recovery is not None:
             raise InputError(f"{name} is recovered already. Recover the compressed checkpoint that it was made from.")
-        else:
-            check_unseen(checkpoints.experiment_of(name), asked.heldout)
+        check_unseen(checkpoints.experiment_of(name), asked.heldout)
 
 
 def recover_checkpoints(asked: RecoverParameters) -> list[dict[str, Any]]:

@@ -253,7 +253,7 @@ def longer(study, **change):
         (lambda s: evaluated(s, tokens=10**9), r"has only [\d,]+ tokens for heldout .* need"),
         (lambda s: longer(s, tokens=10**9), r"has only [\d,]+ tokens for calibration"),
         (lambda s: evaluated(s, heldout=s.calibration.corpus), "calibration"),
-        (lambda s: evaluated(s, heldout="/etc"), "corpus"),
+        (lambda s: evaluated(s, heldout="/etc/passwd"), "corpus"),
         (lambda s: s.model_copy(update={"device": "meta"}), "meta"),
         (lambda s: s.model_copy(update={"device": "gpu"}), "gpu"),
         (lambda s: s.model_copy(update={"models": ("/etc",)}), r"config\.json"),
