@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError, unknown
-from claw.project import inside_project, project_folder
+from claw.project import cache, inside_project, project_folder
 from claw.words import plural
 
 
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     findings.add_argument("--say", action="append", default=[], metavar="NAME=VALUE", help=says)
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
 
-    command(_models, "list the known models")
+    command(_models, "list the known models, and which are on this machine")
     fetch = command(_fetch, "download models, corpora and tasks by name, verified and cached")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="known names; `tasks` for the benchmark data; none lists them")
     return parser
@@ -164,7 +164,10 @@ def _models(parsed: argparse.Namespace) -> None:
 
     for source in sources.models().values():
         where = source.hub or f"pinned archives, {source.gguf_bytes / 1e6:,.0f} MB"
-        print(f"{source.name:20} {source.parameters / 1e6:>8,.0f} M  {source.family:8} {where}")
+        size = sources.bytes_here(source)
+        here = f"here, {size / 1e6:,.0f} MB" if size else "not here"
+        print(f"{source.name:20} {source.parameters / 1e6:>8,.0f} M  {source.family:8} {where:29} {here}")
+    print(f"\nPinned archives and what is made of them lie in {cache()}, models of the hub in its own cache.")
 
 
 def _fetch(parsed: argparse.Namespace) -> None:
