@@ -38,7 +38,12 @@ shell: $(VENV)/.installed  ## open a shell in which claw, papermill and python a
 	@echo "claw is ready in this shell: try 'claw models'. 'exit' leaves it. In a shell of yours: . $(BIN)/activate"
 	@. $(BIN)/activate && exec "$${SHELL:-/bin/sh}"
 
-lab: $(VENV)/.installed  ## open JupyterLab on the start page; LAB_OPTIONS="--no-browser --port=8890" are handed on
+NO_NEWS := $(VENV)/share/jupyter/lab/settings/overrides.json
+
+$(NO_NEWS): $(VENV)/.installed  # else JupyterLab asks whether it may fetch news
+	@mkdir -p $(@D) && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
+
+lab: $(NO_NEWS)  ## open JupyterLab on the start page; LAB_OPTIONS="--no-browser --port=8890" are handed on
 	@case "$$(id -u) $(LAB_OPTIONS)" in *--allow-root*|[!0]*) ;; *) \
 	  echo "JupyterLab does not run as root. Work as another user, or, in a container: make lab LAB_OPTIONS=--allow-root"; exit 1;; esac
 	@$(BIN)/jupyter lab $(LAB_OPTIONS) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb \
@@ -53,7 +58,7 @@ app: $(VENV)/.installed-app  ## open the law explorer as a page without code, fo
 
 figures: $(VENV)/.installed  ## draw the figures and tables of results/reference.csv into figures/
 	@mkdir -p runs/paper
-	@$(BIN)/papermill --kernel python3 notebooks/70_paper_figures.ipynb runs/paper/70_paper_figures.ipynb -p table results/reference.csv -p out .
+	@$(BIN)/papermill $$(test -t 2 || echo --no-progress-bar) --kernel python3 notebooks/70_paper_figures.ipynb runs/paper/70_paper_figures.ipynb -p table results/reference.csv -p out .
 	@$(BIN)/python -c 'from claw import figures, laws; \
 	  figures.first_figure(laws.read_points(laws.read("results/reference.csv"))).save("figures")'
 

@@ -1,8 +1,10 @@
 """The figure for somebody who sees claw for the first time: one curve, one control, one answer."""
 
 import math
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from claw.errors import InputError
 from claw.figures import style
@@ -28,7 +30,9 @@ def first_figure(
     curves = {one.curve.method: one for one in readings if len(one.points) > 1}
     for name in (method, control):
         if name not in curves:
-            raise InputError(f"The loss of {model} cut by {name} without recovery was not measured, so there is nothing to draw.")
+            raise InputError(
+                f"The loss of {model} cut by {name} without recovery was not measured, so there is nothing to draw."
+            )
     main, other = curves[method], curves[control]
     dense, end = main.dense, min(main.high, 0.5)
     figure = style.figure(5.5, 3.3)
@@ -46,7 +50,7 @@ def first_figure(
         answer += f": {limit.ratio:.0%} may go{interval}"
         panel.plot(limit.ratio, allowed * dense, marker="o", ms=10, mfc="none", mec=style.RED, mew=1.8, zorder=6)
     top = ABOVE * dense
-    said = {"fontsize": 12, "textcoords": "offset points"}
+    said: dict[str, Any] = {"fontsize": 12, "textcoords": "offset points"}
     for text, height, ink in (("whole model", dense, style.BLACK), (answer, allowed * dense, style.RED)):
         panel.annotate(text, (end, height), xytext=(0, 3), ha="right", va="bottom", color=ink, **said)
     for reading, ink, text, share in ((main, BLUE, method, 0.62), (other, style.GREY, f"{control} neurons", 0.9)):
@@ -62,7 +66,7 @@ def first_figure(
     return Drawing("readme", figure, pd.concat(numbers, ignore_index=True))
 
 
-def _draw(panel, reading: Reading, ink: str, *, faint: bool) -> list[pd.DataFrame]:
+def _draw(panel: Axes, reading: Reading, ink: str, *, faint: bool) -> list[pd.DataFrame]:
     """Draw a curve, its band and its points; the numbers drawn."""
     points = reading.points[reading.points["ratio"] > 0]
     grid = reading.predict([*sorted({*(x / 200 for x in range(int(200 * reading.high))), *reading.points["ratio"]})])

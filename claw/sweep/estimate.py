@@ -81,8 +81,8 @@ class Estimate:
         if not self.unknown:
             return f"{span} ({plural(self.known, 'record')}, by those measured on this machine)"
         return (
-            f"not known for {self.unknown:,} of {plural(self.known + self.unknown, 'record')}: nothing like them was measured on "
-            f"this machine; the other {self.known:,} take {span}"
+            f"not known for {self.unknown:,} of {plural(self.known + self.unknown, 'record')}: nothing like them was measured "
+            f"on this machine; the other {self.known:,} take {span}"
         )
 
 
@@ -179,7 +179,9 @@ def _starts(plan: Plan) -> list[Rate]:
     """For each job to run, the seconds that its records do not tell of: of jobs of this run or of those beside it."""
     jobs = sorted([*plan.folder.glob("jobs/*.json")] or [*plan.folder.parent.glob("*/jobs/*.json")])[:SAMPLE]
     beside = [seconds for path in jobs if (seconds := _beside_records(path)) is not None]
-    start = Rate.of(beside, [1.0] * len(beside)) if beside else Rate(mean=math.sqrt(math.prod(START)), low=START[0], high=START[1])
+    start = (
+        Rate.of(beside, [1.0] * len(beside)) if beside else Rate(mean=math.sqrt(math.prod(START)), low=START[0], high=START[1])
+    )
     return [start.times(len(plan.jobs))]
 
 
