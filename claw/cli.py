@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
     status = command(_status, "what is planned, running, done and failed, as a heat map")
     status.add_argument("study", type=Path)
-    status.add_argument("--watch", action="store_true", help="show it again every two seconds until all is done")
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it again until all is done: every two seconds, in a file a line whenever it changed",
+    )
 
     table = command(_table, "write the tidy table, one row per experiment")
     table.add_argument("study", type=Path)
@@ -97,8 +101,10 @@ def _study_file(path: Path) -> Path:
     place = inside_project(path)
     if place.is_file() or path.suffix or len(path.parts) != 1:
         return place
-    known = project_folder() / "params" / f"{path}.yaml"
-    return known if known.is_file() else place
+    known = {file.stem: file for file in sorted((project_folder() / "params").glob("*.yaml"))}
+    if known and str(path) not in known:
+        raise unknown("study", str(path), known, f"Or name a YAML file; there is no file {path}.")
+    return known.get(str(path), place)
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -121,7 +127,7 @@ def _status(parsed: argparse.Namespace) -> None:
 
     plan = make(*_study(parsed.study))
     if parsed.watch:
-        status.watch(plan)
+        status.watch(plan, terminal=sys.stdout.isatty())
     else:
         print(status.status_text(plan, colour=sys.stdout.isatty()))
 

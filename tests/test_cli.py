@@ -125,7 +125,9 @@ def test_a_study_of_the_project_may_be_named_without_its_folder(study, tmp_path,
         for name in ("tiny", "params/tiny.yaml"):
             assert main(["run", name, "--dry-run"]) == 0
             assert "2 experiments in 1 curve" in capsys.readouterr().out
-    assert main(["run", "tny", "--dry-run"]) == 2 and "no file tny" in capsys.readouterr().err
+    assert main(["run", "tny", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "no file tny" in said and "did you mean 'tiny'" in said and said.count("\n") == 1
 
 
 def test_no_workers_are_refused_with_what_to_say(study, capsys):

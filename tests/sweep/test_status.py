@@ -61,6 +61,22 @@ def test_watching_shows_again_until_all_is_done(study, tmp_path, monkeypatch):
     assert all(screen.startswith(status.CLEAR) for screen in screens)
 
 
+def test_watching_into_a_file_is_a_line_for_each_change(study, tmp_path, monkeypatch):
+    made, written, waits = plan.make(study, tmp_path), [], []
+
+    def sleep(_):
+        waits.append(1)
+        if len(waits) == 3:
+            write_all(tmp_path, made)
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    status.watch(made, write=written.append, terminal=False)
+    assert written == [
+        "tiny: 14 records: 0 done, 0 nan, 0 failed, 14 planned\n",
+        "tiny: 14 records: 14 done, 0 nan, 0 failed, 0 planned\n",
+    ]
+
+
 def test_what_is_final_is_read_once(half_done, monkeypatch):
     watcher, read = status.Watcher(half_done), []
     real = status.records.open_record
