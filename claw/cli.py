@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError, unknown
-from claw.project import inside_project, project_folder
+from claw.project import cache, inside_project, project_folder
 from claw.words import plural
 
 
@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
     status = command(_status, "what is planned, running, done and failed, as a heat map")
     status.add_argument("study", type=Path)
-    status.add_argument("--watch", action="store_true", help="show it again every two seconds until all is done")
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it again until all is done: every two seconds, in a file a line whenever it changed",
+    )
 
     table = command(_table, "write the tidy table, one row per experiment")
     table.add_argument("study", type=Path)
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     findings.add_argument("--say", action="append", default=[], metavar="NAME=VALUE", help=says)
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
 
-    command(_models, "list the known models")
+    command(_models, "list the known models, and which are on this machine")
     fetch = command(_fetch, "download models, corpora and tasks by name, verified and cached")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="known names; `tasks` for the benchmark data; none lists them")
     return parser
@@ -97,8 +101,10 @@ def _study_file(path: Path) -> Path:
     place = inside_project(path)
     if place.is_file() or path.suffix or len(path.parts) != 1:
         return place
-    known = project_folder() / "params" / f"{path}.yaml"
-    return known if known.is_file() else place
+    known = {file.stem: file for file in sorted((project_folder() / "params").glob("*.yaml"))}
+    if known and str(path) not in known:
+        raise unknown("study", str(path), known, f"Or name a YAML file; there is no file {path}.")
+    return known.get(str(path), place)
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -121,7 +127,7 @@ def _status(parsed: argparse.Namespace) -> None:
 
     plan = make(*_study(parsed.study))
     if parsed.watch:
-        status.watch(plan)
+        status.watch(plan, terminal=sys.stdout.isatty())
     else:
         print(status.status_text(plan, colour=sys.stdout.isatty()))
 
@@ -164,7 +170,10 @@ def _models(parsed: argparse.Namespace) -> None:
 
     for source in sources.models().values():
         where = source.hub or f"pinned archives, {source.gguf_bytes / 1e6:,.0f} MB"
-        print(f"{source.name:20} {source.parameters / 1e6:>8,.0f} M  {source.family:8} {where}")
+        size = sources.bytes_here(source)
+        here = f"here, {size / 1e6:,.0f} MB" if size else "not here"
+        print(f"{source.name:20} {source.parameters / 1e6:>8,.0f} M  {source.family:8} {where:29} {here}")
+    print(f"\nPinned archives and what is made of them lie in {cache()}, models of the hub in its own cache.")
 
 
 def _fetch(parsed: argparse.Namespace) -> None:

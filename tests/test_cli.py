@@ -30,6 +30,24 @@ def test_models_lists_known_names(capsys):
     assert "smollm2-135m" in said and "pinned archives" in said
 
 
+def test_models_says_what_is_on_this_machine_and_how_large(own_cache, tmp_path, monkeypatch, capsys):
+    from claw.models import sources
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    kept = {"smollm2-135m": 269_000_000, "qwen2.5-0.5b": 988_000_000}
+    folder = sources.folder_of_known(sources.models()["smollm2-135m"])
+    blobs = tmp_path / "hub" / "models--Qwen--Qwen2.5-0.5B" / "blobs"
+    snapshot = blobs.parent / "snapshots" / "0123" / "model.safetensors"
+    for file, size in ((folder / "model.safetensors", 269_000_000), (blobs / "a", 988_000_000), (snapshot, 0)):
+        file.parent.mkdir(parents=True)
+        with file.open("wb") as sparse:
+            sparse.truncate(size)
+    assert main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    for name in sources.models():
+        assert lines[name].endswith(f"here, {kept[name] / 1e6:,.0f} MB" if name in kept else "not here")
+
+
 def test_a_dry_run_shows_the_plan_and_does_nothing(study, capsys, tmp_path):
     assert main(["run", str(study), "--dry-run"]) == 0
     assert "2 experiments in 1 curve, 4 records, 0 done; 2 jobs" in capsys.readouterr().out
@@ -107,7 +125,9 @@ def test_a_study_of_the_project_may_be_named_without_its_folder(study, tmp_path,
         for name in ("tiny", "params/tiny.yaml"):
             assert main(["run", name, "--dry-run"]) == 0
             assert "2 experiments in 1 curve" in capsys.readouterr().out
-    assert main(["run", "tny", "--dry-run"]) == 2 and "no file tny" in capsys.readouterr().err
+    assert main(["run", "tny", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "no file tny" in said and "did you mean 'tiny'" in said and said.count("\n") == 1
 
 
 def test_no_workers_are_refused_with_what_to_say(study, capsys):

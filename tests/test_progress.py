@@ -30,3 +30,9 @@ def test_transformers_gets_its_own_bars_back():
         bar = logging.tqdm([1, 2], desc="Loading weights")
         assert isinstance(bar, progress.tqdm) and list(bar) == [1, 2]
     assert not isinstance(logging.tqdm([1], disable=True), progress.tqdm)
+
+
+def test_who_does_not_ask_for_silence_is_not_shown_in_a_log_either(capsys):
+    """tqdm takes disable=False for: always."""
+    assert list(progress.tqdm(range(3), disable=False)) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")

@@ -1,8 +1,10 @@
 """README, environment.yml, constraints and the shipped studies say what is true."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from claw.sweep import plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+OWN = ROOT / "docs" / "own-data.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = {
     canonicalize_name(line.partition("==")[0]): line.partition("==")[2]
@@ -31,8 +35,8 @@ PINS = {
 }
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
 def test_every_dependency_is_pinned_within_its_bounds():
@@ -73,8 +77,70 @@ def test_the_readmes_study_is_valid(tmp_path):
     assert studies.load_study(tmp_path / "study.yaml").name == "my-study"
 
 
-def test_the_readmes_commands_exist(capsys):
-    for line in "\n".join(blocks("bash")).splitlines():
+def test_readme_is_read_in_five_minutes_and_its_first_screen_in_one():
+    assert len(README.encode()) <= 12_000
+    screen = README[: README.index("\n## ", README.index("## Two commands") + 1)]
+    said = re.sub(r"!\[.*?\]\(.*?\)|\]\(.*?\)", "", screen)
+    assert len(said.split()) <= 250
+    for needed in (
+        "](figures/readme.png)",
+        "make demo",
+        "make test",
+        "minutes",
+        "memory",
+        "disk",
+        "GPU",
+        "arxiv.org",
+        "Quantisation",
+    ):
+        assert needed in screen, needed
+
+
+def test_every_page_of_the_docs_has_one_link_in_readme_or_in_another_page_and_none_is_dead():
+    for path, text in PAGES.items():
+        assert len(re.findall(rf"\]\(docs/{path.name}\)", README)) >= 1, f"README does not link {path.name}"
+        for target, _, part in re.findall(r"\]\(([^)#:]+)(#([^)]+))?\)", text):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+            headings = re.findall(r"^#+ (.*)$", (path.parent / target).read_text(), re.M) if part else []
+            assert not part or part in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_readme_says_once_at_the_top_how_to_get_the_environment():
+    assert README.index(". .venv/bin/activate") < README.index("papermill ")
+    assert README.count(".venv/bin/activate") == 1
+    for path, text in PAGES.items():
+        assert not blocks("bash", text) or ".venv/bin/activate" in text.partition("```")[0], path.name
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: (.*)$", text, re.M)[0].split()) - {"help"}
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[0] for line in shown.splitlines()} - {"help"} == targets
+    assert targets == set(re.findall(r"^([a-z-]+):", text, re.M)) - {"help"}
+
+
+@pytest.mark.parametrize("user, options, goes_on", [(0, "", False), (0, "--allow-root", True), (1000, "", True)])
+def test_make_lab_as_root_says_what_to_do(user, options, goes_on, tmp_path):
+    """With programs of the same names that only say that they were called."""
+    programs = {"id": f"echo {user}", "jupyter": "echo started $@"}
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    for name in (".installed", "share/jupyter/lab/settings/overrides.json", "bin/python"):
+        (tmp_path / "venv" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "venv" / name).touch()
+    (tmp_path / "jupyter").rename(tmp_path / "venv" / "bin" / "jupyter")
+    command = ["make", "lab", f"VENV={tmp_path / 'venv'}", f"LAB_OPTIONS={options}"]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode == 0) is goes_on and ("started lab" in done.stdout) is goes_on
+    assert ("another user" in done.stdout) is not goes_on
+
+
+@pytest.mark.parametrize("text", [README, *PAGES.values()], ids=["README", *(path.stem for path in PAGES)])
+def test_the_commands_of_readme_and_docs_exist(text, capsys):
+    for line in "\n".join(blocks("bash", text)).splitlines():
         words = line.partition(" #")[0].split()
         if words and words[0] == "claw":
             with pytest.raises(SystemExit) as ended:
@@ -128,11 +194,11 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert "piqa" in said and (tmp_path / "runs" / "readme" / "small" / "model.safetensors").is_file()
 
 
-def test_the_readmes_own_model_data_task_and_method_run(
+def test_the_own_model_data_task_and_method_of_the_docs_run(
     folder_model, train_text, heldout_text, tmp_path, monkeypatch, capsys, own_cache
 ):
-    """The worked examples of "Bring your own", on a model, texts and a task made here."""
-    section = README[README.index("## Bring your own") : README.index("## Methods")]
+    """The worked examples of docs/own-data.md, on a model, texts and a task made here."""
+    section = PAGES[OWN]
     monkeypatch.chdir(tmp_path)
     Path(folder_model).rename("my-model")
     shutil.copy(train_text, "my-domain.txt")
@@ -150,7 +216,7 @@ def test_the_readmes_own_model_data_task_and_method_run(
     monkeypatch.setattr(scores, "NEURONS", dict(scores.NEURONS))
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     for example in examples:
-        exec(compile(example, "README.md", "exec"), names)
+        exec(compile(example, OWN.name, "exec"), names)
     assert len(examples) == 4 and Path("my-model-30/model.safetensors").is_file()
     assert capsys.readouterr().out.count("acc_norm,none") == 2
     assert names["report"].method == "written+ridge" and names["report"].ratio_own > 0.2

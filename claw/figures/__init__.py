@@ -10,6 +10,7 @@ _WHERE = {
     "measured": "accuracy_by_task evaluation loss_curve recovery_progress speedups",
     "maps": "flips kept_map sweep_status",
     "meta_analysis": "left_out_papers sizes_in_families slope_forest",
+    "first_look": "first_figure",
     "fits": "diagnostic_panels law_curves leave_one_out out_of_sample",
     "tradeoffs": "advice_pareto loss_against_time radar recovery_gains speed_against_share",
 }

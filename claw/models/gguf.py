@@ -20,8 +20,8 @@ from claw.files import digest, is_as_sealed, made_once, sealed, sha256, whole
 from claw.models import pretrained, stored
 from claw.models.archives import CHUNK, fetch, open_member
 from claw.models.folders import check_decoder
-from claw.models.sources import ModelSource
-from claw.progress import tqdm
+from claw.models.sources import ModelSource, folder_of_known
+from claw.progress import of_transformers, tqdm
 from claw.project import cache
 from claw.words import plural
 
@@ -71,7 +71,7 @@ def known_folder(source: ModelSource) -> Path:
         _join(source, gguf)
         _convert(gguf, folder, source.name, source.gguf_sha256, source)
 
-    return made_once(cache() / "models" / f"{source.name}-{source.gguf_sha256[:12]}", make, exact=True)
+    return made_once(folder_of_known(source), make, exact=True)
 
 
 def file_folder(gguf: Path) -> Path:
@@ -174,7 +174,8 @@ def _convert(gguf: Path, folder: Path, name: str, checksum: str, known: ModelSou
     if known and parameters != known.parameters:
         raise InputError(f"{name} has {parameters} parameters after conversion, not {known.parameters}. Please report this.")
     stored.warn_if_damaged(model, name)
-    model.save_pretrained(folder)
+    with of_transformers():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "source.json").write_text(json.dumps({"gguf": name, "sha256": checksum}, indent=1))
 

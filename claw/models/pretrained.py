@@ -79,12 +79,14 @@ def assembled(kind: Any, config: Any, state: Mapping[str, torch.Tensor], **choic
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """transformers' bars as ours, and not its table of missing tensors: what is amiss is raised."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """transformers' bars as ours, and not what it says of missing tensors, which is raised, or of tensors not sharded."""
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "distributed.tensor_parallel")]
+    before = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with of_transformers():
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -8,10 +8,12 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import yaml
 
 from claw.models.archives import Archive
+from claw.project import cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,22 @@ def corpora() -> Mapping[str, CorpusSource]:
     """The known corpora by name."""
     entries = _catalogue()["corpora"].items()
     return {name: CorpusSource(name=name, **entry | {"archive": Archive(**entry["archive"])}) for name, entry in entries}
+
+
+def folder_of_known(source: ModelSource) -> Path:
+    """Where the checkpoint of a known model of pinned archives is kept once it was fetched."""
+    return cache() / "models" / f"{source.name}-{source.gguf_sha256[:12]}"
+
+
+def bytes_here(source: ModelSource) -> int:
+    """Bytes of a known model on this machine, 0 where it was not fetched: in claw's cache, or in that of the hub."""
+    if not source.hub:
+        return sum(file.stat().st_size for file in folder_of_known(source).glob("*") if file.is_file())
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{source.hub.replace('/', '--')}"
+    whole = any(repository.glob("snapshots/*/*.safetensors"))
+    return sum(file.stat().st_size for file in repository.glob("blobs/*") if file.is_file()) if whole else 0
 
 
 def task_archive() -> Archive:

@@ -37,11 +37,11 @@ INSTALL = (
 )
 OPEN = (
     "This scheduler speaks plain tcp: everybody who can reach its port can run code as you. On a machine or network shared "
-    "with others start it with TLS, as README shows under Many jobs at a time."
+    "with others start it with TLS, as docs/many-jobs.md shows."
 )
 CERTIFICATES = (
-    "needs certificates, and Dask's configuration names none that fit: set distributed.comm.tls as README shows under Many "
-    "jobs at a time, the same for scheduler, workers and this machine."
+    "needs certificates, and Dask's configuration names none that fit: set distributed.comm.tls as "
+    "docs/many-jobs.md shows, the same for scheduler, workers and this machine."
 )
 LOST = "The Dask scheduler was lost, and its jobs with it. Start it and run again; what was recorded is kept."
 WANTED = ".wanted"  # the lock in a run's folder that is held as long as somebody waits for its jobs

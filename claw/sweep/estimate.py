@@ -1,10 +1,15 @@
-"""What a plan will cost: time from records of finished experiments, disk and memory from the size of the models."""
+"""What a plan will cost: a range of time from records of finished experiments, disk and memory from the size of the models."""
 
 import contextlib
+import json
+import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from claw import records
 from claw.models import sources
@@ -12,16 +17,45 @@ from claw.project import inside_project
 from claw.specs import methods, on_disk
 from claw.specs.experiment import Experiment
 from claw.sweep.plan import Plan
+from claw.words import plural
 
 WIDTH = {"float32": 4.0, "auto": 4.0}  # bytes of a number; others have two, and auto may choose four
 SAMPLE = 200  # records read of each stage of other runs
+FEW = 5  # records of which so many were timed span a range of their own; fewer are taken to be off by a factor of
+DOUBT = 2.0  # and so is what is taken over from a model of another size
+START = (2.0, 20.0)  # seconds in which a job starts, loads its model and saves its notebook, until that was measured
+SPAN = (0.1, 0.9)  # quantiles of what was measured between which the next is taken to be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Seconds per unit: their mean, and a low and a high one."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], units: Sequence[float]) -> "Rate":
+        """From measured seconds and the units that took them."""
+        mean = sum(seconds) / sum(units)
+        if len(seconds) < FEW:
+            return cls(mean=mean, low=mean / DOUBT, high=mean * DOUBT)
+        low, high = np.quantile(np.divide(seconds, units), SPAN)
+        return cls(mean=mean, low=min(float(low), mean), high=max(float(high), mean))
+
+    def times(self, factor: float, doubt: float = 1.0) -> "Rate":
+        """Of something so many times as large."""
+        return Rate(mean=self.mean * factor, low=self.low * factor / doubt, high=self.high * factor * doubt)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Seconds of the records still missing whose like was measured before; bytes, None where a model's size is not known."""
 
-    seconds: float
+    seconds: float  # of the records alone
+    low: float  # with the start of the jobs
+    high: float
     known: int  # missing records that `seconds` covers
     unknown: int
     disk: float | None = None  # checkpoints of the largest curve
@@ -43,10 +77,21 @@ class Estimate:
             return "nothing is left to do"
         if not self.known:
             return "nothing is known yet: no experiment like these was finished on this machine"
-        seconds, units = self.seconds, ((86400, "days"), (3600, "hours"), (60, "minutes"))
-        long = (f"{seconds / size:,.1f} {unit}" for size, unit in units if seconds >= 2 * size)
-        rest = f", and {self.unknown:,} records of kinds that were not measured yet" if self.unknown else ""
-        return f"about {next(long, f'{seconds:,.0f} seconds')} for {self.known:,} records, one job after the other{rest}"
+        span = f"{_span(self.low, self.high)}, one job after the other"
+        if not self.unknown:
+            return f"{span} ({plural(self.known, 'record')}, by those measured on this machine)"
+        return (
+            f"not known for {self.unknown:,} of {plural(self.known + self.unknown, 'record')}: nothing like them was measured "
+            f"on this machine; the other {self.known:,} take {span}"
+        )
+
+
+def _span(low: float, high: float) -> str:
+    """A range of seconds in the unit that fits its end: 1.5 to 4 minutes."""
+    units = ((86400, "days"), (3600, "hours"), (60, "minutes"))
+    size, unit = next(((size, unit) for size, unit in units if high >= 2 * size), (1, "seconds"))
+    short = [f"{value / size:.1f}".removesuffix(".0") if value < 10 * size else f"{value / size:,.0f}" for value in (low, high)]
+    return f"{short[0]} to {short[1]} {unit}" if short[0] != short[1] else f"about {short[0]} {unit}"
 
 
 def estimate_plan(plan: Plan) -> Estimate:
@@ -56,8 +101,15 @@ def estimate_plan(plan: Plan) -> Estimate:
     counts = Counter((stage, e.compression.model, _units(stage, e)) for stage, e in missing)
     rated = [(_rate(rates[stage], model), units, count) for (stage, model, units), count in counts.items()]
     known = sum(count for rate, _, count in rated if rate is not None)
-    seconds = sum(rate * units * count for rate, units, count in rated if rate is not None)
-    time: dict[str, Any] = {"seconds": float(seconds), "known": known, "unknown": counts.total() - known}
+    parts = [rate.times(units * count) for rate, units, count in rated if rate is not None]
+    starts = _starts(plan) if known else []
+    time: dict[str, Any] = {
+        "seconds": sum(part.mean for part in parts),
+        "low": sum(part.low for part in (*parts, *starts)),
+        "high": sum(part.high for part in (*parts, *starts)),
+        "known": known,
+        "unknown": counts.total() - known,
+    }
     sizes = {model: size for model in study.models if (size := weights(model, study.dtype)) is not None}
     if len(sizes) < len(set(study.models)):
         return Estimate(**time)
@@ -81,17 +133,20 @@ def _units(stage: str, experiment: Experiment) -> float:
     return float(experiment.recovery.tokens) if stage == "recover" and experiment.recovery else 1.0
 
 
-def _rate(rates: dict[str, float], model: str) -> float | None:
-    """Seconds per unit of a stage: as measured on this model, else on others in proportion to their parameters."""
+def _rate(rates: dict[str, Rate], model: str) -> Rate | None:
+    """Of a stage: as measured on this model, else on others in proportion to their parameters."""
     if model in rates:
         return rates[model]
     sizes = {name: source.parameters for name, source in sources.models().items()}
-    others = [rate / sizes[name] for name, rate in rates.items() if name in sizes]
-    return sizes[model] * sum(others) / len(others) if model in sizes and others else None
+    others = [rate.times(sizes[model] / sizes[name], DOUBT) for name, rate in rates.items() if {name, model} <= sizes.keys()]
+    if not others:
+        return None
+    low, high = min(rate.low for rate in others), max(rate.high for rate in others)
+    return Rate(mean=sum(rate.mean for rate in others) / len(others), low=low, high=high)
 
 
-def _rates(plan: Plan) -> dict[str, dict[str, float]]:
-    """Seconds per unit by stage and model: of this run, and where it has none yet, of the runs beside it."""
+def _rates(plan: Plan) -> dict[str, dict[str, Rate]]:
+    """By stage and model: of this run, and where it has none yet, of the runs beside it."""
     stages = {stage for stage, _ in plan.wanted.values()}
     endings = {stage: records.name_of("", stage, plan.study.measured.get(stage, ""))[1:] for stage in stages}
     return {
@@ -101,15 +156,43 @@ def _rates(plan: Plan) -> dict[str, dict[str, float]]:
     }
 
 
-def _measured(folder: Path, pattern: str, stage: str) -> dict[str, float]:
-    seconds: dict[str, float] = defaultdict(float)
-    units: dict[str, float] = defaultdict(float)
+def _measured(folder: Path, pattern: str, stage: str) -> dict[str, Rate]:
+    seconds: dict[str, list[float]] = defaultdict(list)
+    units: dict[str, list[float]] = defaultdict(list)
     for path in sorted(folder.glob(pattern))[:SAMPLE]:
-        content = None
-        with contextlib.suppress(on_disk.Unusable):  # the run that it belongs to says so
-            content = records.open_record(path)
-        if content and content["status"] == "done" and content.get("seconds"):
+        content = _done(path)
+        if content and content.get("seconds"):
             experiment = on_disk.stored_experiment(content["spec"])
-            seconds[experiment.compression.model] += content["seconds"]
-            units[experiment.compression.model] += _units(stage, experiment)
-    return {model: seconds[model] / units[model] for model in seconds}
+            seconds[experiment.compression.model].append(content["seconds"])
+            units[experiment.compression.model].append(_units(stage, experiment))
+    return {model: Rate.of(seconds[model], units[model]) for model in seconds}
+
+
+def _done(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(on_disk.Unusable):  # the run that it belongs to says so
+        content = records.open_record(path)
+        return content if content and content["status"] == "done" else None
+    return None
+
+
+def _starts(plan: Plan) -> list[Rate]:
+    """For each job to run, the seconds that its records do not tell of: of jobs of this run or of those beside it."""
+    jobs = sorted([*plan.folder.glob("jobs/*.json")] or [*plan.folder.parent.glob("*/jobs/*.json")])[:SAMPLE]
+    beside = [seconds for path in jobs if (seconds := _beside_records(path)) is not None]
+    start = (
+        Rate.of(beside, [1.0] * len(beside)) if beside else Rate(mean=math.sqrt(math.prod(START)), low=START[0], high=START[1])
+    )
+    return [start.times(len(plan.jobs))]
+
+
+def _beside_records(request: Path) -> float | None:
+    """Seconds from the request of a job to its notebook, less those in its records; None where that cannot be known."""
+    run = request.parent.parent
+    try:
+        makes = json.loads(request.read_text(encoding="utf-8"))["makes"]
+        passed = (run / "notebooks" / f"{request.stem}.ipynb").stat().st_mtime - request.stat().st_mtime
+        told = [_done(run / "records" / name) for name in makes]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    seconds = [content["seconds"] for content in told if content and content.get("seconds") is not None]
+    return passed - sum(seconds) if len(seconds) == len(makes) and passed > sum(seconds) else None

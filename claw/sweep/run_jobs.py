@@ -6,6 +6,7 @@ Nothing is held in memory that the disk does not hold: a job is done when its re
 import contextlib
 import functools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from claw.project import cache
 from claw.sweep import locks, processes
 from claw.sweep.execute import INPUT_ERROR
 from claw.sweep.plan import Job, Plan
+from claw.words import plural
 
 
 class Failure(Exception):
@@ -34,11 +36,15 @@ class Outcome:
 
 
 class Progress(contextlib.AbstractContextManager):
-    """A bar of the records that are there, counted for the jobs that ended and those that run; and the failures so far."""
+    """A bar of the records that are there, counted for the jobs that ended and those that run; and the failures so far.
+
+    Off a terminal a line for each job that ended.
+    """
 
     def __init__(self, plan: Plan, after: Callable[[Job], None]):
         self.failures: list[str] = []
         self._folder, self._after, self._done = plan.folder / "records", after, set(plan.done)
+        self._jobs, self._wanted, self._ended, self._started = len(plan.jobs), len(plan.wanted), 0, time.monotonic()
         self._bar = tqdm(total=len(plan.wanted), initial=len(plan.done), unit=" records", desc=plan.study.name, disable=None)
 
     def __exit__(self, *_) -> None:
@@ -54,13 +60,18 @@ class Progress(contextlib.AbstractContextManager):
         self._bar.refresh()
 
     def settle(self, job: Job, outcome: Outcome) -> None:
-        """Take note of how a job ended, and say so if it failed."""
+        """Take note of how a job ended, and say so: in a file always, on a terminal, where the bar tells, if it failed."""
         self.show((job,))
-        if outcome.kind == "done":
-            self._after(job)
-        else:
+        self._ended += 1
+        if outcome.kind != "done":
             self.failures.append(outcome.words)
             tqdm.write(outcome.words)
+        elif self._bar.disable or not sys.stdout.isatty():
+            passed = f"{time.monotonic() - self._started:,.0f} s"
+            counts = f"{self._ended:,} of {plural(self._jobs, 'job')}, {len(self._done):,} of {plural(self._wanted, 'record')}"
+            print(f"{counts}, {passed}: {job.notebook} {job.title}", flush=True)
+        if outcome.kind == "done":
+            self._after(job)
 
 
 def run_in_turn(plan: Plan, after: Callable[[Job], None] = lambda job: None) -> list[str]:

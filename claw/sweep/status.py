@@ -70,20 +70,24 @@ def status_text(plan: Plan, statuses: pd.DataFrame | None = None, *, colour: boo
     """A heat map for a terminal: per model, method and ratio how many records are there; `!` failed, `*` running."""
     watcher = Watcher(plan)
     statuses = watcher.frame() if statuses is None else statuses
-    totals = statuses["status"].value_counts()
-    summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name not in RARE)
     at = {(row.model, row.method, row.ratio): row for row in cells(statuses).itertuples()}
     ratios = sorted({ratio for *_, ratio in at})
     wide = max(len(f"{row.finished}/{row.records}") for row in at.values()) + 3
     curves = dict.fromkeys((model, method) for model, method, _ in at)
     label = max(len(f"{model}  {method}") for model, method in curves)
-    lines = [f"{plan.study.name}: {words.plural(len(statuses), 'record')}: {summary}", ""]
+    lines = [_summary(plan, statuses), ""]
     lines.append(" " * label + "".join(f"{f'r={ratio:g}':>{wide}}" for ratio in ratios))
     for model, method in curves:
         shown = (_cell(at.get((model, method, ratio)), wide, colour) for ratio in ratios)
         lines.append(f"{f'{model}  {method}':<{label}}" + "".join(shown))
     lines += [f"{name} cannot be used: {problem}." for name, problem in [*watcher.problems.items()][:SHOWN]]
     return "\n".join(lines)
+
+
+def _summary(plan: Plan, statuses: pd.DataFrame) -> str:
+    totals = statuses["status"].value_counts()
+    summary = ", ".join(f"{totals.get(name, 0)} {name}" for name in STATES if totals.get(name, 0) or name not in RARE)
+    return f"{plan.study.name}: {words.plural(len(statuses), 'record')}: {summary}"
 
 
 def _cell(row: Any, wide: int, colour: bool) -> str:
@@ -96,17 +100,22 @@ def _cell(row: Any, wide: int, colour: bool) -> str:
     return f" \x1b[97;48;5;{background}m{counts}\x1b[0m" if colour else f" {counts}"
 
 
-def watch(plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys.stdout.write) -> None:
-    """Show the status again and again until every record is there or somebody interrupts."""
-    watcher = Watcher(plan)
+def watch(
+    plan: Plan, seconds: float = 2.0, write: Callable[[str], object] = sys.stdout.write, *, terminal: bool = True
+) -> None:
+    """Show the status until every record is there or somebody interrupts: again and again, off a terminal a line per change."""
+    watcher, before = Watcher(plan), ""
     while True:
         statuses = watcher.frame()
         lines = status_text(plan, statuses, colour=True).splitlines()
         height = shutil.get_terminal_size().lines - 2
         if len(lines) > height:
             lines = [*lines[:height], f"… {len(lines) - height} more rows; `claw status` without --watch shows all"]
-        write(CLEAR + "\n".join(lines) + "\n")
-        sys.stdout.flush()
+        shown = CLEAR + "\n".join(lines) + "\n" if terminal else _summary(plan, statuses) + "\n"
+        if terminal or shown != before:
+            write(shown)
+            sys.stdout.flush()
+        before = shown
         if statuses["status"].isin(["done", "nan"]).all():
             return
         time.sleep(seconds)

@@ -201,9 +201,9 @@ def test_every_guess_names_an_argument_that_read_has():
     assert str(read("column_ppl")).count("\n") == len(read("column_ppl").guesses) - 1
 
 
-def test_the_readmes_table_is_read_with_the_guesses_that_it_prints(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    blocks = readme.partition("**Results**")[2].split("```")
+def test_the_table_of_the_docs_is_read_with_the_guesses_that_they_print(tmp_path):
+    said = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
+    blocks = said.partition("## Results")[2].split("```")
     (tmp_path / "mine.csv").write_text(blocks[1].strip("\n"), encoding="utf-8")
     printed = blocks[3].partition('read("mine.csv")\n')[2].strip("\n")
     assert repr(laws.read(tmp_path / "mine.csv")) == printed

@@ -200,7 +200,7 @@ def test_without_cryptography_no_open_cluster_is_started(full_plan, monkeypatch)
 
 
 def test_a_tls_scheduler_asks_for_certificates_and_an_open_one_is_said(full_plan, ran, scheduler, capsys):
-    with pytest.raises(InputError, match=r"needs certificates.*README"):
+    with pytest.raises(InputError, match=r"needs certificates.*docs/many-jobs\.md"):
         cluster.run_on_workers(full_plan, scheduler="tls://127.0.0.1:9")
     assert cluster.run_on_workers(full_plan, scheduler=scheduler) == []
     assert "can run code as you" in capsys.readouterr().out

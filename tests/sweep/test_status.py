@@ -1,10 +1,13 @@
 """Status and dry run: read from disk alone, right in every cell, and honest where nothing is known."""
 
 import json
+import os
 import re
 
+import hypothesis
 import matplotlib.pyplot as plt
 import pytest
+from hypothesis import strategies as st
 from written import write, write_all
 
 from claw.cli import main
@@ -58,6 +61,22 @@ def test_watching_shows_again_until_all_is_done(study, tmp_path, monkeypatch):
     assert all(screen.startswith(status.CLEAR) for screen in screens)
 
 
+def test_watching_into_a_file_is_a_line_for_each_change(study, tmp_path, monkeypatch):
+    made, written, waits = plan.make(study, tmp_path), [], []
+
+    def sleep(_):
+        waits.append(1)
+        if len(waits) == 3:
+            write_all(tmp_path, made)
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    status.watch(made, write=written.append, terminal=False)
+    assert written == [
+        "tiny: 14 records: 0 done, 0 nan, 0 failed, 14 planned\n",
+        "tiny: 14 records: 14 done, 0 nan, 0 failed, 0 planned\n",
+    ]
+
+
 def test_what_is_final_is_read_once(half_done, monkeypatch):
     watcher, read = status.Watcher(half_done), []
     real = status.records.open_record
@@ -95,9 +114,54 @@ def test_time_is_estimated_from_records_of_the_same_kind_and_not_guessed(study, 
         write(folder, made, name, seconds=seconds)
     guess = estimate.estimate_plan(plan.make(study, folder))
     assert (guess.known, guess.unknown) == (5, 7) and guess.seconds == pytest.approx(5 * 3.0)
-    assert "15 seconds for 5 records" in str(guess) and "7 records of kinds" in str(guess)
+    assert guess.low < guess.seconds < guess.high
+    assert "time    not known for 7 of 12 records: nothing like them" in str(guess) and "the other 5 take " in str(guess)
     beside = estimate.estimate_plan(plan.make(study, tmp_path / "runs" / "other"))  # a run beside it knows it too
     assert beside.known == 7 and beside.seconds == pytest.approx(7 * 3.0)
+
+
+def test_what_jobs_take_beside_their_records_counts(study, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    made = plan.make(study, folder)
+    job = made.jobs[1]
+    for name in job.makes:
+        write(folder, made, name, seconds=1.0)
+    left = plan.make(study, folder)
+    assumed = estimate.estimate_plan(left)
+    for place in ("jobs", "notebooks"):
+        (folder / place).mkdir()
+    request, notebook = folder / "jobs" / f"{job.id}.json", folder / "notebooks" / f"{job.id}.ipynb"
+    request.write_text(json.dumps({"makes": job.makes}))
+    notebook.touch()
+    os.utime(request, (1000, 1000))
+    os.utime(notebook, (1000, 1000 + len(job.makes) + 60))  # a minute of starting
+    known = estimate.estimate_plan(left)
+    assert known.seconds == assumed.seconds and known.low >= len(left.jobs) * 30 > assumed.low
+    request.write_text("[]")  # damaged: assumed again
+    assert estimate.estimate_plan(left) == assumed
+
+
+@hypothesis.given(st.lists(st.tuples(st.floats(1e-3, 1e5), st.floats(1, 1e6)), min_size=1, max_size=12), st.floats(1e-3, 1e4))
+def test_a_rate_is_a_range_around_its_mean(timed, factor):
+    rate = estimate.Rate.of(*zip(*timed, strict=True))
+    assert 0 < rate.low <= rate.mean <= rate.high
+    more = rate.times(factor, doubt=2.0)
+    assert more.low < more.mean < more.high and more.mean == pytest.approx(rate.mean * factor)
+
+
+@pytest.mark.parametrize(
+    "low, high, said",
+    [
+        (0.2, 1.4, "0.2 to 1.4 seconds"),
+        (61, 119, "61 to 119 seconds"),
+        (90, 240, "1.5 to 4 minutes"),
+        (3000, 7300, "0.8 to 2 hours"),
+        (5e5, 6e5, "5.8 to 6.9 days"),
+        (30, 30, "about 30 seconds"),
+    ],
+)
+def test_a_span_is_in_one_unit(low, high, said):
+    assert estimate._span(low, high) == said
 
 
 def test_recovery_takes_time_by_its_tokens_and_models_by_their_size(tmp_path):
