@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from claw.errors import InputError
 from claw.laws import catalogue, curves, pooled_law
+from claw.laws.changepoint import find_changepoint
 from claw.laws.fitted import POOLED, FittedLaws
 from claw.laws.left_out import left_out_ratios
 from claw.laws.outside import SPLITS
 from claw.laws.points import AXES, REASONS
 from claw.laws.pooled_law import PooledLaw, plural_df
+from claw.laws.reading import Reading
 from claw.laws.sample import ALL, EVERY, WORKING
 from claw.laws.verdicts import CONTRADICTED, NOT_JUDGED, OPEN, SUPPORTED, not_judged
 from claw.words import number, plural, with_interval
@@ -95,10 +98,24 @@ def comparison_table(laws: FittedLaws, name: str) -> pd.DataFrame:
 
 
 def critical_table(laws: FittedLaws, threshold: float, response: str = "loss") -> pd.DataFrame:
-    """One row per curve: the largest ratio at which `threshold` × the dense value is still met, with its interval."""
+    """One row per curve: the largest ratio at which `threshold` × the dense value is still met, with its interval.
+
+    For losses also where the curve changes from slow to fast (`claw.laws.changepoint`), if it was measured at six ratios.
+    """
     reach = [(one, one.critical_ratio(threshold)) for one in laws.readings(response) if math.isfinite(one.dense)]
     rows = [(one.curve.title, critical.ratio, critical.low, critical.high, str(critical)) for one, critical in reach]
-    return pd.DataFrame(rows, columns=["curve", "ratio", "low", "high", "in words"])
+    frame = pd.DataFrame(rows, columns=["curve", "ratio", "low", "high", "in words"])
+    return frame.assign(**{"change of regime": [_change(laws, one) for one, _ in reach]}) if response == "loss" else frame
+
+
+def _change(laws: FittedLaws, one: Reading) -> str:
+    """Where a curve changes, in words; a dash where it has too few ratios."""
+    runs = curves.rows_of(laws.points, one.curve, "loss", one.axis)
+    runs = runs[runs[one.axis] > 0]
+    try:
+        return str(find_changepoint(runs[one.axis].to_numpy(), runs["loss"].to_numpy(), one.dense, laws.level))
+    except InputError:
+        return "–"
 
 
 def conversion_text(laws: FittedLaws) -> str:
