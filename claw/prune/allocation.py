@@ -109,6 +109,7 @@ def cheapest_shape(dense: Shape, costs: Costs, ratio: float, budget: str, remove
             f"{removed(smallest):.3f}, and this architecture allows no other cut. Ask for less."
         )
     priced = [(costs.of(dense, shapes[i]), shapes[i]) for i in np.flatnonzero(off <= max(NEAR, off.min()))]
+    priced = [(math.inf if math.isnan(excess) else excess, shape) for excess, shape in priced]  # of a model that only gives NaN
     least = min(excess for excess, _ in priced)
     alike = [(excess, shape) for excess, shape in priced if excess <= least + ALIKE * abs(least)]
     at_once = [pair for pair in alike if (pair[1].hidden, pair[1].depth) == (dense.hidden, dense.depth)]
