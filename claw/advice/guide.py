@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -149,7 +150,7 @@ def advise(
     frame = choice.with_costs(laws, frame, budget)
     frames = {"options": frame, "finalists": choice.best_of_curves(frame, budget, response, draws, seed)}
     notes = tuple(note for note in (rests, *derived) if note)
-    known = {"unjudged": choice.unjudged(frame, budget), "notes": notes, "level": laws.level}
+    known: dict[str, Any] = {"unjudged": choice.unjudged(frame, budget), "notes": notes, "level": laws.level}
     advice = Advice(response=response, unit=unit, budget=budget, **known, **frames)
     return replace(advice, sentences=tuple(_sentences(laws, advice)))
 

@@ -6,6 +6,7 @@ value is quoted as measured, else the answer names the measured points between w
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,8 +128,8 @@ def _reach(laws: Laws, one: Reading, threshold: float) -> Reach:
     share = 0.0 if math.isnan(critical.ratio) else critical.ratio
     true = one.axis == TRUE
     ratio = ratio_of_share(laws.points, share, one.curve.model, one.curve.method) if true else share
-    edges = {"low": critical.low, "high": critical.high, "all_of_it": critical.ratio >= critical.limit}
-    place = {"curve": one.curve, "threshold": threshold, "axis": one.axis, "share": share, "ratio": ratio}
+    edges: dict[str, Any] = {"low": critical.low, "high": critical.high, "all_of_it": critical.ratio >= critical.limit}
+    place: dict[str, Any] = {"curve": one.curve, "threshold": threshold, "axis": one.axis, "share": share, "ratio": ratio}
     return Reach(**place, **edges, beside=critical.bracket)
 
 
