@@ -76,6 +76,12 @@ class Advice:
         rows = self.options.assign(worth=worth).dropna(subset=cost).sort_values([cost, "worth"])
         return rows[rows["worth"] < rows["worth"].cummin().shift(fill_value=math.inf)].drop(columns="worth")
 
+    def frontier(self) -> pd.DataFrame:
+        """The measured options of the frontier, for reading. InputError where options do not compare."""
+        columns = ["option", "share", "ratio", "parameters", "value", "low", "high"]
+        front = self.pareto()
+        return front.loc[front["measured"], columns].reset_index(drop=True)
+
     def table(self) -> pd.DataFrame:
         """The finalists for reading: rank as measured beside rank as their laws predict, share, ratio, worth, costs."""
         rows = self.finalists

@@ -1,4 +1,4 @@
-"""Advice follows what was measured: values at measured points are quoted, shares are true ones, nothing is dropped in silence."""
+"""Advice follows what was measured: values at measured points are quoted, shares are true ones, nothing drops in silence."""
 
 import math
 import re
