@@ -131,7 +131,7 @@ def test_without_a_table_a_notebook_says_what_to_run(name, tmp_path):
 
 
 def test_the_guide_answers_for_half_of_the_largest_model_before_it_shows_coefficients(tmp_path):
-    made = simulate.simulated_table(Design(models=1), simulate.TRUTHS).assign(parameters0=2e8)
+    made = simulate.simulated_table(Design(models=1), simulate.TRUTHS).assign(model="one", parameters0=2e8)
     made.to_csv(tmp_path / "made.csv", index=False)
     out = run("60_guide", tmp_path, table=str(tmp_path / "made.csv"), out=str(tmp_path / "guide"), draws=100)
     page = shown(out)
