@@ -130,6 +130,16 @@ def test_without_a_table_a_notebook_says_what_to_run(name, tmp_path):
     assert "Traceback" not in "".join(said.traceback) and "line " not in "".join(said.traceback)
 
 
+def test_the_guide_answers_for_half_of_the_largest_model_before_it_shows_coefficients(tmp_path):
+    made = simulate.simulated_table(Design(models=1), simulate.TRUTHS).assign(model="one", parameters0=2e8)
+    made.to_csv(tmp_path / "made.csv", index=False)
+    out = run("60_guide", tmp_path, table=str(tmp_path / "made.csv"), out=str(tmp_path / "guide"), draws=100)
+    page = shown(out)
+    assert "ithin 100 M parameters" in page and page.index("100 M parameters") < page.index("nominal ratio r, 95% intervals")
+    assert (tmp_path / "guide" / "advice.json").is_file()
+    assert "Set unseen = 7e9" in "".join(str(o.get("text", "")) for cell in code(out) for o in cell.outputs)
+
+
 def test_the_meta_analysis_runs(tmp_path):
     table = published.read_published()
     some = table[table["paper"].isin(["slicegpt", "shortened-llama", "svd-llm-v2", "flap", "nirvana"])]

@@ -82,21 +82,21 @@ def test_the_committed_tables_are_what_the_script_makes():
 def test_shapes_have_the_published_sizes():
     published = POINTS.groupby("model")["parameters"].first()
     for shape in SHAPES.itertuples():
-        assert tidy.sizes(shape)["all"] == pytest.approx(float(published[shape.model]), rel=0.007), shape.model
+        assert tidy.parts_of_shape(shape)["all"] == pytest.approx(float(published[shape.model]), rel=0.007), shape.model
 
 
 def test_slicing_levels_become_the_shares_that_their_authors_state():
     """SliceGPT states that slicing 25 % and 30 % of Llama-2-70B removes 16 and 23 % (about) of its parameters."""
     llama = next(shape for shape in SHAPES.itertuples() if shape.model == "Llama-2-70B")
-    whole = tidy.sizes(llama)["all"]
-    assert [round(1 - tidy.sliced(llama, level) / whole, 2) for level in (0.25, 0.3)] == [0.16, 0.22]
+    whole = tidy.parts_of_shape(llama)["all"]
+    assert [round(1 - tidy.sliced_size(llama, level) / whole, 2) for level in (0.25, 0.3)] == [0.16, 0.22]
 
 
 @settings(max_examples=50, deadline=None)
 @given(index=st.sampled_from(range(len(SHAPES))), level=st.floats(0.0, 0.9))
 def test_slicing_more_leaves_less(index, level):
     shape = list(SHAPES.itertuples())[index]
-    assert tidy.sliced(shape, level + 0.05) < tidy.sliced(shape, level)
+    assert tidy.sliced_size(shape, level + 0.05) < tidy.sliced_size(shape, level)
 
 
 def test_losses_are_relative_to_the_uncompressed_model_on_the_same_text():

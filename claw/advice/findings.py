@@ -1,8 +1,8 @@
 """Findings of a table in words and tables, as Markdown: every sentence and number is generated, none is typed by hand.
 
-`claw findings mine.csv` writes findings.md (verdicts on the claims of the original paper, laws with intervals, what to do at
-10 to 90 %, what these data cannot say), README.md (what was run, see `claw.advice.datasheet`) and laws.json into the folder
-`mine-findings`, or into the one that `--out` names.
+`claw findings mine.csv` writes findings.md (a figure, ten lines to act on, what to do at 10 to 90 %, what these data cannot
+say, and behind folds the verdicts on the claims of the original paper and the laws with their intervals), README.md (what was
+run, see `claw.advice.datasheet`) and laws.json into the folder `mine-findings`, or into the one that `--out` names.
 
 Notable choices:
 - Each claim is judged twice: against the ratio that was asked for, and against the share of parameters truly removed.
@@ -18,18 +18,20 @@ import numpy as np
 import pandas as pd
 
 from claw import files
-from claw.advice import datasheet, recommend
-from claw.advice.recommend import TRUE
+from claw.advice import answers, datasheet, judged_claims, recommend
+from claw.advice.judged_claims import fold
+from claw.advice.true_shares import TRUE
 from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
 from claw.laws import ALL, Laws, OwnTable, catalogue, fitting, read, speed_law, tables
 from claw.laws.points import DEFAULTS, is_dense
-from claw.laws.verdicts import CONTRADICTED, NOT_JUDGED, OPEN, SUPPORTED, Verdict
+from claw.laws.verdicts import Verdict
 from claw.models import sources
+from claw.project import REFERENCE, project_folder
 from claw.words import code_span, markdown, markdown_text, plural, quantity, tokens_text, with_interval
 
-WORDS = {SUPPORTED: "reproduced", CONTRADICTED: "not reproduced", OPEN: "cannot be said", NOT_JUDGED: "not judged here"}
-OURS = "of ours"
+PICTURES = ("paper_loss.png", "loss*.png", "*loss*.png")
+"""Figures that show losses against what was removed, the first that is there."""
 AXES = {"ratio": "nominal ratio", TRUE: "share of parameters"}
 SHARES = {"ratio": "nominal ratio", TRUE: "true share"}
 
@@ -41,31 +43,22 @@ INTRODUCTIONS = {
     "How much faster": "Speed-up S over the dense model on the machine that measured it, against the share ρ truly removed. "
     "κ = 1 and f = 1 are the ideal, all that FLOPs (prefill) or bytes (decode) allow; λ is the change of κ per tenfold size. "
     "Bias-reduced clustered intervals.",
-    "How far for 10 % more loss": "The largest ratio with its interval (where the law's band meets 1.1 × L0).",
-    "Nominal and true ratio tell different stories": "{conversion} Methods in the order of the loss that their laws predict, "
-    "lowest first, within the measured range of both axes.",
-    "What to do at 10, 30, 50, 70 and 90 %": "How to remove this share of a model's *parameters* (not the nominal ratio), to "
-    "within half a point of rounding, at the lowest loss. The interval is that of a new run, and the advice is the cut whose "
-    "interval ends lowest: a law that hardly knows its curve promises nothing. The probability of being the best of the "
-    "measured methods covers the noise of laws and runs, and says nothing of other methods.",
+    "How far for 10 % more loss": "The largest ratio with its interval, read off the measured points beside it; of all curves "
+    "together, where the law's band meets 1.1 × L0.",
+    "Nominal and true ratio tell different stories": "{conversion} Methods in the order of the loss read off their measured "
+    "points, lowest first, within the measured range of both axes; beside it the order that the laws of their curves predict "
+    "at an equal share. τ compares the measured order at an equal share with the other (1 is the same order).",
+    "What to do at 10, 30, 50, 70 and 90 %": "How to remove this share of a model's *parameters*, to within half a point of "
+    "rounding, at the lowest loss, read off measured points. The interval is that of a new run. Advised is the likeliest to be "
+    "the best among those whose interval ends well (within 10 % of the best end), and what cannot be told apart from it is "
+    "named. The probability covers the noise of points and runs, and says nothing of methods that were not measured. *Accuracy "
+    "kept* is of that above guessing. The last column has the rank as measured and the rank that the curves' "
+    "laws predict.",
     "Dense models beside published numbers": "Measured here with lm-eval's prompts and metrics on the official rows; *gap* is "
     "in standard errors of the measurement here. The weights here were quantised once, our tasks may be limited to their first "
     "documents, and others may use other prompts or shots.",
 }
 """What stands below a heading, before its table."""
-
-
-def claim_table(nominal: Sequence[Verdict], true: Sequence[Verdict], *, ours: bool = False) -> pd.DataFrame:
-    """One row per claim: the verdict against the nominal ratio and against the true share, with the numbers of both."""
-    rows = [(verdict.claim, _judged(verdict)) for verdict in nominal if (OURS in verdict.claim) == ours]
-    table = pd.DataFrame(rows, columns=["claim", "against the nominal ratio"])
-    shares = {verdict.claim: _judged(verdict) for verdict in true}
-    return table.assign(**{"against the share of parameters removed": table["claim"].map(shares)} if true else {})
-
-
-def _judged(verdict: Verdict) -> str:
-    numbers = verdict.sentence.partition(f" is {verdict.verdict}: ")[2] or verdict.sentence
-    return f"**{WORDS[verdict.verdict]}**: {numbers}"
 
 
 def _stacked(frames: dict[tuple[str, str], pd.DataFrame], *without: str) -> pd.DataFrame:
@@ -169,44 +162,72 @@ def _few_models(rows: pd.DataFrame, models: list[str]) -> Iterator[str]:
         yield "nothing here speaks of 7B and above"
 
 
-def findings_page(table: pd.DataFrame, laws: Laws, name: str, published: pd.DataFrame | None = None) -> str:
-    """findings.md as text. `published`: dense accuracies of others, columns model, task, metric, value, shots, source."""
+def findings_page(
+    table: pd.DataFrame, laws: Laws, name: str, published: pd.DataFrame | None = None, *, figure: str = ""
+) -> str:
+    """findings.md as text: a figure and ten lines first, then advice, limits, and the statistics behind folds.
+
+    `published`: dense accuracies of others, columns model, task, metric, value, shots, source. `figure`: path of a picture from
+    where the page lies.
+    """
     true: Sequence[Verdict] = ()
     if TRUE in table and table[TRUE].notna().any():
         with contextlib.suppress(InputError):
             true = fitting.judge_table(table.assign(ratio=table[TRUE]).drop(columns=TRUE), laws.level)
-    claims = claim_table(laws.verdicts, true)
-    counts = pd.Series([verdict.verdict for verdict in laws.verdicts if OURS not in verdict.claim]).value_counts()
-    tally = ", ".join(f"{counts.get(verdict, 0)} {word}" for verdict, word in WORDS.items())
-    remarks = " ".join(f"{remark.removesuffix('.')}." for remark in tables.remarks(laws))
+    told = answers.shared_out(laws)
     pairs = {(response, SHARES[axis]): axis for response in laws.points.responses for axis in laws.points.axes}
-    frames = {
-        "Our own claim": claim_table(laws.verdicts, true, ours=True),
-        "Laws across models": _stacked({key: tables.across_table(laws, key[0], axis) for key, axis in pairs.items()}),
-        "How much faster": speed_table(laws),
-        "How far for 10 % more loss": critical_ratios(laws, 1.1),
-        "Nominal and true ratio tell different stories": recommend.method_orders(laws),
-        "What to do at 10, 30, 50, 70 and 90 %": recommend.advice_table(laws),
-        "Compress the large model, or take the smaller one?": recommend.large_or_small(laws),
-        "Dense models beside published numbers": pd.DataFrame() if published is None else beside(table, published),
+    opened = {
+        "What to do at 10, 30, 50, 70 and 90 %": _as_far_as_measured(recommend.advice_table(told)).fillna("–"),
+        "Compress the large model, or take the smaller one?": recommend.large_or_small(told),
         "What these data cannot say": list(limitations(laws, table)),
     }
-    parts = [
-        "# Findings",
-        f"Generated from {code_span(name)} by {code_span(f'claw findings {name}')}; nothing here is typed by hand. {remarks}",
-        "## Claims of the original paper",
-        f"Of {len(claims)} claims (Sengupta, Chaudhary, Chakraborty 2025, arXiv 2504.04342), against the ratio asked for: "
-        f"{tally}. *Reproduced* and *not reproduced* follow the rules in `claw/laws/verdicts.py`; intervals are "
-        f"{laws.level:.0%}.",
-        markdown(claims),
+    folded = {
+        "How far for 10 % more loss": critical_ratios(told, 1.1),
+        "Nominal and true ratio tell different stories": recommend.method_orders(told),
+        "Laws across models": _stacked({key: tables.across_table(laws, key[0], axis) for key, axis in pairs.items()}),
+        "How much faster": speed_table(laws),
+        "Our own claim": judged_claims.claim_table(laws.verdicts, true, ours=True),
+        "Dense models beside published numbers": pd.DataFrame() if published is None else beside(table, published),
+    }
+    parts = ["# Findings", *([f"![Held-out loss against what was removed]({figure})"] if figure else [])]
+    parts += ["\n".join(f"- {line}" for line in answers.first_lines(laws))]
+    parts += [
+        f"Read off the measured points of {code_span(name)} by {code_span(f'claw findings {name}')}; nothing here is typed by "
+        f"hand. Shares are of all parameters, intervals are {laws.level:.0%}; [README.md](README.md) says what was run."
     ]
-    for title, body in frames.items():
+    for title, body in opened.items():
         if isinstance(body, list) and body:
             parts += [f"## {title}", "\n".join(f"- {sentence}" for sentence in body)]
         elif len(body):
-            introduction = INTRODUCTIONS[title].format(conversion=tables.conversion_text(laws))
-            parts += [f"## {title}", introduction, markdown(body)]
+            parts += [f"## {title}", INTRODUCTIONS[title], markdown(body)]
+    parts += ["## Claims of the original paper", *judged_claims.claims_section(laws, true)]
+    for title, body in folded.items():
+        if len(body):
+            introduction = INTRODUCTIONS[title].format(conversion=tables.conversion_text(laws)).strip()
+            parts += [f"## {title}", *fold("Show the table", introduction, markdown(body))]
+    remarks = "\n".join(f"- {remark.removesuffix('.')}." for remark in tables.remarks(laws))
+    parts += ["## What the laws rest on", *fold("Show the remarks", remarks)]
     return "\n\n".join(parts) + "\n"
+
+
+def _as_far_as_measured(table: pd.DataFrame) -> pd.DataFrame:
+    """Of the shares that nothing measured removes, the smallest of each model stands for those above it."""
+    if table.empty or "removes" not in table:
+        return table
+    nothing = table["removes"].isna()
+    first = nothing & ~table["model"].where(nothing).duplicated()
+    return table[~nothing | first].assign(remove=table["remove"].where(~first, table["remove"] + " and more"))
+
+
+def figure_of(source: Path, folder: Path) -> str:
+    """Path from `folder` to the committed or drawn figure of this very table that shows its losses; empty if there is none."""
+    whole = source.resolve()
+    reference = whole == (project_folder() / REFERENCE).resolve()
+    run = whole if whole.is_dir() else whole.parent
+    places = [project_folder() / "figures"] if reference else [run / "figures"] if whole.is_dir() else []
+    places += [run / "figures"] if whole.name == "table.csv" else []
+    pictures = [path for place in places for name in PICTURES for path in sorted(place.glob(name))]
+    return Path(os.path.relpath(pictures[0].resolve(), Path(folder).resolve())).as_posix() if pictures else ""
 
 
 def beside(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -252,7 +273,7 @@ def write_findings(
     shown = _shown(table)
     if not shown[["model", "method"]].equals(table[["model", "method"]]):  # sentences are made of the names in the laws
         laws = fitting.fit(shown)
-    files.write_own(paths[1], findings_page(shown, laws, source.as_posix(), published))
+    files.write_own(paths[1], findings_page(shown, laws, source.as_posix(), published, figure=figure_of(source, folder)))
     file = Path(os.path.relpath(source, folder)).as_posix()
     files.write_own(paths[2], datasheet.datasheet_page(shown, laws, source.as_posix(), study, plan, file=file))
     return paths

@@ -2,14 +2,18 @@
 
 Notable choices:
 - Advice is by the share truly removed, because that is what a user pays for; a method is named only within its measured range.
+- Methods are ranked by what was measured; the order that their laws predict stands beside it.
 """
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 from scipy import stats
 
 from claw.advice.guide import advise
+from claw.advice.options import AS_IS
+from claw.advice.true_shares import ROUNDING, TRUE, complete_shares, own_ratio, percent
 from claw.errors import InputError
 from claw.laws import Laws
 from claw.specs.budget import Budget
@@ -17,26 +21,35 @@ from claw.specs.methods import is_control
 from claw.words import quantity, tokens_text
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
-ROUNDING = 0.005  # of all parameters: widths are whole numbers, so a share is met to within so much
 RANKED = (0.1, 0.2, 0.3, 0.5)  # at which methods are ranked on either axis
-TRUE = "ratio_params"
 BEST = 4
 
 
 def method_orders(laws: Laws) -> pd.DataFrame:
-    """The best methods as measured at an equal nominal ratio and at an equal share of parameters; τ compares the orders."""
-    rows = []
+    """The best methods as measured at an equal nominal ratio and at an equal share of parameters, and as their laws predict.
+
+    τ compares the measured order at an equal share with the one beside it.
+    """
+    laws, rows = replace(laws, points=complete_shares(laws.points)[0]), []
     for model in laws.points.by_size({one.curve.model for one in laws.readings("loss")}):
         for r in RANKED:
             nominal, true = (_ranked(laws, model, axis, r) for axis in ("ratio", TRUE))
             nominal, true = [name for name in nominal if name in true], [name for name in true if name in nominal]
             if len(nominal) < 2:
                 continue
-            tau = stats.kendalltau(range(len(nominal)), [true.index(name) for name in nominal]).statistic
-            row = {"model": model, "removed": f"{r:.0%}", "methods": len(nominal), "at an equal nominal ratio": _first(nominal)}
+            row = {"model": model, "removed": percent(r), "methods": len(nominal), "at an equal nominal ratio": _first(nominal)}
             row["at an equal share of parameters"] = "the same" if nominal == true else _first(true)
-            rows.append(row | {"Kendall's τ": f"{tau:.2f}"})
+            row["Kendall's τ"] = _tau(nominal, true)
+            law = [name for name in _by_law(laws, model, r) if name in true]
+            measured = [name for name in true if name in law]
+            told = len(law) > 1
+            row["as their laws predict it"] = "the same" if told and law == measured else _first(law) if told else "–"
+            rows.append(row | {"τ of the laws": _tau(measured, law) if told else "–"})
     return pd.DataFrame(rows)
+
+
+def _tau(one: list[str], other: list[str]) -> str:
+    return f"{stats.kendalltau(range(len(one)), [other.index(name) for name in one]).statistic:.2f}"
 
 
 def _first(names: list[str]) -> str:
@@ -44,7 +57,7 @@ def _first(names: list[str]) -> str:
 
 
 def _ranked(laws: Laws, model: str, axis: str, r: float) -> list[str]:
-    """Methods of a model by the loss read off their curves at r, within the measured range, without recovery."""
+    """Methods of a model by the loss read off their points at r, within the measured range, without recovery."""
     losses = {
         one.curve.method: float(one.mean(r)[0])
         for one in laws.readings("loss", axis)
@@ -53,15 +66,25 @@ def _ranked(laws: Laws, model: str, axis: str, r: float) -> list[str]:
     return sorted(losses, key=losses.__getitem__)
 
 
+def _by_law(laws: Laws, model: str, r: float) -> list[str]:
+    """Methods of a model by the loss that the laws of their curves predict at a share, within the fitted range."""
+    losses = {
+        law.curve.method: float(law.predict(r)["mean"].iloc[0])
+        for law in laws.curves_of("loss", TRUE)
+        if law.curve.model == model and law.curve.tokens == 0 and law.low <= r <= law.high
+    }
+    return sorted(losses, key=losses.__getitem__)
+
+
 def advice_table(laws: Laws) -> pd.DataFrame:
-    """What to do with each model to remove a share of its parameters: method, ratio, expected loss and accuracy, certainty."""
-    rows = []
+    """What to do with each model to remove a share of its parameters: method, ratio, measured loss and accuracy, certainty."""
+    laws, rows = replace(laws, points=complete_shares(laws.points)[0]), []
     for model in laws.points.by_size(set(laws.points.rows["model"])):
         dense = laws.points.dense_row(model)
         size = dense.get("parameters0", math.nan)
         for share in SHARES if size > 0 else ():
             budget = Budget(parameters=(1 - share + ROUNDING) * size)
-            rows.append({"model": model, "remove": f"{share:.0%}"} | _cut(laws, model, dense, budget))
+            rows.append({"model": model, "remove": percent(share)} | _cut(laws, model, dense, budget))
     return pd.DataFrame(rows)
 
 
@@ -72,45 +95,63 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
     except InputError as error:
         return {"do": str(error)}
     best = advice.best
-    if best is None:
-        return {"do": "nothing that was measured removes so much"}
+    if best is None or best["method"] == AS_IS:
+        unknown = " ".join(advice.unjudged)
+        return {"do": f"nothing that was measured removes so much{f', as far as can be judged. {unknown}' if unknown else ''}"}
     recovered = f", then {tokens_text(best['tokens'])} of recovery" if best["tokens"] else ""
     alone = is_control(best["method"])  # which the advice names only where a model has nothing else
+    source = "measured" if best["measured"] else f"between r = {best['bracket_low']:.2g} and {best['bracket_high']:.2g}"
+    others = [name.removeprefix(f"{model} with ").rpartition(", ")[0] for name in advice.equals[1:]]
     return {
-        "do": f"{'only a control was measured: ' if alone else ''}{best['method']} at r = {best['ratio']:.2f}{recovered}",
+        "do": f"{'only a control was measured: ' if alone else ''}{best['method']}{recovered} "
+        f"({own_ratio(best['ratio'], best['method'], best['ratio_of'])})",
+        "removes": percent(best["share"]),
         "loss": f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}], {best['value'] / dense['loss0']:.2f} × dense",
+        "read off": source,
         "accuracy kept": _accuracy(laws, best, dense),
         "best with probability": "–" if alone else f"{best['probability']:.0%}",
-        "next": advice.finalists["method"].iloc[1] if len(advice.finalists) > 1 else "–",
+        "cannot be told apart from": ", ".join(others[:BEST]) + (" …" if len(others) > BEST else "") or "–",
+        "rank: measured / by law": f"{best['rank']:.0f} / {best['predicted_rank']:.0f} of {len(advice.finalists)}"
+        if math.isfinite(best["predicted_rank"])
+        else f"{best['rank']:.0f} / – of {len(advice.finalists)}",
     }
 
 
 def _accuracy(laws: Laws, best: pd.Series, dense: pd.Series) -> str:
-    """Share of the accuracy above guessing that the law expects to be left."""
-    try:
-        band = laws.predict([best["ratio"]], best["model"], best["method"], best["tokens"], response="accuracy")
-    except InputError:
+    """Share of the accuracy above guessing that is left, read off the measured points: from 0 (guessing) to 100 %."""
+    one = next(
+        (
+            one
+            for one in laws.readings("accuracy")
+            if tuple(one.curve)[:2] == (best["model"], best["method"])
+            and one.curve.tokens == best["tokens"]
+            and one.curve.ratio_of == best["ratio_of"]
+        ),
+        None,
+    )
+    above = float(dense.get("accuracy0", math.nan) - dense.get("chance", math.nan))
+    if one is None or not above > 0 or not one.low <= best["ratio"] <= one.high:
         return "–"
-    above = float(dense["accuracy0"] - dense["chance"])
-    if not above > 0:
-        return "–"
-    kept, low, high = (band[["mean", "confidence_low", "confidence_high"]].iloc[0] - dense["chance"]) / above
+    band = one.predict([best["ratio"]])[["mean", "confidence_low", "confidence_high"]].iloc[0]
+    kept, low, high = ((band - dense["chance"]) / above).clip(0, 1)
     return f"{kept:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def large_or_small(laws: Laws) -> list[str]:
     """Compress the largest model or take a smaller one, at shares of the largest model's parameters, in sentences."""
+    laws = replace(laws, points=complete_shares(laws.points)[0])
     rows = laws.points.rows
-    if "parameters0" not in rows or rows["model"].nunique() < 2:
+    sizes = rows.groupby("model")["parameters0"].first().dropna()
+    if len(sizes) < 2:
         return []
-    largest = laws.points.by_size(set(rows["model"]))[-1]
-    size = float(laws.points.dense_row(largest)["parameters0"])
-    sentences = []
+    largest, sentences = str(sizes.idxmax()), []
     for share in SHARES:
         try:
-            first, *others = advise(laws, Budget(parameters=(1 - share + ROUNDING) * size), "loss").sentences
+            advice = advise(laws, Budget(parameters=(1 - share + ROUNDING) * sizes.max()), "loss")
         except InputError as error:
             return [str(error)]
-        duels = [sentence for sentence in others if " against " in sentence]
-        sentences.append(f"**{share:.0%} of {largest} ({quantity(size)}).** {' '.join([first, *duels])}")
+        first = advice.sentences[0]
+        duels = [sentence for sentence in advice.sentences[1:] if " against " in sentence or "told apart" in sentence]
+        kept = f"**{percent(1 - share)} of {largest} ({quantity((1 - share) * sizes.max())}).**"
+        sentences.append(f"{kept} {' '.join([first, *duels[:2]])}")
     return sentences

@@ -106,7 +106,7 @@ def not_a_loss(rows: pd.DataFrame) -> str:
     """Why the column loss cannot be nats per token, in words; empty if it can."""
     if "loss" not in rows or known_nats(rows):
         return ""
-    dense = rows["loss0"] if "loss0" in rows else rows["loss"][is_dense(rows)]
+    dense = pd.to_numeric(rows["loss0"], errors="coerce") if "loss0" in rows else rows["loss"][is_dense(rows)]
     dense, losses = dense[np.isfinite(dense)], rows["loss"][np.isfinite(rows["loss"])]
     if dense.max() > MOST_NATS:
         most = f"a language model has less than {MOST_NATS:g} nats"

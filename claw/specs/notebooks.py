@@ -191,6 +191,7 @@ class GuideParameters(LawsParameters):
     dense_milliseconds: dict[str, float] = Field(default_factory=dict)
     bytes_per_parameter: float = Field(2.0, gt=0)
     most_recovery: float | None = Field(None, ge=0)
+    unseen: float | None = Field(None, gt=0)
 
     @property
     def budget(self) -> Budget:

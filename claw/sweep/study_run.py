@@ -8,20 +8,17 @@ from pathlib import Path
 import pandas as pd
 
 from claw import files, records
+from claw.advice import findings
 from claw.errors import InputError
 from claw.models import load
 from claw.show import report
 from claw.specs.study import Study
 from claw.stages import checkpoints
-from claw.sweep import checks, estimate, locks, origin, run_jobs
+from claw.sweep import checks, ending, estimate, locks, origin, run_jobs
 from claw.sweep.plan import LAWS, Job, Plan, make
 from claw.words import plural
 
 SHORT = 40  # jobs that a dry run lists one by one
-COLUMNS = (
-    "model method ratio ratio_params recovery_tokens loss loss_stderr accuracy accuracy_stderr speedup_prefill speedup_decode"
-).split()
-"""Columns of the table that are printed when a study has run."""
 
 
 def headline(plan: Plan) -> str:
@@ -87,6 +84,9 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
             dtype = str(load.fast_dtype(load.pick_device(study.device))).removeprefix("torch.")
             plan = make(study.model_copy(update={"dtype": dtype}), folder)
         origin.check_origin(study, folder)
+        if ending.is_finished(plan):
+            print("\n".join(ending.finished_lines(plan)))
+            return 0
         print(headline(plan) + ". If this run is stopped, the same command goes on from there.", flush=True)
         drop = Unneeded(plan).drop
         if plan.jobs and (workers or scheduler):
@@ -153,32 +153,23 @@ def laws_job(folder: Path) -> Job:
 def check_outputs(plan: Plan) -> None:
     """InputError where a file stands in the way of what the run writes, or where somebody changed what it wrote."""
     folder, jobs = plan.folder, (*plan.jobs, laws_job(plan.folder))
-    pages = [folder / name for name in ("table.csv", "laws.json", "report.html")]
+    pages = ending.pages(folder)
     if len(plan.done) and not (folder / files.STAMPS).exists():  # begun by a claw that left no stamps
         files.adopt([*pages, *folder.glob("figures/*"), *folder.glob("notebooks/*.ipynb")])
     files.check_own([*pages, *(folder / "notebooks" / f"{job.id}.ipynb" for job in jobs), *files.stamped(folder / "figures")])
 
 
 def finish(plan: Plan) -> None:
-    """Fit the laws in their notebook, write table and report, and print what a reader wants to know first."""
+    """Fit the laws in their notebook, write table, report and findings, and print what a reader wants to know first."""
     from claw import laws
 
-    folder = plan.folder
-    table = records.table(folder, plan.study.evaluation)
+    folder, study = plan.folder, plan.study
+    table = records.table(folder, study.evaluation)
     records.save_csv(table, folder / "table.csv")
     run_jobs.run_job(laws_job(folder), folder)
     fitted = laws.from_json(folder / "laws.json")
     figures = sorted((folder / "figures").glob("*.svg"))
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
-    page = report.write_report(folder / "report.html", plan.study.name, fitted, table, figures=figures, notebooks=notebooks)
-    print(table[COLUMNS].dropna(axis=1, how="all").to_string(index=False, float_format="{:.4f}".format, na_rep=""))
-    print(
-        f"\n{fitted.summary()}\n\n"
-        f"executed notebooks  {folder / 'notebooks'}\n"
-        f"figures             {folder / 'figures'} ({len(figures)}, each as pdf, png, svg and csv)\n"
-        f"table               {folder / 'table.csv'}\n"
-        f"laws                {folder / 'laws.json'}\n"
-        f"report              {page}\n\n"
-        "Open the report in a browser; it needs neither network nor Python. `make lab` goes on from here, "
-        "`make app` slides the laws."
-    )
+    report.write_report(folder / "report.html", study.name, fitted, table, figures=figures, notebooks=notebooks)
+    findings.write_findings(folder, reading=laws.read(folder / "table.csv"))
+    print("\n".join(["", *ending.last_lines(fitted, folder, laws_job(folder).id, study.evaluation.tasks)]))

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from claw.advice.true_shares import parts_of_shape, sliced_size
+
 HERE = Path(__file__).parent
 KEY = "paper where model family parameters method_as_printed ratio ratio_of ratio_as_printed recovery_tokens".split()
 TRAINED = re.compile(r"\s*\+?\+?\s*(LoRA|KD|tune|training|CPT|finetuning|BLD)\b.*| LoRA step .*")
@@ -126,34 +128,14 @@ def shares(shapes: pd.DataFrame):
             return row.ratio, "the source, about" if about else "the source"
         if shape is None:
             return np.nan, ""
-        parts = sizes(shape)
+        parts = parts_of_shape(shape)
         if row.ratio_of == "hidden":
-            return 1 - sliced(shape, row.ratio) / parts["all"], "shape: slicing level"
+            return 1 - sliced_size(shape, row.ratio) / parts["all"], "shape: slicing level"
         axis = {"layers": "blocks", "nonembedding": "linear", "ffn": "ffn"}.get(row.ratio_of)
         axis = axis or ("linear" if "keep ratio" in printed or "compressed" in printed else None)
         return (row.ratio * parts[axis] / parts["all"], f"shape: {axis}") if axis else (np.nan, "")
 
     return share
-
-
-def sizes(shape) -> dict[str, float]:
-    """Parameters of a model by part, norms and biases aside."""
-    attention = 2 * shape.hidden * shape.head_size * (shape.heads + shape.groups)
-    ffn = (3 if shape.gated == "yes" else 2) * shape.hidden * shape.ffn
-    outer = shape.hidden * (shape.vocabulary * (1 if shape.tied == "yes" else 2) + shape.positions)
-    blocks = shape.layers * (attention + ffn)
-    return {"ffn": shape.layers * ffn, "linear": blocks, "blocks": blocks, "all": blocks + outer}
-
-
-def sliced(shape, level: float) -> float:
-    """Parameters after SliceGPT at a slicing level (Ashkboos et al. 2024, section 3): the hidden width becomes (1 - level) d.
-
-    Each block gains two rotations of its residual, d' × d', and a tied head is untied: it is turned otherwise.
-    """
-    width = round((1 - level) * shape.hidden)
-    attention = 2 * width * shape.head_size * (shape.heads + shape.groups)
-    ffn = (3 if shape.gated == "yes" else 2) * width * shape.ffn
-    return shape.layers * (attention + ffn + 2 * width**2) + width * (2 * shape.vocabulary + shape.positions)
 
 
 def _apart(row) -> str:

@@ -22,7 +22,7 @@ def model(name: str, size: float, dense: float, slope: float, **columns) -> pd.D
     loss = dense + slope * RATIOS + 1e-3 * np.array([0, 1, -1, -1, 1])
     frame = pd.DataFrame({"model": name, "method": ["dense"] + ["cut"] * 4, "ratio": RATIOS, "loss": loss, "loss_stderr": 0.01})
     frame = frame.assign(ratio_params=RATIOS / 2, ratio_flops=RATIOS / 2, recovery_tokens=0, seed=0)
-    return frame.assign(parameters0=size, flops_per_token=2 * size * (1 - RATIOS / 2), **columns)
+    return frame.assign(parameters0=size, flops_per_token=2 * size * (1 - RATIOS / 2), **{"heldout_data": "one"} | columns)
 
 
 def fitted(*parts: pd.DataFrame) -> laws.Laws:
@@ -41,7 +41,7 @@ def test_a_large_model_that_loses_little_is_compressed_just_enough(shallow):
     assert advice.best["ratio"] == pytest.approx(0.5)
     assert advice.best["parameters"] <= 1.5e9
     assert advice.best["probability"] > 0.95
-    assert "compress large with cut, removing 50%" in advice.sentences[0]
+    assert "remove 25 % of large's parameters (ratio 0.50) with cut" in advice.sentences[0]
 
 
 def test_a_large_model_that_loses_much_is_left_for_the_small_one():
@@ -71,7 +71,7 @@ def test_no_finalist_exceeds_the_budget(limit, value):
 def test_nothing_fits_and_the_least_is_named(shallow):
     advice = guide.advise(shallow, Budget(parameters=1e6))
     assert advice.best is None
-    assert "small with cut at r = 0.80" in advice.sentences[0]
+    assert "small with cut, 40 % removed" in advice.sentences[0]
     assert "840 M" in advice.sentences[0]
 
 
@@ -137,8 +137,12 @@ def test_other_tokenizers_compare_in_bits_per_byte_or_not_at_all():
     advice = guide.advise(fitted(*parts), Budget())
     assert advice.unit == "bits per byte"
     assert advice.best["model"] == "small"
-    with pytest.raises(InputError, match="bits_per_byte"):
-        guide.advise(fitted(*(part.drop(columns="bits_per_byte") for part in parts)), Budget())
+    apart = guide.advise(fitted(*(part.drop(columns="bits_per_byte") for part in parts)), Budget())
+    assert apart.best is None and len(apart.groups) == 2  # each alone, and said
+    said = " ".join(apart.sentences)
+    assert "do not compare" in said and "bits_per_byte" in said and "large as it is" in said and "small as it is" in said
+    with pytest.raises(InputError, match="no frontier"):
+        apart.pareto()
 
 
 def test_what_cannot_be_judged_is_refused_with_what_it_needs(shallow):

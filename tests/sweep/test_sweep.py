@@ -144,7 +144,7 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     assert all(path.read_bytes() == content for path, content in before.items())
     table = records.table(folder)
     assert len(table) == 7 and (table["status"] == "done").all()
-    assert "95% intervals" in said and str(folder / "report.html") in said
+    assert "With 10 % more loss" in said and "Open report.html" in said and (folder / "findings" / "findings.md").is_file()
     for suffix in ("pdf", "png", "svg", "csv"):
         assert list((folder / "figures").glob(f"*.{suffix}"))
     executed = {path.name[:7] for path in (folder / "notebooks").glob("*.ipynb")}
@@ -153,3 +153,8 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     assert "<svg" in (folder / "report.html").read_text()
 
     assert plan.make(studies.load_study(study_file), folder).jobs == ()
+
+    third = claw_run(study_file, project)
+    said = third.communicate(timeout=300)[0]
+    assert third.returncode == 0 and len(said.strip().splitlines()) == 3, said
+    assert "tiny is finished" in said and "nothing to run" in said and "activate" in said

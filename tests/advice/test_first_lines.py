@@ -1,0 +1,153 @@
+"""The sentences that open the findings and end a run: each that names a model, a method and a number holds in the table."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claw import laws
+from claw.advice import answers, findings, judged_claims, unseen_models
+from claw.errors import InputError
+from claw.laws.claim import cannot_judge, judged
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference.csv"
+PERCENT = r"(\d+(?:\.\d)?) %"
+FAR = re.compile(
+    rf"{PERCENT}(?: \([^)]*\))? of (\S+)'s parameters with (\S+?)(?: \(ratio ([\d.]+)[^)]*\))?, (?:as far|between|measured)"
+)
+BESIDE = re.compile(rf"between (?:the dense model|{PERCENT}) \(loss ([\d.]+)\) and {PERCENT} \(loss ([\d.]+)\)")
+FURTHER = re.compile(rf"at {PERCENT} of (\S+) the lowest loss is ([\d.]+) \(([\d.]+) × dense\) with (\S+), (\S+)")
+CONTROL = re.compile(rf"(\S+) at {PERCENT} of (\S+)'s parameters has ([\d.]+) × the dense loss \(([\d.]+),")
+
+
+@cache
+def bare(seed: int | None) -> tuple[pd.DataFrame, laws.Laws]:
+    """The reference table, or a made-up one, and laws that hold its points alone."""
+    table = laws.read(REFERENCE).table if seed is None else made_up(seed)
+    nothing = {
+        "curves": (),
+        "pooled": (),
+        "comparisons": {},
+        "tests": pd.DataFrame(),
+        "verdicts": (),
+        "unfitted": pd.DataFrame(),
+    }
+    settings = {"source": {"data": "", "code": ""}, "level": 0.95, "seed": 0, "draws": 100}
+    return table, laws.Laws(points=laws.read_points(table), **nothing, **settings)
+
+
+def made_up(seed: int) -> pd.DataFrame:
+    rng, rows = np.random.default_rng(seed), []
+    for m in range(1 + seed % 3):
+        place = {"model": f"model-{m}", "heldout_data": "one", "parameters0": 1e9, "chance": 0.25, "ratio_of": "ffn", "seed": 0}
+        row = place | {"method": "dense", "ratio": 0.0, "ratio_params": 0.0, "loss": 3.0, "accuracy": 0.6}
+        rows.append(row | {"recovery_tokens": 0})
+        for method, bend in (("random", 4.0), ("flap", 0.8), ("taylor", 1.2), ("wanda-sp", rng.uniform(0.5, 2))):
+            for r in (0.1, 0.3, 0.5, 0.7):
+                loss = 3 * np.exp(bend * r ** rng.uniform(1, 2) + rng.normal(0, 0.01))
+                row = place | {"method": method, "ratio": r, "ratio_params": 0.6 * r, "loss": loss, "recovery_tokens": 0}
+                rows.append(row | {"accuracy": 0.6 - 0.3 * r, "speedup_decode": 1 / (1 - 0.5 * r)})
+    return pd.DataFrame(rows).assign(loss_stderr=0.02, accuracy_stderr=0.02)
+
+
+def curve_at(table: pd.DataFrame, model: str, method: str, share: float, tokens: float = 0) -> tuple[float, float]:
+    """Lowest and highest measured loss of a curve beside a share, which sentences print to a per cent."""
+    own = table[(table["model"] == model) & (table["method"].isin([method, "dense"]))]
+    own = own[(own["recovery_tokens"] == tokens) | (own["method"] == "dense")]
+    mean = np.exp(np.log(own["loss"]).groupby(own["ratio_params"].round(9)).mean()).sort_index()
+    below, above = mean[mean.index <= share + 0.006], mean[mean.index >= share - 0.006]
+    beside = pd.concat([below.tail(2), above.head(2)])
+    return float(beside.min()), float(beside.max())
+
+
+@pytest.mark.parametrize("seed", [None, *range(6)])
+def test_every_number_of_the_ten_lines_holds_in_the_table(seed):
+    table, fitted = bare(seed)
+    lines = answers.first_lines(fitted)
+    assert 8 <= len(lines) <= 10
+    dense = table[table["method"] == "dense"].set_index("model")["loss"]
+    told = 0
+    for line in lines[:3]:
+        more = float(re.search(PERCENT, line)[1]) / 100
+        for text in line.partition("remove** ")[2].split(". "):
+            if not (match := FAR.search(text)):
+                continue
+            share, model, method = float(match[1]) / 100, match[2], match[3]
+            low, high = curve_at(table, model, method, share)
+            if "as far as was measured" not in text:
+                assert low - 0.01 <= (1 + more) * dense[model] <= high + 0.01, text
+            own = table[(table["model"] == model) & (table["method"] == method)]
+            if match[4]:
+                knots = pd.concat([pd.Series({0.0: 0.0}), own.groupby("ratio")["ratio_params"].mean()])
+                assert np.interp(float(match[4]), knots.index, knots) == pytest.approx(share, abs=0.012)
+            for beside in BESIDE.finditer(text):
+                values = [float(beside[2]), float(beside[4])]
+                assert values[0] <= (1 + more) * dense[model] + 0.01 and values[1] >= (1 + more) * dense[model] - 0.01
+                for value in values:
+                    means = [
+                        *own.groupby(["ratio", "recovery_tokens"])["loss"].agg(lambda x: np.exp(np.log(x).mean())),
+                        dense[model],
+                    ]
+                    assert min(abs(mean - value) for mean in means) < 0.006
+            told += 1
+    assert told >= 3
+    for share, model, loss, times, method, _ in FURTHER.findall("\n".join(lines)):
+        low, high = curve_at(table, model, method, float(share) / 100)
+        assert low - 0.006 <= float(loss) <= high + 0.006 and float(loss) / dense[model] == pytest.approx(
+            float(times), abs=0.006
+        )
+        for other in set(table.loc[table["model"] == model, "method"]) - {"dense", method, "random", "magnitude"}:
+            here = table[(table["model"] == model) & (table["method"] == other) & (table["recovery_tokens"] == 0)]
+            measured = here[(here["ratio_params"] - float(share) / 100).abs() < 0.004]
+            assert not len(measured) or np.exp(np.log(measured["loss"]).mean()) >= float(loss) - 0.006
+    for control, share, model, times, loss in CONTROL.findall("\n".join(lines)):
+        low, high = curve_at(table, model, control, float(share) / 100)
+        assert low - 0.006 <= float(loss) <= high + 0.006 and float(loss) / dense[model] == pytest.approx(
+            float(times), abs=0.006
+        )
+
+
+def test_a_page_opens_with_the_figure_and_the_lines_and_folds_the_statistics():
+    table, fitted = bare(1)
+    page = findings.findings_page(table, fitted, "mine.csv", figure="../figures/a.png")
+    assert page.startswith(
+        "# Findings\n\n![Held-out loss against what was removed](../figures/a.png)\n\n- **For 5 % more loss remove** "
+    )
+    first = page.partition("\n## ")[0]
+    assert len(re.findall(r"^- ", first, re.M)) <= 10 and "τ" not in first and "BIC" not in first
+    assert page.count("<details>") == page.count("</details>") >= 2
+    assert page.index("## What to do") < page.index("<details>")
+
+
+def test_the_reference_pages_figure_is_there():
+    path = findings.figure_of(REFERENCE, REFERENCE.parent)
+    assert path == "../figures/paper_loss.png" and (REFERENCE.parent / path).is_file()
+
+
+def test_another_table_has_no_figure_of_ours(tmp_path):
+    (tmp_path / "mine.csv").write_text("model,method,ratio,loss\n")
+    assert findings.figure_of(tmp_path / "mine.csv", tmp_path / "mine-findings") == ""
+
+
+def test_what_was_not_judged_is_one_line():
+    verdicts = [cannot_judge("a is b", "one model"), cannot_judge("c is d", "one model"), cannot_judge("e is f", "no pairs")]
+    line = judged_claims.not_judged_line([*verdicts, judged("g is h", "supported", "it is")])
+    assert line == "Not judged here: a is b, c is d (one model); e is f (no pairs)." and "\n" not in line
+    assert judged_claims.not_judged_line([judged("g is h", "supported", "it is")]) == ""
+
+
+def test_a_model_that_nobody_measured_is_foretold_and_said_to_be():
+    table, law = unseen_models.predict_unseen(7e9), unseen_models.published_law()
+    assert table["share"].dropna().is_monotonic_decreasing and {"flap", "slicegpt"} <= set(table["method"])
+    row = table.set_index("method").loc["flap"]
+    assert row["low"] < row["share"] < row["high"]
+    band = unseen_models.predict_new(7e9, "flap", [row["share"]], law=law).iloc[0]
+    assert band["mean"] == pytest.approx(1.1, abs=0.005)
+    said = unseen_models.unseen_sentences(7e9, table)
+    assert "7 G" in said[0] and "not measured" in said[1]
+    for wrong in (0.0, -1.0, np.nan):
+        with pytest.raises(InputError, match="unseen"):
+            unseen_models.predict_unseen(wrong, law=law)
