@@ -8,12 +8,12 @@ CAPTIONS = {
     r"(loss|accuracy)_by_(ratio_params|ratio)(?:_(\d+))?": "{0} against {1}. Points are measured, with their standard error; "
     "lines go through them; the bands say how sure a line is (dark) and where a new run may fall (light); dotted is the dense "
     "model.",
-    r"paper_(loss|accuracy)": "{0} against the share of all parameters removed, and against the method's own ratio; dotted is "
-    "the dense model.",
-    r"(?:out_of_sample_(loss|accuracy)|paper_forms)": "How far each form of law is off on models, or on ratios, that it was not "
-    "fitted to. Farther left is better.",
-    r"diagnostics_(loss|accuracy)": "Whether the law of {0} may be trusted: what it leaves unexplained against the ratio, whether "
-    "that is normally distributed, and how much each coefficient hangs on a single model.",
+    r"paper_(loss|accuracy)": "{0} against the share of all parameters removed, and against the method's own ratio; dotted "
+    "is the dense model.",
+    r"(?:out_of_sample_(loss|accuracy)|paper_forms)": "How far each form of law is off on models, or on ratios, to which it "
+    "was not fitted. Farther left is better.",
+    r"diagnostics_(loss|accuracy)": "Whether the law of {0} may be trusted: what it leaves unexplained against the ratio, "
+    "whether that is normally distributed, and how much each coefficient hangs on a single model.",
     r"paper_left_out": "Loss predicted by laws that had not seen the model, against the loss measured; on the line both agree.",
     r"paper_speed": "Measured speed against the share removed, with intervals; dashed is what would be possible at best.",
     r"paper_pareto": "Loss against the time to write one token. On the grey line are the models that no other beats in both.",

@@ -20,10 +20,11 @@ from claw.laws.diagnostics import diagnose
 from claw.laws.fitted import POOLED
 from claw.laws.points import RESPONSES, Points, is_dense
 from claw.laws.reading import Reading
+from claw.specs.methods import is_control
 
-AXIS_LABELS = {"ratio": "nominal ratio r", "ratio_params": "true share removed"}
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
+FEW, PRINTED = 3, {"confidence": 0.15}  # curves of a panel that have room for two bands each; bands in print
 BEYOND = 0.1  # how far the screen shows a curve beyond what was measured
 MORE_RATIOS = "run a study with ratios above 0, such as params/quickstart.yaml."
 EVALUATION = {"loss": "{heldout: wikipedia-heldout}", "accuracy": "{tasks: [arc_easy, hellaswag, piqa]}"}
@@ -38,14 +39,15 @@ def law_curves(
 ) -> Drawing:
     """Points, the curves through them and their bands at one recovery budget; a panel per model, from small to large.
 
-    On the screen: against the nominal ratio, with the band of a new run (light) around the confidence band, and beyond the
-    measured range dashes, where the law of a curve goes on. On paper: against every axis of the table, a row each, loss on a
+    On the screen: against the share of all parameters where the table has it, else the methods' own ratio, with the band of a
+    new run (light) around the confidence band, and beyond the measured range dashes, where the law of a curve goes on; many
+    curves have only their confidence bands, controls none. On paper: against every axis of the table, a row each, loss on a
     logarithmic scale, a marker and dashes for each method. `axis` picks one axis. `form` draws laws of this name instead of
     curves through the points, such as quadratic, the original paper's claim, with its own bands.
     InputError: a response, axis or form that the table does not have, nothing to draw.
     """
     points, paper = laws.points, style == "paper"
-    axes = (axis,) if axis else points.axes if paper else ("ratio",)
+    axes = (axis,) if axis else points.axes[::-1] if paper else (points.leading_axis,)
     for kind, name, accepted in (("response", response, RESPONSES), ("axis", axes[0], points.axes)):
         if name not in accepted:
             raise unknown(kind, name, accepted)
@@ -81,10 +83,11 @@ def law_curves(
             values = pd.concat([rows["mean"] for _, rows in own or measured[axis]])
             for curve, rows in own:
                 band = _band(laws, fitted[axis].get(curve), beyond=0 if paper else BEYOND)
-                parts = _draw(panel, rows, band, faces[curve.method], span=np.ptp(values), paper=paper)
+                kinds = PRINTED if paper else _kinds(curve.method, len(own))
+                parts = _draw(panel, rows, band, faces[curve.method], kinds, span=np.ptp(values), paper=paper)
                 numbers += [part.assign(axis=axis, model=curve.model, method=curve.method) for part in parts]
             panel.axhline(dense[f"{response}0"], color=looks.BLACK, lw=0.7, ls=":", zorder=1)
-            panel.set(xlim=(-0.02, 1), xlabel=AXIS_LABELS[axis])
+            looks.removed_axis(panel, axis, pd.concat([rows["ratio"] for _, rows in own or measured[axis]]))
             if paper and response == "accuracy":  # one scale, for comparison
                 values = pd.concat([rows["mean"] for _, rows in measured[axis]])
             _limit(panel, response, values, paper=paper)
@@ -130,7 +133,14 @@ def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataF
 
 
 def _draw(
-    panel: Axes, rows: pd.DataFrame, band: pd.DataFrame | None, face: dict[str, Any], *, span: float, paper: bool
+    panel: Axes,
+    rows: pd.DataFrame,
+    band: pd.DataFrame | None,
+    face: dict[str, Any],
+    kinds: dict[str, float],
+    *,
+    span: float,
+    paper: bool,
 ) -> list[pd.DataFrame]:
     """Draw one curve and its band, where there is one; the numbers drawn.
 
@@ -147,7 +157,7 @@ def _draw(
     inside = band[~band["extrapolated"]]
     outside = pd.concat([inside.tail(1), band[band["extrapolated"]]])
     if not paper or (inside["confidence_high"] - inside["confidence_low"]).median() <= span:
-        for kind, alpha in {"confidence": 0.15}.items() if paper else {"run": 0.08, "confidence": 0.25}.items():
+        for kind, alpha in kinds.items():
             low, high = inside[f"{kind}_low"], inside[f"{kind}_high"]
             panel.fill_between(inside["ratio"], low, high, color=face["color"], alpha=alpha, lw=0)
     panel.plot(inside["ratio"], inside["mean"], color=face["color"], ls=face["ls"])
@@ -156,6 +166,17 @@ def _draw(
         panel.plot(outside["ratio"], outside["mean"], color=face["color"], ls=looks.EXTRAPOLATED)
         columns += ["run_low", "run_high", "extrapolated"]
     return [*numbers, band[columns].assign(kind="curve")]
+
+
+def _kinds(method: str, curves: int) -> dict[str, float]:
+    """Bands of a curve among so many in a panel, with their opacity: what lies on top of each other is only mud."""
+    return (
+        {}
+        if is_control(method) and curves > 1
+        else {"run": 0.08, "confidence": 0.25}
+        if curves <= FEW
+        else {"confidence": 0.12}
+    )
 
 
 def _limit(panel: Axes, response: str, measured: pd.Series, *, paper: bool) -> None:

@@ -156,8 +156,8 @@ class FittedLaws:
         or the name of a form across models insists. A band that the table cannot carry is NaN. A model that is not in the table
         needs `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
         `claw.laws.KINDS`, for laws across models; each law has its default. For a measured speed-up (a column such as
-        speedup_decode) r is converted to the share that the speed law is in, unless `axis` is that share. `frame.attrs["law"]` says
-        what answered.
+        speedup_decode) r is converted to the share that the speed law is in, unless `axis` is that share.
+        `frame.attrs["law"]` says what answered.
         """
         if response.startswith("speedup"):
             return self._speedup(r, model, method, response, form=law, interval=interval, given=axis)

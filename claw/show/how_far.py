@@ -102,7 +102,7 @@ def _at(pairs: list[list[float]], share: float) -> float:
 
 
 def own_ratios(laws: Laws, model: str, method: str, axis: str) -> list[list[float]]:
-    """[share, own ratio] of what was measured of a method on a model, from 0 on by share; empty on the axis of the own ratio."""
+    """[share, own ratio] measured of a method on a model, from 0 on by share; empty on the axis of the own ratio."""
     rows = laws.points.rows[~is_dense(laws.points.rows)]
     own = [] if axis == "ratio" else _means(rows[(rows["model"] == model) & (rows["method"] == method)], axis, "ratio")
     return [[0.0, 0.0], *own] if own and own[0][0] > 0 else own  # a method that first adds parameters has no ratio at 0
@@ -151,7 +151,8 @@ def how_far(laws: Laws) -> str:
 def framed(laws: Laws) -> str:
     """The question as a page within a page, for notebooks and Voilà, whose scripts and styles do not mix with theirs."""
     style = shared("pages.css")
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style><body class="framed">{how_far(laws)}</body>'
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style>'
+    page = f'{head}<body class="framed">{how_far(laws)}</body></html>'
     attributes = 'style="width: 100%; border: 0; min-height: 34rem" title="How far can I go?" class="claw-frame"'
     return f'<iframe {attributes} srcdoc="{html.escape(page)}"></iframe>'
 

@@ -37,7 +37,9 @@ def write_report(
 ) -> Path:
     """Write the page to `path`; figures are embedded, notebooks are linked. `title` is the name of the study."""
     svgs = [(figure.stem, figure.read_text(encoding="utf-8")) for figure in figures if figure.suffix == ".svg"]
-    drawn = (f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption(n))}</figcaption></figure>" for n, svg in svgs)
+    drawn = (
+        f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption(n))}</figcaption></figure>" for n, svg in svgs
+    )
     models = sorted(set(laws.points.rows["model"].astype(str)))
     page = how_far.part(
         "report.html",
@@ -114,8 +116,16 @@ def _speeds(laws: Laws, carried: list[dict[str, Any]]) -> list[dict[str, Any]]:
             band = law.predict(steps, 1.0, model=str(model)) if law else pd.DataFrame({"mean": np.full(len(steps), np.nan)})
             grid = {name: band.get(column, pd.Series(np.nan, band.index)).tolist() for name, column in COLUMNS.items()}
             curve = {"model": model, "method": method, "tokens": 0.0, "response": response, "axis": axis, "dense": 1.0}
-            curve |= {"unit": "times as fast as dense", "level": laws.level, "step": STEP, "range": [0.0, float(means.index.max())]}
-            made.append(curve | {"grid": grid, "points": points, "beyond": [], "law": "", "end": end, "own": like["own"] if like else []})
+            curve |= {
+                "unit": "times as fast as dense",
+                "level": laws.level,
+                "step": STEP,
+                "range": [0.0, float(means.index.max())],
+            }
+            made.append(
+                curve
+                | {"grid": grid, "points": points, "beyond": [], "law": "", "end": end, "own": like["own"] if like else []}
+            )
     return made
 
 

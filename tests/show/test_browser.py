@@ -8,7 +8,7 @@ import re
 import pages
 import pytest
 
-from claw import laws, records
+from claw import figures, laws, records
 from claw.laws import simulate
 from claw.laws.simulate import Design
 from claw.show import report
@@ -108,15 +108,32 @@ def explored(page):
     slide(page, handle, 20)
     said, drawn = changed(page, words, said), changed(page, image, drawn, "src")
     page.wait_for_timeout(1000)
-    assert "Removing 50%" in words.inner_text()
+    assert re.search(r"Removing 20\.0% of model-\d's parameters \(own ratio 0\.\d\d\)", words.inner_text())
     for label, choice in (("model", "model-2"), ("method", "wanda-sp"), ("interval", "all models: wild")):
         said = words.inner_text()
         menu = page.locator(".widget-dropdown", has=page.get_by_text(label, exact=True)).locator("select")
         option = menu.locator("option", has_text=choice).first.inner_text()
         menu.select_option(label=option)
         changed(page, words, said)
-    assert "model-2 with wanda-sp" in words.inner_text()
+    assert "of model-2's parameters" in words.inner_text() and "with wanda-sp" in words.inner_text()
     return words.inner_text()
+
+
+def asked(page, frame):
+    """Ask how far one can go in a page or frame: more loss accepted reaches farther; nothing sticks out of the window."""
+    slider, words = frame.locator("input.allowed"), frame.locator(".claw-how-far .sentence").first
+    words.wait_for(timeout=WAIT)
+    said = words.inner_text()
+    reach = lambda text: float(re.search(r"remove (?:about |at least )?([\d.]+) %", text)[1])
+    assert reach(said) > 0
+    mark = frame.locator(".claw-how-far svg .mark").first
+    before = mark.get_attribute("cx")
+    slider.fill("50")
+    assert reach(changed(page, words, said)) > reach(said)
+    assert float(mark.get_attribute("cx")) > float(before)
+    slider.fill("10")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    return said
 
 
 def test_the_start_page_lists_results_and_leads_to_the_notebooks(page, lab):
@@ -182,19 +199,75 @@ def test_paper_figures_are_drawn(page, lab, folder):
     assert len(list((folder / "runs/drawn/figures").glob("*.pdf"))) >= 5
 
 
-def test_the_report_opens_from_disk_without_network(page, table, tmp_path):
+LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+"""Windows of a desk and of a phone, by day and by night."""
+
+
+@pytest.fixture
+def window(browser, request, tmp_path):
+    """Pages of a given width and colour scheme; a picture of each at the end, and nothing to complain about."""
+    opened = []
+
+    def open_page(width, scheme):
+        page = pages.page(browser, height=900, width=width, color_scheme=scheme, has_touch=width < 700)
+        opened.append((page, f"{request.node.originalname}-{width}-{scheme}"))
+        return page
+
+    yield open_page
+    for page, name in opened:
+        page.screenshot(path=tmp_path / f"{name}-first.png")
+        pages.whole(page, tmp_path / f"{name}.png")
+        assert page.complaints == []
+        page.context.close()
+
+
+def dark(page):
+    """Whether the ground of a page is dark and its text light."""
+    ground, ink = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
+    return light[0] < 200 and light[1] > 500
+
+
+@pytest.fixture(scope="module")
+def written(table, tmp_path_factory):
+    """A report as a run writes it."""
+    folder = tmp_path_factory.mktemp("run")
     fitted = laws.fit(table, draws=100, compare=False)
-    path = report.write_report(tmp_path / "report.html", "made", fitted, table)
+    drawn = figures.law_curves(fitted).save(folder / "figures")
+    return report.write_report(folder / "report.html", "made", fitted, table, figures=drawn)
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_the_report_answers_from_disk_without_network(window, written, width, scheme):
+    page = window(width, scheme)
     page.context.set_offline(True)
-    page.goto(path.as_uri())
-    words, curve = page.locator(".sentence"), page.locator(".claw-slider svg")
-    said, mark = words.inner_text(), curve.locator("circle").last.get_attribute("cx")
-    page.locator("input.ratio").fill("0.6")
-    assert "60 %" in changed(page, words, said)
-    assert curve.locator("circle").last.get_attribute("cx") != mark
+    page.goto(written.as_uri())
+    asked(page, page)
+    assert dark(page) == (scheme == "dark")
+    page.locator("details.any summary").click()
+    words, mark = page.locator(".claw-slider .sentence"), page.locator(".claw-slider svg .mark")
     said = words.inner_text()
-    page.locator("select.model").select_option("model-1")
+    page.locator("input.ratio").fill("0.3")
+    assert "Removing 30.0 % of" in changed(page, words, said)
+    under = page.evaluate(
+        """() => { const slider = document.querySelector('input.ratio'), box = slider.getBoundingClientRect();
+        const mark = document.querySelector('.claw-slider svg .mark').getBoundingClientRect();
+        const thumb = box.left + 12 + (box.width - 24) * slider.value / slider.max;
+        return Math.abs(thumb - (mark.left + mark.right) / 2) }"""
+    )
+    assert under < 3 and mark.count() == 1
+    said = words.inner_text()
+    page.locator(".claw-slider select.model").select_option("model-1")
     assert "model-1" in changed(page, words, said)
+    said = words.inner_text()
+    page.locator(".claw-slider select.response").select_option("speedup_decode")
+    assert "times that of the dense model" in changed(page, words, said)
+    assert page.locator(".claw-slider svg .measured").count() > 2
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true })")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator(".claw-how-far svg .measured").nth(1).hover()
+    assert page.locator(".claw-how-far .readout").first.inner_text().startswith("Measured: ")
 
 
 @pytest.fixture
@@ -204,9 +277,19 @@ def app(folder):
         yield address
 
 
-def test_the_page_of_the_explorer_slides_without_code(app, page):
-    page.goto(app, timeout=2 * WAIT)
-    explored(page)
-    assert page.locator(".jp-CodeCell .jp-InputArea:visible, .highlight:visible").count() == 0
-    assert "from claw import" not in page.locator("body").inner_text()
-    page.locator("body").click()
+def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window):
+    for width, scheme in LOOKS:
+        page = window(width, scheme)
+        page.goto(app, timeout=2 * WAIT)
+        page.locator("iframe.claw-frame").wait_for(timeout=WAIT)
+        asked(page, page.frame_locator("iframe.claw-frame"))
+        assert dark(page) == (scheme == "dark")
+        assert page.locator("a[href$='.ipynb']").count() == 0  # which a page without notebooks could not open
+        if (width, scheme) in (LOOKS[0], LOOKS[-1]):
+            page.locator(".jupyter-widget-Collapse-header, .lm-Accordion .jupyter-widget-Collapse-header").first.click()
+            explored(page)
+        inside = """() => [...document.querySelectorAll('.widget-slider:not([style*=none])')].every((e) => {
+            const box = e.getBoundingClientRect(); return box.left >= 0 && box.right <= innerWidth + 1 })"""
+        assert page.evaluate(inside)
+        assert page.locator(".jp-CodeCell .jp-InputArea:visible, .highlight:visible").count() == 0
+        assert "from claw import" not in page.locator("body").inner_text()
