@@ -24,6 +24,7 @@ from claw.specs.methods import is_control
 
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
+WIDELY = 3  # losses that differ by this factor are drawn on a logarithmic scale
 FEW, PRINTED = 3, {"confidence": 0.15}  # curves of a panel that have room for two bands each; bands in print
 BEYOND = 0.1  # how far the screen shows a curve beyond what was measured
 MORE_RATIOS = "run a study with ratios above 0, such as params/quickstart.yaml."
@@ -71,7 +72,9 @@ def law_curves(
     models = points.by_size({curve.model for curve in drawn})
     columns = min(4 if paper else 3, len(models))
     blocks = math.ceil(len(models) / columns)
-    figure = looks.figure("icml-wide", (0.75 + 1.75 * len(axes) * blocks) if paper else (0.55 + 2.0 * blocks))
+    figure = looks.figure(
+        "icml-wide", (0.75 + 1.75 * len(axes) * blocks) if paper else (0.75 + (2.0 if columns > 1 else 3.0) * blocks)
+    )
     panels = figure.subplots(len(axes) * blocks, columns, squeeze=False)
     numbers = []
     for number, model in enumerate(models):
@@ -180,11 +183,11 @@ def _kinds(method: str, curves: int) -> dict[str, float]:
 
 
 def _limit(panel: Axes, response: str, measured: pd.Series, *, paper: bool) -> None:
-    """Limits of the scale: the measured range, whatever bands and laws do beyond it; on paper loss on a logarithmic scale."""
+    """Limits of the scale: the measured range, whatever bands do; loss on paper, and where it differs widely, in logarithms."""
     low, high = measured.min(), measured.max()
     if response == "accuracy":
         panel.set_ylim(max(0.0, low - 0.05), min(1.0, high + 0.05))
-    elif not paper:
+    elif not paper and high < WIDELY * low:
         panel.set_ylim(max(0.0, low - 0.15 * (high - low)), high + 0.15 * (high - low))
     else:
         panel.set(yscale="log", ylim=(0.93 * low, 1.1 * high))

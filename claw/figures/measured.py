@@ -29,8 +29,11 @@ def loss_curve(table: pd.DataFrame) -> Drawing:
         for method, rows in table[table["method"] != "dense"].groupby("method"):
             rows, look = rows.sort_values(axis), style.style_of(method) | {"ls": style.line(method)}
             band = 2 * rows["loss_stderr"].fillna(0)
+            means = rows.groupby("ratio")[[axis, "loss"]].mean()  # over seeds
             panel.fill_between(rows[axis], rows["loss"] - band, rows["loss"] + band, color=look["color"], alpha=0.2, lw=0)
-            panel.plot(rows[axis], rows["loss"], label=method, **look)
+            panel.plot(means[axis], means["loss"], **look | {"marker": ""})
+            panel.plot(rows[axis], rows["loss"], **look | {"ls": ""})
+            panel.plot([], [], label=method, **look)
             numbers.append(rows.assign(axis=axis, r=rows[axis])[columns])
         for dense in table["loss0"].dropna().unique():
             panel.axhline(dense, color=style.BLACK, ls=":", lw=0.7)

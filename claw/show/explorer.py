@@ -123,8 +123,8 @@ def explorer_page(asked: ExplorerParameters) -> ipywidgets.Widget:
         fitted = fit(table, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False)
         question = ipywidgets.HTML(how_far.framed(fitted), layout={"width": "100%"})
     except InputError as error:
-        links = "" if asked.table else start.find_results()._repr_html_()
-        return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>{links}")
+        there = "" if asked.table else f"<pre>{html.escape(str(start.find_results()))}</pre>"  # links would not open here
+        return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>{there}")
     try:
         more: ipywidgets.Widget = Explorer(fitted)
     except InputError as error:
