@@ -137,13 +137,13 @@ def measure_speed(small: Any, *, against: Any, **choices) -> SpeedReport:
 
 @leaves_as_before
 @torch.inference_mode()
-def timings(small: Any, dense: Any, speed: Speed) -> tuple[Timing, ...]:
-    """Both phases at each batch size, dense and compressed in turns."""
+def timings(small: Any, dense: Any, speed: Speed, *, quiet: bool = False) -> tuple[Timing, ...]:
+    """Both phases at each batch size, dense and compressed in turns; `quiet` shows no progress."""
     models = (dense, small)
     shapes = [describe(model) for model in models]
     measured = []
     batches = tuple(dict.fromkeys(speed.batches))
-    bar = tqdm(total=len(batches) * (speed.rounds + 1), desc="timing", unit=" rounds", disable=None, leave=False)
+    bar = tqdm(total=len(batches) * (speed.rounds + 1), desc="timing", unit=" rounds", disable=quiet or None, leave=False)
     for batch in batches:
         bar.set_postfix_str(f"batch {batch}")
         seconds = interleaved([Runner(model, batch, speed) for model in models], speed.rounds, bar.update)

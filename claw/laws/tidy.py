@@ -107,6 +107,7 @@ def not_a_loss(rows: pd.DataFrame) -> str:
     if "loss" not in rows or known_nats(rows):
         return ""
     dense = rows["loss0"] if "loss0" in rows else rows["loss"][is_dense(rows)]
+    dense = pd.to_numeric(dense, errors="coerce")  # loss0 may not have been read as numbers yet
     dense, losses = dense[np.isfinite(dense)], rows["loss"][np.isfinite(rows["loss"])]
     if dense.max() > MOST_NATS:
         most = f"a language model has less than {MOST_NATS:g} nats"
