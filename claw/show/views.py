@@ -65,14 +65,14 @@ class View:
         at = self.at(r)
         if math.isnan(at["mean"]):
             return f"{self.response} was not measured there, and no law goes so far"
-        edges = f"{self.level:.0%} confidence {at['confidence_low']:.3g} to {at['confidence_high']:.3g}"
+        known = math.isfinite(at["confidence_low"])
+        edges = f"{self.level:.0%} confidence {at['confidence_low']:.3g} to {at['confidence_high']:.3g}" if known else ""
         if self.response.startswith("speedup"):
             phase = self.response.removeprefix("speedup").replace("_", " ").strip() or "it"
-            return f"{phase} {at['mean']:.2f} times as fast as dense ({edges})"
+            return f"{phase} {at['mean']:.2f} times as fast as dense" + (f" ({edges})" if edges else "")
         unit = " nats per token" if self.response == "loss" else ""
         text, notes = f"{self.response} {at['mean']:.3g}{unit}", [self.between(at)]
-        if math.isfinite(at["confidence_low"]):
-            notes.append(edges)
+        notes.append(edges)
         if math.isfinite(at["run_low"]):
             notes.append(f"a new run falls between {at['run_low']:.3g} and {at['run_high']:.3g}")
         text += f" ({'; '.join(filter(None, notes))})" if any(notes) else ""
@@ -99,9 +99,11 @@ class View:
             return f" With {name} allowed nothing can be removed."
         low, high = np.nan_to_num(far.low, nan=0.0), far.high
         place = "{:.1%}".format if self.axis != "ratio" else "{:.2f}".format
-        edges = f"{self.level:.0%} interval {place(low)} to {'more' if math.isnan(high) else place(high)}"
+        edges = ""  # of a law without a confidence band
+        if low <= far.ratio:
+            edges = f"; {self.level:.0%} interval {place(low)} {'or more' if math.isnan(high) else f'to {place(high)}'}"
         all_of_it = ", the most that was measured" if far.ratio >= far.limit else ""
-        return f" With {name} allowed one can remove {self.removed(far.ratio)}{all_of_it}; {edges}."
+        return f" With {name} allowed one can remove {self.removed(far.ratio)}{all_of_it}{edges}."
 
 
 def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None = None) -> View:
