@@ -315,7 +315,7 @@ def diagnostic_panels(laws: Laws, response: str = "loss", *, width: str | float 
         middle.plot(part["normal"], part["standardised"], **look)
     left.axhline(0, color=looks.BLACK, lw=0.6)
     middle.plot(*[[rows["normal"].min(), rows["normal"].max()]] * 2, color=looks.BLACK, lw=0.6)
-    left.set(xlabel="fraction removed r", ylabel="standardised residual")
+    left.set(xlabel=looks.AXIS_LABELS["ratio"], ylabel="standardised residual")
     middle.set(xlabel="normal quantile", ylabel="standardised residual")
     _influence(right, influence)
     title = (
