@@ -16,6 +16,8 @@ from claw.models.stored import Stored, check_loaded
 from claw.progress import of_transformers
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+SILENCED = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+"""Loggers that report missing tensors, which is raised here, and layers that a plan for several devices does not name."""
 TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # so that all other shapes are named
 
 
@@ -63,7 +65,7 @@ def stock_reload(folder: str | Path, **choices: Any) -> Any:
     """The model that a stranger's script gets from a folder: transformers alone, without the checks of this room."""
     from transformers import AutoModelForCausalLM
 
-    with of_transformers():
+    with _reported():
         return AutoModelForCausalLM.from_pretrained(folder, **NO_CODE, **choices)
 
 
@@ -80,11 +82,13 @@ def assembled(kind: Any, config: Any, state: Mapping[str, torch.Tensor], **choic
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
     """transformers' bars as ours, and not its table of missing tensors: what is amiss is raised."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in SILENCED]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with of_transformers():
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

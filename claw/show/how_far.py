@@ -153,7 +153,9 @@ def framed(laws: Laws) -> str:
     style = shared("pages.css")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style>'
     page = f'{head}<body class="framed">{how_far(laws)}</body></html>'
-    attributes = 'style="width: 100%; border: 0; min-height: 34rem; max-width: 60rem" title="How far can I go?" class="claw-frame"'
+    attributes = (
+        'style="width: 100%; border: 0; min-height: 34rem; max-width: 60rem" title="How far can I go?" class="claw-frame"'
+    )
     return f'<iframe {attributes} srcdoc="{html.escape(page)}"></iframe>'
 
 
