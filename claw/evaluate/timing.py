@@ -137,19 +137,23 @@ def measure_speed(small: Any, *, against: Any, **choices) -> SpeedReport:
 
 @leaves_as_before
 @torch.inference_mode()
-def timings(small: Any, dense: Any, speed: Speed) -> tuple[Timing, ...]:
-    """Both phases at each batch size, dense and compressed in turns."""
+def timings(small: Any, dense: Any, speed: Speed, *, quiet: bool = False) -> tuple[Timing, ...]:
+    """Both phases at each batch size, dense and compressed in turns; `quiet` shows no progress."""
     models = (dense, small)
     shapes = [describe(model) for model in models]
     measured = []
-    for batch in tqdm(dict.fromkeys(speed.batches), desc="speed", unit=" batch sizes", disable=None, leave=False):
-        seconds = interleaved([Runner(model, batch, speed) for model in models], speed.rounds)
+    batches = tuple(dict.fromkeys(speed.batches))
+    bar = tqdm(total=len(batches) * (speed.rounds + 1), desc="timing", unit=" rounds", disable=quiet or None, leave=False)
+    for batch in batches:
+        bar.set_postfix_str(f"batch {batch}")
+        seconds = interleaved([Runner(model, batch, speed) for model in models], speed.rounds, bar.update)
         for phase in PHASES:
             times0, times = (series[phase] for series in seconds)
             ratio, low, high = interval(times0, times)
             ideal = ideal_ratio(phase, *shapes, batch=batch, speed=speed, element=small.dtype.itemsize)
             medians = {"seconds": float(np.median(times)), "seconds0": float(np.median(times0))}
             measured.append(Timing(phase=phase, batch=batch, **medians, speedup=ratio, low=low, high=high, ideal=ideal))
+    bar.close()
     return tuple(measured)
 
 
@@ -208,12 +212,16 @@ class Runner:
         return time.perf_counter()
 
 
-def interleaved(runners: list[Runner], rounds: int) -> list[dict[str, np.ndarray]]:
-    """Seconds of every round by phase, for each runner, in turns, after warming up."""
+def interleaved(runners: list[Runner], rounds: int, tell: Callable[[], Any] = lambda: None) -> list[dict[str, np.ndarray]]:
+    """Seconds of every round by phase, for each runner, in turns, after warming up. `tell` hears of each round, outside it."""
     for runner in runners:
         for _ in range(2 if runner.speed.compiled else 1):  # the first replay comes after capture
             runner()
-    seconds = [[runner() for runner in runners] for _ in range(rounds)]
+    tell()
+    seconds = []
+    for _ in range(rounds):
+        seconds.append([runner() for runner in runners])
+        tell()
     return [{phase: np.array([times[phase] for times in own]) for phase in PHASES} for own in zip(*seconds, strict=True)]
 
 

@@ -20,10 +20,12 @@ from claw.laws.diagnostics import diagnose
 from claw.laws.fitted import POOLED
 from claw.laws.points import RESPONSES, Points, is_dense
 from claw.laws.reading import Reading
+from claw.specs.methods import is_control
 
-AXIS_LABELS = {"ratio": "nominal ratio r", "ratio_params": "true share removed"}
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
+WIDELY = 3  # losses that differ by this factor are drawn on a logarithmic scale
+FEW, PRINTED = 3, {"confidence": 0.15}  # curves of a panel that have room for two bands each; bands in print
 BEYOND = 0.1  # how far the screen shows a curve beyond what was measured
 MORE_RATIOS = "run a study with ratios above 0, such as params/quickstart.yaml."
 EVALUATION = {"loss": "{heldout: wikipedia-heldout}", "accuracy": "{tasks: [arc_easy, hellaswag, piqa]}"}
@@ -38,14 +40,15 @@ def law_curves(
 ) -> Drawing:
     """Points, the curves through them and their bands at one recovery budget; a panel per model, from small to large.
 
-    On the screen: against the nominal ratio, with the band of a new run (light) around the confidence band, and beyond the
-    measured range dashes, where the law of a curve goes on. On paper: against every axis of the table, a row each, loss on a
+    On the screen: against the share of all parameters where the table has it, else the methods' own ratio, with the band of a
+    new run (light) around the confidence band, and beyond the measured range dashes, where the law of a curve goes on; many
+    curves have only their confidence bands, controls none. On paper: against every axis of the table, a row each, loss on a
     logarithmic scale, a marker and dashes for each method. `axis` picks one axis. `form` draws laws of this name instead of
     curves through the points, such as quadratic, the original paper's claim, with its own bands.
     InputError: a response, axis or form that the table does not have, nothing to draw.
     """
     points, paper = laws.points, style == "paper"
-    axes = (axis,) if axis else points.axes if paper else ("ratio",)
+    axes = (axis,) if axis else points.axes[::-1] if paper else (points.leading_axis,)
     for kind, name, accepted in (("response", response, RESPONSES), ("axis", axes[0], points.axes)):
         if name not in accepted:
             raise unknown(kind, name, accepted)
@@ -69,7 +72,9 @@ def law_curves(
     models = points.by_size({curve.model for curve in drawn})
     columns = min(4 if paper else 3, len(models))
     blocks = math.ceil(len(models) / columns)
-    figure = looks.figure("icml-wide", (0.75 + 1.75 * len(axes) * blocks) if paper else (0.55 + 2.0 * blocks))
+    figure = looks.figure(
+        "icml-wide", (0.75 + 1.75 * len(axes) * blocks) if paper else (0.75 + (2.0 if columns > 1 else 3.0) * blocks)
+    )
     panels = figure.subplots(len(axes) * blocks, columns, squeeze=False)
     numbers = []
     for number, model in enumerate(models):
@@ -81,10 +86,11 @@ def law_curves(
             values = pd.concat([rows["mean"] for _, rows in own or measured[axis]])
             for curve, rows in own:
                 band = _band(laws, fitted[axis].get(curve), beyond=0 if paper else BEYOND)
-                parts = _draw(panel, rows, band, faces[curve.method], span=np.ptp(values), paper=paper)
+                kinds = PRINTED if paper else _kinds(curve.method, len(own))
+                parts = _draw(panel, rows, band, faces[curve.method], kinds, span=np.ptp(values), paper=paper)
                 numbers += [part.assign(axis=axis, model=curve.model, method=curve.method) for part in parts]
             panel.axhline(dense[f"{response}0"], color=looks.BLACK, lw=0.7, ls=":", zorder=1)
-            panel.set(xlim=(-0.02, 1), xlabel=AXIS_LABELS[axis])
+            looks.removed_axis(panel, axis, pd.concat([rows["ratio"] for _, rows in own or measured[axis]]))
             if paper and response == "accuracy":  # one scale, for comparison
                 values = pd.concat([rows["mean"] for _, rows in measured[axis]])
             _limit(panel, response, values, paper=paper)
@@ -130,7 +136,14 @@ def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataF
 
 
 def _draw(
-    panel: Axes, rows: pd.DataFrame, band: pd.DataFrame | None, face: dict[str, Any], *, span: float, paper: bool
+    panel: Axes,
+    rows: pd.DataFrame,
+    band: pd.DataFrame | None,
+    face: dict[str, Any],
+    kinds: dict[str, float],
+    *,
+    span: float,
+    paper: bool,
 ) -> list[pd.DataFrame]:
     """Draw one curve and its band, where there is one; the numbers drawn.
 
@@ -147,7 +160,7 @@ def _draw(
     inside = band[~band["extrapolated"]]
     outside = pd.concat([inside.tail(1), band[band["extrapolated"]]])
     if not paper or (inside["confidence_high"] - inside["confidence_low"]).median() <= span:
-        for kind, alpha in {"confidence": 0.15}.items() if paper else {"run": 0.08, "confidence": 0.25}.items():
+        for kind, alpha in kinds.items():
             low, high = inside[f"{kind}_low"], inside[f"{kind}_high"]
             panel.fill_between(inside["ratio"], low, high, color=face["color"], alpha=alpha, lw=0)
     panel.plot(inside["ratio"], inside["mean"], color=face["color"], ls=face["ls"])
@@ -158,12 +171,23 @@ def _draw(
     return [*numbers, band[columns].assign(kind="curve")]
 
 
+def _kinds(method: str, curves: int) -> dict[str, float]:
+    """Bands of a curve among so many in a panel, with their opacity: what lies on top of each other is only mud."""
+    return (
+        {}
+        if is_control(method) and curves > 1
+        else {"run": 0.08, "confidence": 0.25}
+        if curves <= FEW
+        else {"confidence": 0.12}
+    )
+
+
 def _limit(panel: Axes, response: str, measured: pd.Series, *, paper: bool) -> None:
-    """Limits of the scale: the measured range, whatever bands and laws do beyond it; on paper loss on a logarithmic scale."""
+    """Limits of the scale: the measured range, whatever bands do; loss on paper, and where it differs widely, in logarithms."""
     low, high = measured.min(), measured.max()
     if response == "accuracy":
         panel.set_ylim(max(0.0, low - 0.05), min(1.0, high + 0.05))
-    elif not paper:
+    elif not paper and high < WIDELY * low:
         panel.set_ylim(max(0.0, low - 0.15 * (high - low)), high + 0.15 * (high - low))
     else:
         panel.set(yscale="log", ylim=(0.93 * low, 1.1 * high))
@@ -291,7 +315,7 @@ def diagnostic_panels(laws: Laws, response: str = "loss", *, width: str | float 
         middle.plot(part["normal"], part["standardised"], **look)
     left.axhline(0, color=looks.BLACK, lw=0.6)
     middle.plot(*[[rows["normal"].min(), rows["normal"].max()]] * 2, color=looks.BLACK, lw=0.6)
-    left.set(xlabel="fraction removed r", ylabel="standardised residual")
+    left.set(xlabel=looks.AXIS_LABELS["ratio"], ylabel="standardised residual")
     middle.set(xlabel="normal quantile", ylabel="standardised residual")
     _influence(right, influence)
     title = (

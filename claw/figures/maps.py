@@ -31,7 +31,7 @@ def kept_map(results: Sequence[Mapping[str, Any]]) -> Drawing:
     for panel, point in zip(panels, points, strict=True):
         share = kept_share(point)
         image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest", origin="lower")
-        panel.set(title=f"r = {point['ratio']:g}", xticks=[])
+        panel.set(title=f"{point['ratio_params']:.0%} removed\n(r = {point['ratio']:g})", xticks=[])
         panel.grid(False)
         layer, stretch = (index.ravel() for index in np.indices(share.shape))
         numbers.append(pd.DataFrame({"ratio": point["ratio"], "layer": layer, "stretch": stretch, "kept": share.ravel()}))

@@ -12,31 +12,33 @@ from claw.figures import style
 from claw.figures.style import Drawing
 from claw.records import PRIMARY
 
-NUMBERS = ["model", "method", "ratio", "measure", "value", "stderr", "chance", "n"]
+NUMBERS = ["model", "method", "ratio", "share", "measure", "value", "stderr", "chance", "n"]
 LOSS = style.LABELS["loss"]
 EMPTY = "There is nothing to draw: evaluate some checkpoints first."
 
 
 @style.paper()
 def loss_curve(table: pd.DataFrame) -> Drawing:
-    """Loss against the ratio asked for and against the true ratio, with two standard errors, one line per method."""
+    """Loss against the share of all parameters removed and against the method's own ratio, with two standard errors."""
     if table.empty:
         raise InputError("There are no points to draw: run the compression first.")
     columns = ["method", "axis", "r", "loss", "loss_stderr"]
     numbers = []
     figure, panels = style.grid(2, width="neurips", each=2.3, sharey=True)
-    for panel, axis in zip(panels, ("ratio", "ratio_params"), strict=True):
+    for panel, axis in zip(panels, ("ratio_params", "ratio"), strict=True):
         for method, rows in table[table["method"] != "dense"].groupby("method"):
-            rows = rows.sort_values(axis)
-            colour, marker = style.colour(method), style.marker(str(rows["family"].iloc[0]))
+            rows, look = rows.sort_values(axis), style.style_of(method) | {"ls": style.line(method)}
             band = 2 * rows["loss_stderr"].fillna(0)
-            panel.fill_between(rows[axis], rows["loss"] - band, rows["loss"] + band, color=colour, alpha=0.2, lw=0)
-            panel.plot(rows[axis], rows["loss"], color=colour, ls=style.line(method), marker=marker, label=method)
+            means = rows.groupby("ratio")[[axis, "loss"]].mean()  # over seeds
+            panel.fill_between(rows[axis], rows["loss"] - band, rows["loss"] + band, color=look["color"], alpha=0.2, lw=0)
+            panel.plot(means[axis], means["loss"], **look | {"marker": ""})
+            panel.plot(rows[axis], rows["loss"], **look | {"ls": ""})
+            panel.plot([], [], label=method, **look)
             numbers.append(rows.assign(axis=axis, r=rows[axis])[columns])
         for dense in table["loss0"].dropna().unique():
             panel.axhline(dense, color=style.BLACK, ls=":", lw=0.7)
             panel.annotate("dense", (0.98, dense), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
-        panel.set(xlim=(0, 1), xlabel="ratio asked for" if axis == "ratio" else "share of all parameters removed")
+        style.removed_axis(panel, axis, table[axis])
     panels[0].set_ylabel(LOSS)
     if numbers:
         panels[0].legend(loc="upper left")
@@ -44,7 +46,7 @@ def loss_curve(table: pd.DataFrame) -> Drawing:
 
 
 def evaluation(table: pd.DataFrame) -> Drawing:
-    """Loss and mean accuracy over the ratio, with two standard errors; dashed is the dense model, dotted is guessing."""
+    """Loss and mean accuracy over the share removed, with two standard errors; dashed is dense, dotted is guessing."""
     if table.empty:
         raise InputError(EMPTY)
     titles = {"loss": LOSS, "accuracy": "accuracy, mean over tasks"}
@@ -53,7 +55,7 @@ def evaluation(table: pd.DataFrame) -> Drawing:
 
 
 def accuracy_by_task(table: pd.DataFrame) -> Drawing:
-    """Accuracy over the ratio, one panel per task, by the task's first metric of acc_norm and acc."""
+    """Accuracy over the share removed, one panel per task, by the task's first metric of acc_norm and acc."""
     if table.empty:
         raise InputError(EMPTY)
     primary = primary_columns(table)
@@ -75,7 +77,9 @@ def _over_ratio(name: str, table: pd.DataFrame, measures: Mapping[str, str], col
     figure, panels = style.grid(len(measures), columns, head=0.3, each=2.1)
     numbers = [_measure(panel, table, measure) for panel, measure in zip(panels, measures, strict=True)]
     for panel, title in zip(panels, measures.values(), strict=True):
-        panel.set(title=title, xlabel="ratio r", xlim=(-0.02, max(0.05, 1.05 * table["ratio"].max())))
+        panel.set_title(title)
+        axis = style.leading_axis(table)
+        style.removed_axis(panel, axis, table[axis])
     named = {text: handle for panel in panels for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     if named:
         figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(6, len(named)))
@@ -87,15 +91,19 @@ def _measure(panel: Axes, table: pd.DataFrame, measure: str) -> pd.DataFrame:
     task = measure.rsplit("_acc", 1)[0]
     chance = {"loss": None, "accuracy": "chance"}.get(measure, f"{task}_chance")
     columns = {"value": measure, "stderr": f"{measure}_stderr", "chance": chance, "n": f"{task}_n"}
-    shown = table.assign(measure=measure, **{name: table.get(column, math.nan) for name, column in columns.items()})
+    share = table[style.leading_axis(table)].where(table["method"] != "dense", 0.0)
+    shown = table.assign(
+        measure=measure, share=share, **{name: table.get(column, math.nan) for name, column in columns.items()}
+    )
     shown = shown[shown["value"].notna()]
     dense = shown[shown["method"] == "dense"]
     for (model, method), rows in shown[shown["method"] != "dense"].groupby(["model", "method"], sort=False):
-        rows = pd.concat([dense[dense["model"] == model], rows]).sort_values("ratio")
-        look = {"color": style.colour(method), "ls": style.line(method), "marker": style.marker(str(rows["family"].iloc[-1]))}
+        rows = pd.concat([dense[dense["model"] == model], rows]).sort_values("share")
+        look = style.style_of(method) | {"ls": style.line(method)}
+        look |= {} if shown["model"].nunique() == 1 else {"marker": style.marker(str(rows["family"].iloc[-1]))}
         text = method if shown["model"].nunique() == 1 else f"{method}, {model}"
         error = 2 * rows["stderr"].fillna(0)
-        panel.errorbar(rows["ratio"], rows["value"], error, capsize=1.5, elinewidth=0.7, label=text, **look)
+        panel.errorbar(rows["share"], rows["value"], error, capsize=1.5, elinewidth=0.7, label=text, **look)
     for row in dense.itertuples():
         panel.errorbar(0, row.value, 2 * row.stderr, capsize=1.5, color=style.BLACK, marker=style.marker(str(row.family)))
         panel.axhline(row.value, color=style.BLACK, ls="--", lw=0.7, label="dense")
@@ -120,31 +128,40 @@ def recovery_progress(moments: pd.DataFrame) -> Drawing:
                 text = method if budget == longest else None
                 panel.plot(rows["tokens"], rows["heldout"], color=colour, ls=style.line(method), label=text)
                 panel.plot(rows["tokens"].iloc[-1], rows["heldout"].iloc[-1], color=colour, marker="o", ms=3)
-        panel.set(title=f"r = {ratio:g}", xlabel="tokens of recovery")
+        panel.set(title=_cut(moments, ratio), xlabel="tokens of recovery")
     panels[0].set_ylabel(LOSS)
     panels[0].legend(loc="upper right")
     return Drawing("recovery_progress", figure, moments.reset_index(drop=True))
 
 
+def _cut(moments: pd.DataFrame, ratio: float) -> str:
+    """What was removed before a recovery: shares of all parameters, the method's own ratio in brackets."""
+    shares = moments.loc[moments["ratio"] == ratio].get("ratio_params", pd.Series(dtype=float)).dropna().unique()
+    if not len(shares):
+        return f"r = {ratio:g}"
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return f"{low if low == high else f'{low} to {high}'} removed (r = {ratio:g})"
+
+
 @style.paper()
 def speedups(timings: pd.DataFrame) -> Drawing:
-    """Measured speed-up with its interval against the ratio, one panel per phase and batch; a tick marks the ideal."""
+    """Measured speed-up with its interval against the share removed, one panel per phase and batch; a tick marks the ideal."""
     if timings.empty:
         raise InputError("There are no timings to draw: measure at least one checkpoint.")
-    parts = timings.groupby(["phase", "batch"], sort=False)
+    parts, axis = timings.groupby(["phase", "batch"], sort=False), style.leading_axis(timings)
     figure, panels = style.grid(len(parts), width="neurips", sharey=True)
     for panel, ((phase, batch), part) in zip(panels, parts, strict=True):
         for method, rows in part.groupby("method"):
-            rows, colour = rows.sort_values("ratio"), style.colour(method)
+            rows, look = rows.sort_values(axis), style.style_of(method) | {"ls": style.line(method)}
             error = [rows["speedup"] - rows["low"], rows["high"] - rows["speedup"]]
-            panel.errorbar(
-                rows["ratio"], rows["speedup"], error, label=method, color=colour, fmt="o", ms=3, ls=style.line(method)
-            )
-            panel.plot(rows["ratio"], rows["ideal"], color=colour, ls="", marker="_", ms=8)
+            panel.errorbar(rows[axis], rows["speedup"], error, label=method, **look | {"ms": 3})
+            panel.plot(rows[axis], rows["ideal"], color=look["color"], ls="", marker="_", ms=8)
         panel.axhline(1, color=style.BLACK, ls=":", lw=0.7)
-        panel.set(title=f"{phase}, batch {batch}", xlabel="ratio asked for", yscale="log")
+        panel.set(title=f"{phase}, batch {batch}", yscale="log")
+        style.removed_axis(panel, axis, part[axis])
         style.plain_log((1, 2, 3, 5), panel.yaxis)
     panels[0].set_ylabel("speed-up over dense (tick: ideal)")
     panels[0].legend(loc="upper left")
-    numbers = timings["method ratio phase batch speedup low high ideal".split()]
+    names = "method ratio ratio_params phase batch speedup low high ideal".split()
+    numbers = timings[[name for name in names if name in timings]]
     return Drawing("speedups", figure, numbers.reset_index(drop=True))

@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import Locator, LogLocator, NullFormatter
+from matplotlib.ticker import Locator, LogLocator, NullFormatter, PercentFormatter
 
 from claw import files
 from claw.csv_tables import table_text
@@ -39,7 +39,7 @@ SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
 LOOKS: dict[str, tuple[str, str, Any]] = {
     "dense": (BLACK, "o", SOLID),
     "random": (GREY, "X", (0, (1, 1.2))),
-    "magnitude": (_BROWN, "P", (0, (4, 1.5))),
+    "magnitude": ("#5c5c5c", "P", (0, (4, 1.5))),  # controls are grey: what counts stands out
     "ppm": (_PINK, "*", (0, (2, 1))),
     "prunenet": (RED, "v", (0, (6, 1.2, 1, 1.2))),
     "prunenet-stochastic": ("#e69070", "1", (0, (2, 1, 5, 1))),
@@ -59,6 +59,8 @@ MARKERS = {"llama": "o", "qwen2": "s", "qwen3": "D", "gemma3": "^", "mistral": "
 """Marker of a family: the architecture's name in small letters."""
 SPARE = ("X", "p", "h", "8", "<", ">", "*", "d")
 LABELS = {"loss": "held-out loss (nats/token)", "accuracy": "accuracy"}
+AXIS_LABELS = {"ratio": "the method's own ratio r", "ratio_params": "share of all parameters removed"}
+"""Axis label of what was removed."""
 
 _SETTINGS: dict[Any, dict[str, Any]] = {
     "figure": {"dpi": 150, "constrained_layout.use": True},
@@ -110,6 +112,21 @@ def style_of(method: str) -> dict[str, Any]:
     name, ink = method.split("+", 1)[0], colour(method)
     _, symbol, dashes = LOOKS.get(name) or (ink, _steady(SPARE, name), SOLID)
     return {"color": ink, "marker": symbol, "mfc": "white" if "+" in method else ink, "mec": ink, "ls": dashes, "mew": 0.8}
+
+
+def leading_axis(table: pd.DataFrame) -> str:
+    """The axis that a figure of a table leads with: the share of all parameters where every row that counts has it."""
+    return "ratio_params" if "ratio_params" in table and table["ratio_params"].notna().any() else "ratio"
+
+
+def removed_axis(panel: Axes, axis: str, removed: Iterable[float]) -> None:
+    """Label an axis of what was removed, over the range of the data; shares are percentages."""
+    known = [value for value in removed if math.isfinite(value)]
+    low, high = min([0.0, *known]), max([0.02, *known])
+    panel.set_xlim(low - 0.03 * (high - low), high + 0.04 * (high - low))
+    panel.set_xlabel(AXIS_LABELS[axis])
+    if axis == "ratio_params":
+        panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 def label(response: str) -> str:

@@ -23,10 +23,10 @@ from claw.words import quantity
 TO_MEASURE = "put `speed: {prompt: 256, generate: 32, batches: [1]}` into the study and `claw run` it again."
 PHASES = {"speedup_prefill": "prefill", "speedup_decode": "decoding"}
 SHARES = {
-    "ratio_params": "share of parameters removed",
+    "ratio_params": "share of all parameters removed",
     "ratio_flops": "share of FLOPs removed",
     "ratio_nonembedding": "share removed without embedding",
-    "ratio": "nominal ratio r",
+    "ratio": "the method's own ratio r",
 }
 LOG_TICKS = (1, 1.5, 2, 3, 5, 7)
 FEWEST_TASKS = 3  # that make a radar
@@ -179,7 +179,7 @@ def radar(laws: Laws, ratio: float = 0.5) -> Drawing:
         rows = kept[kept["model"] == model]
         _web(panel, rows)
         panel.set_ylim(0, max(1.05, kept["kept"].max()))
-        panel.set_title(f"{model}, r = {rows['ratio'].iloc[0]:g}", pad=8)
+        panel.set_title(f"{model}, own ratio {rows['ratio'].iloc[0]:g}", pad=8)
     handles = style.method_handles(kept["method"])
     figure.legend(handles=handles, loc="outside lower center", ncols=min(1 + columns, len(handles)), handlelength=3.2)
     return Drawing("paper_radar", figure, kept)

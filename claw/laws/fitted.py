@@ -156,11 +156,11 @@ class FittedLaws:
         or the name of a form across models insists. A band that the table cannot carry is NaN. A model that is not in the table
         needs `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
         `claw.laws.KINDS`, for laws across models; each law has its default. For a measured speed-up (a column such as
-        speedup_decode) r is the nominal ratio too, converted to the share that the speed law is in. `frame.attrs["law"]` says
-        what answered.
+        speedup_decode) r is converted to the share that the speed law is in, unless `axis` is that share.
+        `frame.attrs["law"]` says what answered.
         """
         if response.startswith("speedup"):
-            return self._speedup(r, model, method, response, form=law, interval=interval)
+            return self._speedup(r, model, method, response, form=law, interval=interval, given=axis)
         if law == "curve":
             return self._by_law(r, self.curve(str(model), method, response, tokens, axis=axis))
         if law in ("auto", "reading") and ((one := self._measured(model, method, tokens, response, axis)) or law == "reading"):
@@ -245,14 +245,16 @@ class FittedLaws:
             frame.loc[enough, name] = dense * (np.exp(edge) if response == "loss" else edge)
         return frame
 
-    def _speedup(self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str) -> pd.DataFrame:
-        """Speed-up at nominal ratios."""
+    def _speedup(
+        self, r: Any, model: str | None, method: str, response: str, *, form: str, interval: str, given: str
+    ) -> pd.DataFrame:
+        """Speed-up at ratios on the axis `given`: nominal ones, or those that the speed law is in."""
         axis = next((law.axis for law in self.pooled if law.response == response), "")
         if not axis:
             raise unknown("speed-up", response, {law.response for law in self.pooled if law.group == "speed"}, NO_SPEED)
         law = self.law(POOLED["speed"] if form in ("auto", "speed") else form, response, ALL, axis)
         r = critical.checked(r)
-        share = r if axis == "ratio" else conversion.share(self.points, r, model, method, axis)
+        share = r if axis in ("ratio", given) else conversion.share(self.points, r, model, method, axis)
         size = self._dense(model, "loss").get("size", math.nan)
         frame = law.predict(share, 1.0, model=model, size=size, interval=interval).rename(columns={"ratio": "share"})
         frame.insert(0, "ratio", r)

@@ -82,6 +82,11 @@ class Points:
         return tuple(name for name in AXES if name in self.rows and self.rows[name].notna().any())
 
     @property
+    def leading_axis(self) -> str:
+        """The axis that people are shown: the share of all parameters where the table has it, else the method's own ratio."""
+        return self.axes[-1] if self.axes else "ratio"
+
+    @property
     def digest(self) -> str:
         """Hash of the points: equal data, equal digest, whatever the order of rows."""
         columns = sorted(set(self.rows.columns) - {"flag"})  # which follows from the others

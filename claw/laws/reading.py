@@ -12,6 +12,7 @@ evaluated on the same text, so averaging them does not make the error of the eva
 
 import html
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +131,16 @@ class Reading:
 
         The interval holds every r at which the band of y(r) / y(0) covers the threshold; the dense model's own error counts.
         """
+        return self.critical_ratios([threshold])[0]
+
+    def critical_ratios(self, thresholds: Iterable[float]) -> list[Critical]:
+        """The critical ratio of each threshold."""
+        band, known = self._relative_band(), {"level": self.level, "title": self.curve.title}
+        answers = [critical.ratio(band, threshold, self.dense, self.response, **known) for threshold in thresholds]
+        return [critical.in_bracket(answer, self.points) for answer in answers]
+
+    def _relative_band(self) -> pd.DataFrame:
+        """Columns ratio, mean, confidence_low and confidence_high of y(r), as unsure as y(r) / y(0) is."""
         x, y, error = self._nodes()
         r = np.union1d(np.linspace(0, self.high, GRID), x[x >= 0]) if self.high > 0 else np.zeros(1)
         r = r[r >= self.low]
@@ -143,9 +154,7 @@ class Reading:
         half = self.quantile * np.sqrt(noise + swing)
         low, high = self._within(r, mean, half, (y - nodes)[:, 0], (y + nodes)[:, 0])
         band = {"mean": mean, "confidence_low": low, "confidence_high": high}
-        frame = pd.DataFrame({"ratio": r} | {name: self._back(values) for name, values in band.items()})
-        answer = critical.ratio(frame, threshold, self.dense, self.response, level=self.level, title=self.curve.title)
-        return critical.in_bracket(answer, self.points)
+        return pd.DataFrame({"ratio": r} | {name: self._back(values) for name, values in band.items()})
 
     def _repr_html_(self) -> str:
         """The points with their intervals, and where the noise comes from."""

@@ -16,6 +16,8 @@ from claw.models.stored import Stored, check_loaded
 from claw.progress import of_transformers
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+SILENCED = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+"""Loggers that report missing tensors, which is raised here, and layers that a plan for several devices does not name."""
 TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # so that all other shapes are named
 
 
@@ -63,7 +65,7 @@ def stock_reload(folder: str | Path, **choices: Any) -> Any:
     """The model that a stranger's script gets from a folder: transformers alone, without the checks of this room."""
     from transformers import AutoModelForCausalLM
 
-    with of_transformers():
+    with _reported():
         return AutoModelForCausalLM.from_pretrained(folder, **NO_CODE, **choices)
 
 
@@ -79,8 +81,8 @@ def assembled(kind: Any, config: Any, state: Mapping[str, torch.Tensor], **choic
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """transformers' bars as ours, and not what it says of missing tensors, which is raised, or of tensors not sharded."""
-    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "distributed.tensor_parallel")]
+    """transformers' bars as ours, and not its table of missing tensors: what is amiss is raised."""
+    loggers = [logging.getLogger(name) for name in SILENCED]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:

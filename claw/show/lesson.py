@@ -96,7 +96,7 @@ class Lesson:
             text, decode = self.write(small, write), None
             if small is not self.dense:
                 tell("timing")
-                decode = timing.timings(small, self.dense, TIMED)[-1]
+                decode = timing.timings(small, self.dense, TIMED, quiet=True)[-1]  # the widget says so already
             point = replace(self.points[key], text=text, decode=decode, seconds=time.perf_counter() - started)
             self.points[key] = point
         return point

@@ -1,7 +1,8 @@
 """The live lesson as a widget: choose a method, drag the ratio, and see what the small model writes, costs and has lost.
 
-A move compresses when the slider is let go; points seen before come back at once. While Python works, the browser holds the
-latest move and forgets those between.
+A move compresses when the slider is let go; points seen before come back at once. What does not belong to the chosen point
+yet is grey until it does, and one bar says how far that is. While Python works, the browser holds the latest move and forgets
+those between.
 """
 
 import html
@@ -21,7 +22,13 @@ from claw.figures.maps import BINS, kept_share
 from claw.show.lesson import Lesson, Point
 from claw.words import Html
 
-STEPS = ("compressing", "writing", "timing")
+STEPS = {"compressing": 5, "writing": 40, "timing": 80}
+"""What is done for a point, and where the bar, of 100, stands when it begins."""
+STALE, NARROW = "claw-stale", {"flex_flow": "row wrap", "max_width": "100%"}
+LOOKS = (
+    f"<style>.{STALE} {{ opacity: .3; filter: grayscale(1); }} .claw-tour .noUi-handle {{ transform: scale(1.35); }} "
+    ".claw-tour .widget-image { background: #fff; }</style>"
+)
 STEP = 0.05
 TEXT = "white-space: pre-wrap; border-left: 3px solid {colour}; padding: .3em .8em; margin: .4em 0; min-height: 4.5em"
 
@@ -32,16 +39,21 @@ class Tour(ipywidgets.VBox):
     def __init__(self, lesson: Lesson) -> None:
         self.lesson = lesson
         self.method = ipywidgets.Dropdown(options=lesson.asked.methods, value=lesson.favourite, description="method")
-        self.ratio = ipywidgets.FloatSlider(min=0, max=0.9, step=STEP, description="ratio r", continuous_update=False)
+        wide = {"width": "34rem", "max_width": "100%"}
+        self.ratio = ipywidgets.FloatSlider(
+            min=0, max=0.9, step=STEP, description="ratio r", continuous_update=False, layout=wide
+        )
+        self.ratio.tooltip = "how much of the part that the method cuts; the share of all parameters stands with the text"
         self.ratio.value = round(round(lesson.asked.ratio / STEP) * STEP, 2)
-        self.bar = ipywidgets.IntProgress(0, 0, len(STEPS), layout={"width": "12em"})
+        self.bar = ipywidgets.IntProgress(0, 0, 100, layout={"width": "12em", "max_width": "100%"})
         self.doing = ipywidgets.Label("")
-        self.before, self.after = (ipywidgets.HTML(layout={"width": "48%"}) for _ in range(2))
-        self.numbers, self.image = ipywidgets.HTML(), ipywidgets.Image(format="png")
+        self.before, self.after = (ipywidgets.HTML(layout={"flex": "1 1 18rem", "max_width": "100%"}) for _ in range(2))
+        self.numbers, self.image = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.picture = _Picture()
-        controls = ipywidgets.HBox([self.method, self.ratio, self.bar, self.doing])
-        texts = ipywidgets.HBox([self.before, self.after], layout={"justify_content": "space-between"})
-        super().__init__([controls, texts, self.numbers, self.image])
+        controls = ipywidgets.HBox([self.method, self.ratio, self.bar, self.doing], layout=NARROW)
+        texts = ipywidgets.HBox([self.before, self.after], layout=NARROW)
+        super().__init__([ipywidgets.HTML(LOOKS), controls, texts, self.numbers, self.image], layout={"max_width": "100%"})
+        self.add_class("claw-tour")
         self._write(self.before, "The dense model writes", lesson.look("dense", 0.0).text or "", style.BLACK)
         for control in (self.method, self.ratio):
             control.observe(lambda *_: self.show(), "value")
@@ -50,21 +62,42 @@ class Tour(ipywidgets.VBox):
     def show(self) -> None:
         """Measure the chosen point if it is new, and show it; or say why it cannot be."""
         method, ratio = self.method.value, round(self.ratio.value, 2)
-        title = f"With {ratio:.0%} removed by {method} it writes"
-        write = lambda text: self._write(self.after, title, text, style.colour(method))
+        self._stale(self.after, self.numbers, self.image)
+
+        def write(text: str) -> None:
+            self._write(self.after, self._title(method, ratio), text, style.colour(method))
+            self._fresh(self.after)
+            self.bar.value = min(self.bar.value + 1, STEPS["timing"])
+
         try:
             point = self.lesson.look(method, ratio, self._tell, write)
         except InputError as error:
             self.bar.value, self.doing.value = 0, ""
             self.after.value, self.numbers.value = "", f"<p>{html.escape(str(error))}</p>"
+            self._fresh(self.after, self.numbers)  # the picture still shows the point before
             return
-        self.bar.value, self.doing.value = 0, f"took {point.seconds:.0f} s" if point.seconds else ""
         write(point.text or "")
         self.numbers.value = numbers(point, self.lesson.whole)
         self.image.value = self.picture.png(point, self.lesson)
+        self._fresh(self.numbers, self.image)
+        self.bar.value, self.doing.value = 0, f"took {point.seconds:.0f} s" if point.seconds else ""
+
+    def _stale(self, *parts: ipywidgets.DOMWidget) -> None:
+        """Grey out what still shows another point."""
+        for part in parts:
+            part.add_class(STALE)
+
+    def _fresh(self, *parts: ipywidgets.DOMWidget) -> None:
+        for part in parts:
+            part.remove_class(STALE)
+
+    def _title(self, method: str, ratio: float) -> str:
+        """What was removed: the share of all parameters, the method's own ratio in brackets."""
+        share = self.lesson.loss(method, ratio).report.ratio_params
+        return f"With {share:.0%} of its parameters removed by {method} (r = {ratio:.2f}) it writes"
 
     def _tell(self, doing: str) -> None:
-        self.bar.value, self.doing.value = STEPS.index(doing) + 1, f"{doing} …"
+        self.bar.value, self.doing.value = STEPS[doing], f"{doing} …"
 
     def _write(self, where: ipywidgets.HTML, title: str, text: str, colour: str) -> None:
         prompt = self.lesson.asked.prompt
@@ -103,7 +136,7 @@ class _Picture:
         self.map.yaxis.set_major_locator(MaxNLocator(integer=True))
         self.map.grid(False)
         figure.colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
-        self.points.set(xlim=(0, 0.95), xlabel="fraction removed r", ylabel="held-out loss (nats/token)")
+        self.points.set(ylabel="held-out loss (nats/token)")
         self.lines: dict[str, Any] = {}
         self.mark = self.points.plot([], [], "o", ms=9, mfc="none", color=style.BLACK, zorder=4)[0]
         self.dense = self.points.axhline(0, color=style.BLACK, ls=":", lw=0.8)
@@ -121,8 +154,9 @@ class _Picture:
                 look = {"ls": style.line(method), "color": style.colour(method), "label": method}
                 self.lines[method] = self.points.plot([], [], "o", **look)[0]
                 self.points.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
-            self.lines[method].set_data([0, *rows["ratio"]], [dense, *rows["loss"]])
-        self.mark.set_data([point.ratio], [point.loss.mean])
+            self.lines[method].set_data([0, *rows["ratio_params"]], [dense, *rows["loss"]])
+        self.mark.set_data([point.report.ratio_params], [point.loss.mean])
+        style.removed_axis(self.points, "ratio_params", [0.5, *table["ratio_params"]])
         losses = table["loss"][np.isfinite(table["loss"])]
         margin = 0.08 * np.ptp(losses) or 0.1
         self.points.set_ylim(losses.min() - margin, losses.max() + margin)

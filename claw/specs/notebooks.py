@@ -119,7 +119,7 @@ class TourParameters(Placement):
     model: Text = "smollm2-135m"
     methods: MethodNames = ("random", "magnitude", "wanda-sp", "wanda-sp+ridge", "slicegpt", "shortgpt")
     ratio: Ratio = 0.3
-    prompt: Text = "The capital of France is"
+    prompt: Text = "Bread is made from"
     words: Count = 24
     calibration: Text = "wikipedia-train"
     calibration_tokens: Count = 8192

@@ -6,7 +6,7 @@ that what cannot work is refused before anything is loaded; the stage itself che
 """
 # ruff: noqa: F401  (the names that notebooks use)
 
-from claw.stages.compress import check_compress, compress_curve
+from claw.stages.compress import check_compress, compress_curve, dense_records
 from claw.stages.evaluate import check_evaluate, evaluate_checkpoints
 from claw.stages.frames import checkpoint_frame, cost_frame, moment_frame, recovery_frame, timing_frame, timing_sentences
 from claw.stages.recover import check_recover, recover_checkpoints

@@ -76,6 +76,18 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
     return results
 
 
+def dense_records(asked: CompressParameters, model: nn.Module, tokenizer) -> list[dict[str, Any]]:
+    """The records of the dense model that a curve is compared with, measured if nobody has; empty where it is on the curve."""
+    curve, folder, evaluation = asked.curve, asked.folder, asked.evaluation
+    if any(experiment.compression.method == methods.DENSE for experiment in curve.experiments):
+        return []
+    dense = Experiment.of_dense(asked.model)
+    record_dense(folder, dense, model)
+    if not records.has(folder, dense.id, "loss", evaluation.loss.digest):
+        measure_loss(folder, dense, model, heldout_blocks(evaluation, tokenizer), evaluation)
+    return records.read_stages(folder, dense.id, {"compress": "", "loss": evaluation.loss.digest})
+
+
 def _is_done(asked: CompressParameters, experiment: Experiment) -> bool:
     """Whether a point has its records, and its checkpoint where it makes one."""
     measured = records.has(asked.folder, experiment.id, "loss", asked.evaluation.loss.digest)

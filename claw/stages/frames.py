@@ -10,11 +10,19 @@ from claw.evaluate import timing
 
 
 def results_of(stage: str, results: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
-    """Each record of a stage that holds a result, after the method and ratio of its point."""
+    """Each record of a stage that holds a result, after the method, ratio and, if known, true share of its point."""
+    results = list(results)
+    shares = {
+        str(record["spec"]["compression"]): record["result"]["ratio_params"]
+        for record in results
+        if record["stage"] == "compress" and record["result"]
+    }
     for record in results:
         if record["stage"] == stage and record["result"]:
             compression = record["spec"]["compression"]
-            yield {"method": compression["method"], "ratio": compression["ratio"]}, record
+            place = {"method": compression["method"], "ratio": compression["ratio"]}
+            share = shares.get(str(compression))
+            yield place | ({} if share is None else {"ratio_params": share}), record
 
 
 def cost_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -35,7 +43,8 @@ def checkpoint_frame(results: list[dict[str, Any]], folder: Path) -> pd.DataFram
         place = folder / "checkpoints" / record["experiment"]
         if place.is_dir():
             rows.append(point | {name: record["result"][name] for name in more} | {"folder": str(place)})
-    return pd.DataFrame(rows, columns=["method", "ratio", *more, "folder"])
+    known = ["ratio_params"] if any("ratio_params" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=["method", "ratio", *known, *more, "folder"])
 
 
 def recovery_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -55,7 +64,8 @@ def moment_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for point, record in results_of("recover", results):
         rows += [point | {"budget": record["result"]["asked"]} | moment for moment in record["result"].get("moments", ())]
-    return pd.DataFrame(rows, columns=["method", "ratio", "budget", "tokens", "train", "heldout"])
+    known = ["ratio_params"] if any("ratio_params" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=["method", "ratio", *known, "budget", "tokens", "train", "heldout"])
 
 
 def timing_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -71,6 +81,7 @@ def timing_sentences(results: Iterable[Mapping[str, Any]]) -> str:
     """Every timing among these records in words."""
     lines = []
     for point, record in results_of("speed", results):
-        lines.append(f"{point['method']} at r = {point['ratio']:g}:")
+        share = f"{point['ratio_params']:.1%} removed, " if "ratio_params" in point else ""
+        lines.append(f"{point['method']} ({share}r = {point['ratio']:g}):")
         lines += [f"  {timing.timing_sentence(timed)}" for timed in record["result"]["timings"]]
     return "\n".join(lines)

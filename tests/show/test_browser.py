@@ -8,7 +8,7 @@ import re
 import pages
 import pytest
 
-from claw import laws, records
+from claw import figures, laws, records
 from claw.laws import simulate
 from claw.laws.simulate import Design
 from claw.show import report
@@ -27,6 +27,7 @@ def table():
     """A study of three models and two methods, made from known laws."""
     design = Design(models=3, methods=("magnitude", "wanda-sp"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0, 1e6))
     made = simulate.simulated_table(design, simulate.TRUTHS)
+    made["model"] = made["model"].replace({f"model-{number}": f"model-{letter}" for number, letter in enumerate("abc")})
     return made.assign(speedup_decode=(1 - made["ratio_params"]) ** -0.8)
 
 
@@ -59,6 +60,35 @@ def page(browser, request, tmp_path):
     assert picture.stat().st_size > 5_000
     assert opened.complaints == []
     opened.context.close()
+
+
+LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+"""Windows of a desk and of a phone, by day and by night."""
+
+
+@pytest.fixture
+def window(browser, request, tmp_path):
+    """Pages of a given width and colour scheme; a picture of each at the end, and nothing to complain about."""
+    opened = []
+
+    def open_page(width, scheme):
+        page = pages.page(browser, height=900, width=width, color_scheme=scheme, has_touch=width < 700)
+        opened.append((page, f"{request.node.originalname}-{width}-{scheme}"))
+        return page
+
+    yield open_page
+    for page, name in opened:
+        page.screenshot(path=tmp_path / f"{name}-first.png")
+        pages.whole(page, tmp_path / f"{name}.png")
+        assert page.complaints == []
+        page.context.close()
+
+
+def dark(page):
+    """Whether the ground of a page is dark and its text light."""
+    ground, ink = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
+    return light[0] < 200 and light[1] > 500
 
 
 def give(folder, name, **values):
@@ -108,15 +138,32 @@ def explored(page):
     slide(page, handle, 20)
     said, drawn = changed(page, words, said), changed(page, image, drawn, "src")
     page.wait_for_timeout(1000)
-    assert "Removing 50%" in words.inner_text()
-    for label, choice in (("model", "model-2"), ("method", "wanda-sp"), ("interval", "all models: wild")):
+    assert re.search(r"Removing 20\.0% of model-\w's parameters \(own ratio 0\.\d\d\)", words.inner_text())
+    for label, choice in (("model", "model-c"), ("method", "wanda-sp"), ("interval", "all models: wild")):
         said = words.inner_text()
         menu = page.locator(".widget-dropdown", has=page.get_by_text(label, exact=True)).locator("select")
         option = menu.locator("option", has_text=choice).first.inner_text()
         menu.select_option(label=option)
         changed(page, words, said)
-    assert "model-2 with wanda-sp" in words.inner_text()
+    assert "of model-c's parameters" in words.inner_text() and "with wanda-sp" in words.inner_text()
     return words.inner_text()
+
+
+def asked(page, frame):
+    """Ask how far one can go in a page or frame: more loss accepted reaches farther; nothing sticks out of the window."""
+    slider, words = frame.locator("input.allowed"), frame.locator(".claw-how-far .sentence").first
+    words.wait_for(timeout=WAIT)
+    said = words.inner_text()
+    reach = lambda text: float(re.search(r"remove (?:about |at least )?([\d.]+) %", text)[1])
+    assert reach(said) > 0
+    mark = frame.locator(".claw-how-far svg .mark").first
+    before = mark.get_attribute("cx")
+    slider.fill("50")
+    assert reach(changed(page, words, said)) > reach(said)
+    assert float(mark.get_attribute("cx")) > float(before)
+    slider.fill("10")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    return said
 
 
 def test_the_start_page_lists_results_and_leads_to_the_notebooks(page, lab):
@@ -126,22 +173,32 @@ def test_the_start_page_lists_results_and_leads_to_the_notebooks(page, lab):
     page.locator(".jp-Notebook", has_text="How far can it be compressed?").wait_for(timeout=WAIT)
 
 
-def test_the_tour_compresses_when_the_slider_is_let_go(page, lab, folder, folder_model, train_text, heldout_text):
+@pytest.mark.parametrize(("width", "scheme"), [LOOKS[0], LOOKS[-1]])
+def test_the_tour_compresses_when_the_slider_is_let_go(
+    window, lab, folder, folder_model, train_text, heldout_text, width, scheme
+):
     texts = {"calibration": quoted(train_text), "heldout": quoted(heldout_text)}
     sizes = {"calibration_tokens": 512, "heldout_tokens": 512, "context": 64, "words": 6}
     give(folder, "00_tour", model=quoted(folder_model), prompt=quoted("the cat"), **texts, **sizes)
+    page = window(1280, scheme)  # JupyterLab itself needs a desk; a phone sees the page as narrow
     ran(page, lab, "00_tour")
+    page.set_viewport_size({"width": width, "height": 900})
     words, image = page.locator(".widget-html-content", has_text="it writes"), page.locator("img.widget-image").first
     said, drawn = words.inner_text(), image.get_attribute("src")
-    slide(page, page.locator(".widget-slider .noUi-handle").first, 4)
-    page.locator(".widget-html-content", has_text="50% removed").wait_for(timeout=WAIT)
+    slide(page, page.locator(".claw-tour .widget-slider .noUi-handle").first, 4)
+    page.locator(".claw-tour .claw-stale").first.wait_for(timeout=WAIT)  # what shows another point is grey
+    page.locator(".widget-html-content", has_text="(r = 0.50)").wait_for(timeout=WAIT)
     changed(page, image, drawn, "src")
     said = words.inner_text()
     page.locator(".widget-dropdown select").first.select_option(label="random")
     page.locator(".widget-html-content", has_text="removed by random").wait_for(timeout=WAIT)
-    assert changed(page, words, said).startswith("With 50% removed by random")
+    changed(page, words, said)
+    assert re.match(r"With \d+% of its parameters removed by random \(r = 0\.50\)", words.inner_text())
     assert page.get_by_text("Your turn.").count() == 5
     page.wait_for_timeout(3000)
+    assert page.locator(".claw-tour .claw-stale").count() == 0
+    assert page.evaluate("document.querySelector('.claw-tour .widget-slider').getBoundingClientRect().right <= innerWidth")
+    assert page.evaluate("document.querySelector('.claw-tour .noUi-handle').getBoundingClientRect().width") >= 20
 
 
 def test_the_laws_slide(page, lab, folder):
@@ -182,19 +239,46 @@ def test_paper_figures_are_drawn(page, lab, folder):
     assert len(list((folder / "runs/drawn/figures").glob("*.pdf"))) >= 5
 
 
-def test_the_report_opens_from_disk_without_network(page, table, tmp_path):
+@pytest.fixture(scope="module")
+def written(table, tmp_path_factory):
+    """A report as a run writes it."""
+    folder = tmp_path_factory.mktemp("run")
     fitted = laws.fit(table, draws=100, compare=False)
-    path = report.write_report(tmp_path / "report.html", "made", fitted, table)
+    drawn = figures.law_curves(fitted).save(folder / "figures")
+    return report.write_report(folder / "report.html", "made", fitted, table, figures=drawn)
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_the_report_answers_from_disk_without_network(window, written, width, scheme):
+    page = window(width, scheme)
     page.context.set_offline(True)
-    page.goto(path.as_uri())
-    words, curve = page.locator(".sentence"), page.locator(".claw-slider svg")
-    said, mark = words.inner_text(), curve.locator("circle").last.get_attribute("cx")
-    page.locator("input.ratio").fill("0.6")
-    assert "60 %" in changed(page, words, said)
-    assert curve.locator("circle").last.get_attribute("cx") != mark
+    page.goto(written.as_uri())
+    asked(page, page)
+    assert dark(page) == (scheme == "dark")
+    page.locator("details.any summary").click()
+    words, mark = page.locator(".claw-slider .sentence"), page.locator(".claw-slider svg .mark")
     said = words.inner_text()
-    page.locator("select.model").select_option("model-1")
-    assert "model-1" in changed(page, words, said)
+    page.locator("input.ratio").fill("0.3")
+    assert "Removing 30.0 % of" in changed(page, words, said)
+    under = page.evaluate(
+        """() => { const slider = document.querySelector('input.ratio'), box = slider.getBoundingClientRect();
+        const mark = document.querySelector('.claw-slider svg .mark').getBoundingClientRect();
+        const thumb = box.left + 12 + (box.width - 24) * slider.value / slider.max;
+        return Math.abs(thumb - (mark.left + mark.right) / 2) }"""
+    )
+    assert under < 3 and mark.count() == 1
+    said = words.inner_text()
+    page.locator(".claw-slider select.model").select_option("model-b")
+    assert "model-b" in changed(page, words, said)
+    said = words.inner_text()
+    page.locator(".claw-slider select.response").select_option("speedup_decode")
+    assert "times that of the dense model" in changed(page, words, said)
+    assert page.locator(".claw-slider svg .measured").count() > 2
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true })")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator(".claw-how-far svg .measured").nth(1).hover()
+    assert page.locator(".claw-how-far .readout").first.inner_text().startswith("Measured: ")
 
 
 @pytest.fixture
@@ -204,9 +288,19 @@ def app(folder):
         yield address
 
 
-def test_the_page_of_the_explorer_slides_without_code(app, page):
-    page.goto(app, timeout=2 * WAIT)
-    explored(page)
-    assert page.locator(".jp-CodeCell .jp-InputArea:visible, .highlight:visible").count() == 0
-    assert "from claw import" not in page.locator("body").inner_text()
-    page.locator("body").click()
+def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window):
+    for width, scheme in LOOKS:
+        page = window(width, scheme)
+        page.goto(app, timeout=2 * WAIT)
+        page.locator("iframe.claw-frame").wait_for(timeout=WAIT)
+        asked(page, page.frame_locator("iframe.claw-frame"))
+        assert dark(page) == (scheme == "dark")
+        assert page.locator("a[href$='.ipynb']").count() == 0  # which a page without notebooks could not open
+        if (width, scheme) in (LOOKS[0], LOOKS[-1]):
+            page.locator(".jupyter-widget-Collapse-header, .lm-Accordion .jupyter-widget-Collapse-header").first.click()
+            explored(page)
+        inside = """() => [...document.querySelectorAll('.widget-slider:not([style*=none])')].every((e) => {
+            const box = e.getBoundingClientRect(); return box.left >= 0 && box.right <= innerWidth + 1 })"""
+        assert page.evaluate(inside)
+        assert page.locator(".jp-CodeCell .jp-InputArea:visible, .highlight:visible").count() == 0
+        assert "from claw import" not in page.locator("body").inner_text()

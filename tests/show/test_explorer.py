@@ -1,5 +1,7 @@
 """The explorer: menus that fit together, artists that move, words that say what the laws say."""
 
+import html
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,21 +25,22 @@ def fitted() -> laws.Laws:
 def test_a_move_changes_image_and_words_and_nothing_is_drawn_anew(fitted):
     explorer = widgets.Explorer(fitted)
     artists = [panel.inside for panel in explorer.panels]
-    before, words = explorer.image.value, explorer.words.value
-    explorer.ratio.value = 0.7
-    assert explorer.image.value != before
+    before, words = explorer.panels[0].image.value, explorer.words.value
+    explorer.ratio.value = 0.4
+    assert explorer.panels[0].image.value != before
     assert explorer.words.value != words
-    assert "Removing 70%" in explorer.words.value
+    assert "Removing 40.0% of model-0's parameters (own ratio" in html.unescape(explorer.words.value)
     assert [panel.inside for panel in explorer.panels] == artists
-    assert all(len(panel.axes.lines) == 6 for panel in explorer.panels)
+    assert all(len(panel.axes.lines) == 7 for panel in explorer.panels)
 
 
 def test_words_hold_the_laws_own_numbers(fitted):
     explorer = widgets.Explorer(fitted)
     explorer.ratio.value = 0.3
-    expected = fitted.predict(0.3, "model-0", "a")["mean"].iloc[0]
+    expected = fitted.predict(0.3, "model-0", "a", axis="ratio_params")["mean"].iloc[0]
     assert f"loss {expected:.3g} nats per token" in explorer.words.value
-    assert str(fitted.critical_ratio(1.1, "model-0", "a"))[:9] in explorer.words.value
+    far = fitted.critical_ratio(1.1, "model-0", "a", axis="ratio_params").ratio
+    assert f"one can remove {far:.1%} of the parameters" in explorer.words.value
     assert "decode 1." in explorer.words.value
 
 
@@ -48,7 +51,7 @@ def test_menus_offer_what_was_measured(fitted):
     assert [value for _, value in explorer.tokens.options] == [0.0]
     assert explorer.choice == widgets.Choice("model-0", "b", 0.0, "own")
     explorer.model.value = "model-2"
-    assert "model-2 with b" in explorer.words.value
+    assert "of model-2&#x27;s parameters" in explorer.words.value
 
 
 def test_the_interval_menu_changes_what_bands_rest_on(fitted):

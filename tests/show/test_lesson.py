@@ -57,11 +57,32 @@ def test_the_widget_shows_another_text_number_and_picture_when_moved(lesson):
         tour.ratio.value = ratio
         now = (tour.image.value, tour.numbers.value, tour.after.value)
         assert now[0] != seen[0] and now[2] != seen[2]
-        assert f"removed by {method}" in tour.after.value
+        assert f"of its parameters removed by {method} (r = {ratio:.2f})" in tour.after.value
         seen = now
     assert list(tour.picture.map.images) == [artists]
+    assert not any("claw-stale" in part._dom_classes for part in (tour.after, tour.numbers, tour.image))
     tour.ratio.value = 0
     assert "+0.000" in tour.numbers.value
+
+
+def test_what_belongs_to_another_point_is_grey_until_it_does_not(lesson, monkeypatch):
+    tour, heard = Tour(lesson), []
+    grey = lambda: ["claw-stale" in part._dom_classes for part in (tour.after, tour.numbers, tour.image)]
+    look = lesson.look
+
+    def watched(method, ratio, tell, write):
+        heard.append(("begun", grey()))
+        told = lambda doing: (tell(doing), heard.append((doing, grey())))
+        return look(method, ratio, told, lambda text: (write(text), heard.append(("text", grey(), tour.bar.value))))
+
+    monkeypatch.setattr(lesson, "look", watched)
+    tour.ratio.value = 0.5
+    assert heard[0] == ("begun", [True, True, True]) and ("timing", [False, True, True]) in heard
+    texts = [step[1:] for step in heard if step[0] == "text"]
+    assert all(state == [False, True, True] for state, _ in texts) and [bar for _, bar in texts] == sorted(
+        bar for _, bar in texts
+    )
+    assert grey() == [False, False, False] and tour.bar.value == 0
 
 
 def test_model_text_is_escaped(folder_model, train_text, heldout_text, own_cache):

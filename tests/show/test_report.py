@@ -1,6 +1,7 @@
 """The HTML report stands alone: no network, no broken data, nothing of a name taken as markup."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from claw import laws
-from claw.show import report
+from claw.figures.captions import caption
+from claw.show import how_far, report
 
 
 @pytest.fixture
@@ -52,3 +54,69 @@ def test_the_sliders_data_is_json_with_every_curve(table):
     page = report.slider(laws.fit(table))
     data = json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.S).group(1))
     assert {"magnitude", "wanda-sp+ridge"} <= set(re.findall(r"magnitude|wanda-sp\+ridge", json.dumps(data)))
+
+
+@pytest.fixture
+def reached(table):
+    return how_far.how_far_data(laws.fit(table, compare=False, draws=100))
+
+
+def test_the_best_method_is_first_and_answers_are_read_off_measured_points(table, reached):
+    fitted = laws.fit(table, compare=False, draws=100)
+    first = reached["curves"][0]
+    assert (reached["axis"], first["method"]) == ("ratio_params", "wanda-sp+ridge")
+    for percent in (1, 10, 40):
+        own = fitted.reading("tiny", "wanda-sp+ridge", axis="ratio_params").critical_ratio(1 + percent / 100)
+        answer = [math.nan if end is None else end for end in first["reach"][percent]]
+        assert answer == pytest.approx([own.ratio, own.low, own.high], abs=1e-4, nan_ok=True)
+    assert [point[3] for point in first["points"]] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])  # the method's own ratio
+    (accuracy,) = first["answers"]
+    assert accuracy["points"][1] == pytest.approx([0.12, table["accuracy"].iloc[1]]) and accuracy["chance"] == 0.25
+
+
+def test_accepting_more_never_reaches_less(reached):
+    for curve in reached["curves"]:
+        reach = [share for share, _, _ in curve["reach"] if share is not None]
+        assert reach == sorted(reach) and max(reach) <= curve["limit"] + 1e-9
+
+
+def test_controls_are_offered_last(reached):
+    assert [curve["control"] for curve in reached["curves"]] == [False, True]
+
+
+def test_without_losses_the_question_is_of_accuracy(table):
+    data = how_far.how_far_data(laws.fit(table.drop(columns=["loss", "loss0", "loss_stderr"]), compare=False, draws=100))
+    assert data["response"] == "accuracy" and len(data["curves"][0]["reach"]) == 51
+    json.dumps(data, allow_nan=False)
+
+
+def test_without_true_shares_the_own_ratio_leads(table):
+    bare = laws.fit(table.drop(columns="ratio_params"), compare=False, draws=100)
+    data = how_far.how_far_data(bare)
+    assert data["axis"] == "ratio" and data["curves"][0]["points"][1][0] == pytest.approx(0.2)
+    assert report.slider_curves(bare)[0]["end"] == 0.95
+
+
+def test_a_slider_ends_at_what_its_method_can_reach(table):
+    for one in report.slider_curves(laws.fit(table, compare=False, draws=100)):
+        assert one["end"] == pytest.approx({"ratio_params": 0.95 * 0.6, "ratio": 0.95}[one["axis"]])
+
+
+def test_measured_speeds_have_points_of_their_own(table):
+    timed = table.assign(speedup_decode=1 / (1 - table["ratio_params"]))
+    speeds = [one for one in report.slider_curves(laws.fit(timed, draws=100, compare=False)) if "speedup" in one["response"]]
+    assert len(speeds) == 2 and speeds[0]["points"][1][1] == pytest.approx(1 / (1 - 0.12))
+
+
+def test_a_table_says_the_true_share_first(page):
+    assert "<td>24.0 % (r = 0.4)</td>" in page and page.index("<h1>How far can tiny be compressed?") < page.index("removed")
+
+
+def test_a_page_in_a_page_carries_everything(table):
+    framed = how_far.framed(laws.fit(table, compare=False, draws=100))
+    assert framed.startswith("<iframe") and "http" not in framed.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize("name", ["loss_by_ratio_params", "accuracy_by_ratio_1000000", "paper_radar", "out_of_sample_loss"])
+def test_figures_have_captions_in_words(name):
+    assert len(caption(name).split()) > 8 and "_" not in caption(name) and caption("my_own") == "my own"

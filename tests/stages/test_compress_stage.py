@@ -105,3 +105,14 @@ def test_a_ratio_that_the_model_cannot_reach_is_refused_before_any_point_is_comp
 def test_heldout_text_must_not_be_the_calibration_text(asked):
     with pytest.raises(InputError, match=r"held-out|calibration"):
         compress.check_compress(asked.model_copy(update={"heldout": asked.calibration}))
+
+
+def test_a_curve_without_the_dense_model_is_compared_with_it_all_the_same(asked, monkeypatch):
+    asked = asked.model_copy(update={"ratios": (0.25, 0.5)})
+    results, loaded = run(asked), load.load(asked.model, dtype=asked.dtype)
+    assert records.from_records(results)["loss0"].isna().all()
+    table = records.from_records([*compress.dense_records(asked, *loaded), *results])
+    assert table["loss0"].notna().all() and sorted(table["ratio"]) == [0.0, 0.25, 0.5]
+    monkeypatch.setattr(held_out, "cross_entropy", lambda *_, **__: pytest.fail("measured again"))
+    assert compress.dense_records(asked, *loaded)
+    assert compress.dense_records(asked.model_copy(update={"ratios": (0.0, 0.5)}), *loaded) == []  # it is on the curve
