@@ -345,12 +345,18 @@ def gguf_of(tmp_path, family="qwen2", name="tiny.gguf", **changes):
     return write_gguf(tmp_path / name, model, byte_tokenizer(), **changes), model.float()
 
 
+def same_weights(model, other) -> bool:
+    """Whether all weights are equal; what is derived from the configuration is computed in another precision."""
+    stored, wanted = model.state_dict(), other.state_dict()
+    return stored.keys() == wanted.keys() and all(torch.equal(stored[name], wanted[name]) for name in stored)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @pytest.mark.parametrize("name", ["tiny.gguf", "TINY.GGUF", "tiny-00001-of-00001.gguf"])
 def test_a_gguf_file_loads_with_its_weights(tmp_path, own_cache, family, name):
     path, model = gguf_of(tmp_path, family, name)
     loaded, tokenizer = claw.load(str(path), dtype="float32")
-    assert weights_hash(loaded) == weights_hash(model)
+    assert same_weights(loaded, model)
     assert tokenizer.decode(tokenizer("the of")["input_ids"]) == "the of"
 
 
@@ -367,6 +373,7 @@ def drop(*parts):
         ({"change": drop("blk.2.")}, r"missing \[2\]"),
         ({"blocks": 2}, r"not expected \[2\]"),
         ({"change": lambda t: t.update({"blk.0.ffn_magic.weight": np.ones((4, 4), np.float32)})}, "ffn_magic"),
+        ({"family": "llama", "change": lambda t: t.update({"blk.0.ffn_gate_inp.weight": np.ones((4, 32), "f")})}, "holds"),
         ({"change": lambda t: t.update({"blk.0.ffn_up.weight": t["blk.0.ffn_up.weight"][:-1].copy()})}, "63 × 32"),
         ({"change": lambda t: t.update({"blk.0.ffn_up.weight": t["blk.0.ffn_up.weight"].astype(np.int8)})}, "not be read"),
         ({"name": "tiny-00002-of-00003.gguf"}, "part 2 of 3.*llama-gguf-split --merge tiny-00001-of-00003.gguf"),
@@ -526,7 +533,7 @@ def test_nothing_beside_a_gguf_file_is_read(tmp_path, own_cache, nobody_asked):
     evil(tmp_path, nobody_asked)
     (tmp_path / ADAPTER).write_text(json.dumps({"base_model_name_or_path": "evil", "peft_type": "LORA"}))
     loaded, _ = claw.load(str(path), dtype="float32")
-    assert weights_hash(loaded) == weights_hash(model) and not nobody_asked.exists()
+    assert same_weights(loaded, model) and not nobody_asked.exists()
 
 
 def test_only_one_module_calls_transformers_loaders():
@@ -634,7 +641,7 @@ def test_a_conversion_that_was_changed_is_made_again(tmp_path, own_cache, damage
     (kept,) = (place for place in (own_cache / "models").iterdir() if place.is_dir())
     damage(kept)
     loaded, _ = claw.load(str(path), dtype="float32")
-    assert weights_hash(loaded) == weights_hash(model) and loaded.config.rope_parameters["rope_theta"] == 10000
+    assert same_weights(loaded, model) and loaded.config.rope_parameters["rope_theta"] == 10000
     assert all(place.stat().st_mode & 0o044 for place in kept.rglob("*"))  # for others to read, as the umask says
 
 
