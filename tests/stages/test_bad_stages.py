@@ -134,7 +134,7 @@ def test_claw_deletes_its_own_checkpoint_under_its_own_name_and_through_no_link(
     assert checkpoints.discard_checkpoint(folder, EXPERIMENT.id) and not folder.exists() and disk.is_dir()
 
 
-@pytest.mark.parametrize("kind", ["dense", "source", "file", "dangling", "under a file", "parent", "empty name"])
+@pytest.mark.parametrize("kind", ["dense", "source", "file", "dangling", "under a file", "parent", "empty name", "NUL", "long"])
 def test_places_where_no_checkpoint_belongs(kind, folder_model, tmp_path, monkeypatch):
     model, tokenizer = claw.load(folder_model, dtype="float32")
     (tmp_path / "file").write_text("mine")
@@ -145,7 +145,8 @@ def test_places_where_no_checkpoint_belongs(kind, folder_model, tmp_path, monkey
         saved = claw.save(*claw.load(folder_model, dtype="float32"), tmp_path / "saved")
         model, tokenizer = claw.load(str(saved), dtype="float32")
     places = {"dense": folder_model, "source": tmp_path / "saved", "file": tmp_path / "file", "dangling": tmp_path / "dangling"}
-    places |= {"under a file": tmp_path / "file" / "small", "parent": tmp_path / "here", "empty name": ""}
+    places |= {"under a file": tmp_path / "file" / "small", "parent": tmp_path / "here", "empty name": "", "NUL": "a\0b"}
+    places["long"] = "a" * 5000
     before = tree(tmp_path)
     with pytest.raises(InputError):
         claw.save(model, tokenizer, places[kind])
