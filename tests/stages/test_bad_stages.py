@@ -238,13 +238,12 @@ def test_a_description_of_another_claw_says_what_to_do(about, tmp_path):
     folder = tmp_path / "run" / "checkpoints" / "one"
     folder.mkdir(parents=True)
     (folder / "claw.json").write_text(json.dumps(about))
-    for ask in (
-        lambda: checkpoints.experiment_of(str(folder)),
-        lambda: notebooks.EvaluateParameters(run=str(tmp_path / "run")),
-        lambda: notebooks.RecoverParameters(run=str(tmp_path / "run")),
-    ):
-        with pytest.raises(ValueError, match=r"claw\.json.*(Compress|compress|update|Update)"):
-            ask()
+    says = r"claw\.json.*(Compress|Use the claw that wrote it)"
+    with pytest.raises(InputError, match=says):
+        checkpoints.experiment_of(str(folder))
+    for parameters in (notebooks.EvaluateParameters, notebooks.RecoverParameters):  # a run goes on without that checkpoint
+        with pytest.warns(UserWarning, match=says), pytest.raises(ValueError, match="no compressed checkpoints"):
+            parameters(run=str(tmp_path / "run"))
 
 
 def test_files_are_as_readable_as_the_umask_says(tmp_path):
