@@ -53,5 +53,9 @@ def read_table(path: str | Path) -> "pd.DataFrame":
         frame = pd.read_csv(path, dtype=text, na_values=missing, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is not a CSV table: {error}.") from error
-    unguard = lambda cell: cell[1:] if isinstance(cell, str) and _QUOTED.match(cell) else cell
-    return frame.apply(lambda column: column.map(unguard) if column.dtype.kind not in "iufb" else column)
+    return frame.apply(lambda column: column.map(unguarded) if column.dtype.kind not in "iufb" else column)
+
+
+def unguarded(cell: Any) -> Any:
+    """What was in a cell before `guarded`."""
+    return cell[1:] if isinstance(cell, str) and _QUOTED.match(cell) else cell

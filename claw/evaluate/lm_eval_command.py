@@ -70,6 +70,10 @@ def _run(given: list[str]) -> None:
             f"lm-eval could not read its data: {error}. Tasks of the hub need the network (and some an account); "
             f"offline there are {', '.join(offline_tasks.NAMES)}."
         ) from error
+    except ValueError as error:
+        if not str(error).startswith("Tasks not found"):
+            raise
+        raise InputError(f"{error}. `claw-lm-eval ls tasks` lists them; files of your own need --include_path.") from error
 
 
 def _without(given: Iterable[str], option: str) -> list[str]:

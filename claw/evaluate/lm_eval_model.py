@@ -78,7 +78,7 @@ class ClawLM(TemplateLM):
 
     def __init__(
         self,
-        pretrained: Any,
+        pretrained: Any = None,
         tokenizer: Any = None,
         *,
         dtype: Any = "auto",
@@ -93,6 +93,8 @@ class ClawLM(TemplateLM):
     ) -> None:
         super().__init__()
         _check_others(others)
+        if pretrained is None:
+            raise InputError("No model is named. Say which: --model_args pretrained=NAME, with any name that claw.load takes.")
         if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
             raise InputError(f"max_length = {max_length!r} is not accepted: a number of tokens, at least 1.")
         if isinstance(tokenizer, str):

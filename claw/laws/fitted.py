@@ -123,8 +123,12 @@ class FittedLaws:
         controls and destroyed models out, "every row" does not (fitted where there are some).
         """
         have = self.across(response, axis, scope=scope)
-        if method not in {law.method for law in have}:
-            raise unknown("method", method, {law.method for law in have})
+        methods = {law.method for law in have}
+        if method == ALL and ALL not in methods:
+            instead = f"There are laws of one method: {', '.join(sorted(methods))}. " if methods else ""
+            raise InputError(f"No law of {response} across models and methods was fitted. {instead}laws.unfitted says why.")
+        if method not in methods:
+            raise unknown("method", method, methods)
         have = [law for law in have if law.method == method and group in (None, law.group)]
         for law in have:
             if law.form == form:
@@ -174,7 +178,11 @@ class FittedLaws:
         dense = known.get("dense") if dense is None else dense
         if dense is None:
             models = ", ".join(sorted(set(self.points.rows["model"])))
-            raise InputError(f"{model!r} is not in the table ({models}), so its dense {response} is not known: pass dense=.")
+            what = "No model is named" if model is None else f"{model!r} is not in the table"
+            raise InputError(
+                f"{what}, so the dense {response} is not known. Pass model= for one of the table ({models}), or "
+                "pass dense= for another."
+            )
         chance, size = known.get("chance", math.nan) if chance is None else chance, known.get("size", math.nan)
         options: dict[str, Any] = {"model": model, "interval": interval, "statistic": statistic}
         frame = pooled.predict(r, dense, tokens, chance=chance, size=size, **options)

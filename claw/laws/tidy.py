@@ -57,7 +57,7 @@ def tidy_columns(table: pd.DataFrame) -> pd.DataFrame:
             f"claw.laws.fit takes a data frame or what claw.laws.read returns, not {type(table).__name__}. Files of any layout "
             "are read by claw.laws.read(path)."
         )
-    table = table.rename(columns=str)
+    table = table.set_axis([str(name) for name in table.columns], axis=1)
     refuse_same_headings(table)
     responses = [] if any(name in table for name in RESPONSES) else ["loss or accuracy"]
     if gone := [name for name in REQUIRED if name not in table] + responses:
@@ -73,7 +73,9 @@ def tidy_columns(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("model", "method"):
         if len(rows := np.flatnonzero(table[name].isna() | (table[name].astype(str).str.strip() == ""))):
             shown = ", ".join(map(str, rows[:8])) + (" …" if len(rows) > 8 else "")
-            raise InputError(f"The name of the {name} is missing in {len(rows)} rows: {shown} (the first is 0). Fill it in.")
+            raise InputError(
+                f"The name of the {name} is missing in {plural(len(rows), 'row')}: {shown} (the first is 0). Fill it in."
+            )
     return table
 
 

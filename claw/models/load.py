@@ -158,7 +158,7 @@ def _path(name: str) -> Path:
         path.exists()  # refuses a name that is too long
         return inside_project(name)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{name[:80]!r} cannot name a model: {str(error)[:200]}. Give {ACCEPTED}.") from error
+        raise InputError(f"{name[:80]!r} cannot name a model: {str(error)[:200].rstrip('.')}. Give {ACCEPTED}.") from error
 
 
 def _is_gguf(path: Path) -> bool:

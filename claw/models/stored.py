@@ -171,7 +171,7 @@ def check_count(model: Any, elements: int, where: object) -> None:
     state = {name: tensor.numel() for name, tensor in model.state_dict().items() if not BUFFER.search(name)}
     double = sum(count for name, count in state.items() if name in tied)
     own = sum(state.values()) - double
-    if not own <= elements <= own + double:
+    if elements not in (own, own + double):
         raise InputError(
             f"{where} holds {elements:,} weights, but the {type(model).__name__} that its configuration describes has {own:,}. "
             "A model of which a part would be random or left out is not loaded. Fetch or export it again."

@@ -148,7 +148,7 @@ def check_limits(named: Iterable[str], tasks: Iterable[str]) -> None:
     """InputError for a limit of a task that is not among `tasks`."""
     strange = sorted(set(named) - set(tasks))
     if strange:
-        raise InputError(f"limit names {', '.join(strange)}, which is not among the tasks: {', '.join(tasks)}.")
+        raise InputError(f"limit names {', '.join(strange)}, which is not among the tasks: {', '.join(tasks) or 'none'}.")
 
 
 class Loss(Spec):

@@ -69,7 +69,8 @@ def _reason(error: pydantic.ValidationError, part: str) -> Unusable:
     place = ".".join(map(str, (wrong or problems[0])["loc"])) or "form"
     if wrong:
         return Unusable(f"its {part} has an unusable {place}: {wrong['msg']}")
-    return Unusable(f"this claw does not know the {place} {problems[0]['input']!r:.60} of its {part}. {UPGRADE}", precious=True)
+    said = f"{place} = {problems[0]['input']!r:.60}"
+    return Unusable(f"this claw does not know what its {part} says, {said}. {UPGRADE}", precious=True)
 
 
 def _is_newer(problem: Mapping[str, Any]) -> bool:

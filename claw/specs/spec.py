@@ -102,7 +102,7 @@ def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", l
     if isinstance(inner, InputError):
         return InputError(f"{place}{name}: {inner}")
     shown = repr(value) if len(repr(value)) < 120 else repr(value)[:117] + "..."
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid tuple", "a list such as [a, b]")
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid array", "a list such as [a, b]")
     return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_hint(value, kind, path)}")
 
 
@@ -112,10 +112,11 @@ def _hint(value: Any, kind: str, path: tuple) -> str:
         return " YAML reads yes, no, on and off as true or false: put text in quotes."
     if kind == "less_than" and 1 <= value <= 100:
         return f" It is the fraction removed: for {value:g} % write {value / 100:g}."
+    if kind.startswith(("tuple", "list", "dict")) and isinstance(value, str | int | float):
+        read = " It was read as text: write it without quotes" if isinstance(value, str) else f" Write [{value}]"
+        return f'{read}, with papermill as -y "{path[0] if path else "name"}: [{"a, b" if isinstance(value, str) else value}]".'
     if not isinstance(value, str):
         return ""
-    if kind.startswith(("tuple", "list", "dict")):
-        return f' It was read as text: write it without quotes, with papermill as -y "{path[0] if path else "name"}: [a, b]".'
     if not kind.startswith(("float", "int")):
         return ""
     try:

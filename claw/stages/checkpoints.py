@@ -93,11 +93,13 @@ def check_place(folder: str | Path, *origins: str | None) -> Path:
     place = Path(folder).expanduser().absolute()
     try:
         files.refuse_link(place)
+        with suppress(FileNotFoundError):
+            place.stat()  # refuses a name that no file can have
         if not place.exists():
             return place
         inside = sorted(path.name for path in place.iterdir()) if place.is_dir() else None
-    except OSError as error:
-        raise InputError(f"No checkpoint can be written to {folder}: {error}. Name another folder.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"No checkpoint can be written to {str(folder)[:200]!r}: {error}. Name another folder.") from error
     if inside is None:
         raise InputError(f"{folder} is a file. Name a folder for the checkpoint; it is made if it does not exist.")
     if Path.cwd().is_relative_to(place.resolve()):

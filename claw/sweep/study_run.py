@@ -60,7 +60,9 @@ def rehearse(study: Study, folder: Path, *, workers: int = 0, scheduler: str | N
     plan = make(study, folder)
     notes: list[str] = []
     try:
+        refuse_foreign_origin(folder / origin.NAME)
         notes = checks.check_plan(plan, workers=workers, scheduler=scheduler)
+        check_outputs(plan)
     finally:  # a plan that cannot be run here is shown before it is said why
         print("\n\n".join([describe_plan(plan), *notes]), flush=True)
 

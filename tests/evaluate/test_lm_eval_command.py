@@ -42,6 +42,8 @@ def test_the_command_of_the_readme_works_without_cuda_and_without_network(device
         ("--model claw --model_args pretrained=x,trust_remote_code=True --tasks piqa", "trust_remote_code = True"),
         ("--model claw --model_args pretrained=x,max_lenght=12 --tasks piqa", "did you mean 'max_length'"),
         ("--model claw --tasks gsm8k --tasks_from archive", "--tasks_from hub"),
+        ("--model claw --tasks gsm8k", "No model is named"),
+        ("--model claw --model_args pretrained=x --tasks piqqa", "Tasks not found: piqqa"),
         ("--model claw --tasks piqa --include_path nowhere", "nowhere is not a folder"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from claw import laws
+from claw import laws, records
 from claw.errors import InputError
 
 GOOD = {"model": "m", "method": ["dense", "a", "a", "a"], "ratio": [0, 0.1, 0.3, 0.5], "loss": [3.0, 3.2, 3.6, 4.4]}
@@ -53,6 +53,28 @@ def test_what_cannot_be_used_is_refused_by_name(entry, table, says):
     with pytest.raises(InputError, match=says) as refused:
         entry(table)
     assert "\n" not in str(refused.value)
+
+
+def test_columns_of_several_levels_are_refused_by_name():
+    with pytest.raises(InputError, match="no column model"):
+        laws.fit(pd.concat({"a": good()}, axis=1))
+
+
+def test_a_law_that_was_not_fitted_is_said():
+    fitted = laws.fit(good(loss=[3.0, np.inf, np.inf, np.inf]), draws=100)
+    with pytest.raises(InputError, match=r"No law of loss across models and methods was fitted.*laws\.unfitted"):
+        fitted.predict(0.3, model="m", method="a")
+    with pytest.raises(InputError, match="No model is named"):
+        laws.fit(good(), draws=100).predict(0.3)
+
+
+@pytest.mark.parametrize("name", ["=cmd", "+1", "-", "@x", "'=quoted", "nan"])
+def test_a_table_as_claw_writes_it_is_read_as_it_was(name, tmp_path):
+    table = good(method=["dense", name, name, name], loss0=3.0, family=name)
+    records.save_csv(table, tmp_path / "own.csv")
+    read = laws.read(tmp_path / "own.csv").table
+    assert list(read["method"]) == list(table["method"]) and list(read["family"]) == list(table["family"])
+    assert (read["loss0"] == 3.0).all()
 
 
 NAMES = ["nan", "None", "none", "NA", "null", "N/A", "-", "inf", "1.0", "007", "True", "=cmd", "a|b", "ü", "0.3"]

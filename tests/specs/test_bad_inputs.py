@@ -73,6 +73,7 @@ def test_the_parameters_that_are_mutated_are_valid():
         ("CompressParameters", {"method": "magnitud"}, "did you mean 'magnitude'"),
         ("CompressParameters", {"method": "../../etc"}, "unknown method"),
         ("CompressParameters", {"ratios": "[0.3]"}, r'with papermill as -y "ratios: \[a, b\]"'),
+        ("CompressParameters", {"ratios": 0.3}, r'Write \[0\.3\], with papermill as -y "ratios: \[0\.3\]"'),
         ("CompressParameters", {"seed": "1"}, "write 1 "),
         ("CompressParameters", {"ratios": [30]}, r"for 30 % write 0\.3"),
         ("TourParameters", {"ratio": 30}, r"for 30 % write 0\.3"),

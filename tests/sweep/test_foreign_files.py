@@ -43,6 +43,8 @@ def test_what_stands_in_the_way_of_a_run_is_said_before_any_work(name, kind, pla
     {"file": lambda: path.write_text("mine"), "folder": path.mkdir, "link": lambda: path.symlink_to(tmp_path / "mine")}[kind]()
     with pytest.raises(InputError, match=name):
         study_run.check_outputs(planned)
+    with pytest.raises(InputError, match=name):
+        study_run.rehearse(planned.study, planned.folder)
     assert (tmp_path / "mine").read_text() == "mine" and (kind != "file" or path.read_text() == "mine")
 
 
@@ -51,8 +53,9 @@ def test_what_stands_in_the_way_of_a_run_is_said_before_any_work(name, kind, pla
 def test_an_origin_of_others_is_not_written_over(content, study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "origin.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"origin\.json is damaged or was not written by claw"):
-        study_run.run_study(study, folder)
+    for do in (study_run.rehearse, study_run.run_study):
+        with pytest.raises(InputError, match=r"origin\.json is damaged or was not written by claw"):
+            do(study, folder)
     assert (folder / "origin.json").read_bytes() == content
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from claw.csv_tables import unguarded
 from claw.errors import InputError
 from claw.laws.own_tables.choices import Choices, Guesses, listed, unclear
 
@@ -193,7 +194,7 @@ def _separated(text: str, path: Path, choices: Choices, guesses: Guesses) -> pd.
             f"contain {separator!r}, or say separator=… in claw.laws.read(table, …)."
         )
     heads = [name.strip() for name in rows[0]]
-    body = [row[:width] + [""] * (width - len(row)) for row in rows[1:]]
+    body = [[*map(unguarded, row[:width]), *[""] * (width - len(row))] for row in rows[1:]]
     return pd.DataFrame(body, columns=pd.Index(heads, dtype=object), dtype=object)
 
 

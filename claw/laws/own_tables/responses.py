@@ -66,6 +66,8 @@ def read_losses(draft: Draft) -> None:
         name = draft.one_of("loss", losses or draft.of_kind(*kinds[1:3]) or draft.of_kind("bits_per_byte"), 'loss="{}"')
     if name is None:
         return
+    if "loss0" in draft.frame:
+        draft.frame = draft.frame.assign(loss0=draft.numbers("loss0")[0])
     meaning = draft.meanings.get(name, Meaning("loss"))
     kind = kind or (meaning.kind if meaning.kind in kinds else "loss")
     draft.meanings[name] = meaning
@@ -82,7 +84,7 @@ def read_losses(draft: Draft) -> None:
         if name == "loss" and "loss_stderr" in draft.frame:
             draft.frame = draft.frame.assign(loss_stderr=draft.numbers("loss_stderr")[0] / values)
         if name == "loss" and "loss0" in draft.frame:
-            draft.frame = draft.frame.assign(loss0=np.log(draft.numbers("loss0")[0]))
+            draft.frame = draft.frame.assign(loss0=np.log(draft.frame["loss0"]))
         loss = np.log(values)
         if said is None:
             ways = [f'loss="{each}"' for each in others] or [f'columns={{"{name}": "loss"}}']
