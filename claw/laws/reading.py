@@ -135,8 +135,9 @@ class Reading:
 
     def critical_ratios(self, thresholds: Iterable[float]) -> list[Critical]:
         """The critical ratio of each threshold."""
-        band, known = self._relative_band(), {"level": self.level, "title": self.curve.title}
-        answers = [critical.ratio(band, threshold, self.dense, self.response, **known) for threshold in thresholds]
+        band, title = self._relative_band(), self.curve.title
+        reach = lambda threshold: critical.ratio(band, threshold, self.dense, self.response, level=self.level, title=title)
+        answers = [reach(threshold) for threshold in thresholds]
         return [critical.in_bracket(answer, self.points) for answer in answers]
 
     def _relative_band(self) -> pd.DataFrame:

@@ -98,7 +98,8 @@ def _means(rows: pd.DataFrame, axis: str, name: str) -> list[list[float]]:
 
 def _at(pairs: list[list[float]], share: float) -> float:
     """The value of pairs at a share, interpolated; NaN without pairs."""
-    return float(np.interp(share, *zip(*pairs, strict=True))) if pairs else math.nan
+    places = np.array(pairs, float).reshape(-1, 2)
+    return float(np.interp(share, places[:, 0], places[:, 1])) if pairs else math.nan
 
 
 def own_ratios(laws: Laws, model: str, method: str, axis: str) -> list[list[float]]:
@@ -143,7 +144,7 @@ def _speed(laws: Laws, rows: pd.DataFrame, one: Reading) -> dict[str, Any]:
     return {"speed": [], "speed_law": []}
 
 
-def how_far(laws: Laws) -> str:
+def how_far_page(laws: Laws) -> str:
     """HTML of the question, its slider and its answer, to stand in any page. InputError for a table without a curve."""
     return part("how_far.html", data=embedded(how_far_data(laws)), plot=shared("plot.js"))
 
@@ -152,7 +153,7 @@ def framed(laws: Laws) -> str:
     """The question as a page within a page, for notebooks and Voilà, whose scripts and styles do not mix with theirs."""
     style = shared("pages.css")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style>'
-    page = f'{head}<body class="framed">{how_far(laws)}</body></html>'
+    page = f'{head}<body class="framed">{how_far_page(laws)}</body></html>'
     attributes = (
         'style="width: 100%; border: 0; min-height: 34rem; max-width: 60rem" title="How far can I go?" class="claw-frame"'
     )

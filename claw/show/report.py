@@ -47,7 +47,7 @@ def write_report(
         study=html.escape(title),
         about=_about(title, laws),
         style=how_far.shared("pages.css"),
-        question=_or_why(how_far.how_far, laws),
+        question=_or_why(how_far.how_far_page, laws),
         slider=slider(laws),
         laws=laws._repr_html_(),
         table=measured_table(table),

@@ -52,7 +52,8 @@ class View:
         if self.axis == "ratio":
             return f"r = {r:.2f} of {model or 'the model'}"
         share, ratio = self.own[-1] if self.own else (math.nan, math.nan)
-        own = ratio * r / share if r > share else np.interp(r, *zip(*self.own, strict=True)) if self.own else math.nan
+        shares, ratios = np.array(self.own or [(math.nan, math.nan)], float).T
+        own = ratio * r / share if r > share else float(np.interp(r, shares, ratios))
         whose = f"{model}'s" if model else "the"
         return f"{r:.1%} of {whose} parameters" + (f" (own ratio {own:.2f})" if r > 0 and math.isfinite(own) else "")
 
