@@ -91,3 +91,15 @@ def test_a_layout_is_read(tmp_path, text, said, rows):
 def test_a_layout_that_could_be_two_things_is_asked_about(tmp_path, text, says):
     with pytest.raises(InputError, match=says):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["model-0", "run 1", "gpt-2", "phi-2", "opt-0"])
+def test_a_whole_number_at_the_end_of_a_name_is_part_of_it(name):
+    rows = {
+        "model": name,
+        "method": ["dense", "flap", "flap", "flap"],
+        "ratio": [0, 0.1, 0.2, 0.4],
+        "loss": [2.0, 2.1, 2.3, 2.9],
+    }
+    table = laws.read(pd.DataFrame(rows))
+    assert set(table.table["model"]) == {name} and not table.guesses

@@ -203,11 +203,11 @@ def marked_name(name: str) -> Marked | None:
         return None
     said = set(_words(f"{match['word']} {match['after'] or ''}")) & (REMOVING | KEEPING)
     number, unit = float(match["number"].replace(",", ".")), match["unit"]
-    fraction = number < 1 and not unit
+    fraction = number < 1 and not unit and not match["number"].isdigit()  # model-0 is a name
     if not (unit or fraction or said) or not 0 <= number <= 100:
         return None
     base = match["base"].rstrip(" -_–/([@,:")
-    return Marked(base, number if fraction else number / 100, bool(said & KEEPING)) if base else None
+    return Marked(base, number if number < 1 and not unit else number / 100, bool(said & KEEPING)) if base else None
 
 
 def size_in(name: str) -> tuple[str, float] | None:
