@@ -1,5 +1,6 @@
 """More layouts of published tables: sections, sizes in a column, metrics in rows, a dense column, ratios as headings."""
 
+import pandas as pd
 import pytest
 
 from claw import laws
