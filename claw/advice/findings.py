@@ -30,7 +30,7 @@ from claw.models import sources
 from claw.project import REFERENCE, project_folder
 from claw.words import code_span, markdown, markdown_text, plural, quantity, tokens_text, with_interval
 
-PICTURES = ("paper_loss.png", "loss*.png", "*loss*.png")
+PICTURES = ("readme.png", "paper_loss.png", "loss*.png", "*loss*.png")
 """Figures that show losses against what was removed, the first that is there."""
 AXES = {"ratio": "nominal ratio", TRUE: "share of parameters"}
 SHARES = {"ratio": "nominal ratio", TRUE: "true share"}
