@@ -102,19 +102,23 @@ def explain(error: pydantic.ValidationError, cls: type[Spec], where: str = "", l
     if isinstance(inner, InputError):
         return InputError(f"{place}{name}: {inner}")
     shown = repr(value) if len(repr(value)) < 120 else repr(value)[:117] + "..."
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid array", "a list such as [a, b]")
-    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_hint(value, kind, path)}")
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".replace("a valid array", LIST).replace("a valid tuple", LIST)
+    return InputError(f"{place}{name} = {shown} is not accepted: {message}.{_hint(value, kind, '' if line else name)}")
 
 
-def _hint(value: Any, kind: str, path: tuple) -> str:
-    """How to write what YAML or papermill took for something else."""
+LIST = "a list such as [a, b]"
+
+
+def _hint(value: Any, kind: str, name: str) -> str:
+    """How to write what YAML or papermill took for something else; `name` of a notebook's parameter, empty for a file's."""
     if isinstance(value, bool):
         return " YAML reads yes, no, on and off as true or false: put text in quotes."
     if kind == "less_than" and 1 <= value <= 100:
         return f" It is the fraction removed: for {value:g} % write {value / 100:g}."
     if kind.startswith(("tuple", "list", "dict")) and isinstance(value, str | int | float):
-        read = " It was read as text: write it without quotes" if isinstance(value, str) else f" Write [{value}]"
-        return f'{read}, with papermill as -y "{path[0] if path else "name"}: [{"a, b" if isinstance(value, str) else value}]".'
+        items = "a, b" if isinstance(value, str) and value.startswith("[") else value
+        read = " It was read as text: write it without quotes" if items == "a, b" else f" Write [{value}]"
+        return f'{read}, with papermill as -y "{name}: [{items}]".' if name else f"{read}."
     if not isinstance(value, str):
         return ""
     if not kind.startswith(("float", "int")):
