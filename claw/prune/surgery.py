@@ -153,6 +153,9 @@ def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, pe
     Ridge regression on the inputs' second moments G = E[x xᵀ]; λ = `penalty` · mean diag G. `weight` (out, in), `gram`
     (in, in), result (out, |S|) in the weight's type. The penalty pulls towards the plain columns, not towards zero, so a
     large λ gives back the uncompensated cut: W' = W_:S + (W_:R G_RS)(G_SS + λI)⁻¹ with R the removed inputs.
+
+    Refitting what reads the cut units from a Gram matrix by ridge regression is also GRAIL (CPAL 2026); SlimGPT and MoDeGPT
+    refit from second moments too, the one in the order of optimal brain surgery, the other by factorising pairs of matrices.
     """
     gram = gram.to(weight.device, torch.float32)
     keep = keep.to(weight.device)
