@@ -115,7 +115,8 @@ def test_readme_says_once_at_the_top_how_to_get_the_environment():
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^\.PHONY: (.*)$", text, re.M)[0].split()) - {"help"}
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[0] for line in shown.splitlines()} - {"help"} == targets
     assert targets == set(re.findall(r"^([a-z-]+):", text, re.M)) - {"help"}
 

@@ -124,7 +124,7 @@ def test_a_page_opens_with_the_figure_and_the_lines_and_folds_the_statistics():
 
 def test_the_reference_pages_figure_is_there():
     path = findings.figure_of(REFERENCE, REFERENCE.parent)
-    assert path == "../figures/paper_loss.png" and (REFERENCE.parent / path).is_file()
+    assert path == "../figures/readme.png" and (REFERENCE.parent / path).is_file()
 
 
 def test_another_table_has_no_figure_of_ours(tmp_path):

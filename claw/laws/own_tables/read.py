@@ -44,6 +44,7 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> OwnTable:
     if isinstance(source, str | Path) and Path(source).expanduser().is_dir():
         source = records.table(Path(source).expanduser())
     frame = cells_of(source, choices, guesses)
+    _refuse_broken_text(frame)
     draft = Draft(frame, choices, guesses, decimal_of(frame, choices, guesses))
     layout.spread_metrics(draft)
     layout.understand(draft)
@@ -73,6 +74,21 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> OwnTable:
             'ratio="removed"',
         )
     return OwnTable(table=table, guesses=tuple(guesses.lines))
+
+
+def _refuse_broken_text(frame: pd.DataFrame) -> None:
+    """InputError where a name or cell holds half a character (a lone surrogate), which no file can keep."""
+    for name, column in frame.items():
+        for cell in (name, *(() if is_numeric_dtype(column.dtype) else column)):
+            if (
+                isinstance(cell, str)
+                and not cell.isascii()
+                and cell.encode("utf-8", "replace") != cell.encode("utf-8", "surrogatepass")
+            ):
+                raise InputError(
+                    f"Column {name!a} holds {cell!a}, which is no valid Unicode text: write the table anew in UTF-8, "
+                    "or repair that cell."
+                )
 
 
 def _refuse_mixtures(draft: Draft) -> None:
