@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair of UTF-16, which is no character: no file in UTF-8 can hold it."""
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number for reading; a dash for a missing one, ∞ for an infinite one."""
     if value is None or math.isnan(value):

@@ -1,7 +1,9 @@
-"""Made-up tables of a study like the real one: methods crossed with models, not all, with unequal ratios and seeds."""
+"""Made-up tables of a study like the real one, methods crossed with models; and laws that hold the points of a table alone."""
 
 import numpy as np
 import pandas as pd
+
+from claw import laws
 
 
 def crossed_table(
@@ -42,3 +44,17 @@ def crossed_table(
         frame["accuracy"] = frame["chance"] + (frame["accuracy0"] - frame["chance"]) * share
         frame["accuracy_stderr"] = 0.01
     return frame.drop(columns=[] if accuracy else ["accuracy0", "chance"]), truth
+
+
+def points_alone(table: pd.DataFrame) -> laws.Laws:
+    """Laws of a table without a fit: what is read off measured points needs none."""
+    nothing = {
+        "curves": (),
+        "pooled": (),
+        "comparisons": {},
+        "tests": pd.DataFrame(),
+        "verdicts": (),
+        "unfitted": pd.DataFrame(),
+    }
+    settings = {"source": {"data": "", "code": ""}, "level": 0.95, "seed": 0, "draws": 100}
+    return laws.Laws(points=laws.read_points(table), **nothing, **settings)

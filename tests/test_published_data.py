@@ -1,6 +1,5 @@
 """The published measurements: every figure has a source and a sane value; the tidy table is what the script makes of them."""
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts import script
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDER = RESULTS / "published"
@@ -15,14 +15,7 @@ RANGES = {"perplexity": (1, math.inf), "word_perplexity": (1, math.inf), "bits_p
 AXES = {"none", "params", "nonembedding", "ffn", "hidden", "layers", "experts"}
 
 
-def module():
-    spec = importlib.util.spec_from_file_location("tidy_published", FOLDER / "tidy.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-tidy = module()
+tidy = script("results/published/tidy.py")
 POINTS, SHAPES = tidy.read()
 PAPERS = pd.read_csv(FOLDER / "papers.csv")
 

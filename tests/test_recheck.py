@@ -2,10 +2,9 @@
 
 import json
 import sys
-from importlib import util
-from pathlib import Path
 
 import pytest
+from scripts import script
 
 from claw import records
 from claw.models import load
@@ -15,11 +14,7 @@ from claw.stages import checkpoints, compress, recover
 
 @pytest.fixture(scope="module")
 def recheck():
-    path = Path(__file__).parents[1] / "benchmarks" / "recheck.py"
-    spec = util.spec_from_file_location("recheck", path)
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/recheck.py")
 
 
 @pytest.fixture

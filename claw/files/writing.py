@@ -34,9 +34,7 @@ def whole(path: Path, *, instead_of: Callable[[Path], bool] | None = None) -> It
 
     What is there already is replaced by a folder only if `instead_of` says that it may be. A link at `path` is refused.
     """
-    refuse_link(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch_folder(path.parent) as folder:
+    with _scratch_folder(path) as folder:
         scratch = folder / path.name
         yield scratch
         _grant(scratch, (folder / LOCK).stat().st_mode & 0o666)
@@ -55,10 +53,12 @@ def whole(path: Path, *, instead_of: Callable[[Path], bool] | None = None) -> It
 
 
 @contextmanager
-def _scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder for this process alone, gone afterwards; what killed processes left beside it is cleared first."""
-    _clear_abandoned(parent)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=SCRATCH))
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, no link, for this process alone, gone afterwards; what killed processes left is cleared first."""
+    refuse_link(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_abandoned(path.parent)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=SCRATCH))
     try:
         with (folder / LOCK).open("w") as mark:
             with contextlib.suppress(OSError):  # a file system without locks: nobody clears there
@@ -137,9 +137,7 @@ def own_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_and_stamped(path: Path) -> Iterator[Path]:
     """As `own_file`, with the errors of the disk as they are."""
-    refuse_link(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch_folder(path.parent) as folder:
+    with _scratch_folder(path) as folder:
         scratch = folder / path.name
         yield scratch
         new = sha256(scratch)

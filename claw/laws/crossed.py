@@ -17,6 +17,7 @@ variance comes out as zero. A variance that does is left out, and a note says so
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from claw.laws.clusters import Clusters, student
+from claw.laws.clusters import Clusters, student, with_gradient
 
 LEVELS = ("method", "model", "curve")
 MEANING = {
@@ -199,15 +200,10 @@ class _Problem:
             logdet, rest, *_ = self.solve((values * scale) ** 2)
             return 0.5 * (logdet + (self.n - self.k) * np.log(rest))
 
-        def with_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
-            steps = STEP * np.maximum(np.abs(values), 0.1)
-            at = objective(np.vstack([values, values + np.diag(steps), values - np.diag(steps)]))
-            return float(at[0]), (at[1 : len(values) + 1] - at[len(values) + 1 :]) / (2 * steps)
-
-        best = None
+        best, function = None, partial(with_gradient, objective)
         for start in (3.0, 0.3):
             bounds = [(0.0, 1e4)] * len(scale)
-            tried = optimize.minimize(with_gradient, np.full(len(scale), start), jac=True, method="L-BFGS-B", bounds=bounds)
+            tried = optimize.minimize(function, np.full(len(scale), start), jac=True, method="L-BFGS-B", bounds=bounds)
             if best is None or tried.fun < best.fun - 1e-6:
                 best = tried
             if (best.x > BOUNDARY).all():

@@ -31,8 +31,6 @@ KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
 """Columns that tell curves apart."""
 CLAIM = {"loss": "quadratic", "accuracy": "linear"}
 """What the original paper claims of a curve."""
-FORMS = {"loss": catalogue.CURVE, "accuracy": catalogue.CLAIMED}
-"""Laws that are fitted to every curve."""
 
 
 class CurveKey(NamedTuple):

@@ -16,6 +16,7 @@ import math
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import statsmodels.api as sm
 from scipy import optimize
 from statsmodels.regression.mixed_linear_model import MixedLMParams
 
-from claw.laws.clusters import Clusters, variances
+from claw.laws.clusters import Clusters, variances, with_gradient
 
 STEP = 1e-4
 BOUNDARY = 1e-6
@@ -158,13 +159,8 @@ def optimum(clusters: Clusters, random: tuple[int, ...], diagonal: bool = False)
         _, _, total, fitted, logdet = _precision(clusters, random, ratio(values), np.ones(len(values)))
         return 0.5 * (logdet + (n - k) * np.log(np.maximum(total - fitted, 1e-300)))
 
-    def with_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
-        steps = STEP * np.maximum(np.abs(values), 0.1)
-        at = objective(np.vstack([values, values + np.diag(steps), values - np.diag(steps)]))
-        return float(at[0]), (at[1 : len(values) + 1] - at[len(values) + 1 :]) / (2 * steps)
-
     start = np.where(rows == columns, 3.0, 0.0)
-    best = optimize.minimize(with_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
+    best = optimize.minimize(partial(with_gradient, objective), start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
     return _precision(clusters, random, ratio(best)[None], np.ones(1))[1][0], ratio(best)
 
 

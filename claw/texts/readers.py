@@ -31,6 +31,7 @@ from typing import Any
 
 from claw.errors import InputError
 from claw.project import inside_project
+from claw.words import SURROGATE
 
 CHUNK = 4000  # characters of a document in plain text, about
 READ = 1 << 20  # characters of plain text at a time
@@ -49,7 +50,6 @@ ACCEPTED = (
 )
 FIELDS = ("content", "contents", "body", "document", "article", "passage", "raw_content")
 BLANK = re.compile(r"\n\s*\n")
-SURROGATE = re.compile("[\ud800-\udfff]")
 KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_laws import points_alone
 
 from claw import laws
 from claw.advice import answers, findings, judged_claims, unseen_models
@@ -27,16 +28,7 @@ CONTROL = re.compile(rf"(\S+) at {PERCENT} of (\S+)'s parameters has ([\d.]+) ×
 def bare(seed: int | None) -> tuple[pd.DataFrame, laws.Laws]:
     """The reference table, or a made-up one, and laws that hold its points alone."""
     table = laws.read(REFERENCE).table if seed is None else made_up(seed)
-    nothing = {
-        "curves": (),
-        "pooled": (),
-        "comparisons": {},
-        "tests": pd.DataFrame(),
-        "verdicts": (),
-        "unfitted": pd.DataFrame(),
-    }
-    settings = {"source": {"data": "", "code": ""}, "level": 0.95, "seed": 0, "draws": 100}
-    return table, laws.Laws(points=laws.read_points(table), **nothing, **settings)
+    return table, points_alone(table)
 
 
 def made_up(seed: int) -> pd.DataFrame:

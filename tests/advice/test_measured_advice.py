@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from synthetic_laws import points_alone
 
 from claw import laws
 from claw.advice import guide, reach, recommend, true_shares
@@ -47,25 +48,11 @@ def generated(seed: int, *, methods: int = 3, accuracy: bool = True) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def fit(table: pd.DataFrame) -> laws.Laws:
-    """Laws that hold points alone: what is read off needs no fit."""
-    nothing = {
-        "curves": (),
-        "pooled": (),
-        "comparisons": {},
-        "tests": pd.DataFrame(),
-        "verdicts": (),
-        "unfitted": pd.DataFrame(),
-    }
-    settings_of = {"source": {"data": "", "code": ""}, "level": 0.95, "seed": 0, "draws": 100}
-    return laws.Laws(points=laws.read_points(table), **nothing, **settings_of)
-
-
 @QUICK
 @given(seed=st.integers(0, 10_000), share=st.floats(0.05, 0.6))
 def test_what_is_advised_is_measured_or_lies_between_measured_points(seed, share):
     table = generated(seed)
-    fitted = fit(table)
+    fitted = points_alone(table)
     size = table["parameters0"].max()
     advice = guide.advise(fitted, Budget(parameters=(1 - share) * size))
     for _, option in advice.finalists[advice.finalists["method"] != AS_IS].iterrows():
@@ -86,7 +73,7 @@ def test_what_is_advised_is_measured_or_lies_between_measured_points(seed, share
 @given(seed=st.integers(0, 10_000))
 def test_the_advised_option_is_the_likeliest_of_those_to_count_on_and_never_without_a_chance(seed):
     table = generated(seed, methods=5)
-    advice = guide.advise(fit(table), Budget(parameters=0.7 * table["parameters0"].max()))
+    advice = guide.advise(points_alone(table), Budget(parameters=0.7 * table["parameters0"].max()))
     for own in advice.groups:
         best = own.iloc[0]
         assert best["probability"] == own.loc[own["counts"], "probability"].max()
@@ -104,7 +91,7 @@ def test_the_advised_option_is_the_likeliest_of_those_to_count_on_and_never_with
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([1.05, 1.1, 1.25]))
 def test_how_far_is_read_off_the_points_and_true_shares_lead(seed, threshold):
     table = generated(seed)
-    fitted = fit(table)
+    fitted = points_alone(table)
     for model in set(table["model"]):
         answers = reach.reaches(fitted, threshold, model)
         assert [one.share for one in answers] == sorted((one.share for one in answers), reverse=True)
@@ -126,7 +113,7 @@ def test_how_far_is_read_off_the_points_and_true_shares_lead(seed, threshold):
 @QUICK
 @given(seed=st.integers(0, 10_000))
 def test_accuracy_kept_is_never_below_guessing_nor_above_all(seed):
-    shown = recommend.advice_table(fit(generated(seed)))
+    shown = recommend.advice_table(points_alone(generated(seed)))
     for cell in shown.get("accuracy kept", pd.Series(dtype=str)).dropna():
         numbers = [int(number) for number in re.findall(r"-?\d+", cell)]
         assert all(0 <= number <= 100 for number in numbers)
@@ -134,7 +121,7 @@ def test_accuracy_kept_is_never_below_guessing_nor_above_all(seed):
 
 def test_a_quote_is_measured_within_rounding_only():
     table = generated(3)
-    one = next(one for one in fit(table).readings("loss", "ratio_params") if len(one.points) > 3)
+    one = next(one for one in points_alone(table).readings("loss", "ratio_params") if len(one.points) > 3)
     r = one.points["ratio"].to_numpy()
     at = reach.quote(one, r[1] + 0.004)
     assert at.measured and at.value == pytest.approx(one.points["value"].iloc[1]) and at.source == "measured"
@@ -145,7 +132,7 @@ def test_a_quote_is_measured_within_rounding_only():
 
 def sliced(tmp_path, **said) -> laws.Laws:
     (tmp_path / "sliced.csv").write_text(SLICED)
-    return fit(laws.read(tmp_path / "sliced.csv", **said))
+    return points_alone(laws.read(tmp_path / "sliced.csv", **said))
 
 
 @pytest.mark.parametrize("each", [2.0, 1.0])
@@ -168,7 +155,7 @@ def test_a_table_without_shares_is_judged_by_the_models_shapes(tmp_path, each):
 
 def test_what_cannot_be_judged_is_named_with_the_column_that_would_tell(tmp_path):
     strange = sliced(tmp_path).points.rows.replace({"method": {"SliceGPT": "mystery"}})
-    advice = guide.advise(fit(strange[["model", "method", "ratio", "loss", "parameters0"]]), Budget(memory=6))
+    advice = guide.advise(points_alone(strange[["model", "method", "ratio", "loss", "parameters0"]]), Budget(memory=6))
     (line,) = advice.unjudged
     assert "Llama-2-7B with mystery" in line and "ratio_params" in line and line in advice.sentences
     assert "of what can be judged" in advice.sentences[0] and "clearly the best" not in advice.sentences[0]
@@ -176,10 +163,10 @@ def test_what_cannot_be_judged_is_named_with_the_column_that_would_tell(tmp_path
 
 def test_shares_follow_from_the_column_of_parameters_and_are_nobody_elses():
     table = generated(1).assign(parameters=lambda rows: rows["parameters0"] * (1 - rows["ratio_params"]))
-    points, notes = true_shares.complete_shares(fit(table.drop(columns="ratio_params")).points)
+    points, notes = true_shares.complete_shares(points_alone(table.drop(columns="ratio_params")).points)
     assert points.rows["ratio_params"].to_numpy() == pytest.approx(table["ratio_params"].to_numpy()) and len(notes) == 1
     half = table.assign(ratio_params=table["ratio_params"].where(table["method"] != "method-1")).drop(columns="parameters")
-    advice = guide.advise(fit(half), Budget(parameters=0.8 * half["parameters0"].max()))
+    advice = guide.advise(points_alone(half), Budget(parameters=0.8 * half["parameters0"].max()))
     assert advice.options.loc[advice.options["method"] == "method-1", "parameters"].isna().all()
     assert any("with method-1" in line for line in advice.unjudged)
 
@@ -190,7 +177,7 @@ def test_models_of_unknown_texts_are_not_compared_per_token(column):
     table = table.drop(columns="heldout_data")
     table = table.assign(bits_per_byte=table["loss"] / 3) if column == "bits_per_byte" else table
     table = table.assign(heldout_data="one") if column == "heldout_data" else table
-    advice = guide.advise(fit(table), Budget(parameters=0.9e9))
+    advice = guide.advise(points_alone(table), Budget(parameters=0.9e9))
     assert (advice.best is None) == (column is None)
     assert advice.unit == ("bits per byte" if column == "bits_per_byte" else "nats per token")
     assert ("do not compare" in " ".join(advice.sentences)) == (column is None)
@@ -198,8 +185,8 @@ def test_models_of_unknown_texts_are_not_compared_per_token(column):
 
 def test_the_default_budget_is_half_of_the_largest_model():
     table = generated(5)
-    assert guide.half_of_largest(fit(table)).parameters == table["parameters0"].max() / 2
-    assert guide.half_of_largest(fit(table.drop(columns="parameters0"))).limits == {}
+    assert guide.half_of_largest(points_alone(table)).parameters == table["parameters0"].max() / 2
+    assert guide.half_of_largest(points_alone(table.drop(columns="parameters0"))).limits == {}
 
 
 @pytest.mark.parametrize(

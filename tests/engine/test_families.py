@@ -3,10 +3,8 @@
 The large version, with more configurations and a table, is benchmarks/families.py.
 """
 
-from importlib import util
-from pathlib import Path
-
 import pytest
+from scripts import script
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 RIGHT = {"fast", "stock", "equal", "refused", "no statistics"}
@@ -20,10 +18,7 @@ SLOW = {"falcon_h1", "gemma4", "nemotron_h", "prophetnet", "qwen3_5_text", "qwen
 
 @pytest.fixture(scope="module")
 def families():
-    path = Path(__file__).parents[2] / "benchmarks" / "families.py"
-    spec = util.spec_from_file_location("families", path)
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("benchmarks/families.py")
     module.quiet()
     return module
 

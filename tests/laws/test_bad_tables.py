@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,11 @@ GOOD = {"model": "m", "method": ["dense", "a", "a", "a"], "ratio": [0, 0.1, 0.3,
 
 def good(**columns) -> pd.DataFrame:
     return pd.DataFrame(GOOD).assign(**columns)
+
+
+def assert_read_or_refused(path) -> None:
+    with suppress(InputError):  # anything else is a fault
+        laws.read_points(laws.read(path))
 
 
 def digest(table) -> str:
@@ -254,10 +260,7 @@ def test_a_frame_of_anything_is_read_or_refused(headings, data):
 def test_a_file_of_anything_is_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "anything.csv"
     path.write_bytes(content)
-    try:
-        laws.read_points(laws.read(path))
-    except InputError:
-        return
+    assert_read_or_refused(path)
 
 
 @settings(max_examples=60, deadline=None)
@@ -268,10 +271,7 @@ def test_a_table_of_any_cells_is_read_or_refused(tmp_path_factory, rows, mark):
     path = tmp_path_factory.getbasetemp() / "cells.csv"
     lines = [mark.join(["model", "method", "ratio", "ppl"]), *(mark.join(row) for row in rows)]
     path.write_text("\n".join(lines), encoding="utf-8")
-    try:
-        laws.read_points(laws.read(path))
-    except InputError:
-        return
+    assert_read_or_refused(path)
 
 
 @settings(max_examples=60, deadline=None)
@@ -281,10 +281,7 @@ def test_a_table_of_any_cells_is_read_or_refused(tmp_path_factory, rows, mark):
 def test_json_lines_of_anything_are_read_or_refused(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    try:
-        laws.read_points(laws.read(path))
-    except InputError:
-        return
+    assert_read_or_refused(path)
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,6 +1,5 @@
 """What is read off a curve is what was measured: never beside its own points, never against their order, in whatever unit."""
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scripts import script
 
 from claw import laws
 from claw.errors import InputError
@@ -316,10 +316,7 @@ def test_interpolation_is_exact_for_what_is_straight_over_its_scale():
 
 
 def test_intervals_of_critical_ratios_hold_the_truth():
-    path = ROOT / "benchmarks" / "brackets.py"
-    spec = importlib.util.spec_from_file_location("brackets", path)
-    brackets = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(brackets)
+    brackets = script("benchmarks/brackets.py")
     cells = [brackets.bracket_coverage(shape, brackets.FIVE, 3, True, 60) for shape in brackets.SHAPES]
     assert 0.92 <= np.mean([share for share, _ in cells]) <= 0.985  # 300 curves know it to 0.012
     assert all(0.02 < width < 0.12 for _, width in cells)

@@ -6,25 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_laws import points_alone
 
 from claw import files, laws
 from claw.sweep import ending, plan
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference.csv"
 QUICK = ("dense", "random", "magnitude", "wanda-sp+ridge")
-
-
-def of_points(table: pd.DataFrame) -> laws.Laws:
-    nothing = {
-        "curves": (),
-        "pooled": (),
-        "comparisons": {},
-        "tests": pd.DataFrame(),
-        "verdicts": (),
-        "unfitted": pd.DataFrame(),
-    }
-    settings = {"source": {"data": "", "code": ""}, "level": 0.95, "seed": 0, "draws": 100}
-    return laws.Laws(points=laws.read_points(table), **nothing, **settings)
 
 
 def quickstart() -> pd.DataFrame:
@@ -43,7 +31,7 @@ def test_the_last_lines_are_few(some):
     table = table.drop(columns=["accuracy", "accuracy0"]) if some == "no accuracy" else table
     gone = ["ratio_params", "parameters", "parameters0", "ratio_nonembedding", "ratio_flops"]
     table = table.drop(columns=gone) if some == "no shares" else table
-    lines = ending.last_lines(of_points(table), Path("runs/quickstart"), "50_laws-0123456789", ("arc_easy", "piqa"))
+    lines = ending.last_lines(points_alone(table), Path("runs/quickstart"), "50_laws-0123456789", ("arc_easy", "piqa"))
     lines = "\n".join(lines).splitlines()
     assert len(lines) + 1 <= 15  # the total time follows
     assert len(" ".join(lines).split()) + 4 <= (210 if some == "all" else 170)
@@ -56,7 +44,7 @@ def test_the_last_lines_are_few(some):
 
 def test_the_numbers_of_the_last_lines_are_those_of_the_table():
     table = quickstart()
-    said = "\n".join(ending.last_lines(of_points(table), Path("runs/quickstart"), "50_laws"))
+    said = "\n".join(ending.last_lines(points_alone(table), Path("runs/quickstart"), "50_laws"))
     own = table[table["method"].isin(["dense", "wanda-sp+ridge"])].sort_values("ratio_params")
     share = float(re.search(r"one can remove ([\d.]+) %", said)[1]) / 100
     beside = np.interp([share - 0.006, share + 0.006], own["ratio_params"], np.log(own["loss"] / own["loss"].iloc[0]))

@@ -26,6 +26,7 @@ from claw.laws.own_tables.own_files import cells_of, decimal_of, nested_columns,
 from claw.laws.points import KEY, NUMBERS
 from claw.laws.tidy import REQUIRED, OwnTable, falls_backwards, known_nats
 from claw.specs.spec import build_spec
+from claw.words import SURROGATE
 
 NAMES = set(
     "experiment model family method ratio_of recovery recovery_run heldout heldout_data tasks day device dtype status "
@@ -80,11 +81,7 @@ def _refuse_broken_text(frame: pd.DataFrame) -> None:
     """InputError where a name or cell holds half a character (a lone surrogate), which no file can keep."""
     for name, column in frame.items():
         for cell in (name, *(() if is_numeric_dtype(column.dtype) else column)):
-            if (
-                isinstance(cell, str)
-                and not cell.isascii()
-                and cell.encode("utf-8", "replace") != cell.encode("utf-8", "surrogatepass")
-            ):
+            if isinstance(cell, str) and SURROGATE.search(cell):
                 raise InputError(
                     f"Column {name!a} holds {cell!a}, which is no valid Unicode text: write the table anew in UTF-8, "
                     "or repair that cell."
