@@ -13,16 +13,17 @@ from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
 from claw.models.arithmetic import error_line, once
 from claw.models.few_layers import few_layers
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # that pass a block together
 PUT_IN = ("_forward_pre_hooks", "_forward_hooks", "forward")  # where a user's code may stand before or after a block's own
 TRIAL = 24  # tokens
 
 _WALKS: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
 
 
-def token_batches(parts: Anatomy, ids: torch.Tensor) -> list[torch.Tensor]:
-    """Blocks (N, T) in batches of about BATCH_TOKENS tokens, on the model's device."""
-    return list(ids.to(parts.device).split(max(1, BATCH_TOKENS // ids.shape[1])))
+def token_batches(parts: Anatomy, ids: torch.Tensor, *, at_least: int = 1) -> list[torch.Tensor]:
+    """Blocks (N, T) in batches of about BATCH_TOKENS tokens, `at_least` so many where there are blocks enough, on its device."""
+    rows = BATCH_TOKENS.get(parts.device.type, BATCH_TOKENS["cpu"]) // ids.shape[1]
+    return list(ids.to(parts.device).split(max(1, min(rows, len(ids) // at_least))))
 
 
 class _Stop(Exception):

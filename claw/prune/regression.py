@@ -6,14 +6,13 @@ refitted in turn on what the small model itself reads there, so errors of earlie
 - q, k, v and gate, up read the normalised small stream and aim at what the dense layers of the same name gave (kept units);
 - o and down aim at the difference between the dense stream, brought to the small width, and the small stream before them.
 
-The hidden width is cut by a fixed map T (d' × d): principal directions of the streams in the metric √g of the final norm's
-gain g, so that a tied head stays tied: E T' diag(gain) reads what E diag(g) read. Dimensions whose gain is far from the usual
-keep an axis of their own. Ridge regression pulls towards the weights that plain projection gives (`ridge`).
+Each is one ridge regression on moments that are added up batch by batch, so more text costs time and no more memory than the
+two streams; the ridge pulls towards the weights that plain projection gives. The hidden width is cut by a fixed map
+(`claw.prune.width_map`).
 
-Where a block adds a multiple of what it writes (Granite), o and down aim at that difference divided by it.
-
-Blocks that normalise what they write (Gemma 3), that add otherwise, or that a rotation of the stream changes cannot be mapped
-this way; `supports` says so.
+Where a block adds a multiple of what it writes (Granite), o and down aim at that difference divided by it. Where it normalises
+what it writes (Gemma 3), they aim at what the dense layer wrote before its norm, corrected by what the streams differ by, and
+the gain of that norm is refitted after them.
 """
 
 from dataclasses import dataclass
@@ -28,163 +27,209 @@ from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery, trial_cut
 from claw.prune.blockwise import first_inputs, run_block, token_batches
+from claw.prune.moments import Cross, Gram
 from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
+from claw.prune.width_map import WidthMap, normalises_writes, projected, width_map
 from claw.texts.token_blocks import Blocks
 
-READS, WRITES = 1e-2, 1e-1  # ridge penalties of what reads the stream and of what writes to it
-TOKENS = 8192  # what a minute is enough for
-OUTLYING = 0.5  # a gain this far from the median, as a fraction of it, gets an axis of its own
-
-
-def supports(parts: Anatomy) -> bool:
-    """Whether the hidden width of this architecture can be regressed."""
-    written = parts.layers[0].after_attention is None and parts.layers[0].after_mlp is None
-    return written and not arithmetic_of(parts).why_not_residual and not trial_cut.why_not(parts, "hidden")
+SMALL_GAIN = 0.1  # of the median: smaller gains of a norm after a half are not divided by
+HALVES = (("attention", ("q", "k", "v"), "o"), ("mlp", ("gate", "up"), "down"))
 
 
 @dataclass(frozen=True)
-class WidthMap:
-    """The linear map from the dense stream to the small one."""
+class Penalties:
+    """Of the ridge, as fractions of the mean diagonal: of what reads the stream and of what writes to it."""
 
-    down: torch.Tensor  # T (d', d)
-    back: torch.Tensor  # (d, d'), its inverse on the kept space
-    gain: torch.Tensor  # (d',), of the final norm
-
-
-def width_map(parts: Anatomy, statistics: Statistics, size: int) -> WidthMap:
-    """The map onto the `size` directions that carry most of what the blocks and the head read."""
-    gain = surgery.norm_gain(parts.norm, parts)
-    if size == parts.hidden:
-        whole = torch.eye(size, device=parts.device)
-        return WidthMap(whole, whole, gain)
-    middle = gain.median()
-    if middle == 0:  # a norm that is switched off for most dimensions has no usual gain
-        middle = gain.abs().max().clamp_min(1e-6)
-    outlying, metric = torch.zeros_like(gain, dtype=torch.bool), torch.ones_like(gain)
-    if parts.tied:
-        distance = (gain / middle - 1).abs()
-        outlying = distance > OUTLYING
-        if outlying.sum() > size // 2:
-            outlying = torch.zeros_like(outlying).index_fill_(0, distance.topk(size // 2).indices, True)
-        metric = torch.where(outlying, metric, (gain / middle).clamp_min(1e-3).sqrt())
-    covariance = statistics.stream_gram().to(parts.device) * metric[:, None] * metric[None, :]
-    own, mixed = outlying.nonzero().flatten(), (~outlying).nonzero().flatten()
-    basis = torch.linalg.eigh(covariance[mixed][:, mixed].double()).eigenvectors.flip(1)[:, : size - len(own)].float()
-    down = torch.zeros(size, parts.hidden, device=parts.device)
-    back = torch.zeros(parts.hidden, size, device=parts.device)
-    rows = torch.arange(len(own), device=parts.device)
-    down[rows, own] = back[own, rows] = 1.0
-    down[len(own) :, mixed] = (metric[mixed][:, None] * basis).T
-    back[mixed, len(own) :] = basis / metric[mixed][:, None]
-    rest = torch.full((size - len(own),), float(middle), device=parts.device)
-    return WidthMap(down, back, torch.cat([gain[own], rest]))
+    reads: float = 1e-2
+    writes: float = 1e-1
 
 
-def ridge(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, penalty: float) -> torch.Tensor:
-    """W (out, in) with inputs Wᵀ ≈ targets by ridge regression pulled towards `start`: W₀ + (C - W₀ G)(G + λI)⁻¹, C = Σ y xᵀ.
+def supports(parts: Anatomy) -> bool:
+    """Whether this architecture can be regressed at all."""
+    return not arithmetic_of(parts).why_not_residual
 
-    `inputs` (N, in) and `targets` (N, out); λ is `penalty` times the mean diagonal of G. Linears that read the same are fitted
-    together, with their targets and starts beside each other, because G is most of the work.
+
+def supports_width(parts: Anatomy) -> bool:
+    """Whether its hidden width can be cut and regressed, too."""
+    return supports(parts) and (normalises_writes(parts) or not trial_cut.why_not(parts, "hidden"))
+
+
+def ridge(gram: torch.Tensor, cross: torch.Tensor, start: torch.Tensor, penalty: float) -> torch.Tensor:
+    """W (out, in) by ridge regression pulled towards `start`: W₀ + (C - W₀ G)(G + λI)⁻¹, with G = Σ x xᵀ and C = Σ y xᵀ.
+
+    λ is `penalty` times the mean diagonal of G (in, in). Linears that read the same are fitted together, with their rows of C
+    and their starts below each other, because G is most of the work.
     """
-    inputs = inputs.float()  # in bfloat16 the rounding of large entries drowns the small directions
-    gram = inputs.T @ inputs
-    cross = inputs.T @ targets.float() - gram @ start.T.float()
-    gram.diagonal().add_(penalty * gram.diagonal().mean())
-    return start.float() + surgery.solve_positive(gram, cross).T
+    start = start.float()
+    damped = gram.clone()
+    damped.diagonal().add_(penalty * gram.diagonal().mean())
+    return start + surgery.solve_positive(damped, (cross - start @ gram).T).T
 
 
 @torch.no_grad()
-def regressed(parts: Anatomy, target: Shape, units: Units, statistics: Statistics, blocks: Blocks) -> nn.Module:
-    """The stock model of shape `target` that keeps `units`, every linear refitted on `blocks`, at most `TOKENS` of them."""
+def regressed(
+    parts: Anatomy,
+    target: Shape,
+    units: Units,
+    statistics: Statistics,
+    blocks: Blocks,
+    penalties: Penalties = Penalties(),  # noqa: B008 (frozen)
+) -> nn.Module:
+    """The stock model of shape `target` that keeps `units`, every linear refitted on `blocks`."""
     mapping = width_map(parts, statistics, target.hidden)
-    small = _projected(parts, target, units, mapping)
+    small = projected(parts, target, units, mapping)
     inner = anatomy(small)
-    ids = blocks.ids[: max(1, TOKENS // blocks.length)]
-    pairs = [_PairedBatch(parts, inner, mapping, chunk) for chunk in token_batches(parts, ids)]
+    pairs = [_Pair(parts, inner, mapping, chunk) for chunk in token_batches(parts, blocks.ids)]
     small_layers = dict(zip(units.layers, inner.layers, strict=True))
     for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", leave=False):
+        block = small_layers.get(layer.index)
         for pair in pairs:
-            pair.advance_dense(layer, units)
-        if layer.index in small_layers:
-            _refit_block(small_layers[layer.index], pairs)
-    if parts.tied:
+            pair.advance_dense(layer, remember=block is not None)
+        if block is not None:
+            for number in range(len(HALVES)):
+                _refit_half(number, layer, block, _Kept(parts, layer, units), pairs, penalties)
+    if parts.tied or mapping.kept is not None:
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
-        scale = torch.stack([(rms(pair.mapped(pair.dense)) / rms(pair.dense)).mean() for pair in pairs]).mean()
+        scale = torch.stack([(rms(mapping(pair.dense)) / rms(pair.dense)).mean() for pair in pairs]).mean()
         inner.norm.weight.data = (mapping.gain * scale - parts.gain_offset).to(parts.dtype)
     return small
 
 
-def _projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -> nn.Module:
-    """The small model by plain projection: the starting point, and what the ridge pulls towards."""
-    state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied)
-    for layer in parts.layers:
-        for axis, kept in units.kept.items():
-            surgery.slice_units(state, parts, layer, axis, kept[layer.index])
-    if parts.tied:
-        state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
-    return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(target))
+class _Kept:
+    """The rows of a dense block's linears that write the units kept."""
+
+    def __init__(self, parts: Anatomy, layer: Layer, units: Units):
+        neurons = units.kept["ffn"][layer.index]
+        keys, queries = surgery.group_channels(units.kept["heads"][layer.index], parts)
+        rows = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
+        self.weights = {name: getattr(layer, name).weight[kept.to(parts.device)] for name, kept in rows.items()}
 
 
-class _PairedBatch:
-    """One batch of text on its way through both models: the dense stream, the small one, and what the dense block gave."""
+class _Pair:
+    """One batch of text on its way through both models: what the dense block read and gave, and the small stream."""
 
     def __init__(self, parts: Anatomy, inner: Anatomy, mapping: WidthMap, ids: torch.Tensor):
-        self.parts, self.mapping, self.residual = parts, mapping, arithmetic_of(parts).residual
+        self.mapping, self.residual = mapping, arithmetic_of(parts).residual
         self.dense, self.dense_arguments = first_inputs(parts, ids)
         small, self.small_arguments = first_inputs(inner, ids)
         self.small = small.float()
-        self.outputs: dict[str, torch.Tensor] = {}
+        self.read: list[torch.Tensor] = []  # what the norm of each half gave in the dense block
+        self.after: list[torch.Tensor] = []  # the dense stream after each half
+        self.written: list[torch.Tensor] = []  # what each half wrote before a norm of its own, where it has one
 
-    def advance_dense(self, layer: Layer, units: Units) -> None:
-        """Run the dense block; remember the outputs of its reading linears (kept units) and the stream after each half."""
-        neurons = units.kept["ffn"][layer.index]
-        keys, queries = surgery.group_channels(units.kept["heads"][layer.index], self.parts)
-        columns = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
-        handles = [
-            getattr(layer, name).register_forward_hook(lambda m, a, out, n=name, k=keep: self.outputs.update({n: out[..., k]}))
-            for name, keep in columns.items()
-        ]
-        handles.append(layer.mlp_norm.register_forward_pre_hook(lambda m, a: self.outputs.update(middle=a[0])))
-        self.dense = self.outputs["end"] = run_block(layer, self.dense, self.dense_arguments[layer.index])
-        for handle in handles:
-            handle.remove()
+    def advance_dense(self, layer: Layer, *, remember: bool) -> None:
+        """Run the dense block, and remember what its halves read and gave where a small block is to be fitted to it."""
+        self.read, self.after, self.written = [], [], []
+        keep = lambda store: lambda module, args, output=None: store.append(args[0] if output is None else output)
+        handles = []
+        if remember:
+            handles = [norm.register_forward_hook(keep(self.read)) for norm in (layer.input_norm, layer.mlp_norm)]
+            handles.append(layer.mlp_norm.register_forward_pre_hook(keep(self.after)))
+            for norm in (layer.after_attention, layer.after_mlp):
+                if norm is not None:
+                    handles.append(norm.register_forward_pre_hook(keep(self.written)))
+        try:
+            self.dense = run_block(layer, self.dense, self.dense_arguments[layer.index])
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.after.append(self.dense)
 
-    def mapped(self, dense: torch.Tensor) -> torch.Tensor:
-        """A dense stream in the small width."""
-        return dense.float() @ self.mapping.down.T
+    def missing(self, half: int) -> torch.Tensor:
+        """What the small half must add so that the small stream is the dense one."""
+        return (self.mapping(self.after[half]) - self.small) / self.residual
 
 
-def _refit_block(block: Layer, pairs: list[_PairedBatch]) -> None:
-    """Refit the linears of one small block in the order in which the stream meets them, and bring the small stream past it."""
-    for norm, half, names, writer, stage in (
-        (block.input_norm, block.attention, ("q", "k", "v"), block.o, "middle"),
-        (block.mlp_norm, block.mlp, ("gate", "up"), block.down, "end"),
-    ):
-        read = [norm(pair.small.to(writer.weight.dtype)) for pair in pairs]
-        wanted = [torch.cat([pair.outputs[name] for name in names], dim=-1) for pair in pairs]
-        _refit([getattr(block, name) for name in names], read, wanted, READS)
-        arguments = [pair.small_arguments[block.index] if half is block.attention else {} for pair in pairs]
-        entering = [_entering(writer, half, x, kwargs) for x, kwargs in zip(read, arguments, strict=True)]
-        _refit([writer], entering, [(pair.mapped(pair.outputs[stage]) - pair.small) / pair.residual for pair in pairs], WRITES)
-        for pair, inputs in zip(pairs, entering, strict=True):
-            pair.small = pair.small + writer(inputs).float() * pair.residual
+def _refit_half(half: int, dense: Layer, block: Layer, kept: _Kept, pairs: list[_Pair], penalties: Penalties) -> None:
+    """Refit the linears of one half of a small block in the order in which the stream meets them, and bring the stream past it.
+
+    What reads the stream aims at what the dense linears W of the same name write: Σ y xᵀ = W Σ n xᵀ, with n what the dense
+    norm gave, so only what the norms give is correlated, and not what every linear writes.
+    """
+    name, readers, last = HALVES[half]
+    norm, after = ((block.input_norm, block.after_attention), (block.mlp_norm, block.after_mlp))[half]
+    module, writer, linears = getattr(block, name), getattr(block, last), [getattr(block, reader) for reader in readers]
+    dtype, device = writer.weight.dtype, writer.weight.device
+    gram = Gram(linears[0].in_features, device, dtype)
+    cross = Cross(pairs[0].read[half].shape[-1], linears[0].in_features, device, dtype)
+    for pair in pairs:
+        read = norm(pair.small.to(dtype)).flatten(0, -2)
+        gram.add(read)
+        cross.add(pair.read[half].flatten(0, -2), read)
+    wanted = torch.cat([kept.weights[reader] for reader in readers]).float()
+    _refit(linears, gram.total(), wanted @ cross.sum, penalties.reads)
+
+    gram, cross = Gram(writer.in_features, device, dtype), Cross(writer.out_features, writer.in_features, device, dtype)
+    entering = []
+    for pair in pairs:
+        arguments = pair.small_arguments[block.index] if name == "attention" else {}
+        entering.append(_entering(writer, module, norm(pair.small.to(dtype)), arguments))
+        rows = entering[-1].flatten(0, -2)
+        wanted = pair.missing(half) if after is None else _before_norm(pair, half, after)
+        if writer.bias is not None:
+            wanted = wanted - writer.bias
+        gram.add(rows)
+        cross.add(wanted.flatten(0, -2), rows)
+    _refit([writer], gram.total(), cross.sum, penalties.writes)
+    if after is not None:
+        _refit_gain(half, after, writer, entering, pairs)
+    for pair, rows in zip(pairs, entering, strict=True):
+        out = writer(rows)
+        pair.small = pair.small + (out if after is None else after(out)).float() * pair.residual
+
+
+def _gain(norm: Any) -> torch.Tensor:
+    """What a norm multiplies by, (d,), whatever it adds to its weight."""
+    ones = torch.ones(1, norm.weight.shape[0], device=norm.weight.device, dtype=norm.weight.dtype)
+    return norm(ones)[0].float()
+
+
+def _before_norm(pair: _Pair, half: int, after: Any) -> torch.Tensor:
+    """What the writer of a half aims at where a norm follows it: what the dense one wrote, and the streams' difference in the
+    norm's own scale, divided by its gain where that is not small."""
+    written = pair.mapping(pair.written[half])
+    scale, gain = written.square().mean(-1, keepdim=True).sqrt(), _gain(after)
+    wrong = pair.missing(half) - written / scale.clamp_min(1e-12) * gain
+    return written + scale * wrong * gain / (gain.square() + (SMALL_GAIN * gain.abs().median()).square()).clamp_min(1e-12)
+
+
+def _refit_gain(half: int, after: Any, writer: nn.Linear, entering: list[torch.Tensor], pairs: list[_Pair]) -> None:
+    """The gain of the norm after a half that gives most nearly what is missing, each dimension by least squares."""
+    gain = _gain(after)
+    together, power = torch.zeros_like(gain), torch.zeros_like(gain)
+    for pair, rows in zip(pairs, entering, strict=True):
+        out = writer(rows).float()
+        unit = (out * torch.rsqrt(out.square().mean(-1, keepdim=True) + 1e-6)).flatten(0, -2)
+        together += (unit * pair.missing(half).flatten(0, -2)).sum(0)
+        power += unit.square().sum(0)
+    pull = 1e-2 * power.mean()
+    fitted = (together + pull * gain) / (power + pull)
+    after.weight.data = (after.weight.float() + fitted - gain).to(after.weight.dtype)
+
+
+class _Known(Exception):
+    """Ends a half's forward pass once what its last linear reads is known."""
 
 
 def _entering(linear: nn.Linear, module: nn.Module, x: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
     """What `linear`, a part of `module`, reads when the module reads `x`."""
     inputs: list[torch.Tensor] = []
-    with linear.register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
-        module(x, **arguments)
+
+    def stop(_: nn.Module, args: tuple) -> None:
+        inputs.append(args[0])
+        raise _Known
+
+    with linear.register_forward_pre_hook(stop):
+        try:
+            module(x, **arguments)
+        except _Known:
+            pass
     return inputs[0]
 
 
-def _refit(linears: list[nn.Linear], inputs: list[torch.Tensor], targets: list[torch.Tensor], penalty: float) -> None:
-    x = torch.cat([part.flatten(0, -2) for part in inputs])
-    y = torch.cat([part.flatten(0, -2) for part in targets])
-    if linears[0].bias is not None:
-        y = y - torch.cat([linear.bias for linear in linears])
-    weights = ridge(x, y, torch.cat([linear.weight for linear in linears]), penalty)
+def _refit(linears: list[nn.Linear], gram: torch.Tensor, cross: torch.Tensor, penalty: float) -> None:
+    weights = ridge(gram, cross, torch.cat([linear.weight for linear in linears]), penalty)
     for linear, weight in zip(linears, weights.split([linear.out_features for linear in linears]), strict=True):
         linear.weight.data = weight.to(linear.weight.dtype).contiguous()

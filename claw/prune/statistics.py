@@ -46,6 +46,7 @@ from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
 from claw.prune.blockwise import check_walk, first_inputs, run_block, token_batches, unit_rms
+from claw.prune.moments import Gram
 from claw.texts.token_blocks import Blocks, check_no_overlap
 
 PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
@@ -53,7 +54,7 @@ NORMALISED = ("attention", "mlp")  # sites that read the stream through a norm: 
 TAYLOR_TOKENS = 4096  # "a few calibration batches": more changes the order of scores little
 BATCH_TOKENS = 1024  # of them in one backward pass
 HEAD_TOKENS = 512  # whose logits are held at a time
-VERSION = 4  # of the stored format and the arithmetic; part of the cache key
+VERSION = 5  # of the stored format and the arithmetic; part of the cache key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, held
 def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
     """Write the moments of every block; the mean cosine and the mean angle between the streams at every two depths."""
     check_walk(parts)
-    states, arguments = map(list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids)), strict=True))
+    states, arguments = map(list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids, at_least=2)), strict=True))
     streams = [_sample(states)]
     for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", leave=False):
         sites = {"attention": layer.input_norm, "heads": layer.o, "mlp": layer.mlp_norm, "ffn": layer.down}
@@ -181,7 +182,7 @@ class _SiteMoments:
     def __init__(self, name: str, module: nn.Module, layer: Layer):
         self.name, device = name, layer.q.weight.device
         size: int = module.in_features if isinstance(module, nn.Linear) else layer.q.in_features
-        self.grams = [torch.zeros(size, size, device=device) for _ in range(2)]
+        self.grams = [Gram(size, device, layer.q.weight.dtype) for _ in range(2)]
         self.total = torch.zeros(size, device=device, dtype=torch.float64)
         self.spread = torch.zeros(size, device=device, dtype=torch.float64)
         self.tokens = [0, 0]
@@ -193,17 +194,17 @@ class _SiteMoments:
         if self.name in NORMALISED:
             sequences = unit_rms(sequences, module)
         flat = sequences.flatten(0, -2)
-        self.grams[self.half].addmm_(flat.T, flat)
+        self.grams[self.half].add(flat)
         self.total += flat.sum(0)
         self.spread += sequences.abs().mean(dim=-2).square().sum(0)
         self.tokens[self.half] += flat.shape[0]
 
     def result(self) -> dict[str, torch.Tensor]:
         self.handle.remove()
-        tokens = sum(self.tokens)
-        halves = (g / max(n, 1) for g, n in zip(self.grams, self.tokens, strict=True))
+        tokens, sums = sum(self.tokens), [gram.total() for gram in self.grams]
+        halves = (total / max(n, 1) for total, n in zip(sums, self.tokens, strict=True))
         ridge = 0.0 if self.name in NORMALISED else best_penalty(*halves)
-        gram = (self.grams[0] + self.grams[1]) / tokens
+        gram = (sums[0] + sums[1]) / tokens
         mean, spread = (self.total / tokens).float(), self.spread.sqrt().float()
         moments = {"gram": gram, "mean": mean, "spread": spread, "ridge": torch.tensor(ridge)}
         return {f"{self.name}.{name}": moment.cpu().contiguous() for name, moment in moments.items()}

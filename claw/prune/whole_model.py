@@ -66,7 +66,7 @@ def axis_shapes(parts: Anatomy) -> list[tuple[str, float, Shape]]:
     """The shapes on which costs are measured: the axis that each cuts alone, the share that it removes, the shape."""
     dense, shapes = parts.shape, []
     for axis, shares in SHARES.items():
-        if axis != "hidden" or regression.supports(parts):
+        if axis != "hidden" or regression.supports_width(parts):
             cut = {shape for share in shares for shape in targets.nearest(dense, axis, share)}
             shapes += sorted(((axis, targets.removed(dense, shape, axis), shape) for shape in cut), key=lambda job: job[1])
     return shapes
