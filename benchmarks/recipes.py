@@ -2,10 +2,10 @@
 
     python benchmarks/recipes.py CHECKPOINT ... [--dense smollm2-135m] [--recipes FILE.yaml] [--tokens 50000 200000 1000000]
 
-A checkpoint is a folder that claw saved, or METHOD:RATIO:RATIO_OF of the dense model, such as claw:0.5:params, which is compressed
-first. FILE.yaml is a list of recipes as under `recovery:` in a study, without tokens; without it a short list is taken. One line
-of JSON is printed for each result as soon as it is known (`| tee recipes.jsonl`), the table at the end. Lines of a file that is
-named by --done are not computed again.
+A checkpoint is a folder that claw saved, or METHOD:RATIO:RATIO_OF of the dense model, such as claw:0.5:params, which is
+compressed first. FILE.yaml is a list of recipes as under `recovery:` in a study, without tokens; without it a short list is
+taken. One line of JSON is printed for each result as soon as it is known (`| tee recipes.jsonl`), the table at the end. Lines of
+a file that is named by --done are not computed again.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 import claw
+from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
 from claw.recovery import run
@@ -82,12 +83,17 @@ def main() -> None:
                 true = 1 - anatomy(small).shape.parameters / anatomy(dense).shape.parameters
                 rows.append({"checkpoint": checkpoint, "recipe": "none", "asked": 0, "last": start, "true": true})
                 print(json.dumps(rows[-1]), flush=True)
-            for row in results(small, blocks, list(recoveries), heldout, dense if each.recipe == "distill" else None):
-                rows.append({"checkpoint": checkpoint, "recipe": title, "start": start} | row)
-                print(json.dumps(rows[-1]), flush=True)
+            try:
+                for row in results(small, blocks, list(recoveries), heldout, dense if each.recipe == "distill" else None):
+                    rows.append({"checkpoint": checkpoint, "recipe": title, "start": start} | row)
+                    print(json.dumps(rows[-1]), flush=True)
+            except InputError as error:  # such as hidden states of another width
+                print(f"# {checkpoint}, {title}: {error}", file=sys.stderr)
     table = pd.DataFrame(rows).drop_duplicates(["checkpoint", "recipe", "asked"], keep="last")
     for checkpoint, part in table.groupby("checkpoint", sort=False):
-        frame = part.pivot(index="recipe", columns="asked", values="last").reindex(part["recipe"].unique()).round(3)
+        frame = (
+            part.pivot(index="recipe", columns="asked", values="last").reindex(part["recipe"].unique()).round(3).reset_index()
+        )
         print(f"\n{checkpoint}\n\n{markdown(frame)}")
 
 
