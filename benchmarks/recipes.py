@@ -4,8 +4,8 @@
 
 A checkpoint is a folder that claw saved, or METHOD:RATIO:RATIO_OF of the dense model, such as claw:0.5:params, which is
 compressed first. FILE.yaml is a list of recipes as under `recovery:` in a study, without tokens; without it a short list is
-taken. One line of JSON is printed for each result as soon as it is known (`| tee recipes.jsonl`), the table at the end. Lines of
-a file that is named by --done are not computed again.
+taken. One line of JSON is printed for each result as soon as it is known (`| tee recipes.jsonl`), the table at the end. What a
+file named by --done has is not computed again.
 """
 
 import argparse
