@@ -46,7 +46,7 @@ COLUMNS = {
     "ratio_nonembedding": "fraction removed of the parameters without embedding and head",
     "ratio_flops": "fraction of forward FLOPs per token removed",
     "seed": "seed of the method and of its calibration sample",
-    "recovery": "recipe of recovery fine-tuning; none without",
+    "recovery": "recipe of recovery fine-tuning, with the choices in which it departs from its defaults; none without",
     "recovery_tokens": "D: tokens of recovery really seen; 0 without",
     "recovery_run": "id shared by the milestones of one recovery run",
     "parameters": "parameters of this model; tied weights once",
@@ -241,7 +241,7 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     compression, recovery = spec.compression, spec.recovery
     row: dict[str, Any] = {"experiment": record["experiment"]}
     row |= {name: getattr(compression, name) for name in ("model", "method", "ratio", "ratio_of", "seed")}
-    row |= {"recovery": recovery.recipe if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0}
+    row |= {"recovery": recovery.title if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0}
     row |= {"status": "done"} | {name: record["environment"].get(name) for name in ("code", "device", "dtype")}
     return row, Experiment(compression=compression).id
 

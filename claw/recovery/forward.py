@@ -47,9 +47,13 @@ class Forward:
     def parts(self) -> Any:
         return self.decoder and self.decoder.parts
 
-    def __call__(self, ids: Tensor) -> Tensor:
+    def __call__(self, ids: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
+        """The states of blocks of ids (B, T); a list that is given is filled with what each block was given, (B·T, d)."""
         if self.decoder is None or ids.shape[1] > LONGEST:
-            return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+            seen = self.model.model(input_ids=ids, use_cache=False, output_hidden_states=inputs is not None)
+            if inputs is not None:
+                inputs += [states.flatten(0, 1) for states in seen.hidden_states[:-1]]
+            return seen.last_hidden_state
         decoder, parts = self.decoder, self.parts
         batch, length = ids.shape
         x = parts.embedding(ids).flatten(0, 1)
@@ -57,8 +61,10 @@ class Forward:
         rotations = {kind: rotation(parts, x, positions, kind) for kind in dict.fromkeys(decoder.rotary_types)}
         masks = {window: _masks(length, window, x) for window in dict.fromkeys(decoder.windows)}
         for layer in parts.layers:
-            inputs = (layer, x, batch, rotations[decoder.rotary_types[layer.index]], masks[decoder.windows[layer.index]])
-            x = checkpoint(self._block, *inputs, use_reentrant=False) if self.recomputes else self._block(*inputs)
+            if inputs is not None:
+                inputs.append(x)
+            given = (layer, x, batch, rotations[decoder.rotary_types[layer.index]], masks[decoder.windows[layer.index]])
+            x = checkpoint(self._block, *given, use_reentrant=False) if self.recomputes else self._block(*given)
         return self._norm(parts.norm, x).view(batch, length, -1)
 
     def _block(self, layer: Layer, x: Tensor, batch: int, rotation, masks: list[Tensor]) -> Tensor:

@@ -2,7 +2,9 @@
 
 - `lora`: adapters on every linear layer of the blocks (SliceGPT's recovery: rank 32, alpha 10), by peft, merged at the end.
 - `full`: all weights, cross-entropy on the text.
-- `distill`: all weights, Kullback-Leibler divergence from the dense parent's next-token distribution.
+- `norms`: the gains of norms and the biases only, cross-entropy on the text.
+- `distill`: all weights (or those of another recipe), divergence from the dense parent's next-token distribution, to which the
+  cross-entropy on the text and the distance of hidden states from the parent's may be added.
 
 Training works on a copy; the model that was given is not changed.
 """
@@ -21,6 +23,8 @@ from claw.models.load import check_same_vocabulary
 from claw.models.undisturbed import undisturbed
 from claw.recovery import objective
 from claw.recovery.forward import Forward
+from claw.recovery.kept_blocks import kept_blocks
+from claw.recovery.teacher import Remembered, Teacher
 from claw.specs.experiment import Recovery
 
 TARGETS = (*ATTENTION, *FEED_FORWARD)
@@ -33,32 +37,48 @@ class Student:
     processes = 1  # that share a batch
 
     def __init__(self, model: Any, recovery: Recovery, teacher: Any, targets: Sequence[str], seed: int):
-        self.recovery, self.teacher, self.dtype = recovery, teacher, model.dtype
+        self.recovery, self.dtype = recovery, model.dtype
         self.adapted: Any = None
         self.model = copy.deepcopy(model)
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
             cast_weights(self.model, torch.bfloat16)
         self.forward = Forward(self.model)
-        self.scale, self.taught_scale = (1.0 if one is None else readout_of(one).scale for one in (self.model, teacher))
-        if recovery.recipe == "lora":
+        self.scale = readout_of(model).scale
+        self.teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
+        self.kept = kept_blocks(model, teacher) if recovery.hidden_loss else []
+        if recovery.trained == "lora":
             self.adapted = adapt(self.model, cast(int, recovery.rank), targets, seed)
         else:
-            self.model.requires_grad_(True)
+            for parameter in self.model.parameters():
+                parameter.requires_grad_(recovery.trained == "full" or parameter.ndim == 1)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
 
     def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
+        recovery, head = self.recovery, self.model.lm_head.weight
         places = scored[:, 1:].flatten().nonzero()[:, 0]
         targets = ids[:, 1:].flatten()[places]
-        hidden = self.forward(ids)[:, :-1].flatten(0, 1)[places] * self.scale
-        head = self.model.lm_head.weight
+        inputs: list[torch.Tensor] | None = [] if self.kept else None
+        hidden = self.forward(ids, inputs)[:, :-1].flatten(0, 1)[places] * self.scale
         if self.teacher is None:
             return objective.head_cross_entropy(hidden, head, targets)
-        with torch.no_grad(), undisturbed(self.teacher):
-            taught = self.teacher.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[places]
-            taught = taught * self.taught_scale
-        choices: dict[str, Any] = {"kind": self.recovery.divergence, "data": self.recovery.data_loss}
-        return objective.divergence(hidden, head, taught, self.teacher.lm_head.weight, targets, **choices)
+        choices: dict[str, Any] = {"kind": recovery.divergence, "data": recovery.data_loss, "skew": recovery.skew or 0.0}
+        if recovery.top_k and not self.kept:
+            top = self.teacher.top(ids, recovery.top_k).at(places)
+            return objective.top_divergence(hidden, head, top, targets, **choices)
+        wanted: list[torch.Tensor] = []
+        taught = self.teacher.hidden(ids, wanted if self.kept else None).flatten(0, 1)[places]
+        if recovery.top_k:
+            top = objective.Top.of(*objective.top_of(taught, self.teacher.head, recovery.top_k))
+            total = objective.top_divergence(hidden, head, top, targets, **choices)
+        else:
+            total = objective.divergence(hidden, head, taught, self.teacher.head, targets, **choices)
+        if not self.kept:
+            return total
+        # what each kept block but the first reads, and what the head reads, is to be as it was in the parent
+        own = lambda states: states.view(*ids.shape, -1)[:, :-1].flatten(0, 1)[places]
+        pairs = [(own(inputs[i]), own(wanted[j])) for i, j in enumerate(self.kept) if i] if inputs else []
+        return total + recovery.hidden_loss * objective.hidden_distance([*pairs, (hidden, taught)])
 
     def recompute(self) -> None:
         """From now on keep no activations inside a block, and compute them again in the backward pass."""
@@ -105,10 +125,10 @@ def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | None, targets: Sequence[str]) -> None:
+def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | Remembered | None, targets: Sequence[str]) -> None:
     """InputError where the recipe cannot be carried out on this model."""
     kind = type(model).__name__
-    if recovery.recipe == "lora":
+    if recovery.trained == "lora":
         linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
         missing = ", ".join(repr(name) for name in targets if name not in linears)
         if missing or not targets:
@@ -116,13 +136,21 @@ def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | None, targ
                 f"LoRA target {missing or '(none named)'} does not exist in {kind}. Its linear layers are "
                 f"{', '.join(linears)}: name some of these in targets."
             )
+    if recovery.trained == "norms" and not any(parameter.ndim == 1 for parameter in model.parameters()):
+        raise InputError(f"{kind} has neither norm gains nor biases to train. Use recipe lora or full.")
     if (recovery.recipe == "distill") != (teacher is not None):
         raise InputError("Recipe 'distill' learns from the dense parent: pass teacher=dense with it, no teacher with others.")
-    if teacher is not None:
+    if isinstance(teacher, Remembered) and (recovery.hidden_loss or not recovery.top_k):
+        raise InputError(
+            "Only this teacher's most probable tokens were kept: ask for top_k and no hidden_loss, or pass the model itself."
+        )
+    if isinstance(teacher, nn.Module):
         check_same_vocabulary(model, teacher)
+        if recovery.hidden_loss:
+            kept_blocks(model, teacher)
     if getattr(model, "is_quantized", False):
         raise InputError("A quantised model cannot be trained further. Load the unquantised checkpoint.")
     for one in (model, teacher):
-        if one is not None and (cap := readout_of(one).cap):
+        if isinstance(one, nn.Module) and (cap := readout_of(one).cap):
             kind = type(one).__name__
             raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")

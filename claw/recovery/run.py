@@ -32,6 +32,7 @@ from claw.progress import tqdm
 from claw.recovery import recipes, schedule
 from claw.recovery.recipes import TARGETS, Student
 from claw.recovery.schedule import Milestone
+from claw.recovery.teacher import Remembered, remember
 from claw.recovery.weights import Weights, read_header
 from claw.specs.experiment import Recovery
 from claw.specs.spec import build_spec
@@ -122,7 +123,7 @@ def recover(
     tokens: int,
     recipe: str = "lora",
     heldout: Blocks | None = None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Remembered | None = None,
     targets: Sequence[str] = TARGETS,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -131,9 +132,9 @@ def recover(
     """The recovered model, a plain one of the same shape and type, and the report; `model` itself is not changed.
 
     `blocks` come from claw.blocks(..., purpose="recovery") and are taken in order, again from the first one (reshuffled by
-    `seed`) if `tokens` asks for more; `heldout` blocks are measured along the way. `recipe` is "lora" (with `rank`), "full" or
-    "distill" (with `teacher`, `divergence` "forward" or "reverse", `data_loss` from 0 to 1); `choices` also take
-    `learning_rate` and `batch` (blocks per step). With `folder` a run that was killed goes on from its last state.
+    `seed`) if `tokens` asks for more; `heldout` blocks are measured along the way. `recipe` is "lora" (with `rank`), "full",
+    "norms" or "distill" (with `teacher`); `choices` are the other fields of `claw.specs.experiment.Recipe`. With `top_k` the
+    teacher's pass is made once and kept on disk. With `folder` a run that was killed goes on from its last state.
 
     A run whose loss is not finite stops: the report says at which step, and the model is the one before that step.
     Raises InputError before any work: fewer tokens than a block, held-out text inside the training text, a LoRA target that
@@ -151,7 +152,7 @@ def recover_milestones(
     recoveries: Sequence[Recovery],
     *,
     heldout: Blocks | None = None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Remembered | None = None,
     targets: Sequence[str] = TARGETS,
     folder: str | Path | None = None,
     checkpointing: bool | None = None,
@@ -166,11 +167,17 @@ def recover_milestones(
     if len({recovery.run for recovery in recoveries}) > 1:
         raise InputError("The budgets differ in more than tokens, or each is to have a run of its own: run them apart.")
     recipes.check_recipe(model, first, teacher, targets)
-    budgets = schedule.milestones([recovery.tokens for recovery in recoveries], first.length, first.batch)
+    asked = [recovery.tokens for recovery in recoveries]
+    budgets = schedule.milestones(asked, first.length, first.batch, warmup=first.warmup, decay=first.decay)
     if blocks.length != first.length or not len(blocks):
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
     check_ids(blocks.ids, model)
     check_window(model.config, blocks.length, "recovery text in blocks")
+    used = blocks.part(slice(budgets[-1].blocks))
+    if isinstance(teacher, Remembered):
+        teacher.check(used, first.top_k, model.config.get_text_config().vocab_size)  # type: ignore[operator, union-attr]
+    elif teacher is not None and first.top_k and not first.hidden_loss and not identify(teacher).obstacle:
+        teacher = remember(teacher, used, first.top_k)
     choices: dict[str, Any] = {"teacher": teacher, "targets": targets, "checkpointing": checkpointing, "seconds": seconds}
     run = Run(model, blocks, first, budgets, heldout, **choices)
     with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:
@@ -187,7 +194,7 @@ class Run:
     budgets: Sequence[Milestone]
     heldout: Blocks | None = None
     _: KW_ONLY
-    teacher: nn.Module | None = None
+    teacher: nn.Module | Remembered | None = None
     targets: Sequence[str] = ()
     checkpointing: bool | None = None
     seconds: float = math.inf
@@ -240,7 +247,7 @@ class Run:
 
     def _train(self, budget: Milestone, path: Path, bar: tqdm, *, decay: bool) -> int | None:
         """Steps up to where the budget's decay begins, or those of its decay; the step (from 1) that broke."""
-        end, rate = (budget.ends, budget.rate) if decay else (budget.decays, schedule.stable_rate)
+        end, rate = (budget.ends, budget.rate) if decay else (budget.decays, budget.stable_rate)
         interval = max(1, self.budgets[-1].ends // MEASUREMENTS)
         saved = time.monotonic()
         while self.at.step < end:

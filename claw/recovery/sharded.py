@@ -91,5 +91,7 @@ def recover_sharded(model: nn.Module, blocks: Blocks, recovery: Recovery, folder
     if recovery.recipe != "full":
         raise InputError(f"Sharded recovery has recipe 'full' only; {recovery.recipe!r} fits one device: use claw.recover.")
     check_recipe(model, recovery, None, ())
-    budgets = schedule.milestones([recovery.tokens], recovery.length, recovery.batch)
+    budgets = schedule.milestones(
+        [recovery.tokens], recovery.length, recovery.batch, warmup=recovery.warmup, decay=recovery.decay
+    )
     return next(ShardedRun(model, blocks, recovery, budgets, checkpointing=False).go(folder))

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from claw.errors import InputError
 from claw.specs import methods
@@ -77,26 +77,39 @@ class Compression(Spec):
         return given
 
 
-LEARNING_RATES = {"lora": 1e-3, "full": 6e-4, "distill": 6e-4}
-"""Peak learning rate of each recovery recipe, where none is asked for."""
+LEARNING_RATES = {"lora": 1e-3, "full": 6e-4, "distill": 6e-4, "norms": 5e-3}
+"""Peak learning rate of each recipe, where none is asked for; distillation into adapters or norms takes theirs."""
 
-_ONLY = {"rank": "lora", "divergence": "distill", "data_loss": "distill"}  # which recipe a choice matters to
+SKEWED = ("skew", "skew-reverse")  # divergences from, or of, a mixture of both distributions
+_DISTILLING = ("trains", "divergence", "data_loss", "hidden_loss", "top_k")  # matter to that recipe only
+_LATER = ("trains", "skew", "hidden_loss", "top_k", "warmup", "decay")  # younger than the first records
 
 
 class Recipe(Spec):
     """How a model is fine-tuned after compression."""
 
-    recipe: Literal["lora", "full", "distill"] = "lora"
+    recipe: Literal["lora", "full", "distill", "norms"] = "lora"
     tokens: int | tuple[int, ...]  # really seen
     corpus: Text = "wikipedia-train"
     length: Length = 512
     batch: Size = 8  # blocks per optimiser step
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # peak; the recipe's own where none is given
+    warmup: Annotated[int, Field(ge=0, le=10**6)] = 10  # steps in which the rate rises
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2  # share of a budget's steps in which the rate falls to zero
     rank: Size | None = None  # of LoRA; 32
-    divergence: Literal["forward", "reverse"] | None = None  # of distillation; forward
+    trains: Literal["full", "lora", "norms"] = "full"  # which weights distillation trains
+    divergence: Literal["forward", "reverse", "skew", "skew-reverse"] | None = None  # of distillation; forward
+    skew: Annotated[float, Field(gt=0, lt=1)] | None = None  # alpha of a skew divergence; 0.1
     data_loss: Annotated[float, Field(ge=0, le=1)] | None = None  # its share of the cross-entropy on data; 0
+    hidden_loss: Annotated[float, Field(ge=0, le=1000)] = 0.0  # weight of the distance of hidden states from the teacher's
+    top_k: Annotated[int, Field(ge=1, le=4096)] | None = None  # of the teacher's probabilities, computed once and kept; all
     runs: Literal["milestones", "separate"] = "milestones"  # budgets share one run, or each has its own
     seed: Seed = 0
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A choice that came later is left out where it is as it was before, so that ids of earlier records stand."""
+        return {n: v for n, v in values(self).items() if not (n in _LATER and v == Recipe.model_fields[n].default)}
 
 
 class Recovery(Recipe):
@@ -108,14 +121,41 @@ class Recovery(Recipe):
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Fill in what the recipe implies and drop what it does not use."""
-        recipe = given.get("recipe", "lora")
-        implied = {"learning_rate": LEARNING_RATES.get(recipe, 1e-3), "rank": 32, "divergence": "forward", "data_loss": 0.0}
-        chosen = implied | {name: value for name, value in given.items() if value is not None}
-        return {name: value for name, value in chosen.items() if _ONLY.get(name, recipe) == recipe}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        recipe = chosen.setdefault("recipe", "lora")
+        if recipe != "distill":
+            chosen = {name: value for name, value in chosen.items() if name not in _DISTILLING}
+        else:
+            chosen = {"divergence": "forward", "data_loss": 0.0} | chosen
+        trained = chosen.get("trains", "full") if recipe == "distill" else recipe
+        own = recipe if trained == "full" else trained
+        implied: dict[str, Any] = {"learning_rate": LEARNING_RATES.get(own, 1e-3) if isinstance(own, str) else 1e-3}
+        if trained == "lora":
+            implied["rank"] = 32
+        else:
+            chosen.pop("rank", None)
+        if chosen.get("divergence") in SKEWED:
+            implied["skew"] = 0.1
+        else:
+            chosen.pop("skew", None)
+        return implied | chosen
 
     def check_blocks(self) -> None:
         """InputError unless a block fits into the tokens."""
         check_block(self.length, self.tokens, "recovery's length and tokens")
+
+    @property
+    def trained(self) -> str:
+        """Which weights change: full, lora or norms."""
+        return self.trains if self.recipe == "distill" else self.recipe
+
+    @property
+    def title(self) -> str:
+        """The recipe, and in brackets each choice that is not the one it implies, as tables name it."""
+        usual = Recovery.model_validate({"recipe": self.recipe})
+        named = (name for name in Recipe.model_fields if name not in ("tokens", "corpus", "length", "runs", "seed"))
+        others = [f"{name} {getattr(self, name)}" for name in named if getattr(self, name) != getattr(usual, name)]
+        return self.recipe + (f" ({', '.join(others)})" if others else "")
 
     @property
     def run(self) -> "Recovery":

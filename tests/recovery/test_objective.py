@@ -16,11 +16,23 @@ def tensors(positions, seed, requires_grad=True):
     return hidden, weight, torch.randint(50, (positions,), generator=generator)
 
 
-def plain_divergence(logits, taught, targets, kind, data):
-    p, q = logits.log_softmax(-1), taught.log_softmax(-1)
-    forward = F.kl_div(p, q, log_target=True, reduction="sum")
-    reverse = F.kl_div(q, p, log_target=True, reduction="sum")
-    return (1 - data) * (forward if kind == "forward" else reverse) + data * F.cross_entropy(logits, targets, reduction="sum")
+def divergence_of(kind, p, q, skew):
+    """Of log-probabilities, in the words of the paper."""
+    divergence = lambda a, b: F.kl_div(b, a, log_target=True, reduction="sum")  # of a from b
+    if kind == "forward":
+        return divergence(q, p)
+    if kind == "reverse":
+        return divergence(p, q)
+    if kind == "skew":
+        return divergence(q, (skew * q.exp() + (1 - skew) * p.exp()).log())
+    return divergence(p, ((1 - skew) * q.exp() + skew * p.exp()).log())
+
+
+def bucketed(logits, ids):
+    """Log-probabilities of some tokens and, in one bucket, of the others."""
+    p = logits.softmax(-1)
+    others = torch.ones_like(p).scatter(1, ids, 0.0)
+    return torch.cat([p.gather(1, ids), (p * others).sum(-1, keepdim=True)], -1).log()
 
 
 def compare(loss, expected, *leaves):
@@ -44,13 +56,66 @@ def test_cross_entropy_in_chunks(positions, seed, chunk):
         objective.CHUNK = kept
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 20), st.integers(0, 99), st.sampled_from(["forward", "reverse"]), st.sampled_from([0.0, 0.3, 1.0]))
-def test_divergence(positions, seed, kind, data):
+KINDS = ("forward", "reverse", "skew", "skew-reverse")
+draws = given(
+    positions=st.integers(1, 20),
+    seed=st.integers(0, 99),
+    kind=st.sampled_from(KINDS),
+    data=st.sampled_from([0.0, 0.3, 1.0]),
+    skew=st.sampled_from([0.1, 0.5]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@draws
+def test_divergence(positions, seed, kind, data, skew):
     hidden, weight, targets = tensors(positions, seed)
     other, head, _ = tensors(positions, seed + 1000, requires_grad=False)
-    loss = objective.divergence(hidden, weight, other, head, targets, kind=kind, data=data)
-    compare(loss, plain_divergence(hidden @ weight.t(), other @ head.t(), targets, kind, data), hidden, weight)
+    loss = objective.divergence(hidden, weight, other, head, targets, kind=kind, data=data, skew=skew)
+    logits, taught = hidden @ weight.t(), other @ head.t()
+    expected = divergence_of(kind, logits.log_softmax(-1), taught.log_softmax(-1), skew)
+    compare(loss, (1 - data) * expected + data * F.cross_entropy(logits, targets, reduction="sum"), hidden, weight)
+
+
+@settings(max_examples=40, deadline=None)
+@draws
+def test_divergence_over_the_most_probable_tokens(positions, seed, kind, data, skew):
+    hidden, weight, targets = tensors(positions, seed)
+    other, head, _ = tensors(positions, seed + 1000, requires_grad=False)
+    top = objective.Top.of(*objective.top_of(other, head, 7))
+    loss = objective.top_divergence(hidden, weight, top, targets, kind=kind, data=data, skew=skew)
+    logits = hidden @ weight.t()
+    expected = divergence_of(kind, bucketed(logits, top.ids), top.logarithms, skew)
+    compare(loss, (1 - data) * expected + data * F.cross_entropy(logits, targets, reduction="sum"), hidden, weight)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_most_probable_tokens_are_all_tokens_where_k_is_the_vocabulary(kind):
+    hidden, weight, targets = tensors(9, 0)
+    other, head, _ = tensors(9, 1, requires_grad=False)
+    logarithms, ids = (other @ head.t()).log_softmax(-1).topk(50)
+    top = objective.Top.of(ids, F.pad(logarithms, (0, 1), value=objective.LEAST))
+    choices = dict(kind=kind, data=0.2, skew=0.1)
+    whole = objective.divergence(hidden, weight, other, head, targets, **choices)
+    compare(objective.top_divergence(hidden, weight, top, targets, **choices), whole, hidden, weight)
+    kept = objective.Top.of(*objective.top_of(other, head, 50))  # rounded as it is on disk
+    near = objective.top_divergence(hidden, weight, kept, targets, **choices)
+    assert float(near.detach()) == pytest.approx(float(whole.detach()), rel=2e-3)
+
+
+def test_what_others_have_is_what_is_left():
+    other, head, _ = tensors(30, 3, requires_grad=False)
+    top = objective.Top.of(*objective.top_of(other, head, 5))
+    torch.testing.assert_close(top.logarithms, bucketed(other @ head.t(), top.ids), rtol=0, atol=3e-3)
+    torch.testing.assert_close(top.logarithms.exp().sum(-1), torch.ones(30))
+
+
+def test_hidden_states_are_compared_relative_to_the_teachers():
+    s, t = torch.randn(2, 6, 8)
+    assert float(objective.hidden_distance([(t, t)])) == 0
+    far = objective.hidden_distance([(s, t), (t, t)])
+    assert float(far) == pytest.approx(float(((s - t).norm(dim=-1) / t.norm(dim=-1)).square().sum() / 2), rel=1e-5)
+    assert float(objective.hidden_distance([(9 * s, 9 * t), (t, t)])) == pytest.approx(float(far), rel=1e-5)
 
 
 def test_a_frozen_head_gets_no_gradient():
@@ -60,11 +125,11 @@ def test_a_frozen_head_gets_no_gradient():
     assert weight.grad is None and (hidden.grad != 0).any()
 
 
-@given(st.integers(1, 500), st.integers(1, 16))
-def test_a_budget_ends_with_a_rate_near_zero_and_all_its_blocks(blocks, batch):
-    (budget,) = schedule.milestones([blocks * 64 + 3], 64, batch)
+@given(st.integers(1, 500), st.integers(1, 16), st.sampled_from([0, 1, 10]), st.sampled_from([0.1, 0.2, 1.0]))
+def test_a_budget_ends_with_a_rate_near_zero_and_all_its_blocks(blocks, batch, warmup, decay):
+    (budget,) = schedule.milestones([blocks * 64 + 3], 64, batch, warmup=warmup, decay=decay)
     assert budget.blocks == blocks and (budget.ends - 1) * batch < blocks <= budget.ends * batch
     assert 0 <= budget.decays < budget.ends
     rates = [budget.rate(step) for step in range(budget.decays, budget.ends)]
     assert all(0 < rate <= 1 for rate in rates)
-    assert rates[-1] == pytest.approx(schedule.stable_rate(budget.ends - 1) / (budget.ends - budget.decays + 1))
+    assert rates[-1] == pytest.approx(budget.stable_rate(budget.ends - 1) / (budget.ends - budget.decays + 1))

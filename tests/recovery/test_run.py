@@ -21,7 +21,7 @@ from claw.recovery.recipes import Student
 from claw.specs.experiment import Recovery
 from claw.texts import token_blocks
 
-RATES = {"lora": 1e-2, "full": 3e-3, "distill": 3e-3}
+RATES = {"lora": 1e-2, "full": 3e-3, "distill": 3e-3, "norms": 3e-2}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def parent(recipe, blocks, family="llama"):
     return claw.recover(tiny_model(family, seed=3), blocks, tokens=4096, recipe="full", learning_rate=5e-3, batch=4)[0]
 
 
-@pytest.mark.parametrize("recipe", ["lora", "full", "distill"])
+@pytest.mark.parametrize("recipe", RATES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_recipe_has_gradients_and_lowers_heldout_loss(recipe, dtype, blocks, heldout):
     model = tiny_model("llama", dtype=dtype)
@@ -77,11 +77,29 @@ def test_reverse_divergence_and_data_loss_are_other_losses(blocks):
     def loss(recovery, teacher):
         return round(Student(model, recovery, teacher, (), 0).loss(blocks.ids[:2], blocks.scored[:2]).item(), 3)
 
-    for divergence, share in (("forward", 0.0), ("reverse", 0.0), ("forward", 0.5), ("forward", 1.0)):
+    kinds = (("forward", 0.0), ("reverse", 0.0), ("skew", 0.0), ("skew-reverse", 0.0), ("forward", 0.5), ("forward", 1.0))
+    for divergence, share in kinds:
         recovery = Recovery(recipe="distill", tokens=64, length=64, divergence=divergence, data_loss=share)
         losses.add(loss(recovery, teacher))
-    assert len(losses) == 4
+    assert len(losses) == 6
     assert loss(Recovery(recipe="full", tokens=64, length=64), None) in losses  # data_loss = 1 is the cross-entropy
+
+
+@pytest.mark.parametrize("recipe", ["norms", "distill"])
+def test_only_norms_and_biases_are_trained(recipe, family, blocks):
+    model = tiny_model(family)
+    teacher = parent(recipe, blocks, family)
+    choices = {"trains": "norms"} if recipe == "distill" else {}
+    small, _ = claw.recover(model, blocks, tokens=512, recipe=recipe, teacher=teacher, batch=4, **choices)
+    for (name, before), after in zip(model.named_parameters(), small.parameters(), strict=True):
+        assert torch.equal(before, after) != ("norm" in name or name.endswith("bias")), name
+
+
+@pytest.mark.parametrize("trains", ["lora", "norms"])
+def test_distillation_into_few_weights_comes_nearer_to_the_parent(trains, blocks, heldout):
+    choices = dict(tokens=4096, recipe="distill", teacher=parent("distill", blocks), trains=trains, batch=4)
+    _, report = claw.recover(tiny_model("llama"), blocks, heldout=heldout, learning_rate=RATES[trains], **choices)
+    assert report.last < report.before - 0.1
 
 
 def test_tokens_are_those_really_seen(blocks, monkeypatch):
@@ -262,6 +280,10 @@ def bad_teacher():
         (bad_teacher(), "vocabularies of 259 and 300"),
         (dict(learning_rate=-1.0), "learning_rate"),
         (dict(recipe="distill", teacher=tiny_model("llama"), data_loss=2.0), "data_loss"),
+        (dict(recipe="distill", teacher=tiny_model("llama"), divergence="skew", skew=1.0), "skew"),
+        (dict(recipe="distill", teacher=tiny_model("llama"), top_k=0), "top_k"),
+        (dict(recipe="distill", teacher=tiny_model("llama"), trains="lora", targets=()), "does not exist"),
+        (dict(decay=0.0), "decay"),
     ],
 )
 def test_bad_input_is_refused_before_work(changes, message, blocks, monkeypatch):

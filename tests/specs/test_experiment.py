@@ -31,6 +31,26 @@ def test_the_id_does_not_change_between_versions():
     experiment = specs.Experiment(compression=specs.Compression(model="m", method="magnitude", ratio=0.5))
     assert experiment.id == "4961ffb481bbb72e"
 
+    recovery = specs.Recovery(recipe="distill", divergence="reverse")
+    assert specs.Recovery().digest == "19ae6c18148bbe9e" and recovery.digest == "f090fe8cd52e72cb"
+    assert specs.RecoverySeries().digest == "59bf2f7ce5fc311d"
+
+
+def test_a_recipe_has_what_it_uses_and_nothing_else():
+    unused = dict(trains="lora", divergence="skew", skew=0.3, data_loss=0.5, hidden_loss=1.0, top_k=64)
+    assert specs.Recovery(recipe="full", rank=8, **unused) == specs.Recovery(recipe="full")
+    assert specs.Recovery(recipe="distill", skew=0.3) == specs.Recovery(recipe="distill")
+    assert specs.Recovery(recipe="distill", divergence="skew").skew == 0.1
+    adapters = specs.Recovery(recipe="distill", trains="lora")
+    assert (adapters.rank, adapters.trained, adapters.learning_rate) == (32, "lora", specs.LEARNING_RATES["lora"])
+    for recovery in (adapters, specs.Recovery(recipe="distill", **unused, warmup=0, decay=1.0)):
+        assert specs.Recovery.model_validate_json(recovery.model_dump_json()) == recovery
+
+
+def test_a_recipe_is_named_by_where_it_departs():
+    assert specs.Recovery(recipe="full", tokens=9, seed=3, corpus="x").title == "full"
+    assert specs.Recovery(rank=8, decay=1.0).title == "lora (decay 1.0, rank 8)"
+
 
 @given(st.sampled_from(["model", "method", "ratios", "seed", "ratio_of", "calibration"]), st.data())
 def test_any_wrong_type_is_one_readable_error(field, data):

@@ -90,6 +90,13 @@ def test_distillation_refuses_another_tokenizer(asked, compressed):
         speed.time_checkpoints(timed)
 
 
+def test_a_distilled_checkpoint_is_named_by_its_choices(asked, own_cache):
+    choices = {"recipe": "distill", "top_k": 8, "divergence": "skew", "tokens": (600,)}
+    table = records.from_records(stage.recover_checkpoints(asked.model_copy(update=choices)), asked.evaluation)
+    assert table["recovery"].tolist()[1].startswith("distill (batch 4") and "divergence skew" in table["recovery"].tolist()[1]
+    assert table["loss"].is_monotonic_decreasing and list(own_cache.glob("teachers/*/*.safetensors"))
+
+
 def test_speed_is_recorded_and_said(compressed, tmp_path, folder_model):
     asked = notebooks.SpeedParameters(
         checkpoints=(compressed,), prompt=8, generate=2, batches=(1, 2), rounds=3, run=str(tmp_path / "run"), dtype="float32"
@@ -109,7 +116,8 @@ def test_speed_is_recorded_and_said(compressed, tmp_path, folder_model):
 
 def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
     grid = dict(models=["smollm2-135m"], methods=["magnitude", "slicegpt-perlayer"], ratios=[0.0, 0.5])
-    recovery = [{"tokens": [1000, 2000]}, {"recipe": "distill", "tokens": [1000]}]
+    distilled = {"recipe": "distill", "tokens": [1000], "divergence": "skew", "top_k": 64, "trains": "lora", "decay": 1.0}
+    recovery = [{"tokens": [1000, 2000]}, distilled]
     values = dict(name="x", **grid, recovery=recovery, speed={"rounds": 3}, evaluation={"tasks": ["piqa"]})
     study = studies.parse_study(values, {}, "x")
     planned = plan.make(study, tmp_path)
@@ -121,4 +129,5 @@ def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
     recover = planned.jobs[2].parameters
     asked = notebooks.RecoverParameters(**recover)
     assert asked.series == study.recovery[0]
+    assert notebooks.RecoverParameters(**planned.jobs[3].parameters).series == study.recovery[1]
     assert notebooks.SpeedParameters(**planned.jobs[5].parameters).speed == study.speed
