@@ -1,9 +1,8 @@
 """Spend one whole-model budget over feed-forward width, key-value groups, hidden width and depth where it costs the least loss.
 
-Costs are those of cutting each axis alone, as measured (`claw.prune.whole_model`). What is cut within blocks costs less where
-fewer blocks are left for the errors to grow in (`Costs.of`). Of all shapes that meet the budget those with nearly the least
-predicted excess cannot be told apart; among them one that keeps its blocks and hidden width is taken, because it can be cut
-at once, which costs less than refitting it, or else the one with the fewest blocks, because it is the fastest.
+Costs are those of cutting each axis alone, measured at two shares (`claw.prune.whole_model`) and read off a power of -log of
+what is left. Joint cuts cost less than their sum (`Costs.of`). Of all shapes that meet the budget those with nearly the least
+predicted excess cannot be told apart; among them the one with the fewest blocks is taken, because it is the fastest.
 """
 
 import itertools
@@ -19,11 +18,15 @@ from claw.prune import targets
 from claw.specs.methods import AXES
 
 BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
-BEYOND = 0.005  # how far past the last measured share a cut may go: costs are not extrapolated
+MOST = 0.95  # of an axis that may go
+LEAST = 1e-3  # nats/token: a cut is not believed to cost less
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
 NEAR = 0.004  # a shape meets a budget when its ratio is at most this far off
-GROWTH = 1.5  # the power of the blocks left with which the excess of cuts within blocks grows: fitted on 22 joint shapes
-ALIKE = 0.04  # predicted excesses that differ by less, as a fraction, are not known to differ: the spread of the joint shapes
+ALIKE = 0.03  # predicted excesses that differ by less, as a fraction, are not known to differ
+WEIGHTS = {"ffn": 1.12, "heads": 2.80, "hidden": 1.39, "layers": 1.14}
+WITHIN, OVER = 1.48, 0.547
+"""The joint law Σ (w e^WITHIN))^OVER: fitted on 52 joint shapes of SmolLM2-135M at 20, 40, 60 and 80 % removed, where it is off
+by 8 % (rms). Its best shapes are 0 to .08 nats above the best measured, those of a plain sum up to .38."""
 
 Removed = Callable[[Shape], float]  # fraction of a budget that a shape lacks of the dense one
 
@@ -35,15 +38,29 @@ class Costs:
     points: Mapping[str, tuple[tuple[float, float], ...]]  # axis -> ((share removed, excess), ...), ascending
 
     def excess(self, axis: str, share: float) -> float:
-        """Excess loss of removing `share` of an axis: through the measured points, never falling; infinite beyond the last."""
-        shares, losses = zip((0.0, 0.0), *self.points.get(axis, ()), strict=True)
-        rising = np.maximum.accumulate(losses)
-        return float(np.interp(share, shares, rising)) if share <= shares[-1] + BEYOND else math.inf
+        """Excess loss of removing `share` of an axis: a power of -log(1 - share) through and beyond the measured points."""
+        if share <= 0:
+            return 0.0
+        points = self.points.get(axis, ())
+        if not points or share > MOST:
+            return math.inf
+        depths = np.array([-math.log1p(-done) for done, _ in points])
+        losses = np.maximum.accumulate([max(loss, LEAST) for _, loss in points])
+        if np.isnan(losses).any():
+            return math.nan
+        wanted = -math.log1p(-share)
+        if len(points) == 1:
+            return float(losses[0] * wanted / depths[0])
+        first = min(max(int(np.searchsorted(depths, wanted)) - 1, 0), len(points) - 2)
+        slope = math.log(losses[first + 1] / losses[first]) / math.log(depths[first + 1] / depths[first])
+        return float(losses[first] * (wanted / depths[first]) ** slope)
 
-    def of(self, dense: Shape, small: Shape, growth: float = GROWTH) -> float:
-        """Predicted excess loss of a shape: e(layers) + (depth left)^growth Σ e(other axes)."""
-        excess = {axis: self.excess(axis, targets.removed(dense, small, axis)) for axis in AXES}
-        return excess.pop("layers") + (small.depth / dense.depth) ** growth * sum(excess.values())
+    def of(self, dense: Shape, small: Shape) -> float:
+        """Predicted excess loss of a shape."""
+        total = 0.0
+        for axis, weight in WEIGHTS.items():
+            total += weight * self.excess(axis, targets.removed(dense, small, axis)) ** WITHIN
+        return total**OVER
 
 
 def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
@@ -92,7 +109,7 @@ def budget_of(ratio_of: str) -> str:
 def cheapest_shape(dense: Shape, costs: Costs, ratio: float, budget: str, removed: Removed | None = None) -> Shape:
     """The shape that meets the budget with the least predicted excess loss.
 
-    Among those that are `ALIKE` it is one to be cut at once, or the one with the fewest blocks. `removed` gives the fraction of
+    Among those that are `ALIKE` it is the one with the fewest blocks. `removed` gives the fraction of
     the budget that a shape lacks, where arithmetic alone does not tell it. InputError where no shape comes near.
     """
     removed = removed or (lambda shape: targets.removed(dense, shape, budget))
@@ -112,5 +129,4 @@ def cheapest_shape(dense: Shape, costs: Costs, ratio: float, budget: str, remove
     priced = [(math.inf if math.isnan(excess) else excess, shape) for excess, shape in priced]  # of a model that only gives NaN
     least = min(excess for excess, _ in priced)
     alike = [(excess, shape) for excess, shape in priced if excess <= least + ALIKE * abs(least)]
-    at_once = [pair for pair in alike if (pair[1].hidden, pair[1].depth) == (dense.hidden, dense.depth)]
-    return min(at_once or alike, key=lambda pair: (pair[1].depth, pair[0]))[1]
+    return min(alike, key=lambda pair: (pair[1].depth, pair[0]))[1]

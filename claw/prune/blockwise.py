@@ -21,7 +21,7 @@ _WALKS: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
 
 
 def token_batches(parts: Anatomy, ids: torch.Tensor, *, at_least: int = 1) -> list[torch.Tensor]:
-    """Blocks (N, T) in batches of about BATCH_TOKENS tokens, `at_least` so many where there are blocks enough, on its device."""
+    """Blocks (N, T) in batches of about BATCH_TOKENS tokens on the model's device; `at_least` so many, if blocks suffice."""
     rows = BATCH_TOKENS.get(parts.device.type, BATCH_TOKENS["cpu"]) // ids.shape[1]
     return list(ids.to(parts.device).split(max(1, min(rows, len(ids) // at_least))))
 

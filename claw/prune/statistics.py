@@ -138,7 +138,9 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, held
 def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[float]], list[list[float]]]:
     """Write the moments of every block; the mean cosine and the mean angle between the streams at every two depths."""
     check_walk(parts)
-    states, arguments = map(list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids, at_least=2)), strict=True))
+    states, arguments = map(
+        list, zip(*(first_inputs(parts, ids) for ids in token_batches(parts, blocks.ids, at_least=2)), strict=True)
+    )
     streams = [_sample(states)]
     for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", leave=False):
         sites = {"attention": layer.input_norm, "heads": layer.o, "mlp": layer.mlp_norm, "ffn": layer.down}

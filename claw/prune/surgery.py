@@ -88,13 +88,15 @@ def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> 
     return norm.weight.to(dtype) + parts.gain_offset
 
 
-def rebased(parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float, *, tied: bool = False) -> State:
-    """The weights in other coordinates of the stream: what reads it times `read`, what writes it times `write`, both (d, d').
+def rebased(
+    parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float, *, tied: bool = False, state: State | None = None
+) -> State:
+    """The weights, or those of `state`, in other coordinates of the stream.
 
-    Gains are folded into what reads the norm, and every norm multiplies by `gain` instead. That unties the head; with `tied`
-    head and final norm are left to the caller.
+    What reads it is multiplied by `read`, what writes it by `write`, both (d, d'). Gains are folded into what reads the norm,
+    and every norm multiplies by `gain` instead. That unties the head; with `tied` head and final norm are left to the caller.
     """
-    state = plain_state(parts)
+    state = dict(state or plain_state(parts))
     norms = [] if tied else ["model.norm"]
     for layer in parts.layers:
         rotate_reads(state, parts, layer, read, read)

@@ -1,9 +1,10 @@
 """`claw`: one budget of the whole model, spent where it costs the least loss, ending in one plain checkpoint.
 
 The shape comes from measured costs (`allocation`). Neurons and groups are chosen by activation-aware scores, blocks by their
-influence. A model whose blocks and hidden width all stay is cut at once, with the ridge compensation of the dense moments;
-otherwise every linear is refitted block by block on what the small model itself reads (`regression`). At the end the gain of
-the final norm is refitted (`final_gain`). Each of these has its own part of the calibration text (`PARTS`).
+influence. Every linear is refitted block by block on what the small model itself reads (`regression`), where the architecture
+allows it, and else with the ridge compensation of the dense moments. At the end the gains of all norms are refitted: the last
+one's for how sure the model has reason to be (`final_gain`), then all (`norm_gains`). Each of these has its own part of the
+calibration text (`PARTS`).
 """
 
 import json
@@ -16,24 +17,26 @@ from claw.files import write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import allocation, final_gain, latency, regression, scores, surgery, targets
+from claw.prune import allocation, final_gain, latency, norm_gains, regression, scores, surgery, targets
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 
 SHARES = {  # removed of each axis where its costs are measured
-    "ffn": (0.25, 0.5, 0.75, 0.9),
+    "ffn": (0.25, 0.75),
     "heads": (0.34, 0.67),
-    "hidden": (0.06, 0.2, 0.45, 0.7, 0.85),
-    "layers": (0.1, 0.25, 0.5, 0.75, 0.87),
+    "hidden": (0.2, 0.7),
+    "layers": (0.25, 0.75),
 }
 ALWAYS_CUT = (
     "ffn",
     "heads",
     "layers",
 )  # axes that a model must allow to be cut; the hidden width is left alone where it does not
-VERSION = 6  # of the stored costs and of how they are measured
+VERSION = 7  # of the stored costs and of how they are measured
 SCORE = "flap"  # the score that lost least on real models, compensated
-PARTS = {"linears": (0.0, 0.5), "gain": (0.5, 0.75), "costs": (0.75, 1.0)}  # shares of the calibration blocks
+PARTS = {"linears": (0.0, 0.5), "gains": (0.5, 1.0), "costs": (0.5, 1.0)}  # shares of the calibration blocks
+COST_TOKENS = 8192  # to fit, and to test, each cut whose costs are measured: they need to be right to a few per cent only
+LAST_TOKENS = 8192  # of the text for gains, for the last norm alone
 
 
 def compress_whole(parts: Anatomy, ratio: float, budget: str, statistics: Statistics) -> tuple[nn.Module, float]:
@@ -51,11 +54,11 @@ def costs(parts: Anatomy, statistics: Statistics) -> allocation.Costs:
     """What each axis costs: measured the first time, on text that was not used to refit, and kept with the statistics."""
     path = statistics.folder / f"costs-{VERSION}.json"
     if not path.exists():
-        blocks = calibration_text(statistics, "costs")
+        blocks = calibration_text(statistics, "costs", COST_TOKENS)
         dense = held_out.cross_entropy(parts.model, blocks).mean
         measured: dict[str, list[tuple[float, float]]] = {}
         for axis, share, shape in tqdm(axis_shapes(parts), desc="costs of each axis", unit=" cuts", leave=False):
-            small = build_shape(parts, shape, statistics, refit=True)
+            small = fitted_shape(parts, shape, statistics, COST_TOKENS)
             measured.setdefault(axis, []).append((share, held_out.cross_entropy(small, blocks).mean - dense))
         write_text(path, json.dumps({"points": measured}))
     points = json.loads(path.read_text())["points"]
@@ -72,30 +75,33 @@ def axis_shapes(parts: Anatomy) -> list[tuple[str, float, Shape]]:
     return shapes
 
 
-def calibration_text(statistics: Statistics, what: str) -> Blocks:
-    """The calibration blocks for one of `PARTS`; all of them where they are too few to share."""
+def calibration_text(statistics: Statistics, what: str, tokens: int | None = None) -> Blocks:
+    """The calibration blocks for one of `PARTS`, at most `tokens` of them; all blocks where they are too few to share."""
     blocks = statistics.blocks()
     first, end = (round(share * len(blocks)) for share in PARTS[what])
-    return blocks.part(slice(first, end)) if end > first else blocks
+    some = blocks.part(slice(first, end)) if end > first else blocks
+    return some if tokens is None else some.part(slice(0, max(1, tokens // some.length)))
 
 
 @torch.no_grad()
-def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, *, refit: bool = False) -> nn.Module:
-    """The best model of shape `target` that one pass over the calibration text gives.
-
-    `refit` has every model regressed block by block where the architecture allows it, so that costs compare.
-    """
-    dense = parts.shape
-    if target == dense:
-        return surgery.cut(parts, target, surgery.Units(range(dense.depth)))
-    layers = scores.blocks_by_influence(statistics, dense.depth - target.depth)
+def fitted_shape(parts: Anatomy, target: Shape, statistics: Statistics, tokens: int | None = None) -> nn.Module:
+    """The model of shape `target` with its linears refitted on at most `tokens` of the text for them."""
+    layers = scores.blocks_by_influence(statistics, parts.depth - target.depth)
     best = lambda score, axis: scores.best_units(parts, score, targets.amount(target, axis), statistics)
     kept = {"ffn": best(scores.NEURONS[SCORE], "ffn"), "heads": best(scores.GROUPS[SCORE], "heads")}
     units = surgery.Units(layers, kept)
-    if regression.supports(parts) and (refit or (target.hidden, target.depth) != (dense.hidden, dense.depth)):
-        small = regression.regressed(parts, target, units, statistics, calibration_text(statistics, "linears"))
-    else:
-        small = surgery.cut(parts, target, units, statistics)
+    if not regression.supports(parts):
+        return surgery.cut(parts, target, units, statistics)
+    return regression.regressed(parts, target, units, statistics, calibration_text(statistics, "linears", tokens))
+
+
+def build_shape(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
+    """The best model of shape `target` that one pass over the calibration text gives."""
+    dense = parts.shape
+    if target == dense:
+        return surgery.cut(parts, target, surgery.Units(range(dense.depth)))
+    small = fitted_shape(parts, target, statistics)
     each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # where less is cut that only fits the text
-    final_gain.refit(small, calibration_text(statistics, "gain"), each=each)
+    final_gain.refit(small, calibration_text(statistics, "gains", LAST_TOKENS), each=each)
+    norm_gains.refit(small, calibration_text(statistics, "gains"), targets.removed(dense, target, "params"))
     return small

@@ -96,26 +96,32 @@ def important_dimensions(parts: Anatomy, statistics: Statistics) -> torch.Tensor
     return total / total.mean()
 
 
-def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap) -> nn.Module:
-    """The small model by plain projection: where the regression starts, and what its ridge pulls towards."""
-    if mapping.kept is not None:
-        state = selected(parts, mapping.kept)
-    elif mapping.whole:
-        state = surgery.plain_state(parts)
-    else:
-        state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied)
-        if parts.tied:
-            state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
+def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, statistics: Statistics) -> nn.Module:
+    """The small model by projection: where the regression starts, and what its ridge pulls towards.
+
+    What reads neurons or groups that go is compensated for them on the dense moments (`surgery.compensated`), which rest on
+    all of the calibration text.
+    """
+    dense = surgery.plain_state(parts)
+    state = dict(dense)
     for layer in parts.layers:
         for axis, kept in units.kept.items():
-            surgery.slice_units(state, parts, layer, axis, kept[layer.index])
+            reader, columns = surgery.slice_units(state, parts, layer, axis, kept[layer.index])
+            if len(columns) < dense[reader].shape[1]:
+                gram, penalty = (statistics.moment(layer.index, axis, name) for name in ("gram", "ridge"))
+                state[reader] = surgery.compensated(dense[reader], gram, columns, float(penalty))
+    if mapping.kept is not None:
+        state = selected(parts, state, mapping.kept)
+    elif not mapping.whole:
+        state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied, state=state)
+        if parts.tied:
+            state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
     state = {name: tensor.clone() for name, tensor in state.items()}  # what is refitted in place is the small model's own
     return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(target))
 
 
-def selected(parts: Anatomy, kept: torch.Tensor) -> surgery.State:
+def selected(parts: Anatomy, state: surgery.State, kept: torch.Tensor) -> surgery.State:
     """The weights with only the dimensions `kept` of the stream, in order."""
-    state = surgery.plain_state(parts)
     names = {"model.embed_tokens.weight": 1, "model.norm.weight": 0, "lm_head.weight": 1}
     for layer in parts.layers:
         start = surgery.prefix(layer)

@@ -14,7 +14,7 @@ from claw.prune.statistics import calibrate
 from claw.prune.surgery import Units
 from claw.texts import token_blocks
 
-WITHOUT_OUTPUT_NORMS = ("llama", "qwen2", "qwen3", "mistral")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3")
 
 
 @pytest.fixture
@@ -29,16 +29,16 @@ def units(parts, width=None, groups=None, layers=None):
     return Units(tuple(layers or indices), {"ffn": dict.fromkeys(indices, neurons), "heads": dict.fromkeys(indices, kept)})
 
 
-@pytest.mark.parametrize("family", WITHOUT_OUTPUT_NORMS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_at_full_size_the_model_is_itself(family, blocks, own_cache):
     model = tiny_model(family)
     parts = anatomy(model)
     same = regression.regressed(parts, parts.shape, units(parts), calibrate(model, blocks), blocks)
     ids = blocks.ids[:4]
-    assert torch.allclose(same(ids).logits, model(ids).logits, atol=1e-4)
+    assert torch.allclose(same(ids).logits, model(ids).logits, atol=1e-4 if family != "gemma3" else 2e-3)
 
 
-@pytest.mark.parametrize("family", WITHOUT_OUTPUT_NORMS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_result_has_the_shape_asked_for_and_is_nearer_than_projection(family, blocks, own_cache, monkeypatch):
     model = tiny_model(family)
     parts = anatomy(model)
@@ -76,12 +76,14 @@ def test_the_ridge_is_pulled_towards_its_start():
     draw = torch.Generator().manual_seed(0)
     x, start = torch.randn(200, 6, generator=draw), torch.randn(3, 6, generator=draw)
     truth = torch.randn(3, 6, generator=draw)
-    assert torch.allclose(regression.ridge(x, x @ truth.T, start, 1e-7), truth, atol=1e-3)
-    assert torch.allclose(regression.ridge(x, x @ truth.T, start, 1e7), start, atol=1e-3)
+    gram, cross = x.T @ x, truth @ x.T @ x
+    assert torch.allclose(regression.ridge(gram, cross, start, 1e-7), truth, atol=1e-3)
+    assert torch.allclose(regression.ridge(gram, cross, start, 1e7), start, atol=1e-3)
 
 
-def test_architectures_that_normalise_what_they_write_are_not_supported():
-    assert not regression.supports(anatomy(tiny_model("gemma3")))
+def test_more_text_asks_for_less_pull():
+    few, many = (regression.Penalties.best_for(tokens) for tokens in (4096, 262144))
+    assert few.reads > many.reads and few.writes > many.writes
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.15, 0.3])
