@@ -55,9 +55,9 @@ def changes(result: Mapping[str, Any], dense: Mapping[str, Any], primary: Mappin
     """Columns of what changed against the dense model, of the results of two task records.
 
     For every task and metric with a value for each document `<task>_<metric>_change` and its standard error, over documents;
-    `accuracy_change` over the `primary` metric of each task, `p_right_change` and `answer_bpb_change` over the same tasks,
-    each a mean over tasks, which are independent. A task whose documents are not the same in both is left out, and so is the
-    mean.
+    `accuracy_change` over the `primary` metric of each task, `p_right_change` and `answer_bpb_change` over those of these tasks
+    that have it: each a mean over tasks, which are independent. A task whose documents are not the same in both is left out,
+    and so is the mean.
     """
     values, values0 = (_values(one) for one in (result, dense))
     columns: dict[str, float] = {}
@@ -66,7 +66,8 @@ def changes(result: Mapping[str, Any], dense: Mapping[str, Any], primary: Mappin
         if own is not None and other is not None and len(own) == len(other) and _same_documents(result, dense, task):
             columns[f"{task}_{metric}_change"] = values[task, metric] - values0[task, metric]
             columns[f"{task}_{metric}_change_stderr"] = error_of_mean(own - other)
-    for name, chosen in {"accuracy": primary, **{metric: dict.fromkeys(primary, metric) for metric in CONTINUOUS}}.items():
+    every = {"accuracy": primary} | {name: {task: name for task in primary if (task, name) in values} for name in CONTINUOUS}
+    for name, chosen in every.items():
         parts = [f"{task}_{metric}_change" for task, metric in chosen.items()]
         if parts and all(part in columns for part in parts):
             columns[f"{name}_change"] = sum(columns[part] for part in parts) / len(parts)

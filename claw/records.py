@@ -77,7 +77,7 @@ COLUMNS = {
     "p_right0": "the same of the dense model",
     "p_right_change": "p_right - p_right0",
     "p_right_change_stderr": "its standard error, paired",
-    "answer_bpb": "mean over the same tasks of the bits per UTF-8 byte of the right answer, its leading space included",
+    "answer_bpb": "mean over those with answers of more than a letter of the bits per UTF-8 byte of the right answer",
     "answer_bpb_stderr": "its standard error, tasks independent",
     "answer_bpb0": "the same of the dense model",
     "answer_bpb_change": "answer_bpb - answer_bpb0",
@@ -297,9 +297,9 @@ def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
         columns["tasks"] = "+".join(judged)
         for metric in paired.CONTINUOUS:
             own = [score for score in result["rows"] if score["metric"] == metric and score["task"] in judged]
-            if len(own) == n:
-                columns[metric] = sum(score["value"] for score in own) / n
-                columns[f"{metric}_stderr"] = math.sqrt(sum(_finite(score["stderr"]) ** 2 for score in own)) / n
+            if own:
+                columns[metric] = sum(score["value"] for score in own) / len(own)
+                columns[f"{metric}_stderr"] = math.sqrt(sum(_finite(score["stderr"]) ** 2 for score in own)) / len(own)
     return columns
 
 

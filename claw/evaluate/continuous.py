@@ -17,6 +17,8 @@ from claw.files import digest
 from claw.paired import CONTINUOUS, error_of_mean, pack
 
 DOCUMENT = ["task", "subtask", "document"]
+LETTER = 2
+"""Bytes of a letter with the space before it (mmlu): what it costs tells how a model likes letters, nothing of the answer."""
 
 
 def document_scores(samples: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +46,7 @@ def continuous_rows(frame: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for task, documents in document_scores(samples).groupby("task", sort=False):
         about: dict[str, Any] = frame[frame["task"] == task].iloc[0].to_dict()
-        for metric in CONTINUOUS:
+        for metric in _metrics(samples, task):
             values = documents[metric].to_numpy(float)
             figures = {"value": float(values.mean()), "stderr": error_of_mean(values), "n": len(values), "chance": math.nan}
             rows.append(about | {"metric": metric} | figures)
@@ -54,6 +56,12 @@ def continuous_rows(frame: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 def packed_scores(samples: pd.DataFrame) -> dict[str, dict[str, str]]:
     """By task the packed scores of its documents (`claw.paired.pack`), and in `documents` a hash of documents and prompts."""
     return {
-        str(task): {metric: pack(rows[metric]) for metric in CONTINUOUS} | {"documents": digest(*rows["asked"])}
+        str(task): {metric: pack(rows[metric]) for metric in _metrics(samples, task)} | {"documents": digest(*rows["asked"])}
         for task, rows in document_scores(samples).groupby("task", sort=False)
     }
+
+
+def _metrics(samples: pd.DataFrame, task: Any) -> tuple[str, ...]:
+    """The metrics that say something of a task: not the bits of answers that are letters."""
+    texts = samples.loc[samples["task"] == task, "bytes"].max() > LETTER
+    return CONTINUOUS if texts else CONTINUOUS[:1]
