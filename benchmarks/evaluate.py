@@ -166,7 +166,7 @@ def run(
     with tasks.quiet():
         out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=2)
     del language_model.loglikelihood
-    return tasks.tidy(out, [task], prompting), tasks.tidy_samples(out, [task])
+    return tasks.tidy(out, loaded["tasks"], [task]), tasks.tidy_samples(out, loaded["tasks"], [task])
 
 
 def forget() -> None:

@@ -4,8 +4,9 @@
 
 Experiments are drawn (seeded) from a run's loss records. Each is made again from what its record says (model, method, ratio,
 seed, calibration, recovery, held-out text, number type) in an empty folder, with statistics, policies and scores that were
-cached before out of reach. The last line computes the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM
-and torch.nn.functional.cross_entropy on the same token blocks, one block at a time.
+cached before out of reach. The last lines compute the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM
+and torch.nn.functional.cross_entropy on the same token blocks, one block at a time, in the number type of the record, in
+float32 and in bfloat16. `docs/numbers.md` says what two programs may differ by, and how far each is from float32.
 """
 
 import argparse
@@ -155,10 +156,7 @@ def compare_tasks(record: dict, folder: Path) -> bool:
 
 
 def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
-    """The loss of the first re-made checkpoint with stock transformers and a loop, beside the recorded one."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
+    """The loss of the first re-made checkpoint with stock transformers, in several number types, beside the recorded one."""
     from claw.models import pretrained
     from claw.texts import token_blocks
 
@@ -170,20 +168,31 @@ def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
     count = math.ceil(result["tokens"] / (result["context"] - 1))
     tokenizer = pretrained.tokenizer_in(place)
     blocks = token_blocks.blocks(tokenizer, result["corpus"], length=result["context"], count=count, purpose="heldout")
-    dtype = getattr(torch, loss[name]["environment"]["dtype"])
-    model = pretrained.stock_reload(place, dtype=dtype).eval()
+    print()
+    for dtype in dict.fromkeys((loss[name]["environment"]["dtype"], "float32", "bfloat16")):
+        mean = stock_loss(place, blocks, dtype)
+        print(
+            f"by hand  {name} with stock transformers in {dtype}: {mean:.6f} over {blocks.tokens} tokens; "
+            f"recorded {result['mean']:.6f} over {result['tokens']} in {loss[name]['environment']['dtype']}, "
+            f"difference {mean - result['mean']:+.2e} ({(mean - result['mean']) / result['stderr']:+.4f} standard errors)"
+        )
+
+
+def stock_loss(place: Path, blocks, dtype: str) -> float:
+    """Cross-entropy by the model's own forward and head in this number type, log-softmax of its logits in float32."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from claw.models import pretrained
+
+    model = pretrained.stock_reload(place, dtype=getattr(torch, dtype)).eval()
     total, tokens = 0.0, 0
     with torch.no_grad():
         for ids, scored in zip(blocks.ids, blocks.scored, strict=True):
             logits = model(ids[None]).logits[0, :-1].float()
             losses = cross_entropy(logits, ids[1:], reduction="none")[scored[1:]]
             total, tokens = total + losses.double().sum().item(), tokens + len(losses)
-    mean = total / tokens
-    print(
-        f"\nby hand  {name} with stock transformers in {loss[name]['environment']['dtype']}: {mean:.6f} over {tokens} tokens; "
-        f"recorded {result['mean']:.6f} over {result['tokens']}, difference {mean - result['mean']:+.2e} "
-        f"({(mean - result['mean']) / result['stderr']:+.4f} standard errors)"
-    )
+    return total / tokens
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `claw run | status | table | findings | models | fetch`. Logic lives in the modules it calls."""
+"""The command line: `claw run | status | table | findings | foretell | models | fetch`. Logic lives in the modules it calls."""
 
 import argparse
 import ast
@@ -80,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
     says = "what to take as said about the table, e.g. loss=wikitext_ppl; the guesses name what can be said"
     findings.add_argument("--say", action="append", default=[], metavar="NAME=VALUE", help=says)
     findings.add_argument("--study", type=Path, help="the YAML file that planned it, for the completeness table")
+
+    foretell = command(_foretell, "write down what laws say of a model before it is measured; or score what they said")
+    foretell.add_argument(
+        "table", type=Path, help="a table or a run's folder: what the laws are fitted to, or what was measured"
+    )
+    foretell.add_argument("--study", type=Path, help="the YAML file that plans the model")
+    foretell.add_argument("--model", help="the model to foretell; rows of it in the table are left out")
+    foretell.add_argument("--out", type=Path, metavar="FILE.csv", help="where to write what is foretold")
+    foretell.add_argument(
+        "--score", type=Path, metavar="FILE.csv", help="compare what was foretold in this file with the table"
+    )
 
     command(_models, "list the known models, and which are on this machine")
     fetch = command(_fetch, "download models, corpora and tasks by name, verified and cached")
@@ -163,6 +174,32 @@ def _findings(parsed: argparse.Namespace) -> None:
     if reading.guesses:
         print(f"The table was read with these guesses:\n{reading}", file=sys.stderr)
     print(*findings.write_findings(source, study, parsed.out, reading), sep="\n")
+
+
+def _foretell(parsed: argparse.Namespace) -> None:
+    from claw import laws, records
+    from claw.csv_tables import read_table
+    from claw.sweep import foretell
+
+    given = {name: getattr(parsed, name) for name in ("study", "model", "out") if getattr(parsed, name) is not None}
+    if (len(given) < 3) if parsed.score is None else given:
+        raise InputError(
+            "foretell either writes, `claw foretell TABLE --study STUDY.yaml --model NAME --out FILE.csv`, or scores what was "
+            "written, `claw foretell TABLE --score FILE.csv`."
+        )
+    table = laws.read(inside_project(parsed.table))
+    if parsed.score is not None:
+        print(*foretell.score_text(foretell.compared(read_table(parsed.score), table)), sep="\n")
+        return
+    if parsed.out.suffix != ".csv":
+        raise InputError(f"--out {parsed.out} must end in .csv.")
+    frame = foretell.foretell(table, _study(parsed.study)[0], parsed.model)
+    records.save_csv(frame, parsed.out)
+    counts = plural(frame["experiment"].nunique(), "point"), plural(frame["law"].nunique(), "law")
+    print(f"{counts[0]} of {parsed.model} foretold by {counts[1]}:")
+    print(f"written to {parsed.out}. Commit it, measure, and `claw foretell TABLE --score {parsed.out}`.")
+    if seen := int(frame["left_out"].max()):
+        print(f"The table holds {plural(seen, 'row')} of {parsed.model}, which no law saw; they are noted in the file.")
 
 
 def _models(parsed: argparse.Namespace) -> None:

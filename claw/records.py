@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from claw import paired
 from claw.csv_tables import read_table, table_text
 from claw.errors import InputError
 from claw.files import digest, write_own, write_text
@@ -55,6 +56,9 @@ COLUMNS = {
     "loss": "L: held-out cross-entropy, nats per token",
     "loss_stderr": "its standard error over blocks",
     "loss0": "L0: loss of the dense model, same measurement",
+    "loss0_stderr": "its standard error",
+    "excess_loss": "L - L0",
+    "excess_loss_stderr": "its standard error over blocks, paired: both models on the same ones",
     "token_perplexity": "e^loss",
     "word_perplexity": "e^(nats per white-space word)",
     "bits_per_byte": "bits per UTF-8 byte",
@@ -66,6 +70,18 @@ COLUMNS = {
     "accuracy_stderr": "its standard error, tasks independent",
     "accuracy0": "A0: accuracy of the dense model, same measurement",
     "accuracy0_stderr": "its standard error",
+    "accuracy_change": "A - A0",
+    "accuracy_change_stderr": "its standard error over documents, paired: both models on the same ones; tasks independent",
+    "p_right": "mean over the same tasks of the probability of the right choice: softmax of the choices' log-likelihoods",
+    "p_right_stderr": "its standard error, tasks independent",
+    "p_right0": "the same of the dense model",
+    "p_right_change": "p_right - p_right0",
+    "p_right_change_stderr": "its standard error, paired",
+    "answer_bpb": "mean over those with answers of more than a letter of the bits per UTF-8 byte of the right answer",
+    "answer_bpb_stderr": "its standard error, tasks independent",
+    "answer_bpb0": "the same of the dense model",
+    "answer_bpb_change": "answer_bpb - answer_bpb0",
+    "answer_bpb_change_stderr": "its standard error, paired",
     "chance": "mean over tasks of guessing",
     "tasks": "tasks in accuracy, joined by +; tasks without choices to guess from have columns of their own only",
     "num_fewshot": "examples in the prompt, one number or task:number",
@@ -89,8 +105,8 @@ COLUMNS = {
     "status": "done, nan (a measured NaN is a result) or failed",
     "code": "hash of claw's source that made the record",
 }
-"""Columns of `table`, in order. Each task adds <task>_acc, <task>_acc_norm, their _stderr, and <task>_n; other batches add
-speedup_prefill_batch8 and the like."""
+"""Columns of `table`, in order. Each task adds <task>_acc, <task>_acc_norm, <task>_p_right, <task>_answer_bpb, of each the
+_stderr, _change and _change_stderr, and <task>_n; other batches add speedup_prefill_batch8 and the like."""
 
 
 MIXED = "Their losses differ a little by the rounding alone; the column `dtype` says which is which."
@@ -198,6 +214,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
     parents: dict[str, str] = {}
     types: dict[str, set[str]] = defaultdict(set)
     measured: dict[str, set[str]] = defaultdict(set)
+    kept: dict[str, dict[str, Mapping[str, Any]]] = {"loss": {}, "tasks": {}}  # what pairs are made of
     for record in records:
         name, stage, how = record["experiment"], record["stage"], record.get("measured", "")
         if how != wanted.get(stage, how):
@@ -221,18 +238,31 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
             row |= _RESULTS[stage](record["result"])
+            kept.get(stage, {})[name] = record["result"]
     if len(types) > 1:
         parts = [f"{dtype} ({plural(len(names), 'experiment')})" for dtype, names in sorted(types.items())]
         warnings.warn(f"number types are mixed: {', '.join(parts)}. {MIXED}", stacklevel=2)
     for name, row in rows.items():  # a recovered model has the shape of the compressed one it was made from
         parent = rows.get(parents[name], {})
         row |= {column: parent[column] for column in SHAPE if column in parent}
+    _pair(rows, kept)
     frame = pd.DataFrame(rows.values())
     frame = frame.reindex(columns=[*dict.fromkeys([*COLUMNS, *frame.columns])])
     dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
-    pairs = {"loss0": "loss", "accuracy0": "accuracy", "accuracy0_stderr": "accuracy_stderr"}
-    frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in pairs.items()})
+    frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in _OF_DENSE.items()})
     return frame.sort_values(["model", "method", "seed", "recovery_tokens", "ratio"], ignore_index=True)
+
+
+def _pair(rows: dict[str, dict[str, Any]], kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Add to each row its differences from the dense model of its name, where both were measured on the same."""
+    dense = {row["model"]: name for name, row in rows.items() if row["method"] == "dense" and not row["recovery_tokens"]}
+    for name, row in rows.items():
+        other = dense.get(row["model"], "")
+        if name in kept["loss"] and other in kept["loss"]:
+            row |= paired.excess(kept["loss"][name], kept["loss"][other])
+        if name in kept["tasks"] and other in kept["tasks"]:
+            primary = {task: score["metric"] for task, score in _judged(kept["tasks"][name]).items()}
+            row |= paired.changes(kept["tasks"][name], kept["tasks"][other], primary)
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -253,22 +283,37 @@ def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
     shots = {score["task"]: score.get("num_fewshot", result["num_fewshot"]) for score in result["rows"]}
     several = " ".join(f"{task}:{n}" for task, n in sorted(shots.items()))
     columns = {"limit": limit, "num_fewshot": several if len(set(shots.values())) > 1 else next(iter(shots.values()), None)}
-    by_task: dict[str, dict[str, dict]] = {}
     for score in result["rows"]:
         task, metric = score["task"], score["metric"]
-        by_task.setdefault(task, {})[metric] = score
         columns |= {f"{task}_{metric}": score["value"], f"{task}_{metric}_stderr": _stderr(score)}
         columns[f"{task}_n"] = score["n"]
         if _is_number(score["chance"]) or f"{task}_chance" not in columns:  # its other metrics may have none
             columns[f"{task}_chance"] = score["chance"]
-    primary = {task: next((metrics[m] for m in PRIMARY if m in metrics), None) for task, metrics in by_task.items()}
-    judged = {task: score for task, score in primary.items() if score and _is_number(score["chance"])}
+    judged = _judged(result)
     if n := len(judged):
         columns["accuracy"] = sum(score["value"] for score in judged.values()) / n
         columns["accuracy_stderr"] = math.sqrt(sum(_stderr(score) ** 2 for score in judged.values())) / n
         columns["chance"] = sum(score["chance"] for score in judged.values()) / n
         columns["tasks"] = "+".join(judged)
+        for metric in paired.CONTINUOUS:
+            own = [score for score in result["rows"] if score["metric"] == metric and score["task"] in judged]
+            if own:
+                columns[metric] = sum(score["value"] for score in own) / len(own)
+                columns[f"{metric}_stderr"] = math.sqrt(sum(_finite(score["stderr"]) ** 2 for score in own)) / len(own)
     return columns
+
+
+def _judged(result: Mapping[str, Any]) -> dict[str, dict]:
+    """By task the score that enters `accuracy`: its primary metric, if there is something to guess from."""
+    by_task: dict[str, dict[str, dict]] = {}
+    for score in result["rows"]:
+        by_task.setdefault(score["task"], {})[score["metric"]] = score
+    primary = {task: next((metrics[m] for m in PRIMARY if m in metrics), None) for task, metrics in by_task.items()}
+    return {task: score for task, score in primary.items() if score and _is_number(score["chance"])}
+
+
+def _finite(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _is_number(value: float | None) -> bool:
@@ -281,8 +326,8 @@ def _stderr(score: Mapping[str, Any]) -> float:
 
     lm-eval has none for a group with one document per subject (mmlu with limit 1), though the group has many.
     """
-    if _is_number(score["stderr"]):
-        return score["stderr"]
+    if _is_number(score["stderr"]) or score["metric"] in paired.CONTINUOUS:
+        return _finite(score["stderr"])
     return math.sqrt(score["value"] * (1 - score["value"]) / (score["n"] - 1)) if score["n"] > 1 else math.nan
 
 
@@ -296,6 +341,9 @@ def _speed(result: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
+_OF_DENSE = {f"{name}0": name for name in ("loss", "accuracy", *paired.CONTINUOUS)}
+_OF_DENSE |= {"loss0_stderr": "loss_stderr", "accuracy0_stderr": "accuracy_stderr"}
+"""Columns that are those of the model's dense row."""
 _LOSS = {"loss": "mean", "loss_stderr": "stderr", "loss_tokens": "tokens", "heldout": "corpus", "heldout_data": "data"}
 _LOSS |= {name: name for name in ("context", "token_perplexity", "word_perplexity", "bits_per_byte")}
 _RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {

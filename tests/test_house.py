@@ -20,7 +20,7 @@ FLOORS = (  # from the top; a room imports only from floors below its own
     "engine laws texts",
     "records",
     "models provenance specs",
-    "csv_tables files project",
+    "csv_tables files paired project",
     "errors progress words",
 )
 MODULES = {

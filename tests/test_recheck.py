@@ -44,6 +44,7 @@ def test_an_honest_run_comes_out_the_same_by_claw_and_by_hand(recheck, run, monk
     assert "3 of 3 experiments" in said and "lora 256 tokens" in said and said.count("same text, same code") == 3
     gap = float(said.partition("by hand")[2].partition(" standard errors")[0].rpartition("(")[2])
     assert abs(gap) < 0.01
+    assert said.count("with stock transformers in float32") == said.count("with stock transformers in bfloat16") == 1
 
 
 def test_a_doctored_loss_is_found(recheck, run, monkeypatch, capsys):

@@ -20,6 +20,7 @@ import pandas as pd
 from claw import files
 from claw.advice import answers, datasheet, judged_claims, recommend
 from claw.advice.judged_claims import fold
+from claw.advice.sharpness import sharpness
 from claw.advice.true_shares import TRUE
 from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
@@ -144,6 +145,7 @@ def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
         noise = f"The standard error of a mean accuracy is {error:.3f}{limited}; smaller differences cannot be seen."
         unknown = "**Accuracy without its noise.** The table has no standard errors of accuracy."
         yield unknown if math.isnan(error) else f"**Accuracy is noisy.** {noise}"
+    yield from sharpness(table)
     if not speed_law.responses(laws.points):
         yield "**No speed** was measured in this table."
 

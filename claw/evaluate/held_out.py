@@ -1,7 +1,8 @@
 """Held-out cross-entropy of a model, in nats per token, with its standard error.
 
 It runs on the engine that scores tasks, so there is one fast path through a model. The standard error is over blocks, not
-tokens: neighbouring tokens are not independent. Perplexity per token, per word and bits per byte each have their own name;
+tokens: neighbouring tokens are not independent. What each block lost is kept, so that a compressed model can be compared with
+the dense one block by block (`claw.paired`). Perplexity per token, per word and bits per byte each have their own name;
 only the last two compare across tokenizers.
 """
 
@@ -17,6 +18,7 @@ from claw.engine.score import Scorer
 from claw.models.load import check_ids
 from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
+from claw.paired import error_per_token
 from claw.progress import tqdm
 from claw.texts.token_blocks import Blocks
 from claw.words import html_table
@@ -24,7 +26,10 @@ from claw.words import html_table
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
-    """Mean negative log-likelihood of held-out text. `mean` and `stderr` in nats per token; NaN where the model gives NaN."""
+    """Mean negative log-likelihood of held-out text. `mean` and `stderr` in nats per token; NaN where the model gives NaN.
+
+    `sums`: nats of each block, `counts`: its predicted tokens.
+    """
 
     mean: float
     stderr: float
@@ -34,6 +39,8 @@ class CrossEntropy:
     corpus: str
     context: int
     data: str
+    sums: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
 
     @property
     def token_perplexity(self) -> float:
@@ -84,11 +91,8 @@ def cross_entropy(model: nn.Module, blocks: Blocks) -> CrossEntropy:
         for numbers, loglikelihoods, _ in scorer.score(scorer.prefix_tree(requests), greedy=False):
             sums[with_targets[numbers]] = -loglikelihoods
             bar.update(len(numbers))
-    tokens, n = sum(counts), len(counts)
-    mean = sum(sums.tolist()) / tokens
-    stderr = math.nan
-    if n > 1:  # of a ratio estimator over blocks
-        spread = sum((s - mean * c) ** 2 for s, c in zip(sums.tolist(), counts, strict=True)) / (n - 1)
-        stderr = math.sqrt(spread * n) / tokens
+    tokens = sum(counts)
+    mean, stderr = sum(sums.tolist()) / tokens, error_per_token(sums, counts)
     about: dict[str, Any] = {"words": blocks.words, "bytes": blocks.bytes, "corpus": blocks.corpus, "context": blocks.length}
+    about |= {"sums": tuple(round(total, 6) for total in sums.tolist()), "counts": tuple(counts)}
     return CrossEntropy(mean=mean, stderr=stderr, tokens=tokens, **about, data=blocks.sha256)

@@ -23,7 +23,10 @@ from claw.specs.experiment import check_limits
 
 COLUMNS = ("task", "metric", "value", "stderr", "n", "chance", "num_fewshot", "version", "source")
 CORRECT = ("acc", "acc_norm")  # metrics that say of one document whether it was answered rightly
-SAMPLE_COLUMNS = ("task", "subtask", "document", "choice", "loglikelihood", "greedy", "target", *CORRECT)
+SAMPLE_COLUMNS = (
+    *("task", "subtask", "document", "choice", "loglikelihood", "greedy", "target", *CORRECT),
+    *("right", "bytes", "asked"),
+)
 BOOTSTRAP = 1000  # draws for metrics without a closed form of the standard error; accuracy has one
 
 
@@ -149,7 +152,7 @@ def score_tasks(
         with quiet():
             out = evaluate(language_model, loaded, limit=count, log_samples=True, bootstrap_iters=BOOTSTRAP)
         frames.append(tidy(out, loaded["tasks"], names, hub=hub))
-        documents.append(tidy_samples(out, names))
+        documents.append(tidy_samples(out, loaded["tasks"], names))
     frame = pd.concat(frames, ignore_index=True)
     return (frame, pd.concat(documents, ignore_index=True)) if samples else frame
 
@@ -195,11 +198,12 @@ def _chance(task: Any, sample: Mapping[str, Any], metric: str) -> float:
         return math.nan
 
 
-def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
+def tidy_samples(out: dict, loaded: Mapping[str, Any], tasks: Sequence[str]) -> pd.DataFrame:
     """One row per document and choice of the named tasks, as far as they are scored by log-likelihood.
 
     `subtask` is a group's own task (a subject of mmlu), else the task. `target` is the right choice's number where the task
-    has one; `acc` and `acc_norm` are the document's own, NaN where the task has no such metric.
+    has one; `acc` and `acc_norm` are the document's own, NaN where the task has no such metric. `right`: whether this is a
+    right choice; `bytes`: UTF-8 bytes of what is scored, 0 for what is no choice; `asked`: a hash of document and prompt.
     """
     rows = []
     for task, subtask in ((name, leaf) for name in tasks for leaf in _leaves(name, out)):
@@ -207,11 +211,28 @@ def tidy_samples(out: dict, tasks: Sequence[str]) -> pd.DataFrame:
             metrics = [sample.get(name, math.nan) for name in CORRECT]
             if sample["filter"] != out["samples"][subtask][0]["filter"]:
                 continue  # the same answers behind another filter
+            right, sizes = _choices(loaded[subtask], sample)
+            asked = sample["doc_hash"][:8] + sample["prompt_hash"][:8]
             for choice, response in enumerate(sample["filtered_resps"]):
                 loglikelihood, greedy = response if isinstance(response, tuple) else (response, math.nan)
                 if isinstance(loglikelihood, float):
-                    rows.append((task, subtask, sample["doc_id"], choice, loglikelihood, greedy, sample["target"], *metrics))
+                    own = (choice, loglikelihood, greedy, sample["target"], *metrics)
+                    rows.append((task, subtask, sample["doc_id"], *own, choice in right, sizes.get(choice, 0), asked))
     return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
+
+
+def _choices(task: Any, sample: Mapping[str, Any]) -> tuple[set[int], dict[int, int]]:
+    """The right choices of a document, and bytes of each choice; none where the task has no choices or judges them itself."""
+    try:
+        if task.OUTPUT_TYPE != "multiple_choice" or task.config.process_results is not None:
+            return set(), {}
+        texts = task.doc_to_choice(sample["doc"])
+        gold = task.doc_to_text(sample["doc"]) if task.multiple_input else task.doc_to_target(sample["doc"])
+        each = [texts.index(one) if isinstance(one, str) else int(one) for one in (gold if isinstance(gold, list) else [gold])]
+        continuations = [arguments[1] for arguments in sample["arguments"][: len(texts)]]  # beyond them, without the question
+    except Exception:  # code of the task's author
+        return set(), {}
+    return set(each), {choice: len(text.encode("utf-8")) for choice, text in enumerate(continuations)}
 
 
 def answered(samples: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from claw.laws import catalogue, curves
+from claw.laws.evaluation_error import evaluation_errors
 from claw.laws.forms import Form, quick_projection
 from claw.laws.over_curves import Mean, mean_over_curves
 from claw.laws.points import Points
@@ -89,8 +90,8 @@ def left_out_error(form: Form, r: np.ndarray, y: np.ndarray) -> float:
 def noise(rows: pd.DataFrame, response: str) -> float:
     """Relative standard error of one measurement: as recorded, or seen between seeds, whichever is larger; 0 if unknown."""
     known = [0.0]
-    if (error := f"{response}_stderr") in rows and rows[error].notna().any():
-        known.append(float((rows[error] / rows[response]).median()))
+    if np.isfinite(error := evaluation_errors(rows, response)).any():
+        known.append(float(np.nanmedian(error / rows[response])))
     again = rows.groupby([*curves.KEY, "ratio"])[response].agg(["mean", "std", "size"]) if len(rows) else pd.DataFrame()
     if len(again) and (again["size"] > 1).any():
         again = again[again["size"] > 1]

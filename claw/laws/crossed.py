@@ -70,14 +70,15 @@ class Crossed:
 
         "residual" in `new` makes it the interval of one measurement. NaN where there are too few degrees of freedom.
         """
-        variance, df = self._variance(design, method, new)
+        variance, df = self.variance(design, method, new)
         return student(df, level) * np.sqrt(variance)
 
     def df(self, design: np.ndarray) -> np.ndarray:
         """(points,) degrees of freedom of Xθ."""
-        return self._variance(design, None, ())[1]
+        return self.variance(design, None, ())[1]
 
-    def _variance(self, design: np.ndarray, method: str | None, new: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def variance(self, design: np.ndarray, method: str | None, new: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """(points,) variance that `half_width` is made of, and its degrees of freedom."""
         place = self.methods.index(method) + 1 if method in self.methods else 0
         parts = np.einsum("ni,vij,nj->vn", design, self.adds[:, place], design)
         for i, name in enumerate(self.levels):

@@ -22,6 +22,7 @@ from claw.errors import InputError
 from claw.laws import catalogue, critical
 from claw.laws.clusters import variances
 from claw.laws.critical import Critical
+from claw.laws.evaluation_error import columns_of_errors
 from claw.laws.forms import from_scale
 from claw.laws.points import DENSE, Points, is_dense, unrecovered
 from claw.words import html_table, number, tokens_text, with_interval
@@ -117,7 +118,7 @@ class CurveLaw:
 def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[CurveKey, pd.DataFrame]]:
     """Each curve with its rows, the dense model among them, and of the columns those that a curve has a use for."""
     rows = points.of(response, axis, dense=True)
-    columns = (*KEY, "ratio", axis, response, f"{response}_stderr", f"{response}0", "seed")
+    columns = (*KEY, "ratio", axis, response, *columns_of_errors(response), "seed")
     rows = rows[[name for name in dict.fromkeys(columns) if name in rows]]  # joining two wide frames takes most of the time
     zeros = dict(tuple(rows[is_dense(rows)].groupby("model")))
     for (model, method, recovery, tokens, ratio_of), cut in rows[~is_dense(rows)].groupby(list(KEY), sort=True):

@@ -24,7 +24,8 @@ AXES = {"ratio": "nominal ratio r", "ratio_params": "share of all parameters rem
 DEFAULTS = {"family": "unknown", "recovery": "none", "recovery_tokens": 0, "seed": 0, "ratio_of": "own", "recovery_run": ""}
 NUMBERS = (
     "ratio ratio_params ratio_nonembedding ratio_flops recovery_tokens parameters parameters0 loss loss_stderr loss0 "
-    "accuracy accuracy_stderr accuracy0 chance bits_per_byte context"
+    "loss0_stderr excess_loss excess_loss_stderr accuracy accuracy_stderr accuracy0 accuracy_change accuracy_change_stderr "
+    "chance bits_per_byte context"
 ).split()
 KEY = ("model", "method", "ratio", "ratio_of", "seed", "recovery", "recovery_tokens", "recovery_run")
 

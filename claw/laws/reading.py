@@ -7,7 +7,8 @@ may be asked instead. `claw.laws.interpolation` says how unsure it is between po
 Where the noise comes from, in this order: seeds of this curve, pooled over its ratios; seeds of the same method on other
 models; seeds of any method but controls; the standard errors of the evaluation alone; and if the table has neither seeds nor
 standard errors, how far points lie from what their neighbours interpolate, which is noise at most. All seeds at a ratio are
-evaluated on the same text, so averaging them does not make the error of the evaluation smaller.
+evaluated on the same text, so averaging them does not make the error of the evaluation smaller. That error is the paired one,
+relative to the dense model, where the table has it (`claw.laws.evaluation_error`): the dense point then has none.
 """
 
 import html
@@ -23,6 +24,7 @@ from scipy import stats
 from claw.laws import critical, curves, interpolation
 from claw.laws.critical import Critical
 from claw.laws.curves import CurveKey
+from claw.laws.evaluation_error import evaluation_errors
 from claw.laws.points import Points, is_dense
 from claw.specs.methods import is_control
 from claw.words import html_table, number, with_interval
@@ -206,7 +208,7 @@ class _Drawn:
     def of(cls, rows: pd.DataFrame, curve: CurveKey, response: str, axis: str) -> "_Drawn":
         dense = float(rows[f"{response}0"].iloc[0])
         r, value, zero = rows[axis].to_numpy(float), rows[response].to_numpy(float), is_dense(rows).to_numpy()
-        error = rows[f"{response}_stderr"].to_numpy(float) if f"{response}_stderr" in rows else np.full(len(r), np.nan)
+        error = evaluation_errors(rows, response)
         if not zero.any() and math.isfinite(dense):  # known from a column only
             r, value, error, zero = (np.append(a, b) for a, b in ((r, 0.0), (value, dense), (error, np.nan), (zero, True)))
         r = np.where(zero, 0.0, r)

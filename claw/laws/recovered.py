@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from claw.laws.evaluation_error import evaluation_errors
 from claw.laws.over_curves import Mean, mean_over_curves
 from claw.laws.points import Points, unrecovered
 
@@ -19,9 +20,12 @@ EXACT = 100_000  # permutations up to which all are tried; beyond, as many draws
 
 
 def gains(points: Points, response: str = "loss") -> pd.DataFrame:
-    """Relative improvement by recovery of each experiment over the same one without: gain, stderr, model, method, ratio, D."""
+    """Relative improvement by recovery of each experiment over the same one without: gain, stderr, model, method, ratio, D.
+
+    With paired errors `stderr` is at most what it says: both are paired with the dense model, which they share.
+    """
     rows = points.of(response)
-    rows = rows.assign(se=rows.get(f"{response}_stderr", math.nan))
+    rows = rows.assign(se=evaluation_errors(rows, response))
     before = unrecovered(rows).groupby(EXPERIMENT).agg(before=(response, "mean"), before_se=("se", "mean"))
     after = rows[rows["recovery_tokens"] > 0].merge(before, on=EXPERIMENT)
     gain = 1 - after[response] / after["before"]

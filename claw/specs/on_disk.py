@@ -190,6 +190,8 @@ class LossMeasured(_Stored):
     token_perplexity: float
     word_perplexity: float
     bits_per_byte: float
+    sums: list[float] = []  # nats of each block, and its tokens: what pairs are made of
+    counts: list[Whole] = []
 
 
 class Score(_Stored):
@@ -209,6 +211,8 @@ class TasksScored(_Stored):
     rows: list[Score]
     limit: Whole | dict[str, Whole] | None
     num_fewshot: Whole | None
+    answered: dict[str, dict[str, Annotated[str, Field(pattern="^[01]*$")]]] = {}  # by task and metric, a digit per document
+    scores: dict[str, dict[str, str]] = {}  # by task: those of each document (`claw.paired`), and a hash of the documents
 
 
 class Timed(_Stored):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from claw import provenance, records
-from claw.evaluate import held_out, tasks
+from claw.evaluate import continuous, held_out, tasks
 from claw.specs.experiment import Evaluation, Experiment
 from claw.texts import token_blocks
 from claw.texts.token_blocks import Blocks
@@ -64,4 +64,5 @@ def measure_tasks(folder: Path, experiment: Experiment, model: Any, tokenizer, e
     hub = evaluation.tasks_from == "hub"
     with recorded(folder, experiment, "tasks", model, evaluation.accuracy.digest) as result:
         frame, samples = tasks.score_tasks(model, tokenizer, evaluation.tasks, samples=True, hub=hub, **choices)
-        result.update(rows=frame.to_dict("records"), **choices, answered=tasks.answered(samples))
+        rows = [*frame.to_dict("records"), *continuous.continuous_rows(frame, samples).to_dict("records")]
+        result.update(rows=rows, **choices, answered=tasks.answered(samples), scores=continuous.packed_scores(samples))

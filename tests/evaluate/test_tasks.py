@@ -31,7 +31,7 @@ def lm_eval_results(model, tokenizer, names, limit, num_fewshot):
     language_model = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=4)
     with tasks.quiet():
         out = evaluate(language_model, loaded, limit=limit, log_samples=True, bootstrap_iters=tasks.BOOTSTRAP)
-    return tasks.tidy(out, loaded["tasks"], names), tasks.tidy_samples(out, names)
+    return tasks.tidy(out, loaded["tasks"], names), tasks.tidy_samples(out, loaded["tasks"], names)
 
 
 def test_an_unknown_task_lists_near_names():
@@ -76,7 +76,7 @@ def test_a_limit_below_one_is_refused(tokenizer):
 def test_answered_tells_documents_in_their_order():
     rows = [("t", "t", document, choice, -1.0, False, 0, document % 2, 1.0) for document in range(4) for choice in range(2)]
     rows += [("group", leaf, 0, 0, -1.0, False, 0, float(leaf == "b"), np.nan) for leaf in "ab"]
-    samples = pd.DataFrame(rows, columns=list(tasks.SAMPLE_COLUMNS))
+    samples = pd.DataFrame(rows, columns=list(tasks.SAMPLE_COLUMNS[:9]))
     assert tasks.answered(samples) == {"t": {"acc": "0101", "acc_norm": "1111"}, "group": {"acc": "01"}}
 
 

@@ -126,7 +126,9 @@ def meaning_of(heading: str) -> Meaning | None:
 
 def _of_claw(name: str) -> bool:
     """Whether `claw.records` writes a column of this name beside those of COLUMNS."""
-    return bool(re.fullmatch(r"(speedup|ideal|milliseconds0?)_\w+|\w+_(stderr|n|chance)|recovery_\w+", name))
+    return bool(
+        re.fullmatch(r"(speedup|ideal|milliseconds0?)_\w+|\w+_(stderr|n|chance|change|p_right|answer_bpb)|recovery_\w+", name)
+    )
 
 
 def _words(heading: str) -> list[str]:
