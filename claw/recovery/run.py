@@ -212,7 +212,8 @@ class Run:
         self.device = next(model.parameters()).device
         self.weights = Weights(self.student.trained, recovery.learning_rate)
         self.rows = max(1, PART_TOKENS.get(self.device.type, 2048) // blocks.length)
-        if needs_checkpointing(model, self.rows * blocks.length) if self.checkpointing is None else self.checkpointing:
+        short = needs_checkpointing(model, self.rows, blocks.length, lean=self.student.forward.decoder is not None)
+        if short if self.checkpointing is None else self.checkpointing:
             self.student.recompute()
         self.at = Position()
 
@@ -348,12 +349,18 @@ class Position:
         self.loss, self.targets = 0.0, 0
 
 
-def needs_checkpointing(model: Any, tokens: int) -> bool:
-    """Whether the activations of so many tokens would take more than half of the memory that is free."""
-    config, device = model.config.get_text_config(), next(model.parameters()).device
-    per_token = config.num_hidden_layers * (16 * config.hidden_size + 8 * config.intermediate_size) * 4
+def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
+    """Whether the activations of so many blocks would take more than half of the memory that is free.
+
+    A block of layers keeps about 16 states and 8 inner ones of a token, or half of that in a `lean` forward of our own, and at
+    worst the probabilities of attention.
+    """
+    config, weight = model.config.get_text_config(), next(model.parameters())
+    device, states = weight.device, 16 * config.hidden_size + 8 * config.intermediate_size
+    numbers = states // (2 if lean else 1) + config.num_attention_heads * length
+    need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return per_token * tokens > free / 2
+    return need > free / 2
 
 
 def _mix(*numbers: int) -> int:
