@@ -3,7 +3,9 @@
     python benchmarks/recover.py [--model smollm2-135m] [--recipe lora] [--steps 6]
 
 Both train the same model on the same blocks in the same number type, batch and optimiser; the Trainer's own step is timed from
-its callbacks, and between two of its steps claw takes one. The limit is what the model's own matrix products alone would take.
+its callbacks, and between two of its steps claw takes one; with `full`, also one of distillation from a teacher's 64 most
+probable tokens, which were kept. Seconds of the clock and of the processor are given: where others use the machine, the latter
+say more. The limit is what the model's own matrix products alone would take.
 """
 
 import argparse
@@ -20,7 +22,9 @@ from claw.models import load
 from claw.models.anatomy import anatomy
 from claw.recovery import recipes, schedule
 from claw.recovery.run import Run
+from claw.recovery.teacher import remember
 from claw.specs.experiment import Recovery
+from claw.specs.spec import build_spec
 
 
 def main() -> None:
@@ -36,10 +40,14 @@ def main() -> None:
     model, tokenizer = claw.load(asked.model, dtype=asked.dtype)
     count = asked.batch * asked.steps
     blocks = claw.blocks(tokenizer, "wikipedia-train", length=asked.length, count=count, purpose="recovery")
-    recovery = Recovery(recipe=asked.recipe, tokens=count * asked.length, length=asked.length, batch=asked.batch)
+    choices = {"tokens": count * asked.length, "length": asked.length, "batch": asked.batch}
+    recovery = build_spec(Recovery, {"recipe": asked.recipe, **choices})
     budgets = schedule.milestones([recovery.tokens], asked.length, asked.batch)
-    run = Run(model, blocks, recovery, budgets, targets=recipes.TARGETS)
-    seconds = turns(run, trainer(model, blocks, recovery, asked))
+    runs = {"claw": Run(model, blocks, recovery, budgets, targets=recipes.TARGETS)}
+    if asked.recipe == "full":
+        known, distill = remember(model, blocks, 64), build_spec(Recovery, {"recipe": "distill", "top_k": 64, **choices})
+        runs["claw, distill"] = Run(model, blocks, distill, budgets, teacher=known)
+    seconds, busy = turns(runs, trainer(model, blocks, recovery, asked))
     limit = limits(model, asked)
     tokens = asked.batch * asked.length
     print(f"{asked.model}, {asked.recipe}, {asked.dtype}, {asked.steps} steps each of {asked.batch} blocks of {asked.length},")
@@ -48,13 +56,21 @@ def main() -> None:
     rates = {name: tokens / statistics.median(times[1:]) for name, times in seconds.items()}
     for name, rate in rates.items():
         print(f"  {name:34} {rate:8.0f} tokens/s")
-    ratios = [there / here for here, there in zip(seconds["claw"][1:], seconds["Trainer"][1:], strict=True)]
-    extremes = f"(lowest {min(ratios):.2f}, highest {max(ratios):.2f})"
-    print(f"  claw over Trainer, median of turns {statistics.median(ratios):8.2f}  {extremes}")
+    for kind, times in {"of turns": seconds, "of processor seconds": busy}.items():
+        told("claw over Trainer", kind, times["Trainer"], times["claw"])
+        if asked.recipe == "full":
+            told("distill's time over full's", kind, times["claw, distill"], times["claw"])
     passes = 3 if asked.recipe == "full" else 2  # forward, gradient of what is read, gradient of weights
     products = passes * anatomy(model).shape.flops_per_token(asked.length)
     for name, rate in limit.items():
         print(f"  share of the limit, {name:14} {products * rates['claw'] / rate:8.0%}  ({rate / 1e9:.0f} GFLOP/s)")
+
+
+def told(what: str, kind: str, above: list[float], below: list[float]) -> None:
+    """Print the median ratio of two lists of times, the first of each left out."""
+    ratios = [a / b for a, b in zip(above[1:], below[1:], strict=True)]
+    name = f"{what}, median {kind}"
+    print(f"  {name:56} {statistics.median(ratios):6.2f}  (lowest {min(ratios):.2f}, highest {max(ratios):.2f})")
 
 
 def trainer(model, blocks, recovery: Recovery, asked) -> transformers.Trainer:
@@ -82,28 +98,35 @@ def trainer(model, blocks, recovery: Recovery, asked) -> transformers.Trainer:
     return transformers.Trainer(student, arguments, train_dataset=rows)
 
 
-def turns(run: Run, other: transformers.Trainer) -> dict[str, list[float]]:
-    """Seconds of each step of the Trainer and of claw, in turns."""
-    seconds: dict[str, list[float]] = {"claw": [], "Trainer": []}
-    run.student.model.train()
+def turns(runs: dict[str, Run], other: transformers.Trainer) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each step of the Trainer and of claw's runs, in turns: by the clock, and of the processor."""
+    seconds: dict[str, list[float]] = {name: [] for name in (*runs, "Trainer")}
+    busy: dict[str, list[float]] = {name: [] for name in seconds}
+    for run in runs.values():
+        run.student.model.train()
 
     class Clock(transformers.TrainerCallback):
         def on_step_begin(self, *_, **__):
-            self.started = time.perf_counter()
+            self.started = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_, **__):
-            seconds["Trainer"].append(time.perf_counter() - self.started)
-            started = time.perf_counter()
-            loss, count = run._gradients(run._order(run.budgets[-1].blocks))
-            run.weights.step(1.0)
-            run.at.step += 1
-            seconds["claw"].append(time.perf_counter() - started)
-            taken = f"{seconds['Trainer'][-1]:.2f} s, claw {seconds['claw'][-1]:.2f} s"
+            self.stop("Trainer")
+            for name, run in runs.items():
+                self.on_step_begin()
+                loss, count = run._gradients(run._order(run.budgets[-1].blocks))
+                run.weights.step(1.0)
+                run.at.step += 1
+                self.stop(name)
+            taken = ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items())
             print(f"  step {run.at.step}: {taken}, loss {loss / count:.3f}")
+
+        def stop(self, name: str) -> None:
+            seconds[name].append(time.perf_counter() - self.started[0])
+            busy[name].append(time.process_time() - self.started[1])
 
     other.add_callback(Clock())
     other.train()
-    return seconds
+    return seconds, busy
 
 
 def limits(model, asked) -> dict[str, float]:

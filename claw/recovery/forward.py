@@ -23,7 +23,7 @@ from claw.models.arithmetic import once
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
 TRIAL = 24  # tokens of a sequence in the comparison
-QUERIES = 256  # queries whose scores are made at one time; keys after the last of them are left out
+QUERIES = 128  # queries whose scores are made at one time; keys after the last of them are left out
 
 
 _DIFFERENCES: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 1024  # positions whose logits exist at one time
-ROWS = 64  # positions that are widened to float32 at one time
+ROWS = 16  # positions that are widened to float32 at one time: few enough to stay in a processor's cache
 
-Gradient = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
-"""Logits (n, V) and their places to losses (n,) float32 and gradients (n, V)."""
+Gradient = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
+"""Logits (n, V) in float32, room like them, and their places, to losses (n, 1) and gradients (n, V), perhaps in the room."""
 
 
 class HeadLoss(torch.autograd.Function):
@@ -28,13 +28,17 @@ class HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device, dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(weight.shape, device=weight.device, dtype=torch.float32) if weight.requires_grad else None
-        rows = ROWS if hidden.device.type == "cpu" else CHUNK
+        room = min(len(hidden), CHUNK)
+        rows = min(room, ROWS if hidden.device.type == "cpu" else CHUNK)
+        kept = torch.empty(room, len(weight), device=hidden.device, dtype=hidden.dtype)  # made once: fresh memory is slow
+        wide, scratch = torch.empty(2, rows, len(weight), device=hidden.device, dtype=torch.float32)
         for start in range(0, len(hidden), CHUNK):
             part = hidden[start : start + CHUNK]
-            logits = F.linear(part, weight)
+            logits = torch.mm(part, weight.t(), out=kept[: len(part)])
             for first in range(0, len(part), rows):
                 piece = logits[first : first + rows]
-                losses, slopes = gradient(piece.float(), slice(start + first, start + first + len(piece)))
+                given = wide[: len(piece)].copy_(piece)
+                losses, slopes = gradient(given, scratch[: len(piece)], slice(start + first, start + first + len(piece)))
                 total += losses.sum()
                 piece.copy_(slopes)
             torch.mm(logits, weight, out=grad_hidden[start : start + CHUNK])
@@ -53,15 +57,22 @@ class HeadLoss(torch.autograd.Function):
 def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum of -log p(target) over positions, in nats; hidden (N, d), head weight (V, d), targets (N,)."""
 
-    def gradient(logits: Tensor, where: slice):
+    def gradient(logits: Tensor, room: Tensor, where: slice):
         index = targets[where, None]
-        logarithms = logits.log_softmax(-1)
-        losses = -logarithms.gather(1, index)
-        slopes = logarithms.exp_()
-        slopes.scatter_add_(1, index, torch.full_like(losses, -1.0))
-        return losses, slopes
+        p, said = probabilities(logits, index, room)
+        p.scatter_add_(1, index, torch.full_like(said, -1.0))
+        return -said, p
 
     return HeadLoss.apply(hidden, weight, gradient)
+
+
+def probabilities(logits: Tensor, index: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (n, V), in `room`, of logits in float32, and log-probabilities (n, 1) of the tokens `index` (n, 1)."""
+    p = torch.softmax(logits, -1, out=room)
+    said = p.gather(1, index).log_()
+    if (rare := said < -60).any():  # near or below what float32 holds as a probability
+        said = torch.where(rare, logits.gather(1, index) - logits.logsumexp(-1, keepdim=True), said)
+    return p, said
 
 
 def divergence(
@@ -80,8 +91,8 @@ def divergence(
     D is the divergence `kind` of student from teacher over the whole vocabulary (`divergence_slopes`).
     """
 
-    def gradient(logits: Tensor, where: slice):
-        logarithms = logits.log_softmax(-1)
+    def gradient(logits: Tensor, room: Tensor, where: slice):
+        logarithms = torch.log_softmax(logits, -1, out=room)
         taught = F.linear(teacher_hidden[where], teacher_weight).float().log_softmax(-1)
         losses, pull = divergence_slopes(kind, logarithms, taught, skew)
         p = logarithms.exp()
@@ -104,19 +115,16 @@ def top_divergence(
     A bucket of one token is that token; the others' probabilities p add up to P, and dP/dz = p (1[others] - P).
     """
 
-    def gradient(logits: Tensor, where: slice):
+    def gradient(logits: Tensor, room: Tensor, where: slice):
         index, taught, target = top.ids[where], top.logarithms[where], targets[where, None]
-        logarithms = logits.log_softmax(-1)
-        own = logarithms.gather(1, index)
-        said = logarithms.gather(1, target)
-        p = logarithms.exp_()
+        p, said = probabilities(logits, target, room)
+        own = logits.gather(1, index) - (logits.gather(1, target) - said)
         p.scatter_(1, index, 0.0)
         others = p.sum(-1, keepdim=True)
         buckets = torch.cat([own, others.log()], dim=-1).clamp_(min=LEAST)
         losses, pull = divergence_slopes(kind, buckets, taught, skew)
         total = pull.sum(-1, keepdim=True)
-        share = (1 - data) * (pull[:, -1:] / others.clamp(min=1e-38) - total) + data
-        p.mul_(share)
+        p.mul_((1 - data) * (pull[:, -1:] / others.clamp(min=1e-38) - total) + data)
         p.scatter_(1, index, (1 - data) * pull[:, :-1] + (data - (1 - data) * total) * own.exp())
         if data:
             p.scatter_add_(1, target, torch.full_like(said, -data))

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import ATTENTION, FEED_FORWARD
+from claw.models.anatomy import ATTENTION, FEED_FORWARD, anatomy
 from claw.models.arithmetic import readout_of
 from claw.models.load import check_same_vocabulary
 from claw.models.undisturbed import undisturbed
@@ -79,6 +79,15 @@ class Student:
         own = lambda states: states.view(*ids.shape, -1)[:, :-1].flatten(0, 1)[places]
         pairs = [(own(inputs[i]), own(wanted[j])) for i, j in enumerate(self.kept) if i] if inputs else []
         return total + recovery.hidden_loss * objective.hidden_distance([*pairs, (hidden, taught)])
+
+    def flops_per_token(self, length: int) -> float:
+        """FLOPs of training on a token: a pass forward, one back, one for weights if all are trained, and a teacher's that is asked.
+
+        Passes that are computed again to save memory, and a teacher whose answers were kept, do not count.
+        """
+        own = anatomy(self.model).shape.flops_per_token(length) * (3 if self.recovery.trained == "full" else 2)
+        asks = isinstance(self.teacher, Teacher)
+        return float(own + (anatomy(cast(Teacher, self.teacher).model).shape.flops_per_token(length) if asks else 0))
 
     def recompute(self) -> None:
         """From now on keep no activations inside a block, and compute them again in the backward pass."""

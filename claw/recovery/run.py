@@ -70,7 +70,9 @@ class RecoveryReport:
     seconds: float  # of training on the way to this point, since the run was last started
     tokens_per_second: float
     moments: tuple[LossPoint, ...]  # the loss curve
+    flops: float  # of training on the way to this point, with those of a teacher that was asked at every step
     overlap: float  # share of held-out runs of tokens that also stand in the training text
+    dense: float = math.nan  # held-out loss of the teacher, where there was one
     nan_step: int | None = None  # step whose loss or gradient was not finite, which ended the run
 
     @property
@@ -90,6 +92,16 @@ class RecoveryReport:
         return min(measured, key=lambda point: point.heldout, default=None)
 
     @property
+    def improvement(self) -> float:
+        """Share of the loss that is gone, 1 - L_D / L, as the original study prints it: large where the start was ruined."""
+        return 1 - self.last / self.before if self.before else math.nan
+
+    @property
+    def share_back(self) -> float:
+        """Share of the *lost* loss that came back, (L - L_D) / (L - L_0); NaN where L_0, the dense model's, is not known."""
+        return came_back(self.before, self.last, self.dense)
+
+    @property
     def overfitted(self) -> bool:
         """Whether held-out loss ended above its best by more than OVERFITTED nats."""
         return self.best is not None and self.last > self.best.heldout + OVERFITTED
@@ -98,6 +110,7 @@ class RecoveryReport:
         """Plain values for a record."""
         best = self.best
         values = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
+        values |= {"improvement": self.improvement, "share_back": self.share_back}
         return values | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
 
     def _repr_html_(self) -> str:
@@ -112,7 +125,14 @@ class RecoveryReport:
         text = f"{self.recipe} on {self.tokens:,} tokens: held-out loss {self.before:.4f} before, {self.last:.4f} after"
         if self.best is not None and self.overfitted:
             text += f"; best {self.best.heldout:.4f} at {self.best.tokens:,} tokens, so it went too far"
-        return text + "."
+        if math.isfinite(self.share_back):
+            text += f"; {self.share_back:.0%} of what the cut lost came back"
+        return text + f"; {self.improvement:.0%} less than before."
+
+
+def came_back(before: float, after: float, dense: float) -> float:
+    """Share of the lost loss that came back: 0 for nothing, 1 for the dense model's loss, below 0 where training did harm."""
+    return (before - after) / (before - dense) if before > dense else math.nan
 
 
 @leaves_as_before
@@ -203,6 +223,8 @@ class Run:
     def __post_init__(self) -> None:
         model, blocks, recovery, targets = self.model, self.blocks, self.recovery, self.targets
         self.overlap = check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
+        watched = self.heldout is not None and isinstance(self.teacher, nn.Module)
+        self.dense = held_out.cross_entropy(self.teacher, self.heldout).mean if watched else math.nan
         self.seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
         first = blocks.ids[0].tolist()
         whose = identify(model)  # a state of a model that cannot be told apart from others is never taken up again
@@ -212,7 +234,8 @@ class Run:
         self.device = next(model.parameters()).device
         self.weights = Weights(self.student.trained, recovery.learning_rate)
         self.rows = max(1, PART_TOKENS.get(self.device.type, 2048) // blocks.length)
-        if needs_checkpointing(model, self.rows * blocks.length) if self.checkpointing is None else self.checkpointing:
+        short = needs_checkpointing(model, self.rows, blocks.length, lean=self.student.forward.decoder is not None)
+        if short if self.checkpointing is None else self.checkpointing:
             self.student.recompute()
         self.at = Position()
 
@@ -324,8 +347,9 @@ class Run:
     def _report(self, budget: Milestone, failed: int | None) -> RecoveryReport:
         at, trained = self.at, sum(parameter.numel() for parameter in self.student.trained)
         asked: dict[str, Any] = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
-        asked |= {"asked": budget.asked, "run": self.identity, "overlap": self.overlap, "trained": trained}
+        asked |= {"asked": budget.asked, "run": self.identity, "overlap": self.overlap, "trained": trained, "dense": self.dense}
         done: dict[str, Any] = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments)}
+        done["flops"] = at.tokens * self.student.flops_per_token(self.recovery.length)
         done |= {"epochs": at.tokens / (len(self.blocks) * self.recovery.length), "nan_step": failed}
         return RecoveryReport(**asked, **done, tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan)
 
@@ -348,12 +372,18 @@ class Position:
         self.loss, self.targets = 0.0, 0
 
 
-def needs_checkpointing(model: Any, tokens: int) -> bool:
-    """Whether the activations of so many tokens would take more than half of the memory that is free."""
-    config, device = model.config.get_text_config(), next(model.parameters()).device
-    per_token = config.num_hidden_layers * (16 * config.hidden_size + 8 * config.intermediate_size) * 4
+def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
+    """Whether the activations of so many blocks would take more than half of the memory that is free.
+
+    A block of layers keeps about 16 states and 8 inner ones of a token, or half of that in a `lean` forward of our own, and at
+    worst the probabilities of attention.
+    """
+    config, weight = model.config.get_text_config(), next(model.parameters())
+    device, states = weight.device, 16 * config.hidden_size + 8 * config.intermediate_size
+    numbers = states // (2 if lean else 1) + config.num_attention_heads * length
+    need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return per_token * tokens > free / 2
+    return need > free / 2
 
 
 def _mix(*numbers: int) -> int:

@@ -48,14 +48,19 @@ def checkpoint_frame(results: list[dict[str, Any]], folder: Path) -> pd.DataFram
 
 
 def recovery_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per recovery among these records: budget, held-out loss before, at its best and at the end, speed."""
-    names = "recipe tokens run before best best_tokens last improvement overfitted nan_step tokens_per_second".split()
+    """One row per recovery among these records: budget, held-out loss before, at its best and at the end, and what it took.
+
+    `improvement` is the original study's, 1 - L_D / L; `came back` the share of the lost loss, (L - L_D) / (L - L_0), where the
+    dense model's loss L_0 on the watched text is known.
+    """
+    names = "recipe tokens run before best best_tokens last improvement share_back overfitted nan_step".split()
+    names += ["seconds", "flops", "tokens_per_second"]
     titles = {"before": "loss before", "best_tokens": "best at", "last": "loss after", "overfitted": "went too far"}
-    titles |= {"nan_step": "broke at step", "tokens_per_second": "tokens/s"}
+    titles |= {"share_back": "came back", "nan_step": "broke at step", "tokens_per_second": "tokens/s", "flops": "FLOPs"}
     rows = []
     for point, record in results_of("recover", results):
         result = record["result"] | {"improvement": 1 - record["result"]["last"] / record["result"]["before"]}
-        rows.append(point | {titles.get(name, name): result[name] for name in names})
+        rows.append(point | {titles.get(name, name): result.get(name, math.nan) for name in names})  # some are of an older claw
     return pd.DataFrame(rows)
 
 

@@ -24,6 +24,7 @@ from claw.specs.study import Study
 from claw.sweep import machine, origin
 from claw.sweep.plan import Plan
 from claw.texts import token_blocks
+from claw.texts.conversations import Conversation, encode_conversation
 from claw.words import plural
 
 PIECE = 100_000  # characters that are turned into tokens at once where they are only counted
@@ -177,7 +178,11 @@ def _count(tokenizer: Any, corpus: str, purpose: str, enough: int) -> int:
     """Tokens of documents and the blank lines between them; a block's token that marks its beginning counts for one of text."""
     count = 0
     for text in token_blocks.documents_for(corpus, purpose):
-        whole = text if text.endswith(token_blocks.SEPARATOR) else text + token_blocks.SEPARATOR
+        if isinstance(text, Conversation):
+            count += len(encode_conversation(tokenizer, text)[1])
+            whole = ""
+        else:
+            whole = text if text.endswith(token_blocks.SEPARATOR) else text + token_blocks.SEPARATOR
         for start in range(0, len(whole), PIECE):
             count += len(tokenizer(whole[start : start + PIECE], add_special_tokens=False, verbose=False)["input_ids"])
         if count >= enough:

@@ -31,6 +31,7 @@ from typing import Any
 
 from claw.errors import InputError
 from claw.project import inside_project
+from claw.texts.conversations import Conversation
 from claw.words import SURROGATE
 
 CHUNK = 4000  # characters of a document in plain text, about
@@ -45,10 +46,11 @@ MARKS = {  # the longer ones first: that of UTF-32 begins with that of UTF-16
 }  # fmt: skip
 SUFFIXES = (*PLAIN, *LINES, ".json", ".parquet")
 ACCEPTED = (
-    "Accepted are .txt, .md and other plain text, .jsonl and .json with a `text` in each object, .parquet, each also as .gz, "
-    ".bz2 or .xz, and a folder of such files; `path#field` names another field than `text`."
+    "Accepted are .txt, .md and other plain text, .jsonl and .json with a `text` or `messages` in each object, .parquet, each "
+    "also as .gz, .bz2 or .xz, and a folder of such files; `path#field` names another field than `text`."
 )
 FIELDS = ("content", "contents", "body", "document", "article", "passage", "raw_content")
+CHAT = "messages"  # the field of conversations
 BLANK = re.compile(r"\n\s*\n")
 KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
@@ -204,6 +206,8 @@ def _texts(rows: Iterable[tuple[str, Any]], name: str, field: str) -> Iterator[s
     for where, row in rows:
         if isinstance(row, str) and not field:
             yield checked_text(row, where)
+        elif isinstance(row, dict) and is_chat(row, field):
+            yield checked_text(Conversation.of(row[field or CHAT], where), where)
         elif isinstance(row, dict):
             field = field or choose_field({key: isinstance(value, str) for key, value in row.items()}, name, where)
             if field not in row:
@@ -211,6 +215,11 @@ def _texts(rows: Iterable[tuple[str, Any]], name: str, field: str) -> Iterator[s
             yield checked_text(row[field], f"{where}, field {field!r}")
         else:
             raise InputError(f"{where} is {KINDS.get(type(row), 'text')}; expected an object with a `text`.")
+
+
+def is_chat(fields: Iterable[str], field: str) -> bool:
+    """Whether messages are to be read: they were named, or they are there and no text is."""
+    return field == CHAT if field else CHAT in fields and "text" not in fields
 
 
 def choose_field(is_text: Mapping[str, bool], name: str, where: str = "") -> str:
@@ -255,13 +264,15 @@ def _parquet(path: Path, name: str, field: str) -> Iterator[str]:
     try:
         with pq.ParquetFile(path) as file:
             kinds = {column.name: is_text(column.type) for column in file.schema_arrow}
-            chosen = field or choose_field(kinds, name)
+            chat = is_chat(kinds, field)
+            chosen = CHAT if chat else field or choose_field(kinds, name)
             if chosen not in kinds:
                 raise InputError(f"corpus {name!r} has no field {chosen!r}; it has {_listed(kinds)}.")
             number = 0
             for batch in file.iter_batches(batch_size=1024, columns=[chosen]):
                 for value in batch.column(0).to_pylist():
                     number += 1
-                    yield checked_text(value, f"corpus {name!r}, row {number}, field {chosen!r}")
+                    where = f"corpus {name!r}, row {number}, field {chosen!r}"
+                    yield checked_text(Conversation.of(value, where) if chat else value, where)
     except pa.ArrowException as error:
         raise InputError(f"corpus {name!r} is not a Parquet file that can be read ({error}). Write it again.") from error

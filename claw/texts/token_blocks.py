@@ -6,6 +6,7 @@ Notable choices:
   the other's is used as well: both are training text.
 - A token without its document before it is context, not target: the first token of each document is not scored, so no
   label leaks across documents that happen to be packed together.
+- Of a conversation only the answers are targets (`claw.texts.conversations`).
 - Where a tokenizer puts a beginning-of-text token before text by default (Gemma), every block begins with it.
 """
 
@@ -30,8 +31,9 @@ from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
 from claw.texts import corpora
+from claw.texts.conversations import Conversation, encode_conversation
 from claw.texts.overlap import ACCEPTED, Overlap, overlap_of, rolling
-from claw.texts.tokenise import encode_text
+from claw.texts.tokenise import Token, encode_text
 
 PURPOSES = ("calibration", "recovery", "heldout")
 CALIBRATION_SHARE = 20  # one document in so many
@@ -238,12 +240,17 @@ def _pack(tokenizer, texts: Iterable[str], length: int, count: int, stride: int 
         read = 0
         for text in texts:
             read += 1
-            whole = text if text.endswith(SEPARATOR) else text + SEPARATOR
-            new, new_sizes, new_words = _encode(tokenizer, whole, room - len(ids))
+            if isinstance(text, Conversation):
+                whole, tokens, predicted = encode_conversation(tokenizer, text)
+            else:
+                whole = text if text.endswith(SEPARATOR) else text + SEPARATOR
+                tokens, predicted = encode_text(tokenizer, whole, room - len(ids)), None
+            new_sizes, new_words = _measures(whole, tokens)
+            new = [token for token, _, _ in tokens]
             ids += new
             sizes += new_sizes
             words += new_words
-            targets += [place > 0 for place in range(len(new))]
+            targets += predicted or [place > 0 for place in range(len(new))]
             bar.update(len(new))
             if len(ids) >= room:
                 break
@@ -266,9 +273,8 @@ def _pack(tokenizer, texts: Iterable[str], length: int, count: int, stride: int 
     return Blocks(ids=pad(body, before, value=sum(bos)), scored=pad(scored, before, value=False), **about)
 
 
-def _encode(tokenizer, text: str, enough: int) -> tuple[list[int], list[int], list[float]]:
-    """Ids of a text, more than `enough` or all, with the UTF-8 bytes and the word beginnings that each token covers."""
-    tokens = encode_text(tokenizer, text, enough)
+def _measures(text: str, tokens: list[Token]) -> tuple[list[int], list[float]]:
+    """The UTF-8 bytes and the word beginnings that each token of a text covers."""
     ends = [end for _, _, end in tokens]
     sizes, words = [], []
     reached = 0
@@ -279,4 +285,4 @@ def _encode(tokenizer, text: str, enough: int) -> tuple[list[int], list[int], li
         before = text[reached - 1] if reached else " "
         words.append(float(sum(not c.isspace() and p.isspace() for p, c in zip(before + piece, piece, strict=False))))
         reached += len(piece)
-    return [token for token, _, _ in tokens], sizes, words
+    return sizes, words
