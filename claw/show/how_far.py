@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
-from claw.figures.measured import primary_columns
 from claw.laws import Laws, curves, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.reading import Reading
 from claw.laws.storage import plain_json
+from claw.records import few_tasks, primary_columns
 from claw.specs.methods import is_control
+from claw.words import plural
 
 ACCEPTED = {"loss": 100, "accuracy": 50}
 """The most that the slider accepts, in percent of the dense value: more loss, or less accuracy."""
@@ -118,15 +119,21 @@ def end_of(axis: str, measured: float, own: list[list[float]]) -> float:
 
 
 def _answers(rows: pd.DataFrame, one: Reading) -> Iterator[dict[str, Any]]:
-    """Share of questions answered rightly at each measured point: the mean over tasks first, then each task."""
+    """Share of questions answered rightly at each measured point: the mean over tasks first, then each task.
+
+    `named` says of what: "arc_easy and piqa", or how many tasks.
+    """
     tasks = primary_columns(rows)
+    several = f"the questions of {plural(len(tasks), 'task')}" if len(tasks) > 1 else "the questions"
+    mean = few_tasks(rows) or several
     columns = {"accuracy": ("accuracy", "chance")} if len(tasks) != 1 else {}
     columns |= {task: (metric, f"{task}_chance") for task, metric in tasks.items()}
     for name, (metric, chance) in columns.items():
         points = _means(rows, one.axis, metric)
         if len(points) > 1 and points[0][0] == 0:
             guess = float(rows[chance].mean()) if chance in rows else math.nan
-            yield {"name": name, "tasks": max(len(tasks), 1), "chance": guess, "points": points}
+            named = mean if name == "accuracy" else name
+            yield {"name": name, "named": named, "chance": guess, "points": points}
 
 
 def _speed(laws: Laws, rows: pd.DataFrame, one: Reading) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from claw.laws import Laws, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.storage import COLUMNS, STEP, plain_json
+from claw.records import few_tasks
 from claw.show import how_far
 
 MEASURED = {
@@ -90,9 +91,10 @@ def slider_curves(laws: Laws) -> list[dict[str, Any]]:
     `own` pairs shares with the method's own ratio.
     """
     lead, carried = laws.points.leading_axis, list[dict[str, Any]]()
+    tasks = few_tasks(laws.points.rows)
     for one in laws.slider_json():
         own = how_far.own_ratios(laws, one["model"], one["method"], one["axis"])
-        carried.append(one | {"own": own, "end": how_far.end_of(one["axis"], one["range"][1], own)})
+        carried.append(one | {"own": own, "tasks": tasks, "end": how_far.end_of(one["axis"], one["range"][1], own)})
     carried += _speeds(laws, carried)
     order = laws.points.by_size({one["model"] for one in carried})
     carried.sort(key=lambda one: (order.index(one["model"]), one["axis"] != lead))
