@@ -8,6 +8,7 @@ those between.
 import html
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -25,11 +26,19 @@ from claw.words import Html
 STEPS = {"compressing": 5, "writing": 40, "timing": 80}
 """What is done for a point, and where the bar, of 100, stands when it begins."""
 STALE, NARROW = "claw-stale", {"flex_flow": "row wrap", "max_width": "100%"}
-LOOKS = (
-    f"<style>.{STALE} {{ opacity: .3; filter: grayscale(1); }} .claw-tour .noUi-handle {{ transform: scale(1.35); }} "
-    ".claw-tour .widget-image { background: #fff; }</style>"
-)
-STEP = 0.05
+LOOKS = f"""<style>
+.{STALE} {{ opacity: .3; filter: grayscale(1); }}
+.claw-tour {{ container-type: inline-size; }}
+.claw-tour .noUi-handle {{ transform: scale(1.35); }}
+.claw-tour .widget-image {{ background: #fff; }}
+.claw-tour table {{ line-height: 1.4; max-width: 100%; }}
+.claw-tour :is(th, td) {{ white-space: normal; padding: .15em .6em; text-align: right; }}
+.claw-tour :is(th, td):first-child {{ text-align: left; }}
+@container (max-width: 480px) {{
+  .claw-tour table {{ font-size: 11px; }}
+  .claw-tour :is(th, td) {{ padding: .15em .25em; overflow-wrap: anywhere; }}
+}}
+</style>"""
 TEXT = "white-space: pre-wrap; border-left: 3px solid {colour}; padding: .3em .8em; margin: .4em 0; min-height: 4.5em"
 
 
@@ -39,29 +48,46 @@ class Tour(ipywidgets.VBox):
     def __init__(self, lesson: Lesson) -> None:
         self.lesson = lesson
         self.method = ipywidgets.Dropdown(options=lesson.asked.methods, value=lesson.favourite, description="method")
-        wide = {"width": "34rem", "max_width": "100%"}
-        self.ratio = ipywidgets.FloatSlider(
-            min=0, max=0.9, step=STEP, description="ratio r", continuous_update=False, layout=wide
+        wide = {"width": "30rem", "max_width": "100%"}
+        self.ratio = ipywidgets.SelectionSlider(
+            options=[("nothing", 0.0)], description="removed", continuous_update=False, readout=False, layout=wide
         )
-        self.ratio.tooltip = "how much of the part that the method cuts; the share of all parameters stands with the text"
-        self.ratio.value = round(round(lesson.asked.ratio / STEP) * STEP, 2)
-        self.bar = ipywidgets.IntProgress(0, 0, 100, layout={"width": "12em", "max_width": "100%"})
+        self.share = ipywidgets.Label("")
+        self.ratio.tooltip = "share of all parameters; in brackets the method's own ratio, of the part that it cuts"
+        self.bar = ipywidgets.IntProgress(0, 0, 100, layout={"width": "9em", "max_width": "100%"})
         self.doing = ipywidgets.Label("")
         self.before, self.after = (ipywidgets.HTML(layout={"flex": "1 1 18rem", "max_width": "100%"}) for _ in range(2))
         self.numbers, self.image = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.picture = _Picture()
-        controls = ipywidgets.HBox([self.method, self.ratio, self.bar, self.doing], layout=NARROW)
+        controls = ipywidgets.HBox([self.method, self.ratio, self.share, self.bar, self.doing], layout=NARROW)
         texts = ipywidgets.HBox([self.before, self.after], layout=NARROW)
         super().__init__([ipywidgets.HTML(LOOKS), controls, texts, self.numbers, self.image], layout={"max_width": "100%"})
         self.add_class("claw-tour")
         self._write(self.before, "The dense model writes", lesson.look("dense", 0.0).text or "", style.BLACK)
-        for control in (self.method, self.ratio):
-            control.observe(lambda *_: self.show(), "value")
+        self.places, self.offering = {0.0: 0.0}, False
+        self._offer(lambda ratio, _: abs(ratio - lesson.asked.ratio))
+        self.method.observe(lambda _: self._method_changed(), "value")
+        self.ratio.observe(lambda _: None if self.offering else self.show(), "value")
         self.show()
+
+    def _method_changed(self) -> None:
+        """Go on from the share that is removed now."""
+        now = self.places[self.ratio.value]
+        self._offer(lambda _, share: abs(share - now))
+        self.show()
+
+    def _offer(self, far: Callable[[float, float], float]) -> None:
+        """What the method can remove as the places of the slider, at the one whose `far` of own ratio and share is least."""
+        self.places = self.lesson.places(self.method.value)
+        options = [(f"{share:.0%} (r = {ratio:.2f})" if ratio else "nothing", ratio) for ratio, share in self.places.items()]
+        self.offering = True
+        self.ratio.options = options
+        self.ratio.value = min(self.places, key=lambda ratio: far(ratio, self.places[ratio]))
+        self.offering = False
 
     def show(self) -> None:
         """Measure the chosen point if it is new, and show it; or say why it cannot be."""
-        method, ratio = self.method.value, round(self.ratio.value, 2)
+        method, ratio, self.share.value = self.method.value, self.ratio.value, self.ratio.label
         self._stale(self.after, self.numbers, self.image)
 
         def write(text: str) -> None:
@@ -116,10 +142,9 @@ def numbers(point: Point, whole: Point) -> Html:
         ("parameters, millions", *millions, f"−{report.ratio_params:.1%}"),
     ]
     if (decode := point.decode) is not None:
-        times = f"{decode.speedup:.2f} times as fast; bytes read allow {decode.ideal:.2f}"
-        rows.append(("milliseconds per token written", f"{1e3 * decode.seconds0:.0f}", f"{1e3 * decode.seconds:.0f}", times))
-    table = words.html_table(rows, ("", "dense", "compressed", "change"))
-    return Html(f'<div style="border-spacing: 1.2em .1em">{table}</div>')
+        took = (f"{1e3 * decode.seconds0:.0f}", f"{1e3 * decode.seconds:.0f}", f"{decode.speedup:.2f} × as fast")
+        rows += [("milliseconds per token written", *took), ("speed that bytes read allow", "", "", f"{decode.ideal:.2f} ×")]
+    return words.html_table(rows, ("", "dense", "small", "change"))
 
 
 class _Picture:

@@ -199,6 +199,8 @@ def test_the_tour_compresses_when_the_slider_is_let_go(
     assert page.locator(".claw-tour .claw-stale").count() == 0
     assert page.evaluate("document.querySelector('.claw-tour .widget-slider').getBoundingClientRect().right <= innerWidth")
     assert page.evaluate("document.querySelector('.claw-tour .noUi-handle').getBoundingClientRect().width") >= 20
+    wide = "([...document.querySelectorAll('.claw-tour table, .claw-tour img')].map((e) => e.getBoundingClientRect().right))"
+    assert max(page.evaluate(wide)) <= page.evaluate("document.querySelector('.claw-tour').getBoundingClientRect().right") + 1
 
 
 def test_the_laws_slide(page, lab, folder):
