@@ -18,7 +18,8 @@ from claw.figures import style
 from claw.figures.style import label
 from claw.laws import KINDS, Laws, fit, speed_law
 from claw.laws.points import AXES, is_dense
-from claw.show import how_far, start
+from claw.show import how_far, start, unseen
+from claw.show.page_parts import framed, shared
 from claw.show.table_menu import TableMenu
 from claw.show.views import GRID, OWN, STEP, Choice, View, answer_sentence, view_of
 from claw.specs.notebooks import ExplorerParameters
@@ -140,7 +141,8 @@ def _page_of(menu: TableMenu, asked: ExplorerParameters) -> list[ipywidgets.Widg
     try:
         table = menu.read()
         fitted = fit(table, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False)
-        question = ipywidgets.HTML(how_far.framed(fitted), layout={"width": "100%"})
+        body = how_far.how_far_page(fitted) + unseen.unseen_fold()
+        question = ipywidgets.HTML(framed(body, "How far can I go?"), layout={"width": "100%"})
     except InputError as error:
         return [ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>")]
     try:
@@ -150,7 +152,7 @@ def _page_of(menu: TableMenu, asked: ExplorerParameters) -> list[ipywidgets.Widg
     folded = ipywidgets.Accordion([more], titles=("More: any share, accuracy and speed, other intervals",), selected_index=None)
     guessed = table._repr_html_() if table.guesses else ""
     note = f"<small><p>The points are those of {html.escape(str(menu.source))}.</p>{guessed}</small>"
-    look = ipywidgets.HTML(f"<style>{how_far.shared('voila.css')}</style>")
+    look = ipywidgets.HTML(f"<style>{shared('voila.css')}</style>")
     return [look, question, folded, ipywidgets.HTML(note)]
 
 

@@ -4,13 +4,9 @@ All that the page needs is worked out here and carried in it, so that it answers
 answered is read off the measured points (`claw.laws.reading`); only a speed that was not timed on a curve comes from a law.
 """
 
-import html
-import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import resources
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ from claw.laws.points import is_dense
 from claw.laws.reading import Reading
 from claw.laws.storage import plain_json
 from claw.records import few_tasks, primary_columns
+from claw.show.page_parts import embedded, part, shared
 from claw.specs.methods import is_control
 from claw.words import plural
 
@@ -154,29 +151,3 @@ def _speed(laws: Laws, rows: pd.DataFrame, one: Reading) -> dict[str, Any]:
 def how_far_page(laws: Laws) -> str:
     """HTML of the question, its slider and its answer, to stand in any page. InputError for a table without a curve."""
     return part("how_far.html", data=embedded(how_far_data(laws)), plot=shared("plot.js"))
-
-
-def framed(laws: Laws) -> str:
-    """The question as a page within a page, for notebooks and Voilà, whose scripts and styles do not mix with theirs."""
-    style = shared("pages.css")
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style>'
-    page = f'{head}<body class="framed">{how_far_page(laws)}</body></html>'
-    attributes = (
-        'style="width: 100%; border: 0; min-height: 34rem; max-width: 60rem" title="How far can I go?" class="claw-frame"'
-    )
-    return f'<iframe {attributes} srcdoc="{html.escape(page)}"></iframe>'
-
-
-def part(name: str, **values: str) -> str:
-    """A template of this folder with its values in."""
-    return Template(shared(name)).substitute(values)
-
-
-def shared(name: str) -> str:
-    """A file that pages carry within them."""
-    return resources.files("claw.show").joinpath(name).read_text(encoding="utf-8")
-
-
-def embedded(data: Any) -> str:
-    """Data as JSON that can stand in a page whatever names it holds."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

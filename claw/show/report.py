@@ -20,7 +20,8 @@ from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.storage import COLUMNS, STEP, plain_json
 from claw.records import few_tasks
-from claw.show import how_far
+from claw.show import how_far, unseen
+from claw.show.page_parts import embedded, part, shared
 
 MEASURED = {
     "recovery_tokens": ("recovery", "{:,.0f} tokens"),
@@ -42,14 +43,15 @@ def write_report(
         f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption(n))}</figcaption></figure>" for n, svg in svgs
     )
     models = sorted(set(laws.points.rows["model"].astype(str)))
-    page = how_far.part(
+    page = part(
         "report.html",
         title=html.escape(f"How far can {models[0] if len(models) == 1 else f'these {len(models)} models'} be compressed?"),
         study=html.escape(title),
         about=_about(title, laws),
-        style=how_far.shared("pages.css"),
+        style=shared("pages.css"),
         question=_or_why(how_far.how_far_page, laws),
         slider=slider(laws),
+        unseen=unseen.unseen_fold(),
         laws=laws._repr_html_(),
         table=measured_table(table),
         figures="\n".join(drawn),
@@ -82,7 +84,7 @@ def slider(laws: Laws) -> str:
     data = slider_curves(laws)
     if not data:
         return "<p>No curve was measured.</p>"
-    return how_far.part("slider.html", data=how_far.embedded(data), plot=how_far.shared("plot.js"))
+    return part("slider.html", data=embedded(data), plot=shared("plot.js"))
 
 
 def slider_curves(laws: Laws) -> list[dict[str, Any]]:

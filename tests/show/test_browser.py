@@ -9,6 +9,7 @@ import pages
 import pytest
 
 from claw import figures, laws, records
+from claw.advice.unseen_models import predict_unseen
 from claw.laws import simulate
 from claw.laws.simulate import Design
 from claw.show import report
@@ -151,7 +152,7 @@ def explored(page):
 
 def asked(page, frame):
     """Ask how far one can go in a page or frame: more loss accepted reaches farther; nothing sticks out of the window."""
-    slider, words = frame.locator("input.allowed"), frame.locator(".claw-how-far .sentence").first
+    slider, words = frame.locator(".claw-how-far input.allowed"), frame.locator(".claw-how-far .sentence").first
     words.wait_for(timeout=WAIT)
     said = words.inner_text()
     reach = lambda text: float(re.search(r"remove (?:about |at least )?([\d.]+) %", text)[1])
@@ -162,6 +163,26 @@ def asked(page, frame):
     assert reach(changed(page, words, said)) > reach(said)
     assert float(mark.get_attribute("cx")) > float(before)
     slider.fill("10")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    return said
+
+
+def foretold(page, frame):
+    """Ask of a model that nobody measured: the page says what `predict_unseen` says, and nothing sticks out of the window."""
+    fold = frame.locator("details.unseen")
+    fold.locator("summary").first.click()
+    fold.locator("input.size").fill("13")
+    for method, family, trained in (("flap", "", "0"), ("slicegpt", "Llama-2", "1")):
+        fold.locator("select.method").select_option(method)
+        fold.locator("select.family").select_option(family)
+        fold.locator("select.trained").select_option(trained)
+        said = fold.locator(".sentence").inner_text()
+        row = predict_unseen(13e9, family=family, tokens=float(trained)).set_index("method").loc[method]
+        numbers = re.search(r"about ([\d.]+) % of a 13 B model’s parameters can go .* between ([\d.]+) % and ([\d.]+) %", said)
+        assert [float(number) for number in numbers.groups()] == pytest.approx(
+            [100 * row[name] for name in ("share", "low", "high")], abs=0.6
+        )
+    assert "not measured" in fold.locator(".origin").inner_text() and fold.locator("svg .measured").count() > 3
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     return said
 
@@ -276,6 +297,7 @@ def test_the_report_answers_from_disk_without_network(window, written, width, sc
     page.locator(".claw-slider select.response").select_option("speedup_decode")
     assert "times that of the dense model" in changed(page, words, said)
     assert page.locator(".claw-slider svg .measured").count() > 2
+    foretold(page, page)
     page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true })")
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -296,6 +318,7 @@ def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window):
         page.goto(app, timeout=2 * WAIT)
         page.locator("iframe.claw-frame").wait_for(timeout=WAIT)
         asked(page, page.frame_locator("iframe.claw-frame"))
+        foretold(page, page.frame_locator("iframe.claw-frame"))
         assert dark(page) == (scheme == "dark")
         assert page.locator("a[href$='.ipynb']").count() == 0  # which a page without notebooks could not open
         if (width, scheme) in (LOOKS[0], LOOKS[-1]):
