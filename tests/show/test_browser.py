@@ -43,6 +43,9 @@ def folder(tmp_path_factory, table):
     place = pages.project(tmp_path_factory.mktemp("project"))
     (place / TABLE).parent.mkdir(parents=True)
     records.save_csv(table, place / TABLE)
+    (place / "results").mkdir()
+    reference = table[(table["model"] == "model-a") & (table["recovery_tokens"] == 0)]
+    records.save_csv(reference.assign(model="reference-model"), place / "results" / "reference.csv")
     return place
 
 
@@ -312,7 +315,7 @@ def app(folder):
         yield address
 
 
-def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window):
+def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window, tmp_path):
     for width, scheme in LOOKS:
         page = window(width, scheme)
         page.goto(app, timeout=2 * WAIT)
@@ -324,6 +327,14 @@ def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window):
         if (width, scheme) in (LOOKS[0], LOOKS[-1]):
             page.locator(".jupyter-widget-Collapse-header, .lm-Accordion .jupyter-widget-Collapse-header").first.click()
             explored(page)
+        menu = page.locator(".widget-dropdown", has=page.get_by_text("table", exact=True)).locator("select")
+        assert menu.inner_text().startswith("runs/made")  # which is open, the reference study beside it
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=tmp_path / f"menu-{width}-{scheme}.png")
+        if (width, scheme) == LOOKS[0]:
+            menu.select_option(index=1)
+            sentence = page.frame_locator("iframe.claw-frame").locator(".claw-how-far .sentence", has_text="reference-model")
+            sentence.wait_for(timeout=WAIT)
         inside = """() => [...document.querySelectorAll('.widget-slider:not([style*=none])')].every((e) => {
             const box = e.getBoundingClientRect(); return box.left >= 0 && box.right <= innerWidth + 1 })"""
         assert page.evaluate(inside)
