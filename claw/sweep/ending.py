@@ -82,9 +82,9 @@ def _load(plan: Plan) -> list[str]:
     """How to load the best checkpoint that stayed; nothing where none did."""
     if not (best := best_kept(plan)):
         return []
-    what = f"{best['model']}, {best['method']}, {percent(best['ratio_params'])} removed, loss {best['loss']:.2f}"
+    what = f"{best['method']}, {percent(best['ratio_params'])} removed, loss {best['loss']:.2f}"
     place = _near(plan.folder) / "checkpoints" / best["experiment"]
-    return [f'Best checkpoint ({what}): `claw.load("{place}")`, or `from_pretrained` of transformers.']
+    return [f'Best checkpoint ({what}): `claw.load("{place}")`, or `from_pretrained`.']
 
 
 def _go_on(name: str) -> str:
@@ -92,7 +92,7 @@ def _go_on(name: str) -> str:
     other, what = next(pair for pair in NEXT if pair[0] != name)
     file = project_folder() / "params" / f"{other}.yaml"
     command = f"`claw run params/{other}.yaml` ({what})" if file.is_file() else "`claw findings mine.csv` (a table of your own)"
-    return f"Go on: `. .venv/bin/activate` once, then {command}; or `make lab` (the notebooks)."
+    return f"Go on: `. .venv/bin/activate` once, then {command}; or `make lab`."
 
 
 def _near(folder: Path) -> Path:
