@@ -19,7 +19,7 @@ from claw.laws.points import is_dense
 from claw.laws.reading import Reading
 from claw.laws.storage import plain_json
 from claw.records import few_tasks, primary_columns
-from claw.show.page_parts import embedded, part, shared
+from claw.show.page_parts import embedded, part
 from claw.specs.methods import is_control
 from claw.words import plural
 
@@ -149,5 +149,5 @@ def _speed(laws: Laws, rows: pd.DataFrame, one: Reading) -> dict[str, Any]:
 
 
 def how_far_page(laws: Laws) -> str:
-    """HTML of the question, its slider and its answer, to stand in any page. InputError for a table without a curve."""
-    return part("how_far.html", data=embedded(how_far_data(laws)), plot=shared("plot.js"))
+    """HTML of the question, its slider and its answer, for a page whose head has plot.js. InputError without a curve."""
+    return part("how_far.html", data=embedded(how_far_data(laws)))

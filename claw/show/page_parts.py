@@ -25,6 +25,7 @@ def embedded(data: Any) -> str:
 def framed(body: str, title: str) -> str:
     """A page within a page, as high as its content, for notebooks and Voilà: scripts and styles do not mix with theirs."""
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{shared("pages.css")}</style>'
+    head += f"<script>{shared('plot.js')}</script>"
     grow = "frameElement.style.height = document.body.scrollHeight + 8 + 'px'"
     script = f"<script>if (window.frameElement) new ResizeObserver(() => {{ {grow}; }}).observe(document.body);</script>"
     page = f'{head}<body class="framed">{body}{script}</body></html>'

@@ -49,6 +49,7 @@ def write_report(
         study=html.escape(title),
         about=_about(title, laws),
         style=shared("pages.css"),
+        plot=shared("plot.js"),
         question=_or_why(how_far.how_far_page, laws),
         slider=slider(laws),
         unseen=unseen.unseen_fold(),
@@ -84,7 +85,7 @@ def slider(laws: Laws) -> str:
     data = slider_curves(laws)
     if not data:
         return "<p>No curve was measured.</p>"
-    return part("slider.html", data=embedded(data), plot=shared("plot.js"))
+    return part("slider.html", data=embedded(data))
 
 
 def slider_curves(laws: Laws) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from claw.advice.unseen_models import predict_unseen
 from claw.errors import InputError
 from claw.laws.new_models import NewModels, read_new_models
-from claw.show.page_parts import embedded, framed, part, shared
+from claw.show.page_parts import embedded, framed, part
 from claw.specs.methods import is_control, is_method
 from claw.words import Html
 
@@ -29,7 +29,7 @@ def unseen_page(parameters: float = USUAL) -> str:
         law = read_new_models()
     except InputError:
         return ""
-    return part("unseen.html", data=embedded(unseen_data(law, parameters)), plot=shared("plot.js"))
+    return part("unseen.html", data=embedded(unseen_data(law, parameters)))
 
 
 def unseen_fold() -> str:
