@@ -57,11 +57,18 @@ class Tour(ipywidgets.VBox):
         self.bar = ipywidgets.IntProgress(0, 0, 100, layout={"width": "9em", "max_width": "100%"})
         self.doing = ipywidgets.Label("")
         self.before, self.after = (ipywidgets.HTML(layout={"flex": "1 1 18rem", "max_width": "100%"}) for _ in range(2))
-        self.numbers, self.image = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.numbers = ipywidgets.HTML()
+        shared = {"min_width": "0", "max_width": "100%", "height": "auto", "object_fit": "contain"}
+        self.image, self.curve = (
+            ipywidgets.Image(format="png", layout=shared | {"flex": f"{part} 1 17rem"}) for part in (4, 5)
+        )
         self.picture = _Picture()
         controls = ipywidgets.HBox([self.method, self.ratio, self.share, self.bar, self.doing], layout=NARROW)
         texts = ipywidgets.HBox([self.before, self.after], layout=NARROW)
-        super().__init__([ipywidgets.HTML(LOOKS), controls, texts, self.numbers, self.image], layout={"max_width": "100%"})
+        images = ipywidgets.HBox(
+            [self.image, self.curve], layout=NARROW | {"align_items": "flex-start"}
+        )  # one below the other on a phone
+        super().__init__([ipywidgets.HTML(LOOKS), controls, texts, self.numbers, images], layout={"max_width": "100%"})
         self.add_class("claw-tour")
         self._write(self.before, "The dense model writes", lesson.look("dense", 0.0).text or "", style.BLACK)
         self.places, self.offering = {0.0: 0.0}, False
@@ -88,7 +95,7 @@ class Tour(ipywidgets.VBox):
     def show(self) -> None:
         """Measure the chosen point if it is new, and show it; or say why it cannot be."""
         method, ratio, self.share.value = self.method.value, self.ratio.value, self.ratio.label
-        self._stale(self.after, self.numbers, self.image)
+        self._stale(self.after, self.numbers, self.image, self.curve)
 
         def write(text: str) -> None:
             self._write(self.after, self._title(method, ratio), text, style.colour(method))
@@ -100,12 +107,12 @@ class Tour(ipywidgets.VBox):
         except InputError as error:
             self.bar.value, self.doing.value = 0, ""
             self.after.value, self.numbers.value = "", f"<p>{html.escape(str(error))}</p>"
-            self._fresh(self.after, self.numbers)  # the picture still shows the point before
+            self._fresh(self.after, self.numbers)  # the pictures still show the point before
             return
         write(point.text or "")
         self.numbers.value = numbers(point, self.lesson.whole)
-        self.image.value = self.picture.png(point, self.lesson)
-        self._fresh(self.numbers, self.image)
+        self.image.value, self.curve.value = self.picture.pngs(point, self.lesson)
+        self._fresh(self.numbers, self.image, self.curve)
         self.bar.value, self.doing.value = 0, f"took {point.seconds:.0f} s" if point.seconds else ""
 
     def _stale(self, *parts: ipywidgets.DOMWidget) -> None:
@@ -152,23 +159,23 @@ class _Picture:
 
     @style.paper()
     def __init__(self) -> None:
-        figure = style.figure(9, 2.6)
-        self.canvas = FigureCanvasAgg(figure)
-        self.map, self.points = figure.subplots(1, 2, width_ratios=(1, 1.25))
+        figures = style.figure(4, 2.6), style.figure(5, 2.6)
+        self.canvases = [FigureCanvasAgg(figure) for figure in figures]
+        self.map, self.points = (figure.subplots() for figure in figures)
         look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
         self.kept = self.map.imshow(np.ones((2, BINS)), aspect="auto", origin="lower", **look)
         self.map.set(xticks=[], ylabel="layer")
         self.map.yaxis.set_major_locator(MaxNLocator(integer=True))
         self.map.grid(False)
-        figure.colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
+        figures[0].colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
         self.points.set(ylabel="held-out loss (nats/token)")
         self.lines: dict[str, Any] = {}
         self.mark = self.points.plot([], [], "o", ms=9, mfc="none", color=style.BLACK, zorder=4)[0]
         self.dense = self.points.axhline(0, color=style.BLACK, ls=":", lw=0.8)
 
     @style.paper()
-    def png(self, point: Point, lesson: Lesson) -> bytes:
-        """The picture of a point among the others."""
+    def pngs(self, point: Point, lesson: Lesson) -> list[bytes]:
+        """What a point kept, and the point among the others."""
         share, table, dense = kept_share(point.report.to_dict()), lesson.table(), lesson.whole.loss.mean
         self.kept.set_data(share)
         self.kept.set_extent((0, 1, -0.5, len(share) - 0.5))
@@ -185,9 +192,13 @@ class _Picture:
         losses = table["loss"][np.isfinite(table["loss"])]
         margin = 0.08 * np.ptp(losses) or 0.1
         self.points.set_ylim(losses.min() - margin, losses.max() + margin)
-        with io.BytesIO() as out:
-            self.canvas.print_png(out)
-            return out.getvalue()
+        return [_png(canvas) for canvas in self.canvases]
+
+
+def _png(canvas: FigureCanvasAgg) -> bytes:
+    with io.BytesIO() as out:
+        canvas.print_png(out)
+        return out.getvalue()
 
 
 def _axis(point: Point) -> str:

@@ -63,7 +63,7 @@ def test_the_widget_shows_another_text_number_and_picture_when_moved(lesson):
         assert f"of its parameters removed by {method} (r = {ratio:.2f})" in tour.after.value
         seen = now
     assert list(tour.picture.map.images) == [artists]
-    assert not any("claw-stale" in part._dom_classes for part in (tour.after, tour.numbers, tour.image))
+    assert not any("claw-stale" in part._dom_classes for part in (tour.after, tour.numbers, tour.image, tour.curve))
     tour.ratio.value = 0
     assert "+0.000" in tour.numbers.value
 
