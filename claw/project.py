@@ -13,14 +13,13 @@ NAMELESS = (errno.ENAMETOOLONG, errno.EILSEQ)  # what file systems answer to a n
 
 
 def default_table(project: Path) -> Path:
-    """The table that notebooks open when none is named: the reference study's, else that of the newest run."""
-    reference = project / REFERENCE
-    if reference.is_file():
-        return reference
+    """The table that notebooks open when none is named: that of the newest run, else the reference study's."""
     if newest := max((project / "runs").glob("*/table.csv"), key=os.path.getmtime, default=None):
         return newest
+    if (reference := project / REFERENCE).is_file():
+        return reference
     raise InputError(
-        f"There is no table to open yet: neither {REFERENCE} nor a table of a run. Make one with `make demo` (about ten "
+        f"There is no table to open yet: neither that of a run nor {REFERENCE}. Make one with `make demo` (about ten "
         'minutes) or `claw run params/quickstart.yaml`, or name a table of your own: table = "my.csv".'
     )
 
@@ -96,12 +95,14 @@ def notebooks_folder() -> Path:
 
 
 def tables() -> list[str]:
-    """Tidy tables of the project, as a notebook's parameter names them, the newest first."""
+    """Tidy tables of the project, as a notebook's parameter names them: those of runs, the newest first, then the results."""
     root = project_folder()
-    paths = [path for pattern in ("results/*.csv", "runs/*/table.csv") for path in root.glob(pattern) if _is_tidy(path)]
-    return [str(path.relative_to(root)) for path in sorted(paths, key=os.path.getmtime, reverse=True)]
+    places = [sorted(root.glob(name), key=os.path.getmtime, reverse=True) for name in ("runs/*/table.csv", "results/*.csv")]
+    return [str(path.relative_to(root)) for paths in places for path in paths if _is_tidy(path)]
 
 
 def _is_tidy(path: Path) -> bool:
+    """Whether a file is a table of one study; measurements of many papers have a notebook of their own, 55_meta_analysis."""
     with path.open(encoding="utf-8", errors="replace") as lines:
-        return {"model", "method", "ratio"} <= set(lines.readline().strip().split(","))
+        columns = set(lines.readline().strip().split(","))
+    return {"model", "method", "ratio"} <= columns and "paper" not in columns

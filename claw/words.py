@@ -77,6 +77,12 @@ def plural(count: int, noun: str, several: str = "") -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
+def in_words(names: Sequence[str]) -> str:
+    """a, b and c."""
+    *others, last = names or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 class Html(str):
     """Text that is HTML already: `html_table` does not escape it, and a notebook shows it."""
 

@@ -137,7 +137,9 @@ def test_the_guide_answers_for_half_of_the_largest_model_before_it_shows_coeffic
     page = shown(out)
     assert "ithin 100 M parameters" in page and page.index("100 M parameters") < page.index("nominal ratio r, 95% intervals")
     assert (tmp_path / "guide" / "advice.json").is_file()
-    assert "Set unseen = 7e9" in "".join(str(o.get("text", "")) for cell in code(out) for o in cell.outputs)
+    assert "claw-unseen" in page and "Set unseen = 7e9" in "".join(
+        str(o.get("text", "")) for cell in code(out) for o in cell.outputs
+    )
 
 
 def test_the_meta_analysis_runs(tmp_path):

@@ -152,16 +152,16 @@ def test_milliseconds_are_those_of_the_smallest_batch(run):
     assert (row["speedup_decode"], row["milliseconds_decode"], row["milliseconds0_decode"]) == (2.0, 10.0, 20.0)
 
 
-def test_the_reference_study_is_opened_before_the_newest_run(tmp_path):
+def test_the_newest_run_is_opened_before_the_reference_study(tmp_path):
     with pytest.raises(InputError, match="make demo"):
         project.default_table(tmp_path)
+    files.write_text(tmp_path / project.REFERENCE, "model\n")
+    assert project.default_table(tmp_path) == tmp_path / "results" / "reference.csv"
     for age, name in enumerate(("new", "old")):
         path = tmp_path / "runs" / name / "table.csv"
         files.write_text(path, "model\n")
         os.utime(path, (1e9 - age, 1e9 - age))
     assert project.default_table(tmp_path).parent.name == "new"
-    files.write_text(tmp_path / project.REFERENCE, "model\n")
-    assert project.default_table(tmp_path) == tmp_path / "results" / "reference.csv"
 
 
 def test_a_group_without_a_standard_error_gets_the_binomial_one(run):

@@ -83,3 +83,7 @@ def test_one_of_a_kind_is_no_plural():
 def test_a_markdown_table_escapes_bars_and_shows_what_is_missing():
     frame = pd.DataFrame({"a|b": ["x|y", None], "n": [1.5, math.nan]})
     assert words.markdown(frame) == "| a\\|b | n |\n| --- | --- |\n| x\\|y | 1.5 |\n| – | – |"
+
+
+def test_names_are_listed_as_one_says_them():
+    assert [words.in_words(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]

@@ -15,6 +15,7 @@ from claw.advice.reach import Reach
 from claw.advice.true_shares import TRUE, complete_shares, percent, percents
 from claw.laws import Laws
 from claw.laws.points import is_dense
+from claw.records import few_tasks
 from claw.specs.methods import RIDGE, is_control
 from claw.words import number, plural, tokens_text
 
@@ -88,7 +89,7 @@ def _to_do(unknown: list[tuple[str, str]]) -> str:
 
 def _answers(laws: Laws, best: list[Reach]) -> str:
     """Accuracy at what 10 % more loss allows, beside the dense model's and guessing."""
-    told = []
+    told, tasks = [], few_tasks(laws.points.rows) or "its tasks"
     for one in best:
         reading = reach.reading_like(laws, one.curve, "accuracy", one.axis)
         said = reach.quote(reading, one.share) if reading else None
@@ -97,7 +98,7 @@ def _answers(laws: Laws, best: list[Reach]) -> str:
             guess = f" (guessing gives {percent(chance)})" if math.isfinite(chance) else ""
             told.append(
                 f"{one.curve.model} with {one.curve.method} {percent(said.value)} "
-                f"({percents(max(0.0, said.low), min(1.0, said.high))}) of its tasks instead of {percent(reading.dense)}, "
+                f"({percents(max(0.0, said.low), min(1.0, said.high))}) of {tasks} instead of {percent(reading.dense)}, "
                 f"{said.source}{guess}"
             )
     return "; ".join(told) or "no accuracy was measured there"
@@ -224,12 +225,12 @@ def small_table(laws: Laws, model: str) -> pd.DataFrame:
     return pd.DataFrame([{"method": name} | rows[name][1] for name in ordered])
 
 
-def closing(laws: Laws, tasks: str = "") -> tuple[list[str], list[str]]:
+def closing(laws: Laws) -> tuple[list[str], list[str]]:
     """What a run found, for its last lines: three to five plain sentences, and the lines of a small table (may be none)."""
     laws = shared_out(laws)
     rows, models, loss = laws.points.rows, models_of(laws), "loss" in laws.points.responses
-    cut = rows[~is_dense(rows)]
-    answered = f"{', ' * loss}accuracy on {tasks or 'its tasks'}" if "accuracy" in laws.points.responses else ""
+    cut, tasks = rows[~is_dense(rows)], few_tasks(rows) or "its tasks"
+    answered = f"{', ' * loss}accuracy on {tasks}" if "accuracy" in laws.points.responses else ""
     who = models[0] if len(models) == 1 else plural(len(models), "model")
     counts = f"{plural(cut['method'].nunique(), 'method')}, {plural(cut['ratio'].nunique(), 'ratio')}"
     said = [f"Measured: {who}, {counts}; {'held-out loss' * loss}{answered}." if models else "Measured: dense models only."]
@@ -246,7 +247,7 @@ def closing(laws: Laws, tasks: str = "") -> tuple[list[str], list[str]]:
         there = reach.quote(reading, best.share) if reading and model == models[0] and best.share > 0 else None
         if reading and there:
             said.append(
-                f"Then it answers {percent(there.value)} of its tasks instead of {percent(reading.dense)} ({there.source})."
+                f"Then it answers {percent(there.value)} of {tasks} instead of {percent(reading.dense)} ({there.source})."
             )
     unknown = unknowns(laws)[:2]
     said.append(f"Unknown: {'; '.join(what for what, _ in unknown)}. To find out: {_to_do(unknown)}.")

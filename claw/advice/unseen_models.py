@@ -1,7 +1,7 @@
 """What others' published measurements say of a model that is not in the table: how far, with which method, how sure.
 
-The answer is that of `claw.laws.published.predict_new`, one law over the losses of many papers, for a number of parameters. It
-is a prediction, never a measurement, and its band is that of one new measurement: several times as wide as a measured one.
+The answer is that of `claw.laws.new_models`, one law over the losses of many papers, for a number of parameters. It is a
+prediction, never a measurement, and its band is that of one new measurement: several times as wide as a measured one.
 """
 
 import math
@@ -10,40 +10,44 @@ import numpy as np
 import pandas as pd
 
 from claw.advice.true_shares import percent
-from claw.errors import InputError
-from claw.laws.hierarchical import UNTRAINED, HierarchicalLaw
-from claw.laws.published import predict_new, published_law
+from claw.errors import InputError, unknown
+from claw.laws.hierarchical import NEW
+from claw.laws.new_models import NewModels, read_new_models
 from claw.specs.methods import is_control, is_method
 from claw.words import quantity
 
 GRID = np.arange(1, 61) / 100  # shares removed; few papers went further
-FEWEST_CURVES = 3  # of a method, below which its own slope is hardly known
 
 
 def predict_unseen(
-    parameters: float, threshold: float = 1.1, shares: tuple[float, ...] = (0.1, 0.3, 0.5), law: HierarchicalLaw | None = None
+    parameters: float,
+    threshold: float = 1.1,
+    shares: tuple[float, ...] = (0.1, 0.3, 0.5),
+    *,
+    family: str = "",
+    tokens: float = 0,
+    law: NewModels | None = None,
 ) -> pd.DataFrame:
     """One row per published method for a model of so many parameters, the one that is predicted to go furthest first.
 
     `share` removed at `threshold` × the dense loss by the middle prediction, with the shares at which the band of a new
-    measurement meets it (`low`, `high`; NaN beyond 60 %), and L/L0 with its band at `shares`. InputError: no number above 0.
+    measurement meets it (`low`, `high`; NaN beyond 60 %), and L/L0 with its band at `shares`. A `family` of the published table
+    narrows the band. `tokens` above 0 stands for training after the cut as papers do it: too few say on how much to tell
+    budgets apart. InputError: no number above 0, or a family that was not measured.
     """
     if not (math.isfinite(parameters) and parameters > 0):
         raise InputError(f"unseen = {parameters!r} is not accepted: a number of parameters above 0, such as 7e9.")
-    law = law or published_law()
-    rows, curves = law.points.rows, []
-    plain = rows[(rows["trained"] == 0) & (rows["training"] == UNTRAINED)] if "training" in rows else rows
-    counts = plain.groupby("method")["curve"].nunique()
-    for method in counts.index[counts >= FEWEST_CURVES]:
-        if is_control(str(method)):
+    law = law or read_new_models()
+    if family and family not in law.families:
+        raise unknown("unseen_family", family, law.families, "Leave it empty for another one.")
+    curves = []
+    for method, measured in law.methods.items():
+        if is_control(method):
             continue
-        band = predict_new(parameters, str(method), GRID, law=law)
+        band = law.predict(GRID, method, parameters, trained=tokens > 0, family=family or NEW)
         row = {"method": method, "share": _met(band["mean"], threshold), "low": _met(band["high"], threshold)}
-        row |= {
-            "high": _met(band["low"], threshold),
-            "curves": int(counts[method]),
-            "in claw": "yes" if is_method(str(method)) else "no",
-        }
+        row |= {"high": _met(band["low"], threshold), "curves": int(measured["curves"])}
+        row |= {"in claw": "yes" if is_method(method) else "no"}
         for share in shares:
             at = band.iloc[int(np.argmin(np.abs(GRID - share)))]
             row[f"L/L0 at {percent(share)}"] = f"{at['mean']:.2f} [{at['low']:.2f}, {at['high']:.2f}]"

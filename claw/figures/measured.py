@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
-from claw.records import PRIMARY
+from claw.records import primary_columns
 
 NUMBERS = ["model", "method", "ratio", "share", "measure", "value", "stderr", "chance", "n"]
 LOSS = style.LABELS["loss"]
@@ -63,12 +63,6 @@ def accuracy_by_task(table: pd.DataFrame) -> Drawing:
     if not measures:
         raise InputError("No task was scored for these checkpoints: name some tasks and evaluate again.")
     return _over_ratio("accuracy_by_task", table, measures, columns=3)
-
-
-def primary_columns(table: pd.DataFrame) -> dict[str, str]:
-    """By task of a table, the column of the metric that counts: piqa_acc_norm of piqa."""
-    tasks = [str(name).removesuffix("_chance") for name in table.columns if str(name).endswith("_chance")]
-    return {task: f"{task}_{metric}" for task in tasks for metric in PRIMARY[::-1] if f"{task}_{metric}" in table}
 
 
 @style.paper()

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from claw.advice.guide import AS_IS, Advice
 from claw.errors import InputError, unknown
 from claw.figures import style
-from claw.figures.measured import primary_columns
 from claw.figures.style import Drawing
 from claw.laws import Laws
 from claw.laws import speed_law as speeds
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense, unrecovered
 from claw.laws.recovered import gains
+from claw.records import primary_columns
 from claw.specs.budget import LIMITS
 from claw.words import quantity
 

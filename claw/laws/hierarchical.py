@@ -112,6 +112,11 @@ class HierarchicalLaw:
         """Degrees of freedom of the bands: papers less one, as a new paper is what they are for."""
         return max(1, self.points.rows["paper"].nunique() - 1)
 
+    @property
+    def quantile(self) -> float:
+        """Half width of a band in standard deviations: Student's, of `df` degrees of freedom."""
+        return float(stats.t.ppf(0.5 + self.level / 2, self.df))
+
     def _covariance(self, some: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
         """Covariance of z between rows, without the noise of runs; a level called (new) is like no other.
 
@@ -131,7 +136,7 @@ class HierarchicalLaw:
         return rows["x"].to_numpy() - self.points.centre
 
     @cached_property
-    def _precision(self) -> np.ndarray:
+    def precision(self) -> np.ndarray:
         """Inverse covariance of the measured z."""
         rows = self.points.rows
         return np.linalg.inv(self._covariance(rows, rows) + self.spread["run"] ** 2 * np.eye(len(rows)))
@@ -170,7 +175,7 @@ class HierarchicalLaw:
         for name in FACTORS[:-1]:  # a level that is not in the table is a new one
             rows.loc[~rows[name].isin(self.points.rows[name]), name] = NEW
         covariance = self._covariance(rows, self.points.rows)
-        weights = covariance @ self._precision
+        weights = covariance @ self.precision
         prior = np.diag(self._covariance(rows, rows)) + self._of_new_levels(rows) + self.spread["run"] ** 2
         variance = prior - np.einsum("ij,ij->i", weights, covariance)
         middle, below, above = self._band(weights @ self.points.rows["z"].to_numpy(), variance, self.df)
@@ -189,7 +194,7 @@ class HierarchicalLaw:
 
         Columns paper, model, method, ratio_params, measured and predicted L/L0, low, high, covered, error (of L, relative).
         """
-        known, precision = self.points.rows, self._precision
+        known, precision = self.points.rows, self.precision
         pull, parts = precision @ known["z"].to_numpy(), []
         for rows in known.groupby(by).indices.values():
             covariance = np.linalg.inv(precision[np.ix_(rows, rows)])  # of these points, given all others
@@ -206,16 +211,16 @@ class HierarchicalLaw:
         known = self.points.rows
         levels = sorted(known[factor].unique())
         alike = np.array(levels)[:, None] == known[factor].to_numpy()
-        weights = self.spread[factor] ** 2 * alike @ self._precision
+        weights = self.spread[factor] ** 2 * alike @ self.precision
         mean = weights @ known["z"].to_numpy()
         variance = self.spread[factor] ** 2 * (1 - np.einsum("ij,ij->i", weights, alike.astype(float)))
-        half = stats.t.ppf(0.5 + self.level / 2, self.df) * np.sqrt(np.maximum(variance, 0))
+        half = self.quantile * np.sqrt(np.maximum(variance, 0))
         frame = pd.DataFrame({factor: levels, "times": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half)})
         return frame.assign(points=alike.sum(axis=1)).sort_values("times", ignore_index=True)
 
     def summary(self) -> str:
         """The law in words."""
-        rows, half = self.points.rows, float(stats.t.ppf(0.5 + self.level / 2, self.df))
+        rows, half = self.points.rows, self.quantile
         edges = lambda name: self.fixed[name] + half * self.stderr[name] * np.array([0, -1, 1])
         words = lambda values: f"{values[0]:.2f} [{values[1]:.2f}, {values[2]:.2f}]"
         counts = ", ".join(plural(rows[name].nunique(), name) for name in ("model", "method", "paper"))

@@ -16,9 +16,11 @@ from claw import words
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import label
-from claw.laws import KINDS, Laws, fit, read, speed_law
+from claw.laws import KINDS, Laws, fit, speed_law
 from claw.laws.points import AXES, is_dense
-from claw.show import how_far, start
+from claw.show import how_far, start, unseen
+from claw.show.page_parts import framed, shared
+from claw.show.table_menu import TableMenu
 from claw.show.views import GRID, OWN, STEP, Choice, View, answer_sentence, view_of
 from claw.specs.notebooks import ExplorerParameters
 
@@ -115,27 +117,43 @@ class _Panel:
 def explorer_page(asked: ExplorerParameters) -> ipywidgets.Widget:
     """The page of a table, or in words why there is none, for people who do not read tracebacks.
 
-    How far one can go comes first; sliders for everything else are behind "more".
+    A menu has the project's other tables. How far one can go comes first; sliders for everything else are behind "more".
     """
     try:
-        source = asked.source
-        table = read(source, **asked.reading)
-        fitted = fit(table, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False)
-        question = ipywidgets.HTML(how_far.framed(fitted), layout={"width": "100%"})
+        menu = TableMenu(asked.source, asked.reading)
     except InputError as error:
         there = "" if asked.table else f"<pre>{html.escape(str(start.find_results()))}</pre>"  # links would not open here
         return ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>{there}")
+    page = ipywidgets.VBox(layout={"max_width": "100%"})
+
+    def show(*_: Any) -> None:
+        page.children = [ipywidgets.HTML(f"<p>Reading {html.escape(str(menu.source))} …</p>")]
+        page.children = _page_of(menu, asked)
+
+    menu.choice.observe(show, "value")
+    show()
+    choose = [menu.choice] if len(menu.choice.options) > 1 else []
+    return ipywidgets.VBox([*choose, page], layout={"max_width": "100%"})
+
+
+def _page_of(menu: TableMenu, asked: ExplorerParameters) -> list[ipywidgets.Widget]:
+    """What the page says of the chosen table."""
+    try:
+        table = menu.read()
+        fitted = fit(table, level=asked.level, seed=asked.seed, draws=asked.draws, compare=False)
+        body = how_far.how_far_page(fitted) + unseen.unseen_fold()
+        question = ipywidgets.HTML(framed(body, "How far can I go?"), layout={"width": "100%"})
+    except InputError as error:
+        return [ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>")]
     try:
         more: ipywidgets.Widget = Explorer(fitted)
     except InputError as error:
         more = ipywidgets.HTML(f"<p>{html.escape(str(error))}</p>")
     folded = ipywidgets.Accordion([more], titles=("More: any share, accuracy and speed, other intervals",), selected_index=None)
     guessed = table._repr_html_() if table.guesses else ""
-    note = f"<small><p>The points are those of {html.escape(str(source))}.</p>{guessed}</small>"
-    return ipywidgets.VBox(
-        [ipywidgets.HTML(f"<style>{how_far.shared('voila.css')}</style>"), question, folded, ipywidgets.HTML(note)],
-        layout={"max_width": "100%"},
-    )
+    note = f"<small><p>The points are those of {html.escape(str(menu.source))}.</p>{guessed}</small>"
+    look = ipywidgets.HTML(f"<style>{shared('voila.css')}</style>")
+    return [look, question, folded, ipywidgets.HTML(note)]
 
 
 class Explorer(ipywidgets.VBox):

@@ -4,26 +4,24 @@ All that the page needs is worked out here and carried in it, so that it answers
 answered is read off the measured points (`claw.laws.reading`); only a speed that was not timed on a curve comes from a law.
 """
 
-import html
-import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import resources
-from string import Template
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
-from claw.figures.measured import primary_columns
 from claw.laws import Laws, curves, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.reading import Reading
 from claw.laws.storage import plain_json
+from claw.records import few_tasks, primary_columns
+from claw.show.page_parts import embedded, part
 from claw.specs.methods import is_control
+from claw.words import plural
 
 ACCEPTED = {"loss": 100, "accuracy": 50}
 """The most that the slider accepts, in percent of the dense value: more loss, or less accuracy."""
@@ -118,15 +116,21 @@ def end_of(axis: str, measured: float, own: list[list[float]]) -> float:
 
 
 def _answers(rows: pd.DataFrame, one: Reading) -> Iterator[dict[str, Any]]:
-    """Share of questions answered rightly at each measured point: the mean over tasks first, then each task."""
+    """Share of questions answered rightly at each measured point: the mean over tasks first, then each task.
+
+    `named` says of what: "arc_easy and piqa", or how many tasks.
+    """
     tasks = primary_columns(rows)
+    several = f"the questions of {plural(len(tasks), 'task')}" if len(tasks) > 1 else "the questions"
+    mean = few_tasks(rows) or several
     columns = {"accuracy": ("accuracy", "chance")} if len(tasks) != 1 else {}
     columns |= {task: (metric, f"{task}_chance") for task, metric in tasks.items()}
     for name, (metric, chance) in columns.items():
         points = _means(rows, one.axis, metric)
         if len(points) > 1 and points[0][0] == 0:
             guess = float(rows[chance].mean()) if chance in rows else math.nan
-            yield {"name": name, "tasks": max(len(tasks), 1), "chance": guess, "points": points}
+            named = mean if name == "accuracy" else name
+            yield {"name": name, "named": named, "chance": guess, "points": points}
 
 
 def _speed(laws: Laws, rows: pd.DataFrame, one: Reading) -> dict[str, Any]:
@@ -145,31 +149,5 @@ def _speed(laws: Laws, rows: pd.DataFrame, one: Reading) -> dict[str, Any]:
 
 
 def how_far_page(laws: Laws) -> str:
-    """HTML of the question, its slider and its answer, to stand in any page. InputError for a table without a curve."""
-    return part("how_far.html", data=embedded(how_far_data(laws)), plot=shared("plot.js"))
-
-
-def framed(laws: Laws) -> str:
-    """The question as a page within a page, for notebooks and Voilà, whose scripts and styles do not mix with theirs."""
-    style = shared("pages.css")
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{style}</style>'
-    page = f'{head}<body class="framed">{how_far_page(laws)}</body></html>'
-    attributes = (
-        'style="width: 100%; border: 0; min-height: 34rem; max-width: 60rem" title="How far can I go?" class="claw-frame"'
-    )
-    return f'<iframe {attributes} srcdoc="{html.escape(page)}"></iframe>'
-
-
-def part(name: str, **values: str) -> str:
-    """A template of this folder with its values in."""
-    return Template(shared(name)).substitute(values)
-
-
-def shared(name: str) -> str:
-    """A file that pages carry within them."""
-    return resources.files("claw.show").joinpath(name).read_text(encoding="utf-8")
-
-
-def embedded(data: Any) -> str:
-    """Data as JSON that can stand in a page whatever names it holds."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    """HTML of the question, its slider and its answer, for a page whose head has plot.js. InputError without a curve."""
+    return part("how_far.html", data=embedded(how_far_data(laws)))

@@ -6,6 +6,7 @@ looking; `claw.stages.compress` makes records.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from torch import nn
 from transformers.generation.streamers import BaseStreamer
 
+from claw.errors import InputError
 from claw.evaluate import held_out, timing
 from claw.evaluate.held_out import CrossEntropy
 from claw.evaluate.timing import Timing
 from claw.models import load
-from claw.prune.compress import CompressionReport
+from claw.prune import targets
+from claw.prune.compress import CompressionReport, target_shape
 from claw.prune.statistics import Statistics
 from claw.specs import methods
 from claw.specs.experiment import Calibration, Compression, Evaluation, Speed
@@ -30,6 +33,7 @@ from claw.texts import token_blocks
 TIMED = Speed(prompt=16, generate=4, batches=(1,), rounds=3)  # a taste of speed in a few seconds; 40_speed measures it
 LENGTH = 256  # tokens per calibration block
 FAVOURITE = "wanda-sp+ridge"
+RATIOS = tuple(step / 20 for step in range(19))  # of a method's own, 0 to 90 %
 COLUMNS = "model method ratio seed ratio_params loss loss_stderr loss0".split()
 
 Tell = Callable[[str], None]
@@ -76,6 +80,18 @@ class Lesson:
     def favourite(self) -> str:
         """The method that the lesson begins with, and its exercises on one curve use."""
         return FAVOURITE if FAVOURITE in self.asked.methods else self.asked.methods[-1]
+
+    def places(self, method: str) -> dict[float, float]:
+        """By own ratio, in steps of 5 %, the share of all parameters that a method removes here; only what it can reach."""
+        dense, axis, there = self.whole.report.dense, methods.axis_of(method, "own"), {0.0: (0.0, 0.0)}
+        for ratio in RATIOS[1:]:
+            with suppress(InputError):
+                shape = target_shape(dense, method, ratio)
+                share, own = (targets.removed(dense, shape, of) for of in ("params", axis)) if shape else (ratio, ratio)
+                if share > 0:  # slicegpt unties the head, so it first adds parameters
+                    off, before = abs(own - ratio), there.get(share)
+                    there[share] = min((off, ratio), before or (off, ratio))  # of those that give one shape the nearest
+        return {ratio: share for share, (_, ratio) in sorted(there.items())}
 
     def loss(self, method: str, ratio: float) -> Point:
         """The point with its loss and sizes."""

@@ -1,3 +1,4 @@
+// What the questions and sliders of a page share; it stands once in its head.
 // One plot of one curve: its band, its measured points, the dense model, and marks that move. 44 px of margin on the left and
 // 14 on the right, which pages.css knows: a slider below it has its thumb (24 px) under the mark.
 function clawPlot(svg, o) {
@@ -92,3 +93,17 @@ function clawBetween(pairs, r) { // between the points of pairs; null beyond the
   const next = pairs.findIndex((p) => p[0] >= r - 1e-9), b = pairs[next], a = pairs[Math.max(0, next - 1)];
   return b[0] - a[0] < 1e-9 ? b[1] : a[1] + (b[1] - a[1]) * Math.min(1, Math.max(0, (r - a[0]) / (b[0] - a[0])));
 }
+function clawFill(select, values, label) { // other options, the chosen one kept where it still is one
+  const before = select.value;
+  select.replaceChildren(...values.map((v) => new Option(label ? label(v) : v, v)));
+  if (values.includes(before)) select.value = before;
+}
+function clawTable(table, rows) { // the first row is the head
+  table.replaceChildren(...rows.map((cells, i) => {
+    const row = document.createElement("tr");
+    row.append(...cells.map((text) => Object.assign(document.createElement(i ? "td" : "th"), { textContent: text })));
+    return row;
+  }));
+}
+const clawUnique = (values) => [...new Set(values)];
+const clawTokens = (t) => (t ? (t >= 1e9 ? t / 1e9 + "G" : t >= 1e6 ? t / 1e6 + "M" : t >= 1e3 ? t / 1e3 + "k" : t) + " tokens" : "none");

@@ -19,7 +19,9 @@ from claw.laws import Laws, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.storage import COLUMNS, STEP, plain_json
-from claw.show import how_far
+from claw.records import few_tasks
+from claw.show import how_far, unseen
+from claw.show.page_parts import embedded, part, shared
 
 MEASURED = {
     "recovery_tokens": ("recovery", "{:,.0f} tokens"),
@@ -41,14 +43,16 @@ def write_report(
         f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption(n))}</figcaption></figure>" for n, svg in svgs
     )
     models = sorted(set(laws.points.rows["model"].astype(str)))
-    page = how_far.part(
+    page = part(
         "report.html",
         title=html.escape(f"How far can {models[0] if len(models) == 1 else f'these {len(models)} models'} be compressed?"),
         study=html.escape(title),
         about=_about(title, laws),
-        style=how_far.shared("pages.css"),
+        style=shared("pages.css"),
+        plot=shared("plot.js"),
         question=_or_why(how_far.how_far_page, laws),
         slider=slider(laws),
+        unseen=unseen.unseen_fold(),
         laws=laws._repr_html_(),
         table=measured_table(table),
         figures="\n".join(drawn),
@@ -81,7 +85,7 @@ def slider(laws: Laws) -> str:
     data = slider_curves(laws)
     if not data:
         return "<p>No curve was measured.</p>"
-    return how_far.part("slider.html", data=how_far.embedded(data), plot=how_far.shared("plot.js"))
+    return part("slider.html", data=embedded(data))
 
 
 def slider_curves(laws: Laws) -> list[dict[str, Any]]:
@@ -90,9 +94,10 @@ def slider_curves(laws: Laws) -> list[dict[str, Any]]:
     `own` pairs shares with the method's own ratio.
     """
     lead, carried = laws.points.leading_axis, list[dict[str, Any]]()
+    tasks = few_tasks(laws.points.rows)
     for one in laws.slider_json():
         own = how_far.own_ratios(laws, one["model"], one["method"], one["axis"])
-        carried.append(one | {"own": own, "end": how_far.end_of(one["axis"], one["range"][1], own)})
+        carried.append(one | {"own": own, "tasks": tasks, "end": how_far.end_of(one["axis"], one["range"][1], own)})
     carried += _speeds(laws, carried)
     order = laws.points.by_size({one["model"] for one in carried})
     carried.sort(key=lambda one: (order.index(one["model"]), one["axis"] != lead))

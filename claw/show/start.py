@@ -68,8 +68,9 @@ class Overview:
             steps = "".join(f"<li>To <b>{aim}</b>: {step.format(link(notebook))}.</li>" for aim, step, notebook in HOW)
             return f"<p>No results here yet. There are three ways to get some:</p><ul>{steps}</ul>"
         return words.html_table(map(self._row, self.entries), HEAD) + (
-            "<p>Give a table to <a href='50_laws.ipynb'>50_laws</a> or <a href='60_guide.ipynb'>60_guide</a> as the parameter "
-            "<code>table</code>. A report opens in your browser without network and without Python.</p>"
+            "<p><a href='50_laws.ipynb'>50_laws</a>, <a href='51_explorer.ipynb'>51_explorer</a> and "
+            "<a href='60_guide.ipynb'>60_guide</a> open the newest run; their menu has the others and the reference study. "
+            "A report opens in your browser without network and without Python.</p>"
         )
 
     def _row(self, entry: Entry) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ those between.
 import html
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -25,11 +26,19 @@ from claw.words import Html
 STEPS = {"compressing": 5, "writing": 40, "timing": 80}
 """What is done for a point, and where the bar, of 100, stands when it begins."""
 STALE, NARROW = "claw-stale", {"flex_flow": "row wrap", "max_width": "100%"}
-LOOKS = (
-    f"<style>.{STALE} {{ opacity: .3; filter: grayscale(1); }} .claw-tour .noUi-handle {{ transform: scale(1.35); }} "
-    ".claw-tour .widget-image { background: #fff; }</style>"
-)
-STEP = 0.05
+LOOKS = f"""<style>
+.{STALE} {{ opacity: .3; filter: grayscale(1); }}
+.claw-tour {{ container-type: inline-size; }}
+.claw-tour .noUi-handle {{ transform: scale(1.35); }}
+.claw-tour .widget-image {{ background: #fff; }}
+.claw-tour table {{ line-height: 1.4; max-width: 100%; }}
+.claw-tour :is(th, td) {{ white-space: normal; padding: .15em .6em; text-align: right; }}
+.claw-tour :is(th, td):first-child {{ text-align: left; }}
+@container (max-width: 480px) {{
+  .claw-tour table {{ font-size: 11px; }}
+  .claw-tour :is(th, td) {{ padding: .15em .25em; overflow-wrap: anywhere; }}
+}}
+</style>"""
 TEXT = "white-space: pre-wrap; border-left: 3px solid {colour}; padding: .3em .8em; margin: .4em 0; min-height: 4.5em"
 
 
@@ -39,30 +48,54 @@ class Tour(ipywidgets.VBox):
     def __init__(self, lesson: Lesson) -> None:
         self.lesson = lesson
         self.method = ipywidgets.Dropdown(options=lesson.asked.methods, value=lesson.favourite, description="method")
-        wide = {"width": "34rem", "max_width": "100%"}
-        self.ratio = ipywidgets.FloatSlider(
-            min=0, max=0.9, step=STEP, description="ratio r", continuous_update=False, layout=wide
+        wide = {"width": "30rem", "max_width": "100%"}
+        self.ratio = ipywidgets.SelectionSlider(
+            options=[("nothing", 0.0)], description="removed", continuous_update=False, readout=False, layout=wide
         )
-        self.ratio.tooltip = "how much of the part that the method cuts; the share of all parameters stands with the text"
-        self.ratio.value = round(round(lesson.asked.ratio / STEP) * STEP, 2)
-        self.bar = ipywidgets.IntProgress(0, 0, 100, layout={"width": "12em", "max_width": "100%"})
+        self.share = ipywidgets.Label("")
+        self.ratio.tooltip = "share of all parameters; in brackets the method's own ratio, of the part that it cuts"
+        self.bar = ipywidgets.IntProgress(0, 0, 100, layout={"width": "9em", "max_width": "100%"})
         self.doing = ipywidgets.Label("")
         self.before, self.after = (ipywidgets.HTML(layout={"flex": "1 1 18rem", "max_width": "100%"}) for _ in range(2))
-        self.numbers, self.image = ipywidgets.HTML(), ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.numbers = ipywidgets.HTML()
+        shared = {"min_width": "0", "max_width": "100%", "height": "auto", "object_fit": "contain"}
+        self.image, self.curve = (
+            ipywidgets.Image(format="png", layout=shared | {"flex": f"{part} 1 17rem"}) for part in (4, 5)
+        )
         self.picture = _Picture()
-        controls = ipywidgets.HBox([self.method, self.ratio, self.bar, self.doing], layout=NARROW)
+        controls = ipywidgets.HBox([self.method, self.ratio, self.share, self.bar, self.doing], layout=NARROW)
         texts = ipywidgets.HBox([self.before, self.after], layout=NARROW)
-        super().__init__([ipywidgets.HTML(LOOKS), controls, texts, self.numbers, self.image], layout={"max_width": "100%"})
+        images = ipywidgets.HBox(
+            [self.image, self.curve], layout=NARROW | {"align_items": "flex-start"}
+        )  # one below the other on a phone
+        super().__init__([ipywidgets.HTML(LOOKS), controls, texts, self.numbers, images], layout={"max_width": "100%"})
         self.add_class("claw-tour")
         self._write(self.before, "The dense model writes", lesson.look("dense", 0.0).text or "", style.BLACK)
-        for control in (self.method, self.ratio):
-            control.observe(lambda *_: self.show(), "value")
+        self.places, self.offering = {0.0: 0.0}, False
+        self._offer(lambda ratio, _: abs(ratio - lesson.asked.ratio))
+        self.method.observe(lambda _: self._method_changed(), "value")
+        self.ratio.observe(lambda _: None if self.offering else self.show(), "value")
         self.show()
+
+    def _method_changed(self) -> None:
+        """Go on from the share that is removed now."""
+        now = self.places[self.ratio.value]
+        self._offer(lambda _, share: abs(share - now))
+        self.show()
+
+    def _offer(self, far: Callable[[float, float], float]) -> None:
+        """What the method can remove as the places of the slider, at the one whose `far` of own ratio and share is least."""
+        self.places = self.lesson.places(self.method.value)
+        options = [(f"{share:.0%} (r = {ratio:.2f})" if ratio else "nothing", ratio) for ratio, share in self.places.items()]
+        self.offering = True
+        self.ratio.options = options
+        self.ratio.value = min(self.places, key=lambda ratio: far(ratio, self.places[ratio]))
+        self.offering = False
 
     def show(self) -> None:
         """Measure the chosen point if it is new, and show it; or say why it cannot be."""
-        method, ratio = self.method.value, round(self.ratio.value, 2)
-        self._stale(self.after, self.numbers, self.image)
+        method, ratio, self.share.value = self.method.value, self.ratio.value, self.ratio.label
+        self._stale(self.after, self.numbers, self.image, self.curve)
 
         def write(text: str) -> None:
             self._write(self.after, self._title(method, ratio), text, style.colour(method))
@@ -74,12 +107,12 @@ class Tour(ipywidgets.VBox):
         except InputError as error:
             self.bar.value, self.doing.value = 0, ""
             self.after.value, self.numbers.value = "", f"<p>{html.escape(str(error))}</p>"
-            self._fresh(self.after, self.numbers)  # the picture still shows the point before
+            self._fresh(self.after, self.numbers)  # the pictures still show the point before
             return
         write(point.text or "")
         self.numbers.value = numbers(point, self.lesson.whole)
-        self.image.value = self.picture.png(point, self.lesson)
-        self._fresh(self.numbers, self.image)
+        self.image.value, self.curve.value = self.picture.pngs(point, self.lesson)
+        self._fresh(self.numbers, self.image, self.curve)
         self.bar.value, self.doing.value = 0, f"took {point.seconds:.0f} s" if point.seconds else ""
 
     def _stale(self, *parts: ipywidgets.DOMWidget) -> None:
@@ -116,10 +149,9 @@ def numbers(point: Point, whole: Point) -> Html:
         ("parameters, millions", *millions, f"−{report.ratio_params:.1%}"),
     ]
     if (decode := point.decode) is not None:
-        times = f"{decode.speedup:.2f} times as fast; bytes read allow {decode.ideal:.2f}"
-        rows.append(("milliseconds per token written", f"{1e3 * decode.seconds0:.0f}", f"{1e3 * decode.seconds:.0f}", times))
-    table = words.html_table(rows, ("", "dense", "compressed", "change"))
-    return Html(f'<div style="border-spacing: 1.2em .1em">{table}</div>')
+        took = (f"{1e3 * decode.seconds0:.0f}", f"{1e3 * decode.seconds:.0f}", f"{decode.speedup:.2f} × as fast")
+        rows += [("milliseconds per token written", *took), ("speed that bytes read allow", "", "", f"{decode.ideal:.2f} ×")]
+    return words.html_table(rows, ("", "dense", "small", "change"))
 
 
 class _Picture:
@@ -127,23 +159,23 @@ class _Picture:
 
     @style.paper()
     def __init__(self) -> None:
-        figure = style.figure(9, 2.6)
-        self.canvas = FigureCanvasAgg(figure)
-        self.map, self.points = figure.subplots(1, 2, width_ratios=(1, 1.25))
+        figures = style.figure(4, 2.6), style.figure(5, 2.6)
+        self.canvases = [FigureCanvasAgg(figure) for figure in figures]
+        self.map, self.points = (figure.subplots() for figure in figures)
         look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
         self.kept = self.map.imshow(np.ones((2, BINS)), aspect="auto", origin="lower", **look)
         self.map.set(xticks=[], ylabel="layer")
         self.map.yaxis.set_major_locator(MaxNLocator(integer=True))
         self.map.grid(False)
-        figure.colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
+        figures[0].colorbar(self.kept, ax=self.map, label="share kept", fraction=0.05)
         self.points.set(ylabel="held-out loss (nats/token)")
         self.lines: dict[str, Any] = {}
         self.mark = self.points.plot([], [], "o", ms=9, mfc="none", color=style.BLACK, zorder=4)[0]
         self.dense = self.points.axhline(0, color=style.BLACK, ls=":", lw=0.8)
 
     @style.paper()
-    def png(self, point: Point, lesson: Lesson) -> bytes:
-        """The picture of a point among the others."""
+    def pngs(self, point: Point, lesson: Lesson) -> list[bytes]:
+        """What a point kept, and the point among the others."""
         share, table, dense = kept_share(point.report.to_dict()), lesson.table(), lesson.whole.loss.mean
         self.kept.set_data(share)
         self.kept.set_extent((0, 1, -0.5, len(share) - 0.5))
@@ -160,9 +192,13 @@ class _Picture:
         losses = table["loss"][np.isfinite(table["loss"])]
         margin = 0.08 * np.ptp(losses) or 0.1
         self.points.set_ylim(losses.min() - margin, losses.max() + margin)
-        with io.BytesIO() as out:
-            self.canvas.print_png(out)
-            return out.getvalue()
+        return [_png(canvas) for canvas in self.canvases]
+
+
+def _png(canvas: FigureCanvasAgg) -> bytes:
+    with io.BytesIO() as out:
+        canvas.print_png(out)
+        return out.getvalue()
 
 
 def _axis(point: Point) -> str:

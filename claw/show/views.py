@@ -12,6 +12,7 @@ from claw import words
 from claw.laws import KINDS, Critical, Laws, critical
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
+from claw.records import few_tasks
 from claw.show import how_far
 
 STEP = 0.005
@@ -41,6 +42,7 @@ class View:
     level: float
     axis: str = "ratio"
     own: tuple[tuple[float, float], ...] = ()  # (share, the method's own ratio), where the axis is a share
+    tasks: str = ""  # whose accuracy it is, where they are few
 
     @property
     def end(self) -> float:
@@ -71,7 +73,7 @@ class View:
         if self.response.startswith("speedup"):
             phase = self.response.removeprefix("speedup").replace("_", " ").strip() or "it"
             return f"{phase} {at['mean']:.2f} times as fast as dense" + (f" ({edges})" if edges else "")
-        unit = " nats per token" if self.response == "loss" else ""
+        unit = " nats per token" if self.response == "loss" else f" on {self.tasks}" if self.tasks else ""
         text, notes = f"{self.response} {at['mean']:.3g}{unit}", [self.between(at)]
         notes.append(edges)
         if math.isfinite(at["run_low"]):
@@ -137,6 +139,7 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
         reach = critical.ratio(within, threshold, dense, response, level=laws.level, title=model)
     pairs = tuple((share, ratio) for share, ratio in how_far.own_ratios(laws, model, method, axis))
     known = {"dense": dense, "band": band, "measured": measured, "bracket": bracket, "axis": axis, "own": pairs}
+    known["tasks"] = few_tasks(laws.points.rows[laws.points.rows["model"] == model]) if response == "accuracy" else ""
     return View(response=response, **known, critical=reach, level=laws.level)
 
 

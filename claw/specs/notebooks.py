@@ -192,6 +192,8 @@ class GuideParameters(LawsParameters):
     bytes_per_parameter: float = Field(2.0, gt=0)
     most_recovery: float | None = Field(None, ge=0)
     unseen: float | None = Field(None, gt=0)
+    unseen_family: str = Field("", max_length=100)
+    unseen_tokens: float = Field(0, ge=0)
 
     @property
     def budget(self) -> Budget:

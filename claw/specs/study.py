@@ -81,6 +81,7 @@ class Study(Placement):
     speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
     exclude: tuple[Selection, ...] = ()  # left out of the grid
     keep_checkpoints: bool = False
+    keep_checkpoints_of: tuple[Selection, ...] = ()  # checkpoints that stay where not all do
     time_limit: Count | None = None  # seconds after which a job is stopped
     resources: Resources = Resources()
 
@@ -110,7 +111,7 @@ class Study(Placement):
     @model_validator(mode="after")
     def _points_are_in_the_grid(self) -> "Study":
         grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
-        for field in ("exclude", "recovery_of", "speed_of"):
+        for field in ("exclude", "recovery_of", "speed_of", "keep_checkpoints_of"):
             for points in getattr(self, field):
                 for name, values in points.choices.items():
                     if strange := [value for value in values if value not in grid[name]]:
@@ -160,6 +161,10 @@ class Study(Placement):
         if not methods.makes_checkpoint(point.compression.method):
             return ()
         return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in self._recoveries)
+
+    def keeps(self, experiment: Experiment) -> bool:
+        """Whether its checkpoint, if it has one, stays after the last job that needs it."""
+        return self.keep_checkpoints or any(points.fits(experiment.compression) for points in self.keep_checkpoints_of)
 
     @functools.cached_property
     def _recoveries(self) -> tuple[Recovery, ...]:

@@ -4,12 +4,13 @@ At most `LINES` lines. Everything else is in the report, in the findings and in 
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from claw import files, records
 from claw.advice import answers
 from claw.advice.findings import findings_folder
+from claw.advice.true_shares import percent
 from claw.csv_tables import table_text
 from claw.laws import Laws
 from claw.project import project_folder
@@ -45,22 +46,45 @@ def is_finished(plan: Plan) -> bool:
 def finished_lines(plan: Plan) -> list[str]:
     """A finished run that is started again, in three lines."""
     counts = f"{plural(len(plan.study.experiments), 'experiment')}, {plural(len(plan.done), 'record')}"
-    folder = _near(plan.folder)
+    folder, best = _near(plan.folder), best_kept(plan)
+    load = f" Load `{folder / 'checkpoints' / best['experiment']}`, its best checkpoint." if best else ""
     return [
         f"{plan.study.name} is finished ({counts}): nothing to run.",
-        f"Open {folder / 'report.html'} or {findings_folder(folder) / 'findings.md'}.",
+        f"Open {folder / 'report.html'} or {findings_folder(folder) / 'findings.md'}.{load}",
         _go_on(plan.study.name),
     ]
 
 
-def last_lines(laws: Laws, folder: Path, notebook: str, tasks: Sequence[str] = ()) -> list[str]:
+def last_lines(laws: Laws, plan: Plan, notebook: str) -> list[str]:
     """What a run found and where it lies; `notebook` is the id of the executed notebook of laws."""
-    sentences, table = answers.closing(laws, ", ".join(tasks))
-    place = _near(folder)
+    sentences, table = answers.closing(laws)
+    place = _near(plan.folder)
     open_these = f"Open report.html, findings/findings.md or notebooks/{notebook}.ipynb in {place}."
-    parts = [part for part in (sentences, table, [open_these, _go_on(folder.name)]) if part]
+    ways = [open_these, *_load(plan), _go_on(plan.study.name)]
+    parts = [part for part in (sentences, table, ways) if part]
     lines = [line for part in parts for line in (*part, "")][:-1]
     return lines if len(lines) <= LINES else [line for line in lines if line]
+
+
+def best_kept(plan: Plan) -> dict[str, Any] | None:
+    """The row of the best checkpoint that stayed: the smallest within 10 % more loss, else the one with the lowest loss."""
+    kept = {e.id for e in plan.study.experiments if plan.study.keeps(e) and (plan.folder / "checkpoints" / e.id).is_dir()}
+    if not kept:
+        return None
+    table = records.table(plan.folder, plan.study.evaluation)
+    rows = table[table["experiment"].isin(kept) & table["loss"].notna()]
+    within = rows[rows["loss"] <= answers.MAIN * rows["loss0"]]
+    best = within.sort_values(["ratio_params", "loss"], ascending=[False, True]) if len(within) else rows.sort_values("loss")
+    return best.iloc[0].to_dict() if len(best) else None
+
+
+def _load(plan: Plan) -> list[str]:
+    """How to load the best checkpoint that stayed; nothing where none did."""
+    if not (best := best_kept(plan)):
+        return []
+    what = f"{best['method']}, {percent(best['ratio_params'])} removed, loss {best['loss']:.2f}"
+    place = _near(plan.folder) / "checkpoints" / best["experiment"]
+    return [f'Best checkpoint ({what}): `claw.load("{place}")`, or `from_pretrained`.']
 
 
 def _go_on(name: str) -> str:
@@ -68,7 +92,7 @@ def _go_on(name: str) -> str:
     other, what = next(pair for pair in NEXT if pair[0] != name)
     file = project_folder() / "params" / f"{other}.yaml"
     command = f"`claw run params/{other}.yaml` ({what})" if file.is_file() else "`claw findings mine.csv` (a table of your own)"
-    return f"Go on: `. .venv/bin/activate` once, then {command}; or `make lab` (the notebooks)."
+    return f"Go on: `. .venv/bin/activate` once, then {command}; or `make lab`."
 
 
 def _near(folder: Path) -> Path:

@@ -158,11 +158,14 @@ class _Planner:
         return [self._job(EVALUATE, f"{model} dense", given, self._records([experiment]))] if self._lacks(experiment) else []
 
     def curve_jobs(self, curve: Curve) -> list[Job]:
-        """Compress, recover, evaluate and time the points of a curve that lack a record; lost checkpoints are made again."""
+        """Compress, recover, evaluate and time the points of a curve that lack a record; lost checkpoints are made again.
+
+        So is a point whose checkpoint the study names as one to keep, and that is not there.
+        """
         study = self.study
         cut = [e for e in curve.experiments if e.compression.method != methods.DENSE]
         recovered = {e.id: study.recovered(e) for e in cut}
-        points = [point for point in cut if any(map(self._lacks, (point, *recovered[point.id])))]
+        points = [p for p in cut if self._misses_checkpoint(p) or any(map(self._lacks, (p, *recovered[p.id])))]
         if not points:
             return []
         title = f"{curve.model} {curve.method} seed{curve.seed}"
@@ -205,6 +208,12 @@ class _Planner:
         """Whether a record of these stages (of any, if none is named) is wanted and not there."""
         names = self.names[experiment.id].items()
         return any(name not in self.done for stage, name in names if not stages or stage in stages)
+
+    def _misses_checkpoint(self, point: Experiment) -> bool:
+        """Whether the study names the checkpoint of a point as one to keep, and it is not there."""
+        named = any(points.fits(point.compression) for points in self.study.keep_checkpoints_of)
+        plain = methods.makes_checkpoint(point.compression.method)
+        return named and plain and not (self.folder / "checkpoints" / point.id).is_dir()
 
     def _heldout(self) -> dict[str, Any]:
         evaluation = self.study.evaluation

@@ -113,13 +113,14 @@ def run_study(study: Study, folder: Path, *, workers: int = 0, scheduler: str | 
 
 
 class Unneeded:
-    """Deletes each checkpoint of the study after the last job that makes or reads it, unless the study keeps them.
+    """Deletes each checkpoint of the study after the last job that makes or reads it, unless the study keeps it.
 
     The checkpoints of a job that failed stay for the next attempt; so does everything else in their folder.
     """
 
     def __init__(self, plan: Plan):
-        self.folder, self.keep = plan.folder / "checkpoints", plan.study.keep_checkpoints
+        self.folder = plan.folder / "checkpoints"
+        self.kept = {experiment.id for experiment in plan.study.experiments if plan.study.keeps(experiment)}
         self.users = Counter(name for job in plan.jobs for name in job.checkpoints)
         for name in {experiment.id for experiment in plan.study.experiments} - set(self.users):  # of a run that was killed
             self._delete(name)
@@ -132,7 +133,7 @@ class Unneeded:
                 self._delete(name)
 
     def _delete(self, name: str) -> None:
-        if not self.keep:
+        if name not in self.kept:
             checkpoints.discard_checkpoint(self.folder / name, name)
 
 
@@ -174,4 +175,4 @@ def finish(plan: Plan) -> None:
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
     report.write_report(folder / "report.html", study.name, fitted, table, figures=figures, notebooks=notebooks)
     findings.write_findings(folder, reading=laws.read(folder / "table.csv"))
-    print("\n".join(["", *ending.last_lines(fitted, folder, laws_job(folder).id, study.evaluation.tasks)]))
+    print("\n".join(["", *ending.last_lines(fitted, plan, laws_job(folder).id)]))

@@ -1,8 +1,9 @@
 """Published measurements of compressed models in claw's tidy columns: `python results/published/tidy.py`.
 
 Reads `points.csv` (one figure a row, as its source prints it), `papers.csv` (the sources) and `shapes.csv` (what the models are
-made of). Writes `../published.csv`, where a row is one compressed model with a loss on one text, or with its mean accuracy, and
-`disagreements.csv`: uncompressed models whose published figures differ by more than 2 %.
+made of). Writes `../published.csv`, where a row is one compressed model with a loss on one text, or with its mean accuracy,
+`disagreements.csv`: uncompressed models whose published figures differ by more than 2 %, and `../published_law.json`: what the
+law of the losses foretells of new models (half a minute).
 
 - `loss` is in nats per token (ln perplexity), per word or per byte as `heldout` says. `loss0` is the uncompressed model's
   figure on the same text, of the same source where it has one, else the median of the others (`loss0_from`).
@@ -13,6 +14,7 @@ made of). Writes `../published.csv`, where a row is one compressed model with a 
 - `apart` says why a row does not belong into a common law: empty for rows that do.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -20,6 +22,8 @@ import numpy as np
 import pandas as pd
 
 from claw.advice.true_shares import parts_of_shape, sliced_size
+from claw.laws.new_models import new_models
+from claw.laws.published import published_law
 
 HERE = Path(__file__).parent
 KEY = "paper where model family parameters method_as_printed ratio ratio_of ratio_as_printed recovery_tokens".split()
@@ -180,6 +184,9 @@ def main() -> None:
     table = tidy(points, shapes)
     table.to_csv(HERE.parent / "published.csv", index=False, lineterminator="\n", float_format="%.6g")
     disagreements(points).to_csv(HERE / "disagreements.csv", index=False, lineterminator="\n", float_format="%.4g")
+    law = new_models(published_law(HERE.parent / "published.csv"), (HERE.parent / "published.csv").read_bytes())
+    text = json.dumps(law.to_dict(), separators=(",", ":"), allow_nan=False)
+    (HERE.parent / "published_law.json").write_text(text + "\n", encoding="utf-8")
     common = table[table["apart"] == ""]
     print(f"{len(points)} figures of {points['model'].nunique()} models from {points['paper'].nunique()} sources")
     among = f"{common['model'].nunique()} models, {common['method'].nunique()} methods"

@@ -132,14 +132,18 @@ def test_what_was_not_judged_is_one_line():
 
 
 def test_a_model_that_nobody_measured_is_foretold_and_said_to_be():
-    table, law = unseen_models.predict_unseen(7e9), unseen_models.published_law()
+    table, law = unseen_models.predict_unseen(7e9), unseen_models.read_new_models()
     assert table["share"].dropna().is_monotonic_decreasing and {"flap", "slicegpt"} <= set(table["method"])
     row = table.set_index("method").loc["flap"]
     assert row["low"] < row["share"] < row["high"]
-    band = unseen_models.predict_new(7e9, "flap", [row["share"]], law=law).iloc[0]
+    band = law.predict([row["share"]], "flap", 7e9).iloc[0]
     assert band["mean"] == pytest.approx(1.1, abs=0.005)
     said = unseen_models.unseen_sentences(7e9, table)
     assert "7 G" in said[0] and "not measured" in said[1]
     for wrong in (0.0, -1.0, np.nan):
         with pytest.raises(InputError, match="unseen"):
             unseen_models.predict_unseen(wrong, law=law)
+    with pytest.raises(InputError, match="Llama-2"):
+        unseen_models.predict_unseen(7e9, family="Llama-22")
+    trained = unseen_models.predict_unseen(7e9, family="Llama-2", tokens=1e8).set_index("method").loc["flap"]
+    assert trained["share"] > unseen_models.predict_unseen(7e9, family="Llama-2").set_index("method").loc["flap", "share"]

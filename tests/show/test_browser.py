@@ -9,6 +9,7 @@ import pages
 import pytest
 
 from claw import figures, laws, records
+from claw.advice.unseen_models import predict_unseen
 from claw.laws import simulate
 from claw.laws.simulate import Design
 from claw.show import report
@@ -42,6 +43,9 @@ def folder(tmp_path_factory, table):
     place = pages.project(tmp_path_factory.mktemp("project"))
     (place / TABLE).parent.mkdir(parents=True)
     records.save_csv(table, place / TABLE)
+    (place / "results").mkdir()
+    reference = table[(table["model"] == "model-a") & (table["recovery_tokens"] == 0)]
+    records.save_csv(reference.assign(model="reference-model"), place / "results" / "reference.csv")
     return place
 
 
@@ -151,7 +155,7 @@ def explored(page):
 
 def asked(page, frame):
     """Ask how far one can go in a page or frame: more loss accepted reaches farther; nothing sticks out of the window."""
-    slider, words = frame.locator("input.allowed"), frame.locator(".claw-how-far .sentence").first
+    slider, words = frame.locator(".claw-how-far input.allowed"), frame.locator(".claw-how-far .sentence").first
     words.wait_for(timeout=WAIT)
     said = words.inner_text()
     reach = lambda text: float(re.search(r"remove (?:about |at least )?([\d.]+) %", text)[1])
@@ -162,6 +166,26 @@ def asked(page, frame):
     assert reach(changed(page, words, said)) > reach(said)
     assert float(mark.get_attribute("cx")) > float(before)
     slider.fill("10")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    return said
+
+
+def foretold(page, frame):
+    """Ask of a model that nobody measured: the page says what `predict_unseen` says, and nothing sticks out of the window."""
+    fold = frame.locator("details.unseen")
+    fold.locator("summary").first.click()
+    fold.locator("input.size").fill("13")
+    for method, family, trained in (("flap", "", "0"), ("slicegpt", "Llama-2", "1")):
+        fold.locator("select.method").select_option(method)
+        fold.locator("select.family").select_option(family)
+        fold.locator("select.trained").select_option(trained)
+        said = fold.locator(".sentence").inner_text()
+        row = predict_unseen(13e9, family=family, tokens=float(trained)).set_index("method").loc[method]
+        numbers = re.search(r"about ([\d.]+) % of a 13 B model’s parameters can go .* between ([\d.]+) % and ([\d.]+) %", said)
+        assert [float(number) for number in numbers.groups()] == pytest.approx(
+            [100 * row[name] for name in ("share", "low", "high")], abs=0.6
+        )
+    assert "not measured" in fold.locator(".origin").inner_text() and fold.locator("svg .measured").count() > 3
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     return said
 
@@ -199,6 +223,8 @@ def test_the_tour_compresses_when_the_slider_is_let_go(
     assert page.locator(".claw-tour .claw-stale").count() == 0
     assert page.evaluate("document.querySelector('.claw-tour .widget-slider').getBoundingClientRect().right <= innerWidth")
     assert page.evaluate("document.querySelector('.claw-tour .noUi-handle').getBoundingClientRect().width") >= 20
+    wide = "([...document.querySelectorAll('.claw-tour table, .claw-tour img')].map((e) => e.getBoundingClientRect().right))"
+    assert max(page.evaluate(wide)) <= page.evaluate("document.querySelector('.claw-tour').getBoundingClientRect().right") + 1
 
 
 def test_the_laws_slide(page, lab, folder):
@@ -274,6 +300,7 @@ def test_the_report_answers_from_disk_without_network(window, written, width, sc
     page.locator(".claw-slider select.response").select_option("speedup_decode")
     assert "times that of the dense model" in changed(page, words, said)
     assert page.locator(".claw-slider svg .measured").count() > 2
+    foretold(page, page)
     page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true })")
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -288,17 +315,26 @@ def app(folder):
         yield address
 
 
-def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window):
+def test_the_page_of_the_explorer_answers_and_slides_without_code(app, window, tmp_path):
     for width, scheme in LOOKS:
         page = window(width, scheme)
         page.goto(app, timeout=2 * WAIT)
         page.locator("iframe.claw-frame").wait_for(timeout=WAIT)
         asked(page, page.frame_locator("iframe.claw-frame"))
+        foretold(page, page.frame_locator("iframe.claw-frame"))
         assert dark(page) == (scheme == "dark")
         assert page.locator("a[href$='.ipynb']").count() == 0  # which a page without notebooks could not open
         if (width, scheme) in (LOOKS[0], LOOKS[-1]):
             page.locator(".jupyter-widget-Collapse-header, .lm-Accordion .jupyter-widget-Collapse-header").first.click()
             explored(page)
+        menu = page.locator(".widget-dropdown", has=page.get_by_text("table", exact=True)).locator("select")
+        assert menu.inner_text().startswith("runs/made")  # which is open, the reference study beside it
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=tmp_path / f"menu-{width}-{scheme}.png")
+        if (width, scheme) == LOOKS[0]:
+            menu.select_option(index=1)
+            sentence = page.frame_locator("iframe.claw-frame").locator(".claw-how-far .sentence", has_text="reference-model")
+            sentence.wait_for(timeout=WAIT)
         inside = """() => [...document.querySelectorAll('.widget-slider:not([style*=none])')].every((e) => {
             const box = e.getBoundingClientRect(); return box.left >= 0 && box.right <= innerWidth + 1 })"""
         assert page.evaluate(inside)

@@ -1,5 +1,7 @@
 """The live lesson on a tiny model: points, texts, widget and the exercises' checks."""
 
+import re
+
 import pytest
 
 from claw import laws
@@ -55,12 +57,13 @@ def test_the_widget_shows_another_text_number_and_picture_when_moved(lesson):
     for method, ratio in zip(METHODS, (0.5, 0.5, 0.5, 0.5, 0.65), strict=True):
         tour.method.value = method
         tour.ratio.value = ratio
+        assert tour.ratio.label == f"{lesson.loss(method, ratio).report.ratio_params:.0%} (r = {ratio:.2f})"
         now = (tour.image.value, tour.numbers.value, tour.after.value)
         assert now[0] != seen[0] and now[2] != seen[2]
         assert f"of its parameters removed by {method} (r = {ratio:.2f})" in tour.after.value
         seen = now
     assert list(tour.picture.map.images) == [artists]
-    assert not any("claw-stale" in part._dom_classes for part in (tour.after, tour.numbers, tour.image))
+    assert not any("claw-stale" in part._dom_classes for part in (tour.after, tour.numbers, tour.image, tour.curve))
     tour.ratio.value = 0
     assert "+0.000" in tour.numbers.value
 
@@ -107,13 +110,20 @@ def test_checks_judge_against_the_model_itself(lesson):
     assert exercises.check_answer(lesson, 5, 0.9).right is (near <= 1.1 * lesson.whole.loss.mean < far)
 
 
-def test_a_ratio_that_a_method_cannot_reach_is_explained_in_the_widget(lesson):
-    tour = Tour(lesson)
-    tour.method.value = "shortgpt"
-    tour.ratio.value = 0.5  # of three layers
-    assert "cannot be reached" in tour.numbers.value and not tour.after.value
-    tour.method.value = "magnitude"
-    assert "removed by magnitude" in tour.after.value
+def test_the_slider_has_the_shares_that_a_method_can_reach(lesson):
+    tour, whole = Tour(lesson), lesson.whole.report.dense
+    words = lambda: [text for text, _ in tour.ratio.options]
+    assert words()[0] == "nothing" and re.fullmatch(r"\d+% \(r = 0\.90\)", words()[-1])
+    for method in METHODS:
+        now = tour.places[tour.ratio.value]
+        tour.method.value = method
+        assert abs(tour.places[tour.ratio.value] - now) == min(abs(share - now) for share in tour.places.values())
+        shares = list(tour.places.values())
+        assert shares == sorted(set(shares)) and shares[0] == 0 and shares[-1] < 1
+        for ratio, share in list(tour.places.items())[1::5]:
+            assert lesson.loss(method, ratio).report.ratio_params == share
+    assert len(lesson.places("shortgpt")) == whole.depth  # of three layers one or two may go
+    assert f"With {tour.places[tour.ratio.value]:.0%} of its parameters removed by shortgpt" in tour.after.value
 
 
 def test_checks_without_or_with_an_impossible_answer_say_what_to_do(lesson):

@@ -10,7 +10,7 @@ import pytest
 
 from claw import laws
 from claw.figures.captions import caption
-from claw.show import how_far, report
+from claw.show import how_far, page_parts, report
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_table_says_the_true_share_first(page):
 
 
 def test_a_page_in_a_page_carries_everything(table):
-    framed = how_far.framed(laws.fit(table, compare=False, draws=100))
+    framed = page_parts.framed(how_far.how_far_page(laws.fit(table, compare=False, draws=100)), "How far?")
     assert framed.startswith("<iframe") and "http" not in framed.replace("http://www.w3.org/2000/svg", "")
 
 

@@ -36,6 +36,7 @@ VALID = {
     "device": "auto",
     "dtype": "auto",
     "keep_checkpoints": False,
+    "keep_checkpoints_of": [{"method": "random", "ratio": 0.25}],
     "time_limit": 3600,
     "resources": {"gpus": 1, "gpu_memory": 40.0, "memory": 16},
 }

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from written import write, write_all
 
+import claw
 from claw import records
 from claw.errors import InputError
 from claw.specs import study as studies
@@ -158,3 +160,12 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_in_a_report(study_file, tm
     said = third.communicate(timeout=300)[0]
     assert third.returncode == 0 and len(said.strip().splitlines()) == 3, said
     assert "tiny is finished" in said and "nothing to run" in said and "activate" in said
+
+    wish = {"keep_checkpoints_of": [{"method": "wanda-sp+ridge", "ratio": 0.2}]}
+    study_file.write_text(yaml.safe_dump(yaml.safe_load(study_file.read_text()) | wish))
+    fourth = claw_run(study_file, project)
+    said = fourth.communicate(timeout=300)[0]
+    assert fourth.returncode == 0 and "1 job to run" in said, said
+    (kept,) = (folder / "checkpoints").iterdir()
+    assert f'`claw.load("runs/tiny/checkpoints/{kept.name}")`' in said and claw.load(str(kept))
+    assert all(path.read_bytes() == content for path, content in before.items())
