@@ -88,6 +88,17 @@ def save(
     return Path(folder)
 
 
+def amend_card(folder: Path, text: str) -> None:
+    """Add what was measured to the model card of a checkpoint, which stays one that claw made; others are left alone."""
+    place = Path(folder).absolute()
+    if not is_made(place) or not (place / ABOUT).is_file():
+        return
+    card, about = place / "README.md", checkpoint_note(place)
+    files.write_text(card, f"{card.read_text(encoding='utf-8').rstrip()}\n\n{text}")
+    about["files"] |= {"README.md": files.sha256(card)}
+    files.write_text(place / ABOUT, json.dumps(about, indent=1))
+
+
 def check_place(folder: str | Path, *origins: str | None) -> Path:
     """The absolute folder, or InputError where no checkpoint of a model from `origins` may be written. Nothing is changed."""
     place = Path(folder).expanduser().absolute()
