@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
+from claw.engine.greedy import GreedyGenerator
+from claw.evaluate import generating
 from claw.models.undisturbed import undisturbed
 from claw.texts.token_blocks import Blocks
 
@@ -50,8 +52,14 @@ class FreeText:
 
 def free_text(model: Any, tokenizer: Any, heldout: Blocks) -> FreeText:
     """What a model writes after the first tokens of some held-out blocks, greedily."""
-    start = min(START, heldout.length // 2)
-    written = [continued(model, ids, LENGTH) for ids in heldout.ids[:PROMPTS, :start].tolist()]
+    prompts = heldout.ids[:PROMPTS, : min(START, heldout.length // 2)].tolist()
+    with undisturbed(model):
+        generator = GreedyGenerator(model)
+    if generator.reason or generating.why_not(model, ()):
+        written = [continued(model, ids, LENGTH) for ids in prompts]
+    else:
+        with undisturbed(model):
+            written = generator.write(prompts, LENGTH, generating.ends_of(model, tokenizer), lambda number, ids: False)
     texts = tuple(tokenizer.batch_decode(written, skip_special_tokens=True))
     mean = sum(map(repetition, written)) / len(written)
     return FreeText(texts=texts, repetition=mean, distinct=distinct(written))
