@@ -15,7 +15,7 @@ _WHERE = {
     "compress": "claw.prune.compress",
     "recover": "claw.recovery.run",
     "shrink": "claw.one_model.shrink",
-    "compare": "claw.one_model.comparing",
+    "compare_checkpoints": "claw.one_model.comparing",
     "measure_speed": "claw.evaluate.timing",
     "cross_entropy": "claw.evaluate.held_out",
     "score_tasks": "claw.evaluate.tasks",

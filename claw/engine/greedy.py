@@ -24,8 +24,8 @@ Done = Callable[[int, list[int]], bool]  # number of a prompt, its tokens so far
 
 
 @dataclass
-class Rows:
-    """Rows that are generated together: which prompts they are, how much each is padded, and the cache."""
+class CachedRows:
+    """CachedRows that are generated together: which prompts they are, how much each is padded, and the cache."""
 
     numbers: list[int]
     padding: Tensor  # (B,)
@@ -78,7 +78,7 @@ class GreedyGenerator:
         size = (len(batch), parts.groups, longest + tokens, parts.head_size)
         held = [[torch.empty(size, dtype=parts.dtype, device=self.device) for _ in parts.layers] for _ in range(2)]
         padding = torch.tensor([longest - len(prompts[number]) for number in batch], device=self.device)
-        rows = Rows(numbers=batch, padding=padding, keys=held[0], values=held[1], length=0)
+        rows = CachedRows(numbers=batch, padding=padding, keys=held[0], values=held[1], length=0)
         chosen = self._step(rows, torch.from_numpy(ids).to(self.device))
         going = list(range(len(batch)))  # rows of the cache that are not done
         for left in range(tokens - 1, -1, -1):
@@ -102,7 +102,7 @@ class GreedyGenerator:
             going = still
             chosen = self._step(rows, every[:, None])[torch.tensor(still, device=self.device)]
 
-    def _step(self, rows: Rows, tokens: Tensor) -> Tensor:
+    def _step(self, rows: CachedRows, tokens: Tensor) -> Tensor:
         """The likeliest tokens (B,) after `tokens` (B, T), whose keys and values go into the cache."""
         decoder, parts = self.decoder, self.decoder.parts
         count, length = tokens.shape
@@ -131,7 +131,7 @@ class GreedyGenerator:
         states = normalise(parts.norm, x, parts.gain_offset)
         return self.readout.logits(parts.head(states)).float().argmax(dim=-1)
 
-    def _mask(self, rows: Rows, place: Tensor, start: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
+    def _mask(self, rows: CachedRows, place: Tensor, start: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """Additive mask (B, 1, T, S): what comes after, padding, and what a window leaves behind; None where all is seen."""
         here = place[start:]
         plain = not bool(rows.padding.any()) and (window is None or len(place) <= window)

@@ -1,7 +1,7 @@
 """lm-eval's generation requests on claw's engine: the same texts as its Hugging Face class under greedy decoding.
 
 A text ends at the first stop sequence, at the model's end token or after so many tokens. Requests that sample, or models whose
-generation settings change the logits (a repetition penalty, say), are left to lm-eval's class; `why_not` says so.
+generation settings change the logits (a repetition penalty, say), are left to lm-eval's class; `why_not_greedy` says so.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ HALF_LETTER = "\ufffd"
 DEFAULT_TOKENS = 256  # lm-eval's, where a task names none
 
 
-def why_not(model: Any, settings: Sequence[dict[str, Any]]) -> str:
+def why_not_greedy(model: Any, settings: Sequence[dict[str, Any]]) -> str:
     """Why these requests are not greedy generation by the model's plain logits; empty if they are."""
     own = getattr(model, "generation_config", None)
     changed = set(own.to_diff_dict()) - IDLE if own is not None else set()

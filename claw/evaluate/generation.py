@@ -55,7 +55,7 @@ def free_text(model: Any, tokenizer: Any, heldout: Blocks) -> FreeText:
     prompts = heldout.ids[:PROMPTS, : min(START, heldout.length // 2)].tolist()
     with undisturbed(model):
         generator = GreedyGenerator(model)
-    if generator.reason or generating.why_not(model, ()):
+    if generator.reason or generating.why_not_greedy(model, ()):
         written = [continued(model, ids, LENGTH) for ids in prompts]
     else:
         with undisturbed(model):

@@ -171,7 +171,7 @@ class ClawLM(TemplateLM):
         load.check_ids(prompts, self.model)
         with undisturbed(self.model):
             generator = GreedyGenerator(self.model)
-            if generator.reason or generating.why_not(self.model, settings) or not all(prompts):
+            if generator.reason or generating.why_not_greedy(self.model, settings) or not all(prompts):
                 return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
             texts = generating.written(generator, self.model, self.tokenizer, self.max_length, prompts, settings)
         for request, text in zip(requests, texts, strict=True):

@@ -9,7 +9,20 @@ from claw.errors import InputError
 
 Command = Callable[[Callable[[argparse.Namespace], int | None], str], argparse.ArgumentParser]
 BOTH = ("heldout", "heldout_tokens", "length", "tasks", "limit", "prompt", "words", "device", "dtype")
-OWN = ("remove", "target", "until", "method", "out", "gguf", "recover", "calibrate", "calibration_tokens", "context", "batch")
+OWN = (
+    "remove",
+    "target",
+    "until",
+    "method",
+    "out",
+    "push",
+    "gguf",
+    "recover",
+    "calibrate",
+    "calibration_tokens",
+    "context",
+    "batch",
+)
 
 
 def add_commands(command: Command) -> None:
@@ -27,6 +40,7 @@ def add_commands(command: Command) -> None:
     )
     compress.add_argument("--out", metavar="DIR", help="new folder for the checkpoint; else below runs/one-model")
     compress.add_argument("--gguf", metavar="TYPE", help="write a GGUF file too: bf16, f16 or q8_0")
+    compress.add_argument("--push", metavar="OWNER/NAME", help="send the checkpoint to a private repository of the hub")
     compress.add_argument("--recover", metavar="200k", help="train on so many tokens afterwards")
     compress.add_argument("--calibrate", metavar="TEXT", help="corpus or file (my.jsonl) that shows what the model is for")
     compress.add_argument("--calibration-tokens", metavar="N", help="tokens of it, 8192 unless named")
@@ -75,7 +89,7 @@ def _compress(parsed: argparse.Namespace) -> None:
 def _compare(parsed: argparse.Namespace) -> None:
     from claw.one_model import comparing
 
-    print(comparing.compare(parsed.before, parsed.after, tell=_tell, **_given(parsed, BOTH)))
+    print(comparing.compare_checkpoints(parsed.before, parsed.after, tell=_tell, **_given(parsed, BOTH)))
 
 
 def _say(parsed: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ class Compared:
         return screen.as_html(f"{self.pair.before.name} → {self.pair.after.name}", self.pair)
 
 
-def compare(before: str, after: str, *, tell: Tell = lambda _: None, **asked: Any) -> Compared:
+def compare_checkpoints(before: str, after: str, *, tell: Tell = lambda _: None, **asked: Any) -> Compared:
     """Two models that `claw.load` takes, side by side: size, loss, tasks, speed, memory, text.
 
     Other choices are the fields of `claw.specs.shrinking.CompareParameters`. Models with tokenizers of their own are compared

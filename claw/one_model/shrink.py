@@ -19,7 +19,7 @@ from claw.models.anatomy import anatomy
 from claw.models.planned import check_window
 from claw.one_model import goal, screen, side_by_side, until
 from claw.one_model.side_by_side import Pair, Tell
-from claw.one_model.until import Point, Search
+from claw.one_model.until import Search, Tried
 from claw.prune.compress import CompressionReport, compress
 from claw.prune.statistics import Statistics
 from claw.recovery import run
@@ -28,7 +28,7 @@ from claw.specs import methods
 from claw.specs.experiment import Compression, Experiment
 from claw.specs.shrinking import ShrinkParameters
 from claw.specs.spec import build_spec
-from claw.stages import checkpoints
+from claw.stages import checkpoints, share
 from claw.stages.compress import statistics_for
 from claw.stages.measure import heldout_blocks
 from claw.texts import token_blocks
@@ -115,6 +115,8 @@ def check_shrink(asked: ShrinkParameters) -> None:
     token_blocks.check_disjoint(asked.calibrate, asked.heldout)
     tasks.check_tasks(asked.tasks)
     place = checkpoints.check_place(asked.place, asked.model)
+    if asked.push:
+        share.check_push(asked.push)
     if asked.gguf:
         files.check_own([gguf_path(asked, place)])
 
@@ -165,6 +167,9 @@ def shrink_as(asked: ShrinkParameters, tell: Tell = lambda _: None) -> Shrunk:
     done |= {"model": small, "tokenizer": tokenizer, "folder": Path(folder), "gguf": written, "gguf_loss": gguf_loss}
     shrunk = Shrunk(**done, seconds=time.perf_counter() - started)
     checkpoints.amend_card(Path(folder), f"## Measured\n\n```\n{screen.screen(shrunk.title, pair)}\n```\n")
+    if asked.push:
+        tell(f"sending the checkpoint to {asked.push}")
+        share.push(folder, asked.push)
     return shrunk
 
 
@@ -179,9 +184,9 @@ def _statistics(asked: ShrinkParameters, dense: Any, tokenizer: Any, heldout: Bl
 def _search(
     asked: ShrinkParameters, dense: Any, statistics: Statistics | None, heldout: Blocks, loss: CrossEntropy, tell: Tell
 ) -> Search:
-    def make(ratio: float) -> Point:
+    def make(ratio: float) -> Tried:
         small, report = compress(dense, asked.method, ratio, ratio_of="params", statistics=statistics, seed=asked.seed)
-        return Point(model=small, report=report, loss=held_out.cross_entropy(small, heldout))
+        return Tried(model=small, report=report, loss=held_out.cross_entropy(small, heldout))
 
     if asked.until is None:
         raise ValueError("no limit")

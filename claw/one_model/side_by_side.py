@@ -87,7 +87,7 @@ def measure_pair(before: tuple, after: tuple, asked: LookParameters, tell: Tell,
     return Pair(before=sides[0], after=sides[1], **both, same_tokens=texts[0] == texts[1])
 
 
-def rows(pair: Pair) -> list[tuple[str, ...]]:
+def comparison_rows(pair: Pair) -> list[tuple[str, ...]]:
     """What is compared: a name, both values, the change."""
     before, after = pair.before, pair.after
     lines: list[tuple[str, ...]] = [

@@ -27,7 +27,7 @@ SAME = 2e-3  # shares nearer than this are one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Tried:
     """A compressed model with its loss; `model` is kept for the smallest one within the limit."""
 
     model: Any
@@ -47,7 +47,7 @@ class Search:
     dense: float
     points: tuple[tuple[float, float, str], ...]  # share removed, loss, "measured" or "verified"
     predicted: tuple[Critical, ...]
-    chosen: Point
+    chosen: Tried
 
     def sentences(self) -> list[str]:
         """The search in a few lines."""
@@ -65,7 +65,7 @@ class Search:
 
 
 def search(
-    dense: CrossEntropy, rise: float, make: Callable[[float], Point], tell: Callable[[str], Any], reach: float = REACH
+    dense: CrossEntropy, rise: float, make: Callable[[float], Tried], tell: Callable[[str], Any], reach: float = REACH
 ) -> Search:
     """The smallest model whose loss was measured to be at most `rise` nats above the dense one.
 
@@ -73,16 +73,16 @@ def search(
     nothing that was tried is within the limit.
     """
     limit = dense.mean + rise
-    tried, kinds, answers = list[Point](), list[str](), list[Critical]()
+    tried, kinds, answers = list[Tried](), list[str](), list[Critical]()
 
-    def measure(share: float, kind: str) -> Point:
+    def measure(share: float, kind: str) -> Tried:
         tell(f"compressing by {share:.1%} to measure its loss")
         point = make(share)
         tried.append(point)
         kinds.append(kind)
         for index, other in enumerate(tried):  # one model is kept: the smallest within the limit
             if other.model is not None and other is not _best(tried, limit):
-                tried[index] = Point(model=None, report=other.report, loss=other.loss)
+                tried[index] = Tried(model=None, report=other.report, loss=other.loss)
         return point
 
     scale = min(1.0, reach / REACH)
@@ -113,16 +113,16 @@ def search(
     return Search(limit=limit, dense=dense.mean, points=points, predicted=tuple(answers), chosen=best)
 
 
-def _within(tried: list[Point], limit: float) -> bool:
+def _within(tried: list[Tried], limit: float) -> bool:
     """Whether the smallest model tried is within the limit."""
     return max(tried, key=lambda point: point.removed).loss.mean <= limit
 
 
-def _best(tried: list[Point], limit: float) -> Point | None:
+def _best(tried: list[Tried], limit: float) -> Tried | None:
     return max((p for p in tried if p.loss.mean <= limit), key=lambda point: point.removed, default=None)
 
 
-def read_off(dense: CrossEntropy, tried: list[Point], threshold: float) -> Critical:
+def read_off(dense: CrossEntropy, tried: list[Tried], threshold: float) -> Critical:
     """The largest share whose loss is `threshold` times the dense one at most, read off the points through the dense model."""
     rows = [("dense", 0.0, dense)] + [("m", point.removed, point.loss) for point in tried]
     table = pd.DataFrame([(name, share, loss.mean, loss.stderr) for name, share, loss in rows])

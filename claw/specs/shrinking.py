@@ -35,7 +35,7 @@ def _parts(text: str) -> tuple[float, str] | None:
     return (float(read[1]), read[2].lower()) if read else None
 
 
-def share(given: Any) -> Any:
+def share_of_all(given: Any) -> Any:
     """30%, 0.3 or "0.3" as 0.3; what is no text stays as it is."""
     if not isinstance(given, str):
         return given
@@ -45,7 +45,7 @@ def share(given: Any) -> Any:
     return value / 100 if unit == "%" else value
 
 
-def count(given: Any) -> Any:
+def tokens_of(given: Any) -> Any:
     """200k or "200000" as 200000; what is no text stays as it is."""
     if not isinstance(given, str):
         return int(given) if isinstance(given, float) and given.is_integer() else given
@@ -125,7 +125,7 @@ class LookParameters(Placement):
     """What is measured of a model and of the one beside it."""
 
     heldout: Text = "wikipedia-heldout"
-    heldout_tokens: Annotated[Count, BeforeValidator(count)] = 8192
+    heldout_tokens: Annotated[Count, BeforeValidator(tokens_of)] = 8192
     length: Length = 512  # tokens of a block of any text
     tasks: tuple[Text, ...] = ()
     limit: Count = 100  # documents of each task
@@ -151,15 +151,16 @@ class ShrinkParameters(LookParameters):
     """
 
     model: Text
-    remove: Annotated[Ratio | None, BeforeValidator(share)] = None
+    remove: Annotated[Ratio | None, BeforeValidator(share_of_all)] = None
     target: Annotated[Target | None, BeforeValidator(Target.read)] = None
     until: Annotated[Limit | None, BeforeValidator(Limit.read)] = None
     method: MethodName = "flap+ridge"
     out: str = Field("", max_length=400)  # folder; "" for one below runs/one-model
+    push: str = Field("", max_length=400)  # repository of the hub, OWNER/NAME
     gguf: Annotated[Literal["", "bf16", "f16", "q8_0"], BeforeValidator(_gguf)] = ""
-    recover: Annotated[int, BeforeValidator(count), Field(ge=0, le=10**12)] = 0  # tokens
+    recover: Annotated[int, BeforeValidator(tokens_of), Field(ge=0, le=10**12)] = 0  # tokens
     calibrate: Text = "wikipedia-train"
-    calibration_tokens: Annotated[Count, BeforeValidator(count)] = 8192
+    calibration_tokens: Annotated[Count, BeforeValidator(tokens_of)] = 8192
     context: Annotated[int, Field(ge=0, le=10**9)] = 0  # tokens whose keys and values count as memory
     batch: Size = 1  # sequences of that many tokens
     seed: Seed = 0

@@ -178,11 +178,11 @@ def test_what_is_not_greedy_is_left_to_lm_eval(tokenizer):
     model = tiny_model("llama")
     ours, _ = both(model, tokenizer)
     sampled = {"until": ["\n"], "max_gen_toks": 3, "do_sample": True, "temperature": 0.5}
-    assert generating.why_not(model, [{"until": ["x"], "max_gen_toks": 3}]) == ""
-    assert "sampling" in generating.why_not(model, [sampled])
+    assert generating.why_not_greedy(model, [{"until": ["x"], "max_gen_toks": 3}]) == ""
+    assert "sampling" in generating.why_not_greedy(model, [sampled])
     assert len(generated(ours, [("the of", sampled)])) == 1
     model.generation_config.repetition_penalty = 1.3
-    assert "repetition_penalty" in generating.why_not(model, [])
+    assert "repetition_penalty" in generating.why_not_greedy(model, [])
 
 
 @pytest.mark.parametrize("rows", [1, 3, 32])

@@ -12,8 +12,8 @@ from claw.cli import main
 from claw.errors import InputError
 from claw.models.anatomy import anatomy
 from claw.one_model import goal, shrink, until
-from claw.one_model.until import Point
-from claw.specs.shrinking import Limit, ShrinkParameters, Target, count, share
+from claw.one_model.until import Tried
+from claw.specs.shrinking import Limit, ShrinkParameters, Target, share_of_all, tokens_of
 from claw.specs.spec import build_spec
 
 
@@ -180,7 +180,7 @@ def maker(curve, reach=0.6, made=None):
         object.__setattr__(report, "ratio_params", step)
         if made is not None:
             made.append(step)
-        return Point(model=object(), report=report, loss=loss_of(curve(step)))
+        return Tried(model=object(), report=report, loss=loss_of(curve(step)))
 
     return make
 
@@ -208,8 +208,8 @@ def test_until_on_a_model(folder_model, small_texts):
 
 
 def test_amounts_are_read_as_people_write_them():
-    assert share("30%") == share("0.3") == share(0.3) == 0.3
-    assert count("200k") == count("0.2M") == count(200_000.0) == 200_000
+    assert share_of_all("30%") == share_of_all("0.3") == share_of_all(0.3) == 0.3
+    assert tokens_of("200k") == tokens_of("0.2M") == tokens_of(200_000.0) == 200_000
     amounts = {"memory=1.2GB": 1.2e9, "memory=1GiB": 2**30, "milliseconds=8": 8, "milliseconds = 8 ms": 8, "params=90M": 9e7}
     for text, most in amounts.items():
         assert Target.read(text)["most"] == most
