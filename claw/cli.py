@@ -46,7 +46,7 @@ def _say(message: Warning | str, *where: Any, **line: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = "Begin with `claw compress smollm2-135m --remove 30%`, `claw run params/quickstart.yaml --dry-run`, or `make lab`."
+    epilog = "Begin with `claw run params/quickstart.yaml --dry-run`, `claw compress smollm2-135m --remove 30%` or `make lab`."
     parser = argparse.ArgumentParser(prog="claw", description="Compression laws of large language models.", epilog=epilog)
     parser.add_argument("--version", action="version", version=f"claw {metadata.version('claw')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from claw.engine.choice import build_decoder
 from claw.engine.decoder import Decoder, attend, normalise, rotation
@@ -123,7 +124,8 @@ class GreedyGenerator:
             rows.keys[index][:, :, start:stop] = k
             rows.values[index][:, :, start:stop] = v
             keys, values = rows.keys[index][:, :, :stop], rows.values[index][:, :, :stop]
-            y = attend(q, keys, values, masks[decoder.windows[index]], layer.attention.scaling)
+            mask, scaling = masks[decoder.windows[index]], layer.attention.scaling
+            y = attend_one(q, keys, values, mask, scaling) if length == 1 else attend(q, keys, values, mask, scaling)
             if layer is parts.layers[-1]:  # the last token alone decides
                 x, y = (part.view(count, length, -1)[:, -1] for part in (x, y))
             x = decoder.after_attention(layer, x, y)
@@ -134,11 +136,20 @@ class GreedyGenerator:
     def _mask(self, rows: CachedRows, place: Tensor, start: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """Additive mask (B, 1, T, S): what comes after, padding, and what a window leaves behind; None where all is seen."""
         here = place[start:]
-        plain = not bool(rows.padding.any()) and (window is None or len(place) <= window)
-        if plain and len(here) in (1, len(place)):  # `attend` without a mask is causal, which a single token must not be
-            return None if len(here) > 1 else torch.zeros(1, 1, 1, len(place), dtype=dtype, device=place.device)
+        if not bool(rows.padding.any()) and (window is None or len(place) <= window) and len(here) in (1, len(place)):
+            return None
         seen = (here[:, None] >= place)[None] & (place >= rows.padding[:, None])[:, None]
         if window is not None:
             seen = seen & (here[:, None] - place < window)[None]
         seen = seen | (here[:, None] == place)[None]  # padding sees itself: rows of nothing would be NaN
         return torch.zeros(seen.shape, dtype=dtype, device=place.device).masked_fill_(~seen, -torch.inf)[:, None]
+
+
+def attend_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Attention of one token's queries (B, H, 1, h) to keys and values (B, G, S, h), as (B, H·h).
+
+    The heads of a group stand where tokens usually do: on a CPU in half precision that is six times as fast as grouped heads.
+    """
+    count, groups, _, size = k.shape
+    out = F.scaled_dot_product_attention(q.reshape(count, groups, -1, size), k, v, mask, scale=scaling)
+    return out.reshape(count, -1)
