@@ -16,7 +16,6 @@ from claw.errors import InputError
 from claw.evaluate.held_out import CrossEntropy
 from claw.laws import Critical, read_points, reading
 from claw.prune.compress import CompressionReport
-from claw.words import number
 
 POINTS = (0.1, 0.25, 0.4)  # shares of the parameters that are measured first, of those that the method can remove if fewer
 FURTHER = (0.55, 0.7, 0.85)  # where the limit lies beyond
@@ -55,7 +54,8 @@ class Search:
         lines = [f"Measured: {self.dense:.3f} at 0.0%, {measured} of the parameters removed; allowed is {self.limit:.3f}."]
         verified = [(share, loss) for share, loss, kind in self.points if kind == "verified"]
         for critical, (share, loss) in zip(self.predicted, verified, strict=False):
-            edges = f"{number(critical.low)} to {number(critical.high)}"
+            low = 0.0 if math.isnan(critical.low) else critical.low
+            edges = f"{low:.1%} to {'beyond what was measured' if math.isnan(critical.high) else f'{critical.high:.1%}'}"
             within = "within" if loss <= self.limit else "above"
             lines.append(
                 f"Read off the curve: {critical.ratio:.1%} ({critical.level:.0%} interval {edges}). "
