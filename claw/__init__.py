@@ -14,12 +14,14 @@ _WHERE = {
     "calibrate": "claw.prune.statistics",
     "compress": "claw.prune.compress",
     "recover": "claw.recovery.run",
+    "shrink": "claw.one_model.shrink",
+    "compare_checkpoints": "claw.one_model.comparing",
     "measure_speed": "claw.evaluate.timing",
     "cross_entropy": "claw.evaluate.held_out",
     "score_tasks": "claw.evaluate.tasks",
     "InputError": "claw.errors",
 }
-_ROOMS = "advice engine evaluate figures laws models prune records recovery show specs stages sweep texts".split()
+_ROOMS = "advice engine evaluate figures laws models one_model prune records recovery show specs stages sweep texts".split()
 
 __all__ = [*_WHERE, *_ROOMS]
 

@@ -1,4 +1,4 @@
-"""The command line: `claw run | status | table | findings | foretell | models | fetch`. Logic lives in the modules it calls."""
+"""The command line: compress, compare, say, run, status, table, findings, foretell, models, fetch. Logic lives in what it calls."""
 
 import argparse
 import ast
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError, unknown
+from claw.one_model.commands import add_commands
 from claw.project import cache, inside_project, project_folder
 from claw.words import plural
 
@@ -45,7 +46,7 @@ def _say(message: Warning | str, *where: Any, **line: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = "Begin with `claw run params/quickstart.yaml --dry-run`, or with `make lab` for the notebooks."
+    epilog = "Begin with `claw run params/quickstart.yaml --dry-run`, `claw compress smollm2-135m --remove 30%` or `make lab`."
     parser = argparse.ArgumentParser(prog="claw", description="Compression laws of large language models.", epilog=epilog)
     parser.add_argument("--version", action="version", version=f"claw {metadata.version('claw')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=function)
         return added
 
+    add_commands(command)
     run = command(_run, "run a study; what is done already is not repeated")
     run.add_argument("study", type=Path, help="a YAML file, e.g. params/quickstart.yaml, or its name, e.g. quickstart")
     run.add_argument("--dry-run", action="store_true", help="show the plan and stop")

@@ -87,6 +87,8 @@ COLUMNS = {
     "tasks": "tasks in accuracy, joined by +; tasks without choices to guess from have columns of their own only",
     "num_fewshot": "examples in the prompt, one number or task:number",
     "limit": "documents per task (of each subject for mmlu), one number or task:number; empty for all",
+    "repetition": "mean share of 4-grams that free text, written greedily after held-out beginnings, had before",
+    "distinct": "share of the bigrams of these texts that differ",
     "speedup_prefill": "S: dense over compressed time to read a prompt, batch 1, median of interleaved rounds",
     "speedup_prefill_low": "lower end of its 95 % bootstrap interval",
     "speedup_prefill_high": "upper end",
@@ -291,6 +293,8 @@ def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
         if _is_number(score["chance"]) or f"{task}_chance" not in columns:  # its other metrics may have none
             columns[f"{task}_chance"] = score["chance"]
     judged = _judged(result)
+    if free := result.get("free"):  # records of before had none
+        columns |= {name: free[name] for name in ("repetition", "distinct")}
     if n := len(judged):
         columns["accuracy"] = sum(score["value"] for score in judged.values()) / n
         columns["accuracy_stderr"] = math.sqrt(sum(_stderr(score) ** 2 for score in judged.values())) / n

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (  # from the top; a room imports only from floors below its own
     "cli",
     "sweep",
-    "show",
+    "one_model show",
     "stages",
     "figures prune recovery",
     "advice evaluate",

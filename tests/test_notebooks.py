@@ -115,6 +115,13 @@ def test_the_tour_runs_without_a_browser(folder_model, train_text, heldout_text,
     assert shown(out).count("Your turn") == 5 and "L(r)" not in shown(out) and "10 % more loss" in shown(out)
 
 
+def test_one_model_is_made_smaller(folder_model, train_text, heldout_text, tmp_path):
+    texts = dict(calibrate=train_text, calibration_tokens=512, heldout=heldout_text, heldout_tokens=512, length=64)
+    out = run("05_one_model", tmp_path, model=folder_model, out=str(tmp_path / "small"), words=3, dtype="float32", **texts)
+    assert "held-out loss" in shown(out) and "claw say" in shown(out)
+    assert (tmp_path / "small" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("table", ["", "runs/none.csv"])
 def test_the_explorers_page_without_a_table_says_what_to_run(table, tmp_path):
     out = run("51_explorer", tmp_path, table=table)

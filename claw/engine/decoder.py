@@ -93,7 +93,7 @@ class Decoder:
         for layer in parts.layers:
             last = layer is parts.layers[-1]
             y = normalise(layer.input_norm, x, parts.gain_offset)
-            q, k, v = self._heads(layer, y, rotations[self.rotary_types[layer.index]])
+            q, k, v = self.heads(layer, y, rotations[self.rotary_types[layer.index]])
             y = torch.empty(len(x), q[0].numel(), dtype=x.dtype, device=x.device)
             for rows, mask in zip(packed.groups, masks[self.windows[layer.index]], strict=True):
                 keys, values = rows.take(k), rows.take(v)
@@ -107,17 +107,21 @@ class Decoder:
                 if keep is not None:
                     return x
                 x, y = x[places], y[places]
-            x = self._add(x, layer.o(y), layer.after_attention)
-            y = normalise(layer.mlp_norm, x, parts.gain_offset)
-            activation, gate = layer.mlp.act_fn, layer.gate(y)
-            gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
-            x = self._add(x, layer.down(gate.mul_(layer.up(y))), layer.after_mlp)
+            x = self.after_attention(layer, x, y)
         return normalise(parts.norm, x, parts.gain_offset)
+
+    def after_attention(self, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+        """The stream (N, d) behind a block, from that before it and what its heads attended to (N, H·h)."""
+        x = self._add(x, layer.o(y), layer.after_attention)
+        y = normalise(layer.mlp_norm, x, self.parts.gain_offset)
+        activation, gate = layer.mlp.act_fn, layer.gate(y)
+        gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
+        return self._add(x, layer.down(gate.mul_(layer.up(y))), layer.after_mlp)
 
     def _add(self, x: Tensor, y: Tensor, norm: Any) -> Tensor:
         return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
 
-    def _heads(self, layer: Layer, y: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def heads(self, layer: Layer, y: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries (N, H, h), keys and values (N, G, h), rotated."""
         q, k, v = (linear(y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
         if norms := layer.head_norms:

@@ -6,7 +6,7 @@ this module is imported. lm-eval finds no models of other packages by itself, so
 
 Tokenisation follows lm-eval's Hugging Face class to the letter (tests compare them): the context is encoded by itself, the
 continuation is what the encoding of both has beyond the context's length, and what exceeds the window is cut off on the left.
-Generation is not the engine's business and is left to lm-eval's class.
+Greedy generation is the engine's too (`generating`); what samples or changes logits is left to lm-eval's class.
 """
 
 import copy
@@ -26,9 +26,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import resolve_max_length
 
+from claw.engine.greedy import GreedyGenerator
 from claw.engine.prefix_tree import PrefixTree, Request
 from claw.engine.score import Scorer
 from claw.errors import InputError, unknown
+from claw.evaluate import generating
 from claw.evaluate.known_scores import KnownScores
 from claw.files import digest
 from claw.models import load
@@ -164,9 +166,17 @@ class ClawLM(TemplateLM):
         return self._stock.get_model_info()
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
-        load.check_ids(self.encoding.encode([request.args[0] for request in requests]), self.model)
+        """What the model writes after each context: by the engine where that is greedy, else by lm-eval's class."""
+        prompts, settings = self.encoding.encode([request.args[0] for request in requests]), [r.args[1] for r in requests]
+        load.check_ids(prompts, self.model)
         with undisturbed(self.model):
-            return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
+            generator = GreedyGenerator(self.model)
+            if generator.reason or generating.why_not_greedy(self.model, settings) or not all(prompts):
+                return self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
+            texts = generating.written(generator, self.model, self.tokenizer, self.max_length, prompts, settings)
+        for request, text in zip(requests, texts, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, text)
+        return texts
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether greedy decoding would produce it."""

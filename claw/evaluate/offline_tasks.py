@@ -1,4 +1,4 @@
-"""lm-eval tasks whose data come from the pinned archive, so that they need no hub.
+"""lm-eval tasks that need no hub: their data come from the pinned archive, and those of `copying`, claw's own, from here.
 
 For each task a small YAML is written into the cache. It includes lm-eval's own file for the task, so prompts, choices,
 few-shot sampling, filters and metrics are lm-eval's, and replaces only where the rows are read from. Row counts are
@@ -11,6 +11,7 @@ does for tasks without a training split; it never shows a question its own answe
 
 import functools
 import json
+import random
 import shutil
 import string
 from importlib import metadata, resources
@@ -37,7 +38,15 @@ FILES = {  # lm-eval's file and folder of the archive
     "piqa": ("piqa/piqa.yaml", "piqa/plain_text"),
     "winogrande": ("winogrande/default.yaml", "winogrande/winogrande_xl"),
 }
-NAMES = (*FILES, "mmlu")
+COPYING = "copying"  # the one task of claw's own: a list of words to be said again, made here, in `copying.yaml`
+COPIES, EXAMPLES, LONGEST = 500, 3, 10  # documents, few-shot examples, words in a list
+NAMES = (*FILES, "mmlu", COPYING)
+NOUNS = (
+    "apple arm ball bank bear bed bird boat book bridge cat chair child city cloud coat corn cow cup desk dog door "
+    "egg farm field fire fish flag flower foot garden glass gold hand hat hill horse house island king lake lamp "
+    "leaf letter milk moon mountain night ocean paper path queen rain river road rock rose salt school ship snow "
+    "star stone sun table tree water wind window"
+).split()
 
 
 def lm_eval_tasks() -> Path:
@@ -60,7 +69,8 @@ def task_names() -> list[str]:
 def folder() -> Path:
     """Folder of YAML files for lm-eval's `include_path`, written on first use: one for each installation of lm-eval."""
     rows = made_once(cache() / "tasks" / f"{sources.task_archive().sha256[:12]}-{VERSION}", _write_data)
-    installed = digest(f"{lm_eval_tasks()} {metadata.version('lm_eval')}")[:12]
+    own = resources.files("claw.evaluate").joinpath(f"{COPYING}.yaml").read_text(encoding="utf-8")
+    installed = digest(f"{lm_eval_tasks()} {metadata.version('lm_eval')} {own}")[:12]
     return made_once(rows.parent / f"{rows.name}-yaml-{installed}", functools.partial(_write_yaml, rows))
 
 
@@ -94,6 +104,22 @@ def _write_yaml(rows: Path, scratch: Path) -> None:
         _write_task(scratch / f"{task}.yaml", f"mmlu/default/{task}.yaml", splits)
     for group in (lm_eval_tasks() / "mmlu" / "default").glob("_mmlu*.yaml"):
         shutil.copyfile(group, scratch / group.name)
+    config = yaml.safe_load(resources.files("claw.evaluate").joinpath(f"{COPYING}.yaml").read_text(encoding="utf-8"))
+    files = {split: str(copying_rows(split)) for split in ("test", "train")}
+    config["dataset_kwargs"] = {"data_files": files, "cache_dir": str(cache() / "datasets")}
+    (scratch / f"{COPYING}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def copying_rows(split: str) -> Path:
+    """File of the lists of words of a split, the same everywhere."""
+
+    def make(scratch: Path) -> None:
+        draw = random.Random(f"copying {split}")
+        count = EXAMPLES if split == "train" else COPIES
+        lists = [draw.sample(NOUNS, draw.randint(4, LONGEST)) for _ in range(count)]
+        scratch.write_text("".join(json.dumps({"words": " ".join(words)}) + "\n" for words in lists), encoding="utf-8")
+
+    return made_once(cache() / "tasks" / f"{COPYING}-{split}-1.jsonl", make)
 
 
 def _write_task(path: Path, file: str, splits: dict[str, Path], **overrides) -> None:

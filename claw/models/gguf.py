@@ -44,6 +44,7 @@ NOT_DECODERS = {
     "rwkv7",
     "wavtokenizer-dec",
 }
+GEMMA_27B = 62  # blocks
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """The scaling of Llama 3.1 and 3.2, of which a GGUF file has only the result, `rope_freqs.weight`."""
 COMPUTES: dict[str, Callable[[Any], Any]] = {
@@ -147,7 +148,8 @@ def _convert(gguf: Path, folder: Path, name: str, checksum: str, known: ModelSou
         )
     try:
         fields, tensors = _content(gguf, name)
-        model, info = pretrained.gguf_in(gguf.parent, gguf.name)
+        config = _completed(pretrained.gguf_config_in(gguf.parent, gguf.name), fields)
+        model, info = pretrained.gguf_in(gguf.parent, gguf.name, config)
         tokenizer = pretrained.tokenizer_in(gguf.parent, gguf_file=gguf.name)
     except InputError:
         raise
@@ -211,6 +213,17 @@ def _content(gguf: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     own = {key.removeprefix(f"{architecture}."): value for key, value in fields.items() if key.startswith(f"{architecture}.")}
     return own, tensors
+
+
+def _completed(config: Any, fields: Mapping[str, Any]) -> Any:
+    """The configuration with what transformers leaves at its defaults for some architectures: the size of heads, and with it
+    how Gemma 3 scales attention (all of its sizes but 27B, of 62 blocks)."""
+    head = fields.get("attention.key_length")
+    if head and getattr(config, "head_dim", None) not in (None, head):
+        config.head_dim = int(head)
+    if config.model_type.startswith("gemma3") and fields.get("block_count") != GEMMA_27B:
+        config.query_pre_attn_scalar = config.head_dim
+    return config
 
 
 def _follow(config: Any, fields: Mapping[str, Any], tensors: Mapping[str, Any], name: str) -> None:

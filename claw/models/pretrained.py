@@ -49,7 +49,14 @@ def checkpoint_in(folder: str | Path, stored: Mapping[str, Stored], config: Any,
     return model
 
 
-def gguf_in(folder: str | Path, name: str) -> tuple[Any, Mapping[str, Any]]:
+def gguf_config_in(folder: str | Path, name: str) -> Any:
+    """The configuration that transformers reads from a GGUF file."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, gguf_file=name, **NO_CODE)
+
+
+def gguf_in(folder: str | Path, name: str, config: Any) -> tuple[Any, Mapping[str, Any]]:
     """The model in a GGUF file, dequantised to bfloat16, and what transformers reports of the loading."""
     import transformers
     from transformers import AutoModelForCausalLM
@@ -58,7 +65,8 @@ def gguf_in(folder: str | Path, name: str) -> tuple[Any, Mapping[str, Any]]:
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
     loader: Any = AutoModelForCausalLM
     with _reported():
-        return loader.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16, **TOLD, **plain, **NO_CODE)
+        choices = {"config": config, "dtype": torch.bfloat16} | plain
+        return loader.from_pretrained(folder, gguf_file=name, **choices, **TOLD, **NO_CODE)
 
 
 def stock_reload(folder: str | Path, **choices: Any) -> Any:

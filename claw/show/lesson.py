@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
-from transformers.generation.streamers import BaseStreamer
 
 from claw.errors import InputError
-from claw.evaluate import held_out, timing
+from claw.evaluate import generation, held_out, timing
 from claw.evaluate.held_out import CrossEntropy
 from claw.evaluate.timing import Timing
 from claw.models import load
@@ -125,13 +123,9 @@ class Lesson:
         self.points[method, ratio] = Point(method=method, ratio=ratio, loss=loss, report=report)
         return small
 
-    @torch.inference_mode()
     def write(self, model: Any, tell: Tell = lambda _: None) -> str:
         """What a model writes after the prompt, greedily: always its likeliest next token."""
-        prompt = self.tokenizer(self.asked.prompt, return_tensors="pt").to(model.device)
-        growing, padding = _Growing(self.tokenizer, tell), self.tokenizer.pad_token_id or 0
-        options = {"max_new_tokens": self.asked.words, "do_sample": False, "streamer": growing, "pad_token_id": padding}
-        return self.tokenizer.decode(model.generate(**prompt, **options)[0], skip_special_tokens=True)
+        return generation.write_on(model, self.tokenizer, self.asked.prompt, self.asked.words, tell)
 
     def table(self) -> pd.DataFrame:
         """Every point so far as a tidy table that `claw.laws.fit` takes."""
@@ -146,17 +140,3 @@ class Lesson:
 def _key(method: str, ratio: float) -> tuple[str, float]:
     """Method and ratio of a point: with nothing removed every method gives the dense model."""
     return (method, float(ratio)) if ratio else (methods.DENSE, 0.0)
-
-
-class _Growing(BaseStreamer):
-    """Hears a text as it grows."""
-
-    def __init__(self, tokenizer, tell: Tell) -> None:
-        self.tokenizer, self.tell = tokenizer, tell
-        self.ids: list[int] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        self.ids += value.flatten().tolist()
-        self.tell(self.tokenizer.decode(self.ids, skip_special_tokens=True))
-
-    def end(self) -> None: ...

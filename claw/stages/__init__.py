@@ -8,6 +8,14 @@ that what cannot work is refused before anything is loaded; the stage itself che
 
 from claw.stages.compress import check_compress, compress_curve, dense_records
 from claw.stages.evaluate import check_evaluate, evaluate_checkpoints
-from claw.stages.frames import checkpoint_frame, cost_frame, moment_frame, recovery_frame, timing_frame, timing_sentences
+from claw.stages.frames import (
+    checkpoint_frame,
+    cost_frame,
+    moment_frame,
+    recovery_frame,
+    text_frame,
+    timing_frame,
+    timing_sentences,
+)
 from claw.stages.recover import check_recover, recover_checkpoints
 from claw.stages.speed import check_speed, time_checkpoints

@@ -29,7 +29,7 @@ from claw.prune.slicegpt import is_plain
 from claw.specs import on_disk
 from claw.specs.experiment import Experiment
 from claw.specs.on_disk import ABOUT, NOTES, checkpoint_note
-from claw.stages import model_card, portable
+from claw.stages import model_card, portable, share
 
 
 def checkpoint_folder(folder: Path, experiment: Experiment) -> Path:
@@ -46,14 +46,19 @@ def save(
     *,
     experiment: Experiment | None = None,
     base_model: str | None = None,
+    push_to_hub: str | None = None,
 ) -> Path:
     """Write the checkpoint to `folder` and check that it reloads with equal logits; the folder.
+
+    `push_to_hub` names a repository (OWNER/NAME) that gets all of it too, private unless it is there (`claw.stages.share`).
 
     `folder` is new, empty, or a checkpoint of claw that nobody touched since, which is replaced. InputError before anything is
     written: any other folder, a link, a file, the current folder, the folder that the model came from, a full disk. InputError
     when the reloaded model differs or the disk refuses; then `folder` is as it was before.
     """
     place = check_place(folder, model.config._name_or_path, base_model)
+    if push_to_hub is not None:
+        share.check_push(push_to_hub)
     if not is_plain(model):
         raise InputError(
             "This model has shortcut matrices that no stock architecture can hold, so it cannot be saved as a plain "
@@ -85,7 +90,20 @@ def save(
         raise InputError(
             f"The checkpoint could not be written to {folder}: {error}. What was measured so far is kept."
         ) from error
+    if push_to_hub is not None:
+        share.push(place, push_to_hub)
     return Path(folder)
+
+
+def amend_card(folder: Path, text: str) -> None:
+    """Add what was measured to the model card of a checkpoint, which stays one that claw made; others are left alone."""
+    place = Path(folder).absolute()
+    if not is_made(place) or not (place / ABOUT).is_file():
+        return
+    card, about = place / "README.md", checkpoint_note(place)
+    files.write_text(card, f"{card.read_text(encoding='utf-8').rstrip()}\n\n{text}")
+    about["files"] |= {"README.md": files.sha256(card)}
+    files.write_text(place / ABOUT, json.dumps(about, indent=1))
 
 
 def check_place(folder: str | Path, *origins: str | None) -> Path:

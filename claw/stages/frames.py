@@ -73,6 +73,16 @@ def moment_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "ratio", *known, "budget", "tokens", "train", "heldout"])
 
 
+def text_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """What each model wrote freely, one row per model: how much it repeats, how much differs, and its first text."""
+    rows = []
+    for point, record in results_of("tasks", results):
+        if free := record["result"].get("free"):
+            numbers = {name: round(free[name], 2) for name in ("repetition", "distinct")}
+            rows.append(point | numbers | {"text": free["texts"][0] if free["texts"] else ""})
+    return pd.DataFrame(rows)
+
+
 def timing_frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per checkpoint, phase and batch size among these records: seconds, speed-up with interval, ideal, memory."""
     rows = []

@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from claw import provenance, records
-from claw.evaluate import continuous, held_out, tasks
+from claw.evaluate import continuous, generation, held_out, tasks
 from claw.specs.experiment import Evaluation, Experiment
 from claw.texts import token_blocks
 from claw.texts.token_blocks import Blocks
@@ -59,10 +60,11 @@ def measure_loss(folder: Path, experiment: Experiment, model: Any, blocks: Block
 
 
 def measure_tasks(folder: Path, experiment: Experiment, model: Any, tokenizer, evaluation: Evaluation) -> None:
-    """Measure and record the accuracy of one model on the evaluation's tasks."""
+    """Measure and record the accuracy of one model on the evaluation's tasks, and what it writes freely."""
     choices: dict[str, Any] = {"num_fewshot": evaluation.num_fewshot, "limit": evaluation.limit}
     hub = evaluation.tasks_from == "hub"
     with recorded(folder, experiment, "tasks", model, evaluation.accuracy.digest) as result:
         frame, samples = tasks.score_tasks(model, tokenizer, evaluation.tasks, samples=True, hub=hub, **choices)
         rows = [*frame.to_dict("records"), *continuous.continuous_rows(frame, samples).to_dict("records")]
         result.update(rows=rows, **choices, answered=tasks.answered(samples), scores=continuous.packed_scores(samples))
+        result["free"] = asdict(generation.free_text(model, tokenizer, heldout_blocks(evaluation, tokenizer)))

@@ -14,7 +14,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
 from claw.errors import InputError
-from claw.evaluate import lm_eval_model
+from claw.evaluate import generating, lm_eval_model
 from claw.evaluate.lm_eval_model import ClawLM
 
 TOLERANCE = 1e-4
@@ -151,11 +151,54 @@ def test_what_lm_eval_cannot_score_is_refused(pair, tokenizer):
         answers(ClawLM(tiny_model("llama"), tokenizer, cache=False), [pair])
 
 
-def test_generation_is_that_of_lm_eval(tokenizer):
-    ours, theirs = both(tiny_model("llama"), tokenizer)
-    arguments = ("the of", {"until": ["\n"], "max_gen_toks": 5})
-    asked = [Instance(request_type="generate_until", doc={}, arguments=arguments, idx=0, metadata=("made", 0, 1))]
-    assert ours.generate_until(asked, disable_tqdm=True) == theirs.generate_until(asked, disable_tqdm=True)
+def generated(language_model, arguments):
+    asked = [
+        Instance(request_type="generate_until", doc={}, arguments=pair, idx=0, metadata=("made", number, 1))
+        for number, pair in enumerate(arguments)
+    ]
+    return language_model.generate_until(asked, disable_tqdm=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generation_is_that_of_lm_eval(family, merging, monkeypatch):
+    """Prompts of all lengths, stop sequences that occur, beyond windows, until the end token, and with padding."""
+    ours, theirs = both(tiny_model(family, vocab_size=VOCABULARY, seed=3), merging)
+    texts = [sentences(seed, 1 + seed % 3)[: 1 + 17 * seed] for seed in range(8)]
+    settings = [{"until": ["\n", " a"], "max_gen_toks": 30}, {"until": [], "max_gen_toks": 12, "do_sample": False}]
+    free = theirs.tokenizer.decode(theirs.tokenizer.encode(generated(theirs, [(texts[5], settings[1])])[0])[3:5])
+    settings += [{"until": [free or "x"], "max_gen_toks": 20, "temperature": 0.0}, {"max_gen_toks": 70}]
+    arguments = [(text, each) for text in texts for each in settings]
+    expected = generated(theirs, arguments)
+    monkeypatch.setattr(ClawLM, "_stock", None)  # the engine alone
+    assert generated(ours, arguments) == expected
+    assert len(set(map(len, expected))) > 3
+
+
+def test_what_is_not_greedy_is_left_to_lm_eval(tokenizer):
+    model = tiny_model("llama")
+    ours, _ = both(model, tokenizer)
+    sampled = {"until": ["\n"], "max_gen_toks": 3, "do_sample": True, "temperature": 0.5}
+    assert generating.why_not_greedy(model, [{"until": ["x"], "max_gen_toks": 3}]) == ""
+    assert "sampling" in generating.why_not_greedy(model, [sampled])
+    assert len(generated(ours, [("the of", sampled)])) == 1
+    model.generation_config.repetition_penalty = 1.3
+    assert "repetition_penalty" in generating.why_not_greedy(model, [])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32])
+def test_batches_of_any_size_write_the_same(rows, monkeypatch):
+    from claw.engine import greedy
+
+    monkeypatch.setattr(greedy, "ROWS", {"cpu": rows})
+    model = tiny_model("gemma3")
+    prompts = [list(range(3, 4 + n)) for n in (1, 9, 4, 30, 2, 17, 8)]
+    generator = greedy.GreedyGenerator(model)
+    alone = [generator.write([prompt], 20, [], lambda number, ids: False)[0] for prompt in prompts]
+    lengths = [3, 20, 1, 7, 12, 2, 5]
+    written = generator.write(prompts, 20, [], lambda number, ids: len(ids) >= lengths[number])
+    assert written == [ids[:length] for ids, length in zip(alone, lengths, strict=True)]
+    stock = model.generate(torch.tensor([prompts[1]]), max_new_tokens=20, do_sample=False, eos_token_id=None)
+    assert stock[0, len(prompts[1]) :].tolist() == alone[1]
 
 
 def test_lm_eval_knows_it_by_name(folder_model):

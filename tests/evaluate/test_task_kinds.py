@@ -126,3 +126,24 @@ def test_code_in_a_strangers_task_is_named_before_it_runs(own_tasks, tmp_path):
 
     with pytest.raises(InputError, match=r"several_right\.yaml.*scoring\.mass.*confirm_run_unsafe_code"):
         check_task_code([str(tmp_path)])
+
+
+@pytest.mark.skipif(
+    not (offline_tasks.cache() / "archives" / offline_tasks.sources.task_archive().file).is_file(),
+    reason="the task archive is not in the cache: claw fetch tasks",
+)
+def test_copying_is_generated_and_right_where_the_words_are_said_again(tokenizer, monkeypatch):
+    from claw.evaluate.lm_eval_model import ClawLM
+
+    asked = []
+
+    def echo(self, requests, disable_tqdm=False):
+        asked.extend(request.args for request in requests)
+        lists = [request.args[0].rpartition("Words: ")[2].removesuffix("\nAgain:") for request in requests]
+        return [f" {words}" if number % 2 else " nothing" for number, words in enumerate(lists)]
+
+    monkeypatch.setattr(ClawLM, "generate_until", echo)
+    frame = tasks.score_tasks(tiny_model("llama"), tokenizer, "copying", limit=10, cache=False)
+    (row,) = frame.itertuples()
+    assert (row.metric, row.value, row.n) == ("exact_match", 0.5, 10) and math.isnan(row.chance)
+    assert asked[0][0].count("Words: ") == 4 and asked[0][1]["until"] == ["\n"]
