@@ -1,4 +1,4 @@
-"""The command line: compress, compare, say, run, status, table, findings, foretell, models, fetch. Logic lives in what it calls."""
+"""The command line: compress, compare, say, run, status, table, findings, foretell, models, fetch. Logic is elsewhere."""
 
 import argparse
 import ast

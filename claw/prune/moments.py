@@ -10,6 +10,7 @@ Notable choices:
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class Cross:
 @contextmanager
 def products(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Float32 products with bfloat16 factors and float32 sums, for bfloat16 weights on a processor that has them."""
-    settings = torch.backends.mkldnn.matmul
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if device.type != "cpu" or dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         yield
         return

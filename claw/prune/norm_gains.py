@@ -10,6 +10,7 @@ A backward pass holds the activations of one block at a time: what enters each b
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def _gradients(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, weights:
     last = [parts.norm.weight] if has_gain(parts.norm) else []
     gradient, found = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
     for layer in reversed(parts.layers):
-        own = [norm.weight for norm in layer.norms if has_gain(norm)]
+        own: list[Any] = [norm.weight for norm in layer.norms if has_gain(norm)]
         with torch.enable_grad(), _trained(own):
             start = entering.pop().detach().requires_grad_(True)
             out = run_block(layer, start, arguments[layer.index])

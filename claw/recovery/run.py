@@ -223,8 +223,9 @@ class Run:
     def __post_init__(self) -> None:
         model, blocks, recovery, targets = self.model, self.blocks, self.recovery, self.targets
         self.overlap = check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
-        watched = self.heldout is not None and isinstance(self.teacher, nn.Module)
-        self.dense = held_out.cross_entropy(self.teacher, self.heldout).mean if watched else math.nan
+        self.dense = math.nan
+        if self.heldout is not None and isinstance(self.teacher, nn.Module):
+            self.dense = held_out.cross_entropy(self.teacher, self.heldout).mean
         self.seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
         first = blocks.ids[0].tolist()
         whose = identify(model)  # a state of a model that cannot be told apart from others is never taken up again
