@@ -101,6 +101,10 @@ def read_losses(draft: Draft) -> None:
     draft.frame = draft.frame.assign(loss=loss)
 
 
+BESIDE = ("0", "_stderr", "0_stderr", "_change", "_change_stderr")
+"""Endings of the columns that tell more of a response: of the dense model, its error, what changed."""
+
+
 def read_accuracies(draft: Draft) -> None:
     """Column accuracy from 0 to 1: the owner's own mean, else the mean over the tasks; each task beside it with its chance."""
     frame, said = draft.frame, draft.choices.accuracy
@@ -146,7 +150,12 @@ def read_accuracies(draft: Draft) -> None:
     chances = [draft.meanings[name].chance if name in draft.meanings else None for name in of]
     if of and None not in chances and "chance" not in frame:
         new["chance"] = pd.Series(float(np.mean([chance for chance in chances if chance is not None])), frame.index)
-    draft.frame = draft.frame.assign(**new)
+    if said is not None and parts != ["accuracy"]:  # what stands beside the column accuracy is of another metric
+        stale = [f"accuracy{end}" for end in BESIDE if f"accuracy{end}" in draft.frame]
+        own = {f"accuracy{end}": f"{parts[0]}{end}" for end in BESIDE if len(parts) == 1 and f"{parts[0]}{end}" in frame}
+        new |= {name: draft.numbers(other)[0] for name, other in own.items()}
+        draft.frame = draft.frame.drop(columns=stale)
+    draft.frame = draft.frame.copy().assign(**new)  # the copy is in one piece, as a table of claw has many columns
     if True in units:
         beside = [name for name in ("accuracy0", "accuracy_stderr", "accuracy0_stderr", "chance") if name in frame]
         numeric = {name: draft.numbers(name)[0] for name in beside}
