@@ -88,3 +88,11 @@ def test_another_metric_read_as_accuracy_brings_its_own_dense_value_and_errors()
     assert read["accuracy_change_stderr"].eq(0.004).all() and read["accuracy_stderr"].eq(0.01).all()
     without = laws.read(rows.drop(columns=["p_right0", "p_right_change"]), accuracy="p_right").table
     assert "accuracy0" not in without and "accuracy_change" not in without
+
+
+def test_another_loss_leaves_the_dense_value_and_errors_of_the_first_behind():
+    rows = table().assign(bits_per_byte=lambda frame: frame["loss"] / 4, token_perplexity=lambda frame: np.exp(frame["loss"]))
+    read = laws.read(rows, loss="bits_per_byte").table
+    assert read["loss"].tolist() == pytest.approx((rows["loss"] / 4 * np.log(2)).tolist())
+    assert not {"loss0", "loss_stderr", "excess_loss", "excess_loss_stderr"} & set(read)
+    assert "excess_loss" in laws.read(rows, loss="token_perplexity").table  # the same loss in another dress
