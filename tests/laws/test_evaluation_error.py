@@ -78,3 +78,21 @@ def test_readings_are_sharper_with_pairs_and_answer_the_same():
 def test_old_tables_read_as_before():
     points = read_points(table(paired=False))
     assert "excess_loss" not in points.rows and "accuracy_change" not in points.rows
+
+
+def test_another_metric_read_as_accuracy_brings_its_own_dense_value_and_errors():
+    rows = table().assign(accuracy=0.5, accuracy0=0.6, accuracy_stderr=0.02, accuracy_change=-0.1, chance=0.25)
+    rows = rows.assign(p_right=0.4, p_right0=0.45, p_right_stderr=0.01, p_right_change=-0.05, p_right_change_stderr=0.004)
+    read = laws.read(rows, accuracy="p_right").table
+    assert read["accuracy"].eq(0.4).all() and read["accuracy0"].eq(0.45).all() and read["chance"].eq(0.25).all()
+    assert read["accuracy_change_stderr"].eq(0.004).all() and read["accuracy_stderr"].eq(0.01).all()
+    without = laws.read(rows.drop(columns=["p_right0", "p_right_change"]), accuracy="p_right").table
+    assert "accuracy0" not in without and "accuracy_change" not in without
+
+
+def test_another_loss_leaves_the_dense_value_and_errors_of_the_first_behind():
+    rows = table().assign(bits_per_byte=lambda frame: frame["loss"] / 4, token_perplexity=lambda frame: np.exp(frame["loss"]))
+    read = laws.read(rows, loss="bits_per_byte").table
+    assert read["loss"].tolist() == pytest.approx((rows["loss"] / 4 * np.log(2)).tolist())
+    assert not {"loss0", "loss_stderr", "excess_loss", "excess_loss_stderr"} & set(read)
+    assert "excess_loss" in laws.read(rows, loss="token_perplexity").table  # the same loss in another dress

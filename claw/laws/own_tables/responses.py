@@ -43,6 +43,10 @@ def read_cells(draft: Draft) -> None:
     draft.meanings[target] = Meaning(target)
 
 
+BESIDE = ("0", "_stderr", "0_stderr", "_change", "_change_stderr")
+"""Endings of the columns that tell more of a response: of the dense model, its error, what changed."""
+
+
 def read_losses(draft: Draft) -> None:
     """Column loss in nats: as it is, or the logarithm of the perplexity that was said or is the only one."""
     said, kind = draft.choices.loss, None
@@ -72,6 +76,7 @@ def read_losses(draft: Draft) -> None:
     kind = kind or (meaning.kind if meaning.kind in kinds else "loss")
     draft.meanings[name] = meaning
     values, _ = draft.numbers(name)
+    before = pd.to_numeric(draft.frame["loss"], errors="coerce") if name != "loss" and "loss" in draft.frame else None
     per = PER.get(kind)
     others = [each for each in draft.of_kind(*kinds[1:3]) if each != name]
     if "perplexity" in kind:
@@ -98,6 +103,9 @@ def read_losses(draft: Draft) -> None:
         draft.rename(name, "loss")
         if (reason := not_a_loss(draft.frame.assign(loss=loss))) and said not in ("nats", name):
             raise unclear(reason, 'loss="perplexity"', 'loss="nats"')
+    if before is not None and not np.allclose(before, loss, rtol=1e-6, equal_nan=True):
+        stale = [*(f"loss{end}" for end in BESIDE), "excess_loss", "excess_loss_stderr"]  # of the column loss, not of this one
+        draft.frame = draft.frame.drop(columns=[column for column in stale if column in draft.frame])
     draft.frame = draft.frame.assign(loss=loss)
 
 
@@ -146,7 +154,12 @@ def read_accuracies(draft: Draft) -> None:
     chances = [draft.meanings[name].chance if name in draft.meanings else None for name in of]
     if of and None not in chances and "chance" not in frame:
         new["chance"] = pd.Series(float(np.mean([chance for chance in chances if chance is not None])), frame.index)
-    draft.frame = draft.frame.assign(**new)
+    if said is not None and parts != ["accuracy"]:  # what stands beside the column accuracy is of another metric
+        stale = [f"accuracy{end}" for end in BESIDE if f"accuracy{end}" in draft.frame]
+        own = {f"accuracy{end}": f"{parts[0]}{end}" for end in BESIDE if len(parts) == 1 and f"{parts[0]}{end}" in frame}
+        new |= {name: draft.numbers(other)[0] for name, other in own.items()}
+        draft.frame = draft.frame.drop(columns=stale)
+    draft.frame = draft.frame.copy().assign(**new)  # the copy is in one piece, as a table of claw has many columns
     if True in units:
         beside = [name for name in ("accuracy0", "accuracy_stderr", "accuracy0_stderr", "chance") if name in frame]
         numeric = {name: draft.numbers(name)[0] for name in beside}
