@@ -74,7 +74,8 @@ def test_the_command_line_table_is_what_python_gives(study, capsys, tmp_path):
     compress.compress_curve(asked, model, tokenizer)
     assert main(["table", str(study), "--out", "t.csv"]) == 0
     assert "2 experiments" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(pd.read_csv("t.csv"), records.table(tmp_path / "t.csv"))
+    text = {"code": str, "experiment": str}  # a hash may have no letters
+    pd.testing.assert_frame_equal(pd.read_csv("t.csv", dtype=text), records.table(tmp_path / "t.csv"))
     assert list(pd.read_csv("t.csv")["ratio"]) == [0, 0.5]
     (tmp_path / "mine.csv").write_text("mine")
     assert main(["table", str(study), "--out", "mine.csv"]) == 2 and (tmp_path / "mine.csv").read_text() == "mine"

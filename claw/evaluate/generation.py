@@ -75,9 +75,11 @@ def continued(model: Any, prompt: Sequence[int], tokens: int, streamer: BaseStre
     return written[0, len(prompt) :].tolist()
 
 
-def write_on(model: Any, tokenizer: Any, prompt: str, tokens: int, tell: Callable[[str], Any] = lambda _: None) -> str:
-    """A prompt and what the model writes after it, greedily; `tell` hears the whole text as it grows."""
-    ids = tokenizer(prompt)["input_ids"]
+def write_on(
+    model: Any, tokenizer: Any, prompt: str | Sequence[int], tokens: int, tell: Callable[[str], Any] = lambda _: None
+) -> str:
+    """A prompt (text or token ids) and what the model writes after it, greedily; `tell` hears the whole text as it grows."""
+    ids = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
     growing = Growing(tokenizer, tell)
     return tokenizer.decode([*ids, *continued(model, ids, tokens, growing)], skip_special_tokens=True)
 

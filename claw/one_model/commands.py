@@ -105,9 +105,10 @@ def _say(parsed: argparse.Namespace) -> None:
     if parsed.chat:
         if not tokenizer.chat_template:
             raise InputError(f"{parsed.model} has no chat template, so it takes no questions. Leave --chat out.")
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        asked = [{"role": "user", "content": parsed.prompt}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
+        shown = tokenizer.decode(prompt, skip_special_tokens=True)  # the answer alone is printed
 
     def grow(text: str) -> None:
         nonlocal shown

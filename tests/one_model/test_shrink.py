@@ -223,3 +223,14 @@ def test_where_it_is_saved_says_what_was_asked(tmp_path):
     assert place(remove="30%") == tmp_path / "runs" / "one-model" / "m-1b-30-smaller"
     assert place(until="loss +10%").name == "m-1b-loss-10"
     assert place(target="memory=1.2GB").name == "m-1b-memory-1.2GB"
+
+
+def test_say_answers_a_question_alone_and_needs_a_template(folder_model, tokenizer, tmp_path, capsys):
+    assert main(["say", folder_model, "the", "--chat"]) == 2
+    assert "no chat template" in capsys.readouterr().err
+    asking = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    asking.chat_template = "Q: {{ messages[0].content }} A:"
+    asking.save_pretrained(folder_model)
+    assert main(["say", folder_model, "the", "--chat", "--words", "6"]) == 0
+    assert "Q: the" not in capsys.readouterr().out
+    assert main(["say", folder_model, "the", "--words", "0"]) == 2
