@@ -1,5 +1,6 @@
 """What the notebooks of the stages show of their results: tables, and timings in words."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
