@@ -10,6 +10,7 @@ Training works on a copy; the model that was given is not changed.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ class Student:
             cast_weights(self.model, torch.bfloat16)
         self.forward = Forward(self.model)
         self.scale = readout_of(model).scale
+        self.flops_per_token = _flops(model, recovery, teacher)
         self.teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
         self.kept = kept_blocks(model, teacher) if recovery.hidden_loss else []
         if recovery.trained == "lora":
@@ -80,15 +82,6 @@ class Student:
         pairs = [(own(inputs[i]), own(wanted[j])) for i, j in enumerate(self.kept) if i] if inputs else []
         return total + recovery.hidden_loss * objective.hidden_distance([*pairs, (hidden, taught)])
 
-    def flops_per_token(self, length: int) -> float:
-        """FLOPs of training on a token: a pass forward, one back, one for weights if all are trained, and a teacher's that is asked.
-
-        Passes that are computed again to save memory, and a teacher whose answers were kept, do not count.
-        """
-        own = anatomy(self.model).shape.flops_per_token(length) * (3 if self.recovery.trained == "full" else 2)
-        asks = isinstance(self.teacher, Teacher)
-        return float(own + (anatomy(cast(Teacher, self.teacher).model).shape.flops_per_token(length) if asks else 0))
-
     def recompute(self) -> None:
         """From now on keep no activations inside a block, and compute them again in the backward pass."""
         _switch(self.model, "enable")({"use_reentrant": False})
@@ -110,6 +103,19 @@ class Student:
         if self.forward.recomputes:
             _switch(result, "disable")()
         return cast_weights(result, self.dtype).requires_grad_(True).eval()
+
+
+def _flops(model: Any, recovery: Recovery, teacher: Any) -> float:
+    """FLOPs of training on a token: a pass forward, one back, one for weights if all are trained, and that of a teacher.
+
+    Passes that are made again to save memory, and a teacher whose answers were kept, do not count. NaN where it is not known.
+    """
+    try:
+        models = (one for one in (model, teacher) if isinstance(one, nn.Module))
+        own, *asked = (anatomy(one).shape.flops_per_token(recovery.length) for one in models)
+    except InputError:
+        return math.nan
+    return float((3 if recovery.trained == "full" else 2) * own + sum(asked))
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -30,6 +30,7 @@ from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.recovery import recipes, schedule
+from claw.recovery.outcome import LossPoint, RecoveryReport
 from claw.recovery.recipes import TARGETS, Student
 from claw.recovery.schedule import Milestone
 from claw.recovery.teacher import Remembered, remember
@@ -37,102 +38,9 @@ from claw.recovery.weights import Weights, read_header
 from claw.specs.experiment import Recovery
 from claw.specs.spec import build_spec
 from claw.texts.token_blocks import Blocks, check_no_overlap
-from claw.words import html_table, number
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
-OVERFITTED = 0.01  # nats above the best that count as worse
 MEASUREMENTS = 8  # of held-out loss along the stable phase of the longest budget
-
-
-@dataclass(frozen=True)
-class LossPoint:
-    """Losses after so many tokens, nats per token: `train` the mean since the point before, `heldout` measured then."""
-
-    tokens: int
-    train: float
-    heldout: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecoveryReport:
-    """Result of one recovery, or of one milestone of a run. Held-out losses are NaN where no held-out text was given."""
-
-    recipe: str
-    run: str  # shared by the milestones of one run
-    runs: str  # milestones: budgets share one stable phase; separate: each has a run of its own
-    asked: int
-    tokens: int  # really seen
-    epochs: float  # times the text was gone through
-    steps: int
-    batch: int  # blocks per step
-    learning_rate: float  # peak
-    trained: int  # weights that were trained
-    seconds: float  # of training on the way to this point, since the run was last started
-    tokens_per_second: float
-    moments: tuple[LossPoint, ...]  # the loss curve
-    flops: float  # of training on the way to this point, with those of a teacher that was asked at every step
-    overlap: float  # share of held-out runs of tokens that also stand in the training text
-    dense: float = math.nan  # held-out loss of the teacher, where there was one
-    nan_step: int | None = None  # step whose loss or gradient was not finite, which ended the run
-
-    @property
-    def before(self) -> float:
-        """Held-out loss before recovery."""
-        return self.moments[0].heldout if self.moments else math.nan
-
-    @property
-    def last(self) -> float:
-        """Held-out loss at the end; NaN for a run that broke."""
-        return self.moments[-1].heldout if self.moments and self.nan_step is None else math.nan
-
-    @property
-    def best(self) -> LossPoint | None:
-        """The point with the lowest held-out loss."""
-        measured = [point for point in self.moments if math.isfinite(point.heldout)]
-        return min(measured, key=lambda point: point.heldout, default=None)
-
-    @property
-    def improvement(self) -> float:
-        """Share of the loss that is gone, 1 - L_D / L, as the original study prints it: large where the start was ruined."""
-        return 1 - self.last / self.before if self.before else math.nan
-
-    @property
-    def share_back(self) -> float:
-        """Share of the *lost* loss that came back, (L - L_D) / (L - L_0); NaN where L_0, the dense model's, is not known."""
-        return came_back(self.before, self.last, self.dense)
-
-    @property
-    def overfitted(self) -> bool:
-        """Whether held-out loss ended above its best by more than OVERFITTED nats."""
-        return self.best is not None and self.last > self.best.heldout + OVERFITTED
-
-    def to_dict(self) -> dict:
-        """Plain values for a record."""
-        best = self.best
-        values = asdict(self) | {"before": self.before, "last": self.last, "overfitted": self.overfitted}
-        values |= {"improvement": self.improvement, "share_back": self.share_back}
-        return values | {"best": best.heldout if best else math.nan, "best_tokens": best.tokens if best else None}
-
-    def _repr_html_(self) -> str:
-        rows = [(f"{point.tokens:,}", number(point.train, 4), number(point.heldout, 4)) for point in self.moments]
-        table = html_table(rows, ("tokens", "train loss", "held-out loss"))
-        return f"<p>{self.summary()} {self.tokens_per_second:,.0f} tokens per second.</p>{table}"
-
-    def summary(self) -> str:
-        """The result in one sentence."""
-        if self.nan_step is not None:
-            return f"{self.recipe} broke at step {self.nan_step}: a loss or gradient was not finite. Lower the learning rate."
-        text = f"{self.recipe} on {self.tokens:,} tokens: held-out loss {self.before:.4f} before, {self.last:.4f} after"
-        if self.best is not None and self.overfitted:
-            text += f"; best {self.best.heldout:.4f} at {self.best.tokens:,} tokens, so it went too far"
-        if math.isfinite(self.share_back):
-            text += f"; {self.share_back:.0%} of what the cut lost came back"
-        return text + f"; {self.improvement:.0%} less than before."
-
-
-def came_back(before: float, after: float, dense: float) -> float:
-    """Share of the lost loss that came back: 0 for nothing, 1 for the dense model's loss, below 0 where training did harm."""
-    return (before - after) / (before - dense) if before > dense else math.nan
 
 
 @leaves_as_before
@@ -145,6 +53,7 @@ def recover(
     heldout: Blocks | None = None,
     teacher: nn.Module | Remembered | None = None,
     targets: Sequence[str] = TARGETS,
+    dense: nn.Module | float | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     **choices,
@@ -154,7 +63,8 @@ def recover(
     `blocks` come from claw.blocks(..., purpose="recovery") and are taken in order, again from the first one (reshuffled by
     `seed`) if `tokens` asks for more; `heldout` blocks are measured along the way. `recipe` is "lora" (with `rank`), "full",
     "norms" or "distill" (with `teacher`); `choices` are the other fields of `claw.specs.experiment.Recipe`. With `top_k` the
-    teacher's pass is made once and kept on disk. With `folder` a run that was killed goes on from its last state.
+    teacher's pass is made once and kept on disk. `dense`, the dense model or its held-out loss (by default the teacher), is
+    what the report measures recovery by (`share_back`). With `folder` a run that was killed goes on from its last state.
 
     A run whose loss is not finite stops: the report says at which step, and the model is the one before that step.
     Raises InputError before any work: fewer tokens than a block, held-out text inside the training text, a LoRA target that
@@ -162,7 +72,8 @@ def recover(
     """
     values = {"recipe": recipe, "tokens": tokens, "corpus": blocks.corpus, "length": blocks.length, "seed": seed, **choices}
     recovery = build_spec(Recovery, values)
-    return next(recover_milestones(model, blocks, [recovery], heldout=heldout, teacher=teacher, targets=targets, folder=folder))
+    given: dict[str, Any] = {"heldout": heldout, "teacher": teacher, "targets": targets, "dense": dense, "folder": folder}
+    return next(recover_milestones(model, blocks, [recovery], **given))
 
 
 @leaves_as_before
@@ -174,6 +85,7 @@ def recover_milestones(
     heldout: Blocks | None = None,
     teacher: nn.Module | Remembered | None = None,
     targets: Sequence[str] = TARGETS,
+    dense: nn.Module | float | None = None,
     folder: str | Path | None = None,
     checkpointing: bool | None = None,
     seconds: float = 300,
@@ -193,12 +105,16 @@ def recover_milestones(
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
     check_ids(blocks.ids, model)
     check_window(model.config, blocks.length, "recovery text in blocks")
+    whole: Any = teacher if dense is None else dense
+    if isinstance(whole, nn.Module):
+        whole = held_out.cross_entropy(whole, heldout).mean if heldout is not None else math.nan
     used = blocks.part(slice(budgets[-1].blocks))
     if isinstance(teacher, Remembered):
         teacher.check(used, first.top_k, model.config.get_text_config().vocab_size)  # type: ignore[operator, union-attr]
     elif teacher is not None and first.top_k and not first.hidden_loss and not identify(teacher).obstacle:
         teacher = remember(teacher, used, first.top_k)
     choices: dict[str, Any] = {"teacher": teacher, "targets": targets, "checkpointing": checkpointing, "seconds": seconds}
+    choices["dense"] = whole if isinstance(whole, float) else math.nan
     run = Run(model, blocks, first, budgets, heldout, **choices)
     with tempfile.TemporaryDirectory(prefix="claw-recovery-") as scratch:
         yield from run.go(Path(folder) if folder else Path(scratch))
@@ -218,14 +134,12 @@ class Run:
     targets: Sequence[str] = ()
     checkpointing: bool | None = None
     seconds: float = math.inf
+    dense: float = math.nan
     student_type: ClassVar[type[Student]] = Student
 
     def __post_init__(self) -> None:
         model, blocks, recovery, targets = self.model, self.blocks, self.recovery, self.targets
         self.overlap = check_no_overlap(blocks, self.heldout) if self.heldout is not None else math.nan
-        self.dense = math.nan
-        if self.heldout is not None and isinstance(self.teacher, nn.Module):
-            self.dense = held_out.cross_entropy(self.teacher, self.heldout).mean
         self.seed = recovery.seed if recovery.runs == "milestones" else _mix(recovery.seed, recovery.tokens)
         first = blocks.ids[0].tolist()
         whose = identify(model)  # a state of a model that cannot be told apart from others is never taken up again
@@ -350,7 +264,7 @@ class Run:
         asked: dict[str, Any] = {name: getattr(self.recovery, name) for name in ("recipe", "runs", "batch", "learning_rate")}
         asked |= {"asked": budget.asked, "run": self.identity, "overlap": self.overlap, "trained": trained, "dense": self.dense}
         done: dict[str, Any] = {"tokens": at.tokens, "steps": at.step, "seconds": at.seconds, "moments": tuple(at.moments)}
-        done["flops"] = at.tokens * self.student.flops_per_token(self.recovery.length)
+        done["flops"] = at.tokens * self.student.flops_per_token
         done |= {"epochs": at.tokens / (len(self.blocks) * self.recovery.length), "nan_step": failed}
         return RecoveryReport(**asked, **done, tokens_per_second=at.tokens / at.seconds if at.seconds else math.nan)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from claw import files, records
 from claw.errors import InputError
+from claw.evaluate import held_out
 from claw.models import load
 from claw.progress import tqdm
 from claw.project import inside_project
@@ -65,10 +66,12 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
     model, tokenizer = load.load(name, dtype=asked.dtype, device=asked.device)
     record_dense(asked.folder, Experiment(compression=compression), model)
     heldout = heldout_blocks(asked.evaluation, tokenizer)
-    watched, teacher = heldout.part(slice(WATCHED)), None
+    watched = heldout.part(slice(WATCHED))
+    parent, other = load.load(compression.model, dtype=asked.dtype, device=asked.device)
     if asked.recipe == "distill":
-        teacher, other = load.load(compression.model, dtype=asked.dtype, device=asked.device)
         load.check_same_tokenizer(tokenizer, other)
+    teacher, dense = parent if asked.recipe == "distill" else None, held_out.cross_entropy(parent, watched).mean
+    del parent  # unless it teaches
     groups: dict[str, list[Recovery]] = {}
     for recovery in recoveries:
         groups.setdefault(recovery.run.digest, []).append(recovery)
@@ -78,7 +81,7 @@ def _recover(asked: RecoverParameters, name: str, compression: Compression, reco
         blocks = token_blocks.blocks(tokenizer, last.corpus, purpose="recovery", **choices)
         token_blocks.check_no_overlap(blocks, heldout)  # with all of it, of which only some is watched
         folder = asked.folder / "recovering" / Experiment(compression=compression, recovery=group[0].run).id
-        series = run.recover_milestones(model, blocks, group, heldout=watched, teacher=teacher, folder=folder)
+        series = run.recover_milestones(model, blocks, group, heldout=watched, teacher=teacher, dense=dense, folder=folder)
         for recovery in group:
             experiment = Experiment(compression=compression, recovery=recovery)
             place = checkpoints.checkpoint_folder(asked.folder, experiment)

@@ -16,7 +16,7 @@ import claw
 from claw.errors import InputError
 from claw.evaluate.held_out import cross_entropy
 from claw.models.identity import weights_hash
-from claw.recovery import recipes, run
+from claw.recovery import outcome, recipes, run
 from claw.recovery.recipes import Student
 from claw.specs.experiment import Recovery
 from claw.texts import token_blocks
@@ -262,6 +262,31 @@ def test_going_too_far_is_reported(blocks, heldout):
     )
     assert report.overfitted and report.best.heldout < report.last and 0 < report.best.tokens < report.tokens
     assert "too far" in report.summary()
+
+
+def test_what_came_back_is_measured_by_the_dense_model(blocks, heldout):
+    dense = claw.recover(tiny_model("llama"), blocks, tokens=4096, recipe="full", learning_rate=5e-3, batch=4)[0]
+    loss = cross_entropy(dense, heldout).mean
+    choices = dict(tokens=1024, recipe="full", learning_rate=3e-3, batch=4, heldout=heldout)
+    _, report = claw.recover(tiny_model("llama"), blocks, dense=dense, **choices)
+    assert report.dense == pytest.approx(loss)
+    assert report.share_back == pytest.approx((report.before - report.last) / (report.before - loss))
+    assert report.improvement == pytest.approx(1 - report.last / report.before) and "came back" in report.summary()
+    values = report.to_dict()
+    assert values["share_back"] == report.share_back and values["flops"] > 6 * 1024 * 20_000
+    _, report = claw.recover(tiny_model("llama"), blocks, **choices)
+    assert math.isnan(report.share_back) and "came back" not in report.summary()
+    assert math.isnan(outcome.came_back(3.0, 2.9, 3.1))  # nothing was lost
+
+
+def test_flops_are_those_of_the_passes(blocks):
+    def flops(**choices):
+        teacher = tiny_model("llama", seed=1) if choices["recipe"] == "distill" else None
+        return claw.recover(tiny_model("llama"), blocks, tokens=256, batch=4, teacher=teacher, **choices)[1].flops
+
+    full = flops(recipe="full")
+    assert flops(recipe="lora") == flops(recipe="norms") == pytest.approx(full * 2 / 3)
+    assert flops(recipe="distill") == pytest.approx(full * 4 / 3)
 
 
 def bad_teacher():
