@@ -37,6 +37,7 @@ from claw.recovery.teacher import Remembered, remember
 from claw.recovery.weights import Weights, read_header
 from claw.specs.experiment import Recovery
 from claw.specs.spec import build_spec
+from claw.texts.likeness import warn_if_far
 from claw.texts.token_blocks import Blocks, check_no_overlap
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384, "mps": 4096}  # tokens in one forward pass; more are accumulated
@@ -105,6 +106,8 @@ def recover_milestones(
         raise InputError(f"The recovery asks for blocks of {first.length} tokens; there are {len(blocks)} of {blocks.length}.")
     check_ids(blocks.ids, model)
     check_window(model.config, blocks.length, "recovery text in blocks")
+    if heldout is not None:
+        warn_if_far(blocks, heldout)
     whole: Any = teacher if dense is None else dense
     if isinstance(whole, nn.Module):
         whole = held_out.cross_entropy(whole, heldout).mean if heldout is not None else math.nan
