@@ -25,10 +25,9 @@ from claw.errors import InputError
 from claw.files import digest, write_own, write_text
 from claw.specs import on_disk
 from claw.specs.experiment import Evaluation, Experiment
-from claw.words import in_words, plural
+from claw.words import plural
 
 STAGES = ("compress", "recover", "loss", "tasks", "speed")
-FEW = 3  # tasks that a sentence names
 PRIMARY = ("acc_norm", "acc")  # the metric of a task that enters `accuracy`: the first that it has
 
 SHAPE = tuple(
@@ -365,13 +364,6 @@ def primary_columns(table: pd.DataFrame) -> dict[str, str]:
     """By task of a table, the column of the metric that counts: piqa_acc_norm of piqa."""
     tasks = [str(name).removesuffix("_chance") for name in table.columns if str(name).endswith("_chance")]
     return {task: f"{task}_{metric}" for task in tasks for metric in PRIMARY[::-1] if f"{task}_{metric}" in table}
-
-
-def few_tasks(table: pd.DataFrame) -> str:
-    """The tasks of a table by name, such as "arc_easy and piqa"; empty where it names none, or more than three."""
-    said = {str(tasks) for tasks in table["tasks"].dropna()} if "tasks" in table else set()
-    tasks = said.pop().split("+") if len(said) == 1 else list(primary_columns(table)) if not said else []
-    return in_words(tasks) if len(tasks) <= FEW else ""
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:

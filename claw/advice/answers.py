@@ -12,10 +12,10 @@ import pandas as pd
 
 from claw.advice import reach
 from claw.advice.reach import Reach
+from claw.advice.task_names import few_tasks
 from claw.advice.true_shares import TRUE, complete_shares, percent, percents
 from claw.laws import Laws
 from claw.laws.points import is_dense
-from claw.records import few_tasks
 from claw.specs.methods import RIDGE, is_control
 from claw.words import number, plural, tokens_text
 

@@ -91,6 +91,7 @@ ARCHITECTURES = {
     ),
 }
 
+PLANS = "base_model_"  # how a model is spread over devices; transformers 5.17 keeps that with each configuration
 BOOKKEEPING = frozenset(
     # of every configuration of transformers
     "transformers_version architectures output_hidden_states return_dict dtype torch_dtype chunk_size_feed_forward "
@@ -122,7 +123,7 @@ def why_not_known(model: Any, *, training: bool = False) -> str:
         if knowledge := known.fields.get(name):
             if not knowledge.accepts(value):
                 return knowledge.otherwise
-        elif name not in BOOKKEEPING and not _is_idle(name, value, defaults):
+        elif name not in BOOKKEEPING and not name.startswith(PLANS) and not _is_idle(name, value, defaults):
             return f"its configuration has the field {name} = {value!r}, which the fast pass does not know"
     dropout: Any = getattr(config, "attention_dropout", None)
     if training and dropout:

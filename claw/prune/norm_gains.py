@@ -23,14 +23,11 @@ from claw.prune.blockwise import first_inputs, run_block
 from claw.texts.token_blocks import Blocks
 
 STEP_TOKENS = 2048  # of one step
-RATE, RATE_PER_SHARE = (
-    0.002,
-    0.01,
-)  # of Adam, falling to zero: what little compression asks for, and more with the share removed
+RATE, STEEPEST = 0.075, 0.02  # Adam's, falling to zero: RATE times the square of the share removed, at most STEEPEST
 HEAD_TOKENS = 512  # whose logits are held at a time
 
 
-def refit(model: nn.Module, blocks: Blocks, removed: float) -> None:
+def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     """Train the norms' gains in place, one pass over `blocks`; `removed` is the share of the parameters that the model lost."""
     parts = anatomy(model)
     norms = [norm for layer in parts.layers for norm in layer.norms if has_gain(norm)] + [parts.norm] * has_gain(parts.norm)
@@ -39,7 +36,7 @@ def refit(model: nn.Module, blocks: Blocks, removed: float) -> None:
         return
     weights = [norm.weight for norm in norms]
     wide = [weight.detach().float().clone() for weight in weights]
-    optimiser = torch.optim.Adam(wide, lr=RATE + RATE_PER_SHARE * removed)
+    optimiser = torch.optim.Adam(wide, lr=min(STEEPEST, RATE * removed**2))
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches))
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -68,16 +65,16 @@ def _gradients(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, weights:
             entering.append(hidden)
             hidden = run_block(layer, hidden, arguments[layer.index])
     last = [parts.norm.weight] if has_gain(parts.norm) else []
-    gradient, found = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
+    gradient, gradients_of_norms = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
     for layer in reversed(parts.layers):
         own: list[Any] = [norm.weight for norm in layer.norms if has_gain(norm)]
         with torch.enable_grad(), _trained(own):
             start = entering.pop().detach().requires_grad_(True)
             out = run_block(layer, start, arguments[layer.index])
             gradient, *gradients = torch.autograd.grad(out, [start, *own], gradient)
-        found = [*gradients, *found]
-    assert len(found) == len(weights)
-    return found
+        gradients_of_norms = [*gradients, *gradients_of_norms]
+    assert len(gradients_of_norms) == len(weights)
+    return gradients_of_norms
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def regressed(
     if parts.tied or mapping.kept is not None:
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
-        scale = torch.stack([(rms(mapping(pair.dense)) / rms(pair.dense)).mean() for pair in pairs]).mean()
+        scale = torch.stack([(rms(mapping(pair.dense)) / rms(pair.dense).clamp_min(1e-30)).mean() for pair in pairs]).mean()
         inner.norm.weight.data = (mapping.gain * scale - parts.gain_offset).to(parts.dtype)
     return small
 

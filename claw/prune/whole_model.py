@@ -103,5 +103,5 @@ def build_shape(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Mod
     small = fitted_shape(parts, target, statistics)
     each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # where less is cut that only fits the text
     final_gain.refit(small, calibration_text(statistics, "gains", LAST_TOKENS), each=each)
-    norm_gains.refit(small, calibration_text(statistics, "gains"), targets.removed(dense, target, "params"))
+    norm_gains.refit_gains(small, calibration_text(statistics, "gains"), targets.removed(dense, target, "params"))
     return small

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from claw.advice.task_names import few_tasks
 from claw.errors import InputError
 from claw.laws import Laws, curves, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.reading import Reading
 from claw.laws.storage import plain_json
-from claw.records import few_tasks, primary_columns
+from claw.records import primary_columns
 from claw.show.page_parts import embedded, part
 from claw.specs.methods import is_control
 from claw.words import plural

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from claw import files, words
+from claw.advice.task_names import few_tasks
 from claw.errors import InputError
 from claw.figures.captions import caption
 from claw.laws import Laws, speed_law
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
 from claw.laws.storage import COLUMNS, STEP, plain_json
-from claw.records import few_tasks
 from claw.show import how_far, unseen
 from claw.show.page_parts import embedded, part, shared
 

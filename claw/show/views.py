@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from claw import words
+from claw.advice.task_names import few_tasks
 from claw.laws import KINDS, Critical, Laws, critical
 from claw.laws.fitted import POOLED
 from claw.laws.points import is_dense
-from claw.records import few_tasks
 from claw.show import how_far
 
 STEP = 0.005

@@ -45,7 +45,7 @@ class Calibration(Spec):
     """Text from which statistics are collected."""
 
     corpus: Text = "wikipedia-train"
-    tokens: Count = 16384
+    tokens: Count = 65536
     length: Length = 512
 
     def check_blocks(self) -> None:

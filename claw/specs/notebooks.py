@@ -66,7 +66,7 @@ class CompressParameters(Ratios, HeldOut):
     """10_compress: one model, one method, several ratios."""
 
     calibration: Text = "wikipedia-train"
-    calibration_tokens: Count = 16384
+    calibration_tokens: Count = 65536
     calibration_length: Length = 512
 
     @model_validator(mode="after")

@@ -160,7 +160,7 @@ class ShrinkParameters(LookParameters):
     gguf: Annotated[Literal["", "bf16", "f16", "q8_0"], BeforeValidator(_gguf)] = ""
     recover: Annotated[int, BeforeValidator(tokens_of), Field(ge=0, le=10**12)] = 0  # tokens
     calibrate: Text = "wikipedia-train"
-    calibration_tokens: Annotated[Count, BeforeValidator(tokens_of)] = 8192
+    calibration_tokens: Annotated[Count, BeforeValidator(tokens_of)] = 32768
     context: Annotated[int, Field(ge=0, le=10**9)] = 0  # tokens whose keys and values count as memory
     batch: Size = 1  # sequences of that many tokens
     seed: Seed = 0

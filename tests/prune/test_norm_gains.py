@@ -21,7 +21,7 @@ def test_the_loss_falls_and_only_gains_change(family, blocks):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
     start = held_out.cross_entropy(model, blocks).mean
-    norm_gains.refit(model, blocks, 0.5)
+    norm_gains.refit_gains(model, blocks, 0.5)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all("norm" in name for name in changed)
     assert held_out.cross_entropy(model, blocks).mean < start
@@ -48,5 +48,5 @@ def test_gradients_are_those_of_a_plain_backward_pass(blocks):
 def test_text_without_targets_changes_nothing(blocks):
     model = tiny_model("llama")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    norm_gains.refit(model, token_blocks.replace(blocks, scored=torch.zeros_like(blocks.scored)), 0.5)
+    norm_gains.refit_gains(model, token_blocks.replace(blocks, scored=torch.zeros_like(blocks.scored)), 0.5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
