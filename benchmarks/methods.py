@@ -42,8 +42,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS])
     parser.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
-    parser.add_argument("--calibration-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--calibration-blocks", type=int, default=128, help="of 512 tokens")
     parser.add_argument("--heldout-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--match", action="store_true", help="PPM and PruneNet against the peers' own, three seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-methods"))
@@ -73,7 +74,7 @@ def remaining(method: str, asked: argparse.Namespace) -> list[float]:
 
 def setting(asked: argparse.Namespace) -> tuple[nn.Module, Blocks, Blocks]:
     """The model, its calibration blocks and its held-out blocks."""
-    model, tokenizer = load.load(asked.model)
+    model, tokenizer = load.load(asked.model, device=asked.device)
     calibration = claw.blocks(tokenizer, "wikipedia-train", count=asked.calibration_blocks, seed=asked.seed)
     heldout = claw.blocks(tokenizer, "wikipedia-heldout", purpose="heldout", count=asked.heldout_blocks)
     return model, calibration, heldout

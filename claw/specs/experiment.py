@@ -77,8 +77,9 @@ class Compression(Spec):
         return given
 
 
-LEARNING_RATES = {"lora": 1e-3, "full": 6e-4, "distill": 6e-4, "norms": 5e-3}
-"""Peak learning rate of each recipe, where none is asked for; distillation into adapters or norms takes theirs."""
+LEARNING_RATES = {"lora": 3e-3, "full": 3e-4, "distill": 3e-4, "norms": 5e-3}
+"""Peak learning rate of each recipe, where none is asked for, by the sweep in docs/recovery.md; distillation into adapters or
+norms takes theirs."""
 
 SKEWED = ("skew", "skew-reverse")  # divergences from, or of, a mixture of both distributions
 _DISTILLING = ("trains", "divergence", "data_loss", "hidden_loss", "top_k")  # matter to that recipe only
