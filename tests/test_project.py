@@ -68,7 +68,7 @@ def test_conda_installs_the_same_project():
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_studies_are_valid_and_named_after_their_files(path):
     study = studies.load_study(path)
-    assert study.name == path.stem and study.experiments
+    assert study.name == path.stem.removesuffix("-first") and study.experiments  # a part of a study goes into its folder
     assert set(study.models) <= set(sources.models())
 
 
@@ -233,10 +233,9 @@ def test_the_gpu_study_has_more_than_a_thousand_experiments_that_its_models_can_
     study = studies.load_study(ROOT / "params" / "gpu.yaml")
     made = plan.make(study, Path("runs") / "gpu")
     assert len(study.experiments) > 1000 and len(made.wanted) == 3 * len(study.experiments)
-    assert study.evaluation.limit == 500 and len(study.evaluation.tasks) == 6 and study.resources.gpus == 1
+    assert len(study.evaluation.tasks) == 6 and study.resources.gpus == 1 and len(study.models) == 3
     recovered = [e for e in study.experiments if e.recovery is not None]
-    assert len(recovered) == (len(study.experiments) - len(study.models)) / 2
-    assert {e.recovery.tokens for e in recovered} == {1_000_000}
+    assert {e.recovery.tokens for e in recovered} == {50_000, 200_000}
     cut = {(e.compression.model, e.compression.method) for e in study.experiments}
     assert ("smollm2-135m", "slicegpt") in cut and ("gemma3-270m", "slicegpt") not in cut  # cannot be rotated
     assert {job.notebook for job in made.jobs} == {plan.COMPRESS, plan.RECOVER, plan.EVALUATE}

@@ -76,8 +76,8 @@ def encode_conversation(tokenizer: Any, chat: Conversation) -> tuple[str, list[T
             continue
         before = _written(tokenizer, chat.messages[:number], chat.place, asks=True) if number else ""
         start = len(before) if whole.startswith(before) else -1
-        content = content if whole.find(content, start) >= 0 else content.strip()
-        place = whole.find(content, max(start, 0))
+        places = [(at, -len(text), text) for text in (content, content.strip()) if (at := whole.find(text, max(start, 0))) >= 0]
+        place, _, content = min(places, default=(-1, 0, content))  # as it is or trimmed, whichever follows first
         if start < 0 or place < 0:
             raise InputError(
                 f"{chat.place}: the chat template writes message {number + 1} otherwise when more follows, so which tokens are "
