@@ -1,7 +1,6 @@
 """A model's own forward on sequences of one length, and what must be true of it for log-likelihoods to mean anything."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,7 +25,7 @@ class StockForward:
 
     def __init__(self, model: Any):
         self.model = model
-        if why := once(_TRIALS, model, lambda: self._trial()):
+        if why := once(_TRIALS, model, lambda: _why_not_causal(model)):
             raise InputError(
                 f"{type(model).__name__} cannot be scored: {why}. Accepted are causal language models that give logits for "
                 "plain token ids, without images, sounds or an encoder's output."
@@ -60,28 +59,29 @@ class StockForward:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @torch.inference_mode()
-    def _trial(self) -> str:
-        """Why log-likelihoods of this model mean nothing; empty if a short pass shows nothing."""
-        model, device = self.model, self._device()
-        vocabulary = getattr(model.config.get_text_config(), "vocab_size", None) or 2
-        tokens = torch.randint(vocabulary, (1, LENGTH), generator=torch.Generator().manual_seed(0)).to(device)
-        changed = tokens.clone()
-        changed[0, -1] = (tokens[0, -1] + 1) % vocabulary
-        try:
-            first, second, shorter = (model(input_ids=ids, use_cache=False).logits for ids in (tokens, changed, tokens[:, :-1]))
-        except Exception as error:  # any architecture, each with errors of its own
-            return f"its forward fails on plain token ids ({error_line(error)})"
-        if first.shape[:2] != tokens.shape:
-            return f"it gives logits of shape {tuple(first.shape)} for {LENGTH} tokens"
-        if model.training or not first.isfinite().all():
-            return ""
-        limits = SEEN.get(next(model.parameters()).dtype, SEEN_HALF)
-        before, *others = (logits[0, : LENGTH - 1].double() for logits in (first, second, shorter))
-        size = (before - before.mean()).norm()
-        seen = any((other - before).norm() > limit * size for other, limit in zip(others, limits, strict=True))
-        if seen and limits is SEEN_HALF:  # heavily compressed models round that much: look again in float32
-            return StockForward._trial(cast(Any, SimpleNamespace(model=few_layers(model), _device=self._device)))
-        if seen:
-            return "its prediction of a token depends on the tokens that follow (is it meant to be a decoder? see is_decoder)"
+
+@torch.inference_mode()
+def _why_not_causal(model: Any) -> str:
+    """Why log-likelihoods of this model mean nothing; empty if a short pass shows nothing."""
+    device = next(model.parameters()).device
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", None) or 2
+    tokens = torch.randint(vocabulary, (1, LENGTH), generator=torch.Generator().manual_seed(0)).to(device)
+    changed = tokens.clone()
+    changed[0, -1] = (tokens[0, -1] + 1) % vocabulary
+    try:
+        first, second, shorter = (model(input_ids=ids, use_cache=False).logits for ids in (tokens, changed, tokens[:, :-1]))
+    except Exception as error:  # any architecture, each with errors of its own
+        return f"its forward fails on plain token ids ({error_line(error)})"
+    if first.shape[:2] != tokens.shape:
+        return f"it gives logits of shape {tuple(first.shape)} for {LENGTH} tokens"
+    if model.training or not first.isfinite().all():
         return ""
+    limits = SEEN.get(next(model.parameters()).dtype, SEEN_HALF)
+    before, *others = (logits[0, : LENGTH - 1].double() for logits in (first, second, shorter))
+    size = (before - before.mean()).norm()
+    seen = any((other - before).norm() > limit * size for other, limit in zip(others, limits, strict=True))
+    if seen and limits is SEEN_HALF and hasattr(getattr(model, "model", None), "layers"):
+        return _why_not_causal(few_layers(model))  # heavily compressed models round that much: look again in float32
+    if seen:
+        return "its prediction of a token depends on the tokens that follow (is it meant to be a decoder? see is_decoder)"
+    return ""

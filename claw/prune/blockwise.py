@@ -1,6 +1,7 @@
 """Run a decoder one block at a time, as calibration, gradients, SliceGPT and regression do."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -89,6 +90,45 @@ def run_block(layer: Layer, hidden: torch.Tensor, arguments: dict[str, Any]) -> 
     """Output of one block for hidden states (B, T, d)."""
     out = layer.module(hidden, **arguments)
     return out[0] if isinstance(out, tuple) else out
+
+
+@torch.no_grad()
+def forward_through(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], list[dict[str, Any]]]:
+    """The last block's output (B, T, d) for `ids` (B, T), what entered each block, and the arguments of each."""
+    hidden, arguments = first_inputs(parts, ids)
+    entering = []
+    for layer in parts.layers:
+        entering.append(hidden)
+        hidden = run_block(layer, hidden, arguments[layer.index])
+    return hidden, entering, arguments
+
+
+def backward_through(
+    parts: Anatomy,
+    entering: list[torch.Tensor],
+    arguments: list[dict[str, Any]],
+    gradient: torch.Tensor,
+    weights_of: Callable[[Layer], list[nn.Parameter]],
+) -> Iterator[tuple[Layer, list[nn.Parameter], tuple[torch.Tensor, ...]]]:
+    """From the last block to the first: the block, its weights that `weights_of` names, and the gradient of each.
+
+    `gradient` is that of the last block's output. A block is computed again with gradients and then let go, and `entering` is
+    used up, so memory never holds the activations or gradients of more than one block.
+    """
+    for layer in reversed(parts.layers):
+        weights = weights_of(layer)
+        before = [weight.requires_grad for weight in weights]
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            with torch.enable_grad():
+                start = entering.pop().detach().requires_grad_(True)
+                out = run_block(layer, start, arguments[layer.index])
+                gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
+        finally:
+            for weight, flag in zip(weights, before, strict=True):
+                weight.requires_grad_(flag)
+        yield layer, weights, tuple(gradients)
 
 
 def unit_rms(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:

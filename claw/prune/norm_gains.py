@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from claw.models.anatomy import Anatomy, anatomy, has_gain
 from claw.models.arithmetic import Readout, readout_of
 from claw.progress import tqdm
-from claw.prune.blockwise import first_inputs, run_block
+from claw.prune.blockwise import backward_through, forward_through
 from claw.texts.token_blocks import Blocks
 
 STEP_TOKENS = 2048  # of one step
@@ -42,7 +42,7 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     try:
         model.requires_grad_(False)
         for ids, scored in tqdm(batches, desc="norm gains", unit=" steps", leave=False):
-            gradients = _gradients(parts, ids.to(parts.device), scored.to(parts.device), weights)
+            gradients = _gradients(parts, ids.to(parts.device), scored.to(parts.device))
             if not all(gradient.isfinite().all() for gradient in gradients):
                 break
             for value, gradient in zip(wide, gradients, strict=True):
@@ -56,25 +56,15 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
             parameter.requires_grad_(flag)
 
 
-def _gradients(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, weights: list[nn.Parameter]) -> list[torch.Tensor]:
+def _gradients(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor) -> list[torch.Tensor]:
     """Of the mean next-token loss of a batch (B, T), for each norm's weight in the order of the blocks, the last norm last."""
-    with torch.no_grad():
-        hidden, arguments = first_inputs(parts, ids)
-        entering = []
-        for layer in parts.layers:
-            entering.append(hidden)
-            hidden = run_block(layer, hidden, arguments[layer.index])
+    hidden, entering, arguments = forward_through(parts, ids)
     last = [parts.norm.weight] if has_gain(parts.norm) else []
-    gradient, gradients_of_norms = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
-    for layer in reversed(parts.layers):
-        own: list[Any] = [norm.weight for norm in layer.norms if has_gain(norm)]
-        with torch.enable_grad(), _trained(own):
-            start = entering.pop().detach().requires_grad_(True)
-            out = run_block(layer, start, arguments[layer.index])
-            gradient, *gradients = torch.autograd.grad(out, [start, *own], gradient)
-        gradients_of_norms = [*gradients, *gradients_of_norms]
-    assert len(gradients_of_norms) == len(weights)
-    return gradients_of_norms
+    gradient, of_norms = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
+    own: Any = lambda layer: [norm.weight for norm in layer.norms if has_gain(norm)]
+    for _, _, gradients in backward_through(parts, entering, arguments, gradient, own):
+        of_norms = [*gradients, *of_norms]
+    return of_norms
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from claw.models.arithmetic import arithmetic_of
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery, trial_cut
-from claw.prune.blockwise import first_inputs, run_block, token_batches
+from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
 from claw.prune.moments import Cross, Gram
 from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
@@ -90,8 +90,9 @@ def regressed(
         for pair in pairs:
             pair.advance_dense(layer, remember=block is not None)
         if block is not None:
-            for number in range(len(HALVES)):
-                _refit_half(number, layer, block, _Kept(parts, layer, units), pairs, penalties)
+            kept = _kept_weights(parts, layer, units)
+            for half in range(len(HALVES)):
+                _refit_half(half, inner, block, kept, pairs, penalties)
     if parts.tied or mapping.kept is not None:
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
@@ -100,14 +101,12 @@ def regressed(
     return small
 
 
-class _Kept:
-    """The rows of a dense block's linears that write the units kept."""
-
-    def __init__(self, parts: Anatomy, layer: Layer, units: Units):
-        neurons = units.kept["ffn"][layer.index]
-        keys, queries = surgery.group_channels(units.kept["heads"][layer.index], parts)
-        rows = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
-        self.weights = {name: getattr(layer, name).weight[kept.to(parts.device)] for name, kept in rows.items()}
+def _kept_weights(parts: Anatomy, layer: Layer, units: Units) -> dict[str, torch.Tensor]:
+    """The rows of a dense block's linears that write the units kept, by the linear's name."""
+    neurons = units.kept["ffn"][layer.index]
+    keys, queries = surgery.group_channels(units.kept["heads"][layer.index], parts)
+    rows = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
+    return {name: getattr(layer, name).weight[kept.to(parts.device)] for name, kept in rows.items()}
 
 
 class _Pair:
@@ -145,7 +144,9 @@ class _Pair:
         return (self.mapping(self.after[half]) - self.small) / self.residual
 
 
-def _refit_half(half: int, dense: Layer, block: Layer, kept: _Kept, pairs: list[_Pair], penalties: Penalties) -> None:
+def _refit_half(
+    half: int, inner: Anatomy, block: Layer, kept: dict[str, torch.Tensor], pairs: list[_Pair], penalties: Penalties
+) -> None:
     """Refit the linears of one half of a small block in the order in which the stream meets them, and bring the stream past it.
 
     What reads the stream aims at what the dense linears W of the same name write: Σ y xᵀ = W Σ n xᵀ, with n what the dense
@@ -161,7 +162,7 @@ def _refit_half(half: int, dense: Layer, block: Layer, kept: _Kept, pairs: list[
         read = norm(pair.small.to(dtype)).flatten(0, -2)
         gram.add(read)
         cross.add(pair.read[half].flatten(0, -2), read)
-    wanted = torch.cat([kept.weights[reader] for reader in readers]).float()
+    wanted = torch.cat([kept[reader] for reader in readers]).float()
     _refit(linears, gram.total(), wanted @ cross.sum, penalties.reads)
 
     gram, cross = Gram(writer.in_features, device, dtype), Cross(writer.out_features, writer.in_features, device, dtype)
@@ -170,46 +171,40 @@ def _refit_half(half: int, dense: Layer, block: Layer, kept: _Kept, pairs: list[
         arguments = pair.small_arguments[block.index] if name == "attention" else {}
         entering.append(_entering(writer, module, norm(pair.small.to(dtype)), arguments))
         rows = entering[-1].flatten(0, -2)
-        wanted = pair.missing(half) if after is None else _before_norm(pair, half, after)
+        wanted = pair.missing(half) if after is None else _before_norm(pair, half, surgery.norm_gain(after, inner))
         if writer.bias is not None:
             wanted = wanted - writer.bias
         gram.add(rows)
         cross.add(wanted.flatten(0, -2), rows)
     _refit([writer], gram.total(), cross.sum, penalties.writes)
     if after is not None:
-        _refit_gain(half, after, writer, entering, pairs)
+        _refit_gain(half, inner, after, writer, entering, pairs)
     for pair, rows in zip(pairs, entering, strict=True):
         out = writer(rows)
         pair.small = pair.small + (out if after is None else after(out)).float() * pair.residual
 
 
-def _gain(norm: Any) -> torch.Tensor:
-    """What a norm multiplies by, (d,), whatever it adds to its weight."""
-    ones = torch.ones(1, norm.weight.shape[0], device=norm.weight.device, dtype=norm.weight.dtype)
-    return norm(ones)[0].float()
-
-
-def _before_norm(pair: _Pair, half: int, after: Any) -> torch.Tensor:
+def _before_norm(pair: _Pair, half: int, gain: torch.Tensor) -> torch.Tensor:
     """What the writer of a half aims at where a norm follows it: what the dense one wrote, and the streams' difference in the
     norm's own scale, divided by its gain where that is not small."""
     written = pair.mapping(pair.written[half])
-    scale, gain = written.square().mean(-1, keepdim=True).sqrt(), _gain(after)
+    scale = written.square().mean(-1, keepdim=True).sqrt()
     wrong = pair.missing(half) - written / scale.clamp_min(1e-12) * gain
     return written + scale * wrong * gain / (gain.square() + (SMALL_GAIN * gain.abs().median()).square()).clamp_min(1e-12)
 
 
-def _refit_gain(half: int, after: Any, writer: nn.Linear, entering: list[torch.Tensor], pairs: list[_Pair]) -> None:
+def _refit_gain(
+    half: int, inner: Anatomy, after: Any, writer: nn.Linear, entering: list[torch.Tensor], pairs: list[_Pair]
+) -> None:
     """The gain of the norm after a half that gives most nearly what is missing, each dimension by least squares."""
-    gain = _gain(after)
+    gain = surgery.norm_gain(after, inner)
     together, power = torch.zeros_like(gain), torch.zeros_like(gain)
     for pair, rows in zip(pairs, entering, strict=True):
-        out = writer(rows).float()
-        unit = (out * torch.rsqrt(out.square().mean(-1, keepdim=True) + 1e-6)).flatten(0, -2)
+        unit = unit_rms(writer(rows).float(), after).flatten(0, -2)
         together += (unit * pair.missing(half).flatten(0, -2)).sum(0)
         power += unit.square().sum(0)
     pull = 1e-2 * power.mean()
-    fitted = (together + pull * gain) / (power + pull)
-    after.weight.data = (after.weight.float() + fitted - gain).to(after.weight.dtype)
+    after.weight.data = ((together + pull * gain) / (power + pull) - inner.gain_offset).to(after.weight.dtype)
 
 
 class _Known(Exception):

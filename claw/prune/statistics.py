@@ -45,7 +45,7 @@ from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
-from claw.prune.blockwise import check_walk, first_inputs, run_block, token_batches, unit_rms
+from claw.prune.blockwise import backward_through, check_walk, first_inputs, forward_through, run_block, token_batches, unit_rms
 from claw.prune.moments import Gram
 from claw.texts.token_blocks import Blocks, check_no_overlap
 
@@ -254,30 +254,12 @@ def write_taylor_terms(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
 def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: list[dict[str, torch.Tensor]]) -> None:
     """Add the Taylor terms of one batch (B, T) to `terms`.
 
-    A forward pass keeps only what enters each block. The backward pass then visits the blocks from the last to the first,
-    recomputes one with gradients, takes what the scores need from them and lets them go, so memory never holds the gradient
-    of more than one block: a 1.5B model needs a few hundred megabytes beyond its weights.
+    A 1.5B model needs a few hundred megabytes beyond its weights (`backward_through`).
     """
-    with torch.no_grad():
-        hidden, arguments = first_inputs(parts, ids)
-        entering = []
-        for layer in parts.layers:
-            entering.append(hidden)
-            hidden = run_block(layer, hidden, arguments[layer.index])
+    hidden, entering, arguments = forward_through(parts, ids)
     gradient = loss_gradient(parts, hidden, ids, scored)
-    for layer in reversed(parts.layers):
-        weights = [linear.weight for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)]
-        before = [weight.requires_grad for weight in weights]
-        try:
-            for weight in weights:
-                weight.requires_grad_(True)
-            with torch.enable_grad():
-                start = entering.pop().detach().requires_grad_(True)
-                out = run_block(layer, start, arguments[layer.index])
-                gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
-        finally:
-            for weight, flag in zip(weights, before, strict=True):
-                weight.requires_grad_(flag)
+    linears = lambda layer: [linear.weight for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)]
+    for layer, weights, gradients in backward_through(parts, entering, arguments, gradient, linears):
         _add_terms(parts, zip(weights, gradients, strict=True), terms[layer.index])
 
 

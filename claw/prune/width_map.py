@@ -116,7 +116,6 @@ def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, st
         state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied, state=state)
         if parts.tied:
             state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
-    state = {name: tensor.clone() for name, tensor in state.items()}  # what is refitted in place is the small model's own
     return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(target))
 
 

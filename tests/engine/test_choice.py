@@ -209,10 +209,11 @@ def test_every_field_of_the_known_architectures_is_listed():
 
 
 @pytest.mark.filterwarnings("ignore:claw scores")
-def test_a_model_that_looks_ahead_is_refused():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_looks_ahead_is_refused(dtype):
     config = tf.BertConfig(**SIZES | {"num_hidden_layers": 2})
     with pytest.raises(InputError, match="tokens that follow"):
-        Scorer(sharpened(config))
+        Scorer(sharpened(config).to(dtype))
 
 
 def test_the_stock_forward_is_announced_once():
