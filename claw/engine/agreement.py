@@ -19,6 +19,7 @@ from claw.engine.prefix_tree import PrefixTree, Request
 from claw.models.anatomy import anatomy
 from claw.models.arithmetic import readout_of
 from claw.models.few_layers import few_layers
+from claw.models.linears import set_linear
 
 TOLERANCE = 2e-5  # of a token's logits, relative to those of all tokens
 NOISE = 30  # times the effect of rounding each embedding once more
@@ -125,9 +126,8 @@ def _sharpen(layer: Any, factor: float, offset: float) -> None:
     if norms is not None:
         norms[0].weight.data = (norms[0].weight + offset) * factor - offset
         return
-    for tensor in (layer.q.weight, layer.q.bias):
-        if tensor is not None:
-            tensor.data = tensor * factor
+    bias = layer.q.bias
+    set_linear(layer.q, layer.q.weight * factor, None if bias is None else bias * factor)
 
 
 @contextmanager

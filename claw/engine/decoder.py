@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from claw.engine.prefix_tree import Batch, Group
-from claw.models.anatomy import Anatomy, Layer, norm_epsilon
+from claw.models.anatomy import Anatomy
+from claw.models.blocks import Layer, norm_epsilon
 
 KeyValues = list[tuple[Tensor, Tensor]]  # per layer keys and values (1, G, tokens, h)
 

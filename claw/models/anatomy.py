@@ -1,86 +1,26 @@
-"""The parts of a decoder that compression works on, recognised by module shape and never by model name.
-
-A supported model is a causal language model whose backbone has `embed_tokens`, `layers` and `norm`, each layer with
-`self_attn` (q, k, v, o projections; optional norms on q and k) and a gated `mlp` (gate, up, down projections). Llama,
-Qwen2, Qwen3, Mistral and Gemma3 are built like this, and so are many that share their blocks.
+"""The parts of a decoder that compression works on: those of every family by the same names (`claw.models.families`).
 
 Symbols: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, vocabulary V.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.shape import LINEARS, Shape
-
-SUPPORTED = "Llama, Qwen2, Qwen3, Mistral and Gemma3 text models, and others built of the same blocks"
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
-HEAD_NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"))
-BLOCK_NORMS = {  # by what a block has, the names of its norms; those after a half are there or not
-    "pre_feedforward_layernorm": {
-        "input_norm": "input_layernorm",
-        "mlp_norm": "pre_feedforward_layernorm",
-        "after_attention": "post_attention_layernorm",
-        "after_mlp": "post_feedforward_layernorm",
-    },
-    "post_attention_layernorm": {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
-}
+from claw.models.blocks import HEAD_NORMS, HEAD_SIZES, Layer, has_gain, has_shift
+from claw.models.families import LLAMA, Family, family_of, known_families, part
+from claw.models.shape import Shape
 
 
-def _part(path: str) -> Any:
-    """A property that reads this attribute anew each time, so that it is right after surgery.
-
-    Its type is `Any`: torch calls every attribute of a module `Tensor | Module`, which is true of none of these.
-    """
-    return property(attrgetter(path))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One decoder block. Linear weights are (out, in)."""
-
-    index: int
-    module: Any
-    input_norm: Any  # before attention
-    mlp_norm: Any  # before the feed-forward
-    after_attention: Any = None  # Gemma3 normalises what a block writes, too
-    after_mlp: Any = None
-    norm_names: Mapping[str, str]  # of the four, in the module
-
-    attention = _part("module.self_attn")
-    q = _part("module.self_attn.q_proj")
-    k = _part("module.self_attn.k_proj")
-    v = _part("module.self_attn.v_proj")
-    o = _part("module.self_attn.o_proj")
-    mlp = _part("module.mlp")
-    gate = _part("module.mlp.gate_proj")
-    up = _part("module.mlp.up_proj")
-    down = _part("module.mlp.down_proj")
-
-    @property
-    def linears(self) -> dict[str, nn.Linear]:
-        """The seven linears by their letters."""
-        return dict(zip(LINEARS, (self.q, self.k, self.v, self.o, self.gate, self.up, self.down), strict=True))
-
-    @property
-    def norms(self) -> list[nn.Module]:
-        """The norms that act on the hidden width."""
-        norms = (self.input_norm, self.mlp_norm, self.after_attention, self.after_mlp)
-        return [norm for norm in norms if norm is not None]
-
-    @property
-    def head_norms(self) -> tuple[Any, Any] | None:
-        """The norms of queries and of keys, over the size of a head."""
-        names = next((names for names in HEAD_NORMS if getattr(self.attention, names[0], None) is not None), None)
-        return names and (getattr(self.attention, names[0]), getattr(self.attention, names[1]))
+def _part(read: Callable[[Any], Any]) -> Any:
+    """A property whose type is `Any`: torch calls every attribute of a module `Tensor | Module`, which these are not."""
+    return property(read)
 
 
 @dataclass(frozen=True)
@@ -89,19 +29,20 @@ class Anatomy:
 
     model: Any
     layers: tuple[Layer, ...]
+    names: Family
 
-    config = _part("model.config")
-    backbone = _part("model.model")
-    embedding = _part("model.model.embed_tokens")
-    norm = _part("model.model.norm")
-    head = _part("model.lm_head")
-    device = _part("embedding.weight.device")
-    dtype = _part("embedding.weight.dtype")
+    config = _part(lambda self: self.model.config)
+    backbone = _part(lambda self: part(self.model, self.names.backbone))
+    embedding = _part(lambda self: part(self.backbone, self.names.embedding))
+    norm = _part(lambda self: part(self.backbone, self.names.norm))
+    head = _part(lambda self: part(self.model, self.names.head))
+    device = _part(lambda self: self.embedding.weight.device)
+    dtype = _part(lambda self: self.embedding.weight.dtype)
     depth = property(lambda self: len(self.layers))
     hidden = property(lambda self: self.embedding.weight.shape[1])
     vocabulary = property(lambda self: self.embedding.weight.shape[0])
-    width = property(lambda self: self.layers[0].gate.out_features)
-    head_size = property(lambda self: self.layers[0].attention.head_dim)
+    width = property(lambda self: self.layers[0].down.in_features)
+    head_size = property(lambda self: self.layers[0].head_size)
     heads = property(lambda self: self.layers[0].q.out_features // self.head_size)
     groups = property(lambda self: self.layers[0].k.out_features // self.head_size)
     tied = property(lambda self: self.head.weight is self.embedding.weight)
@@ -109,33 +50,52 @@ class Anatomy:
     @property
     def family(self) -> str:
         """The architecture's name without its task, e.g. "Llama": for records and colours only."""
-        return type(self.model).__name__.removesuffix("ForCausalLM")
+        return re.sub("(ForCausalLM|LMHeadModel)$", "", type(self.model).__name__)
+
+    @property
+    def positions(self) -> Any:
+        """The learned table of positions; None where there is none."""
+        return part(self.backbone, self.names.positions) if self.names.positions else None
 
     @cached_property
     def gain_offset(self) -> float:
-        """What a norm adds to its weight before multiplying: 0 for RMSNorm, 1 for Gemma's zero-centred gain."""
+        """What a norm adds to its weight before multiplying: 0 for most, 1 for Gemma's and Nemotron's zero-centred gains."""
         norm = self.norm
         if not has_gain(norm):
             return 0.0
         with torch.no_grad():
             probe = torch.ones(1, self.hidden, device=norm.weight.device, dtype=torch.float32)
-            zeroed = {"weight": torch.zeros_like(norm.weight, dtype=torch.float32)}
-            return float(torch.func.functional_call(norm, zeroed, probe).float().mean().round())
+            probe[:, ::2] = -1  # LayerNorm takes the mean away
+            zeroed = {name: torch.zeros_like(each, dtype=torch.float32) for name, each in norm.named_parameters()}
+            return float((torch.func.functional_call(norm, zeroed, probe).float() * probe).mean().round())
 
     @property
     def shape(self) -> Shape:
         """All sizes, for arithmetic without tensors."""
         layer = self.layers[0]
         sizes = "vocabulary hidden depth width heads groups head_size tied".split()
+        norms = layer.head_norms
         return Shape(
             **{name: getattr(self, name) for name in sizes},
+            gated=layer.gated,
             biases="".join(letter for letter, linear in layer.linears.items() if linear.bias is not None),
             block_norms=sum(has_gain(norm) for norm in layer.norms),
-            head_norms=layer.head_norms is not None and all(map(has_gain, layer.head_norms)),
+            block_shifts=sum(has_shift(norm) for norm in layer.norms),
+            head_norms=norms is not None and all(map(has_gain, norms)),
+            all_heads_norm=spans_heads(layer),
             last_norm=has_gain(self.norm),
+            last_shift=has_shift(self.norm),
+            head_bias=self.head.bias is not None,
+            positions=0 if self.positions is None else len(self.positions.weight),
             shortcuts=sum("shortcut_" in name for name, _ in layer.module.named_parameters(recurse=False)),
             whole_heads=_refuses_odd_widths(self.config.__class__),
         )
+
+
+def spans_heads(layer: Layer) -> bool:
+    """Whether queries are normalised over all heads together, as in OLMo 2."""
+    norms = layer.head_norms
+    return norms is not None and has_gain(norms[0]) and norms[0].weight.numel() > layer.head_size
 
 
 @cache
@@ -165,14 +125,11 @@ def anatomy(model: Any) -> Anatomy:
 
 def parts_of(model: Any) -> Anatomy:
     """The anatomy of a model whose weights need not be here."""
-    backbone = getattr(model, "model", None)
-    needed = {"embed_tokens": backbone, "layers": backbone, "norm": backbone, "lm_head": model}
-    missing = [name for name, owner in needed.items() if not hasattr(owner, name)]
-    if missing:
-        raise _unsupported(model, f"it has no {', '.join(missing)}")
-    parts = Anatomy(model, tuple(_layer(model, index, module) for index, module in enumerate(model.model.layers)))
-    if not parts.layers:
-        raise _unsupported(model, "it has no layers")
+    names = family_of(model)
+    if names is None:
+        raise _unsupported(model, _why_no_family(model))
+    blocks = part(part(model, names.backbone), names.layers)
+    parts = Anatomy(model, tuple(_layer(model, names, index, block) for index, block in enumerate(blocks)), names)
     if len({tuple(linear.weight.shape for linear in layer.linears.values()) for layer in parts.layers}) > 1:
         raise _unsupported(model, "its layers differ in width, which a stock checkpoint cannot express")
     if parts.heads % parts.groups:
@@ -181,16 +138,28 @@ def parts_of(model: Any) -> Anatomy:
     return parts
 
 
+def _why_no_family(model: Any) -> str:
+    """What kind of model it is instead of a decoder that can be taken apart, or what it lacks to be like Llama."""
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if last in ("experts", "router") or hasattr(module, "experts"):
+            return f"it is a mixture of experts ({name})"
+        if last in ("encoder_attn", "cross_attn", "cross_attention", "crossattention", "encoder"):
+            return f"it has an encoder or cross-attention ({name})"
+    return LLAMA.missing(model)
+
+
 def _check_count(parts: Anatomy) -> None:
     """Refuse a model that has a weight of unknown role, or another number of weights than its sizes say."""
-    roles = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    names = parts.names
+    backbone = f"{names.backbone}."
+    outer = [f"{backbone}{each}" for each in (names.embedding, names.norm, names.positions) if each]
+    roles = {f"{each}.{kind}" for each in (*outer, names.head) for kind in ("weight", "bias")}
     for layer in parts.layers:
-        start = f"model.layers.{layer.index}"
-        halves = {"self_attn": ATTENTION, "mlp": FEED_FORWARD}
-        linears = [f"{start}.{half}.{name}" for half, names in halves.items() for name in names]
-        norms = [f"{start}.{name}" for name in layer.norm_names.values()]
-        norms += [f"{start}.self_attn.{name}" for names in HEAD_NORMS for name in names]
-        roles |= {f"{name}.weight" for name in (*linears, *norms)} | {f"{name}.bias" for name in linears}
+        start = f"{backbone}{names.layers}.{layer.index}"
+        inner = [*names.stored, *layer.norm_names.values()]
+        inner += [f"{names.attention}.{name}" for pair in HEAD_NORMS for name in pair]
+        roles |= {f"{start}.{name}.{kind}" for name in inner for kind in ("weight", "bias")}
         roles |= {f"{start}.shortcut_{half}" for half in ("attention", "mlp")}
     weights = dict(parts.model.named_parameters())
     if unknown_roles := [name for name in weights if name not in roles]:
@@ -218,43 +187,24 @@ def _refuse_unusable(model: nn.Module) -> None:
         )
 
 
-def _layer(model: nn.Module, index: int, module: Any) -> Layer:
-    attention, mlp = getattr(module, "self_attn", None), getattr(module, "mlp", None)
-    for name in ("encoder_attn", "cross_attn", "cross_attention"):
+def _layer(model: nn.Module, names: Family, index: int, module: Any) -> Layer:
+    for name in ("encoder_attn", "cross_attn", "cross_attention", "crossattention"):
         if hasattr(module, name):
             raise _unsupported(model, f"layer {index} has cross-attention ({name})")
-    if mlp is not None and (hasattr(mlp, "experts") or hasattr(mlp, "router")):
-        raise _unsupported(model, f"layer {index} is a mixture of experts")
-    for part, kind, names in ((attention, "self_attn", ATTENTION), (mlp, "mlp", FEED_FORWARD)):
-        for name in names:
-            if not isinstance(getattr(part, name, None), nn.Linear):
-                present = ", ".join(child for child, _ in part.named_children()) if part is not None else "nothing"
-                raise _unsupported(model, f"layer {index} has no linear {kind}.{name} (found: {present})")
-    if not hasattr(attention, "head_dim"):
+    if not any(hasattr(part(module, names.attention), name) for name in HEAD_SIZES):
         raise _unsupported(model, f"layer {index}'s attention does not state head_dim")
-    kinds = next((kinds for mark, kinds in BLOCK_NORMS.items() if hasattr(module, mark)), {})
-    norm_names = {part: name for part, name in kinds.items() if hasattr(module, name)}
-    if not {"input_norm", "mlp_norm"} <= set(norm_names):
-        raise _unsupported(model, f"layer {index} has no norm before attention and feed-forward")
-    norms = {part: getattr(module, name) for part, name in norm_names.items()}
-    layer = Layer(index=index, module=module, norm_names=norm_names, **norms)
-    if any(getattr(norm, "bias", None) is not None for norm in layer.norms):
-        raise _unsupported(model, f"layer {index} uses LayerNorm with bias, not RMSNorm")
-    return layer
+    norms = next((each for each in names.norms if all(part(module, name) is not None for name in each.values())), None)
+    if norms is None:
+        raise _unsupported(model, f"layer {index} has no norms that are known")
+    shared = "input_norm" in norms and "mlp_norm" not in norms
+    if shared:
+        norms = {**norms, "mlp_norm": norms["input_norm"]}
+    parallel = shared or getattr(module, "use_parallel_residual", False)
+    return Layer(index=index, module=module, names=names, norm_names=norms, parallel=parallel)
 
 
 def _unsupported(model: nn.Module, why: str) -> InputError:
     return InputError(
-        f"{type(model).__name__} cannot be taken apart: {why}. Supported are {SUPPORTED}: a backbone `model` with "
-        f"embed_tokens, layers, norm; per layer self_attn with {', '.join(ATTENTION)} and mlp with {', '.join(FEED_FORWARD)}."
+        f"{type(model).__name__} cannot be taken apart: {why}. Supported are dense decoders of these families and others with "
+        f"the same parts: {known_families()}."
     )
-
-
-def norm_epsilon(norm: Any) -> float:
-    """The ε of a norm, whatever the architecture calls it; 0 where it states none."""
-    return float(next((getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)), 0.0))
-
-
-def has_gain(norm: Any) -> bool:
-    """Whether a norm has weights to multiply by; OLMo's have none."""
-    return getattr(norm, "weight", None) is not None

@@ -4,7 +4,7 @@ Measured once per model on a float32 copy of a few layers, by hooks on its parts
 in words, and methods that need it refuse the model with them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
+from claw.models.blocks import Layer
 from claw.models.few_layers import few_layers, structure
 
 TOLERANCE = 1e-4  # relative, in float32
@@ -63,8 +64,8 @@ def readout_of(model: Any) -> Readout:
     result = once(_READOUTS, model, lambda: _readout(model))
     if isinstance(result, str):
         raise InputError(
-            f"{type(model).__name__} cannot be used here: {result}. Accepted are causal language models with a backbone "
-            "`model` that has embed_tokens and layers, and a linear `lm_head` that gives the logits but for a factor or a cap."
+            f"{type(model).__name__} cannot be used here: {result}. Accepted are dense decoders of known families (see README) "
+            "with a linear head that gives the logits but for a factor or a cap."
         )
     return result
 
@@ -75,26 +76,26 @@ def _readout(model: Any) -> Readout | str:
         few = few_layers(model)
         seen: dict[tuple[int, str], Tensor] = {}
         with (
-            few.lm_head.register_forward_pre_hook(_reader(seen, 0, "input")),
-            few.lm_head.register_forward_hook(_recorder(seen, 0, "output")),
+            few.get_output_embeddings().register_forward_pre_hook(_reader(seen, 0, "input")),
+            few.get_output_embeddings().register_forward_hook(_recorder(seen, 0, "output")),
         ):
             logits = few(input_ids=_tokens(few), use_cache=False).logits.double()
         projected = seen[0, "output"].double()
-        last = few.model(input_ids=_tokens(few), use_cache=False).last_hidden_state
+        last = few.base_model(input_ids=_tokens(few), use_cache=False).last_hidden_state
     except Exception as error:  # any architecture, each with errors of its own
         return f"its head cannot be looked at ({error_line(error)})"
     if projected.shape != logits.shape:
-        return "its logits are not what its lm_head gives"
-    if getattr(few.lm_head, "bias", None) is not None:
-        return "its lm_head has a bias"
+        return "its logits are not what its head gives"
     if _distance(last, seen[0, "input"]) > TOLERANCE:
-        return "its lm_head does not read the last hidden states of its backbone"
+        return "its head does not read the last hidden states of its backbone"
     if not logits.isfinite().all():  # a model that gives NaN gives NaN either way
         return Readout()
     for cap in (None, getattr(few.config, "final_logit_softcapping", None)):
         wide = logits if not cap else torch.atanh((logits / cap).clamp(-0.999999, 0.999999)) * cap
         scale = _multiple(projected, wide)
         readout = Readout(_short(scale), cap)
+        if getattr(few.get_output_embeddings(), "bias", None) is not None and readout != Readout():
+            return "its head has a bias, and what follows it is not nothing"
         if _distance(readout.logits(projected), logits) <= TOLERANCE:
             return readout
     return "its logits are no multiple of what its head gives"
@@ -112,19 +113,17 @@ def _arithmetic(parts: Anatomy) -> Arithmetic:
     handles = []
     for layer in few.layers:
         index = layer.index
-        writers = {"attention": layer.after_attention or layer.o, "mlp": layer.after_mlp or layer.down}
+        norms = {"attention": layer.after_attention, "mlp": layer.after_mlp}
+        linears = {"attention": layer.o, "mlp": layer.down}
+        writers = {half: linears[half] if norm is None else norm for half, norm in norms.items()}
+        handles.append(layer.module.register_forward_pre_hook(_reader(seen, index, "start")))
+        handles.append(layer.mlp_entry.register_forward_pre_hook(_reader(seen, index, "middle")))
         handles.append(layer.module.register_forward_hook(_recorder(seen, index, "end")))
         for half, writer in writers.items():
             handles.append(writer.register_forward_hook(_recorder(seen, index, half)))
-        for stage, norm in (("start", layer.input_norm), ("middle", layer.mlp_norm)):
-            handles.append(norm.register_forward_pre_hook(_reader(seen, index, stage)))
     try:
         few.backbone(input_ids=_tokens(few.model), use_cache=False)
-        steps = [
-            (seen[index, after] - seen[index, before], seen[index, half])
-            for index in range(few.depth)
-            for before, half, after in (("start", "attention", "middle"), ("middle", "mlp", "end"))
-        ]
+        steps = [step for layer in few.layers for step in _steps(seen, layer)]
     except Exception as error:  # any architecture, each with errors of its own
         return Arithmetic(1.0, f"its blocks cannot be looked at ({error_line(error)})")
     finally:
@@ -138,14 +137,26 @@ def _arithmetic(parts: Anatomy) -> Arithmetic:
     return Arithmetic(multiple, "")
 
 
+def _steps(seen: dict[tuple[int, str], Tensor], layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a block adds to the stream, and what its halves wrote: of each half, or of both where they act side by side."""
+    start, end = seen[layer.index, "start"], seen[layer.index, "end"]
+    written = {half: seen[layer.index, half].view_as(start) for half in ("attention", "mlp")}
+    if layer.parallel:
+        yield end - start, written["attention"] + written["mlp"]
+        return
+    middle = seen[layer.index, "middle"].view_as(start)
+    yield middle - start, written["attention"]
+    yield end - middle, written["mlp"]
+
+
 def error_line(error: BaseException) -> str:
     """The kind and the first line of an error."""
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _tokens(few: Any) -> Tensor:
-    rows = len(few.model.embed_tokens.weight)
-    return torch.randint(rows, (2, LENGTH), generator=torch.Generator().manual_seed(0)).to(few.lm_head.weight.device)
+    weight = few.get_input_embeddings().weight
+    return torch.randint(len(weight), (2, LENGTH), generator=torch.Generator().manual_seed(0)).to(weight.device)
 
 
 def _recorder(seen: dict[tuple[int, str], Tensor], index: int, what: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from claw.models.families import LLAMA, family_of, part
+
 ROWS = 64  # of the vocabulary in a copy
 IGNORED = ("config", "layer_idx", "training")  # of a module's attributes: the number of a layer tells it from no other
 BOOKKEEPING_LISTS = ("token_id", "architectures", "_ids")  # endings of names of lists that have no entry per layer
@@ -33,10 +35,15 @@ def layer_kinds(model: Any) -> list[tuple]:
 
     Layers of the same kind compute alike but for their weights.
     """
-    layers = model.model.layers
+    layers = _blocks(model)
     lists = lists_per_layer(model.config, len(layers))
     entries = ([(name, _plain(value[index])) for name, value in lists.items()] for index in range(len(layers)))
     return [(tuple(entry), *computing(layer)) for entry, layer in zip(entries, layers, strict=True)]
+
+
+def _blocks(model: Any) -> Any:
+    names = family_of(model) or LLAMA
+    return part(part(model, names.backbone), names.layers)
 
 
 def computing(module: nn.Module) -> tuple:
@@ -75,12 +82,12 @@ def structure(model: Any) -> tuple:
 def few_layers(model: Any, at_least: int = 1) -> Any:
     """A float32 copy with `ROWS` rows of the vocabulary and the first layers, `at_least` so many and one of every kind.
 
-    Needs a backbone `model` with `embed_tokens` and `layers`, and `lm_head`. Hooks are copied with
-    their modules; a forward put into one by hand is not, as it may lead back to the original.
+    For models of a known family, and others with the names of Llama's outer parts. Hooks are copied with their modules; a
+    forward put into one by hand is not, as it may lead back to the original.
     """
     kinds = layer_kinds(model)
     count = min(max(max(kinds.index(kind) for kind in kinds) + 1, at_least), len(kinds))
-    embedding, head, modules = model.model.embed_tokens, model.lm_head, model.model.layers
+    embedding, head, modules = model.get_input_embeddings(), model.get_output_embeddings(), _blocks(model)
     drawn = torch.randperm(len(embedding.weight), generator=torch.Generator().manual_seed(1))[:ROWS]
     memo: dict[int, object] = {}
     for tensor in (embedding.weight, head.weight, getattr(head, "bias", None)):
@@ -89,10 +96,11 @@ def few_layers(model: Any, at_least: int = 1) -> Any:
     memo[id(modules)] = nn.ModuleList(copy.deepcopy(module, memo) for module in modules[:count])
     few: Any = copy.deepcopy(model, memo).float()
     few.requires_grad_(False)
-    for part in few.modules():
-        vars(part).pop("forward", None)
-    few.model.embed_tokens.padding_idx = None  # a row that may not be among these; it changes gradients only
+    for module in few.modules():
+        vars(module).pop("forward", None)
+    embedding, head = few.get_input_embeddings(), few.get_output_embeddings()
+    embedding.padding_idx = None  # a row that may not be among these; it changes gradients only
     keep_layers(few.config, len(kinds), range(count))
-    few.model.embed_tokens.num_embeddings = few.config.vocab_size = len(few.model.embed_tokens.weight)
-    few.lm_head.out_features = len(few.lm_head.weight)
+    embedding.num_embeddings = few.config.vocab_size = len(embedding.weight)
+    head.out_features = len(head.weight)
     return few.eval()

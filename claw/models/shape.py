@@ -15,8 +15,10 @@ CONTEXT = 512  # tokens of context at which FLOPs per token are stated
 class Shape:
     """Sizes of a decoder: hidden d, feed-forward width m, query heads H, key-value groups G, head size h, depth, vocabulary V.
 
-    `tied`: the head reads the embedding matrix. `biases`: which linears carry a bias, by their letters. `block_norms`: norms on
-    the hidden width per block that have weights; `head_norms`, `last_norm`: whether those on q and k and the last one have;
+    `tied`: the head reads the embedding matrix. `gated`: the feed-forward multiplies by a gate. `biases`: which linears carry a
+    bias, by their letters; `head_bias`: whether the head does. `block_norms`, `block_shifts`: norms on the hidden width per
+    block that have weights, and biases; `last_norm`, `last_shift`: whether the last one has; `head_norms`: whether those on q
+    and k have weights, over `all_heads_norm` together (OLMo 2) or over each. `positions`: rows of a learned table.
     `shortcuts`: extra d×d matrices on the residual path of each block, which no stock architecture has. `whole_heads`: its
     stock configuration refuses a hidden width that is no multiple of the heads (Llama, Gemma 3).
     """
@@ -29,10 +31,16 @@ class Shape:
     groups: int
     head_size: int
     tied: bool
+    gated: bool = True
     biases: str = ""
+    head_bias: bool = False
     block_norms: int = 2
+    block_shifts: int = 0
     head_norms: bool = False
+    all_heads_norm: bool = False
     last_norm: bool = True
+    last_shift: bool = False
+    positions: int = 0
     shortcuts: int = 0
     whole_heads: bool = False
 
@@ -51,24 +59,27 @@ class Shape:
         hidden, query, key = self.hidden, self.heads * self.head_size, self.groups * self.head_size
         attention = ((query, hidden), (key, hidden), (key, hidden), (hidden, query))
         feed_forward = ((self.width, hidden), (self.width, hidden), (hidden, self.width))
-        return dict(zip(LINEARS, (*attention, *feed_forward), strict=True))
+        sizes = dict(zip(LINEARS, (*attention, *feed_forward), strict=True))
+        return {letter: size for letter, size in sizes.items() if letter != "g" or self.gated}
 
     @property
     def block_parameters(self) -> int:
         """Parameters of one block."""
         linears = sum(out * (inp + (letter in self.biases)) for letter, (out, inp) in self._linears.items())
-        norms = self.block_norms * self.hidden + 2 * self.head_size * self.head_norms
+        norms = (self.block_norms + self.block_shifts) * self.hidden
+        norms += self.head_norms * self.head_size * (self.heads + self.groups if self.all_heads_norm else 2)
         return linears + norms + self.shortcuts * self.hidden**2
 
     @property
     def nonembedding(self) -> int:
-        """Parameters without embedding and head."""
-        return self.depth * self.block_parameters + self.hidden * self.last_norm
+        """Parameters without embedding, positions and head."""
+        return self.depth * self.block_parameters + self.hidden * (self.last_norm + self.last_shift)
 
     @property
     def parameters(self) -> int:
         """All parameters; a tied matrix counts once."""
-        return self.nonembedding + (1 if self.tied else 2) * self.vocabulary * self.hidden
+        tables = (1 if self.tied else 2) * self.vocabulary + self.positions
+        return self.nonembedding + tables * self.hidden + self.head_bias * self.vocabulary
 
     def flops_per_token(self, context: int = CONTEXT) -> int:
         """Forward FLOPs per token: two per multiplied weight, head included, and causal attention over `context` tokens."""

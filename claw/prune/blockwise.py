@@ -1,5 +1,6 @@
 """Run a decoder one block at a time, as calibration, gradients, SliceGPT and regression do."""
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy, norm_epsilon
+from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import error_line, once
+from claw.models.blocks import Layer, norm_epsilon
 from claw.models.few_layers import few_layers
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # that pass a block together
@@ -40,9 +42,11 @@ def first_inputs(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, list[
     hidden: list[torch.Tensor] = []
     arguments: list[dict[str, Any]] = []
 
-    def record(hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    _, *names = inspect.signature(type(parts.layers[0].module).forward).parameters  # the first is self, the next the states
+
+    def record(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         hidden.append(hidden_states)
-        arguments.append(kwargs)
+        arguments.append(dict(zip(names[1:], args, strict=False)) | kwargs)
         if len(arguments) == parts.depth:
             raise _Stop
         return hidden_states  # blocks pass their input on unchanged: only the arguments are wanted

@@ -187,5 +187,6 @@ def _cut(
     else:
         score = (scores.NEURONS if axis == "ffn" else scores.GROUPS)[name]
     units = scores.best_units(parts, score, targets.amount(target, axis), statistics, seed)
-    small = surgery.cut(parts, target, surgery.Units(layers, {axis: units}), statistics if ridge else None)
+    moments = statistics if ridge or name == "flap" else None  # flap moves what goes on average into biases, where there are
+    small = surgery.cut(parts, target, surgery.Units(layers, {axis: units}), moments, ridge=ridge)
     return small, tuple(tuple(keep.tolist()) for keep in units.values())

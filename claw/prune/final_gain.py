@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.models.anatomy import anatomy, has_gain
+from claw.models.anatomy import anatomy
 from claw.models.arithmetic import Readout, readout_of
+from claw.models.blocks import has_gain, has_shift
 from claw.prune import surgery
 from claw.prune.blockwise import token_batches
 from claw.texts.token_blocks import Blocks
@@ -45,6 +46,8 @@ def refit(model: nn.Module, blocks: Blocks, *, each: bool = False) -> None:
         factors = _factor_of_each(parts.head, readout, states, targets, factors)
     gain = surgery.norm_gain(parts.norm, parts)
     parts.norm.weight.data = (gain * factors - parts.gain_offset).to(parts.dtype)
+    if has_shift(parts.norm):
+        parts.norm.bias.data = (parts.norm.bias.float() * factors).to(parts.dtype)
 
 
 def _temperature(head: nn.Linear, readout: Readout, states: torch.Tensor, targets: torch.Tensor) -> float:
@@ -56,9 +59,9 @@ def _temperature(head: nn.Linear, readout: Readout, states: torch.Tensor, target
     for _ in range(NEWTON_STEPS):
         slope = curvature = 0.0
         for some, wanted in zip(states.split(CHUNK), targets.split(CHUNK), strict=True):
-            projected = head(some).float() * factor
+            projected = F.linear(some, head.weight).float() * factor
             change = readout.slope(projected) / factor
-            weighted = readout.logits(projected).softmax(-1).mul_(change)
+            weighted = _biased(readout.logits(projected), head).softmax(-1).mul_(change)
             mean = weighted.sum(-1)
             slope += float((mean - change.gather(-1, wanted[:, None])[:, 0]).sum())
             curvature += float((weighted.mul_(change).sum(-1) - mean.square()).sum())
@@ -67,6 +70,11 @@ def _temperature(head: nn.Linear, readout: Readout, states: torch.Tensor, target
         if abs(step) < CLOSE:
             break
     return factor
+
+
+def _biased(logits: torch.Tensor, head: nn.Linear) -> torch.Tensor:
+    """Logits with the head's bias, which no factor of the gain multiplies."""
+    return logits if head.bias is None else logits + head.bias
 
 
 def _factor_of_each(

@@ -46,7 +46,7 @@ class Latency:
 def features(shape: Shape) -> tuple[float, ...]:
     """One, blocks, and millions of weights in attention, feed-forward parts and head: linear in each size alone."""
     attention = 2 * (shape.heads + shape.groups) * shape.head_size * shape.hidden * shape.depth
-    feed_forward = 3 * shape.width * shape.hidden * shape.depth
+    feed_forward = (3 if shape.gated else 2) * shape.width * shape.hidden * shape.depth
     return 1.0, float(shape.depth), attention / 1e6, feed_forward / 1e6, shape.vocabulary * shape.hidden / 1e6
 
 
@@ -71,7 +71,7 @@ def measured_latency(parts: Anatomy, statistics: Statistics) -> Latency:
     with undisturbed(parts.model):
         dense = Runner(parts.model, 1, SETTING)
         for shape in tqdm(shapes, desc="milliseconds of each axis", unit=" shapes", leave=False):
-            config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(shape))
+            config = surgery.configured(parts, range(shape.depth), surgery.sizes_of(parts, shape))
             model = AutoModelForCausalLM.from_config(config, dtype=parts.dtype, attn_implementation=attention)
             small = Runner(model.to(parts.device).eval(), 1, SETTING)
             pairs.append([phases["decode"] for phases in interleaved([dense, small], SETTING.rounds)])

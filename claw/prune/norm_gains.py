@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from claw.models.anatomy import Anatomy, anatomy, has_gain
+from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import Readout, readout_of
+from claw.models.blocks import has_gain
 from claw.progress import tqdm
 from claw.prune.blockwise import backward_through, forward_through
 from claw.texts.token_blocks import Blocks

@@ -1,8 +1,9 @@
 """PruneNet: a small learned policy says which FFN neurons to keep, without any text (Sengupta et al. 2025, arXiv 2501.15296).
 
-The state of block i is its gate matrix W_i (m, d). One policy for all blocks gives each row the keep probability
-α_j = σ(((W_i Aᵀ + 1bᵀ) s)_j). There is no nonlinearity before the last, so after training it is α_j = σ(w_j·v + c) with
-v = Aᵀs and c = b·s: d + 1 numbers, which is what `Policy` holds and what fits any model of the same hidden width.
+The state of block i is its gate matrix W_i (m, d), or without a gate its up matrix. One policy for all blocks gives each row
+the keep probability α_j = σ(((W_i Aᵀ + 1bᵀ) s)_j). There is no nonlinearity before the last, so after training it is
+α_j = σ(w_j·v + c) with v = Aᵀs and c = b·s: d + 1 numbers, which is what `Policy` holds and what fits any model of the same
+hidden width.
 
 Training samples k = ⌊(1-r)m⌋ rows without replacement from the noisy p̃ = σ(logit u + logit α), u uniform, rewards the block
 with R = 1/KS(singular values of W, of the sampled rows), and descends -γ^i R_i Σ log p̃_j by AdamW; the policy of the best
@@ -23,7 +24,8 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.files import digest, made_once
-from claw.models.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy
+from claw.models.blocks import Layer
 from claw.models.identity import identify
 from claw.models.undisturbed import undisturbed
 from claw.progress import tqdm
@@ -46,7 +48,7 @@ class Policy:
 
     def logits(self, layer: Layer) -> torch.Tensor:
         """w_j·v + c for the neurons of a block, (m,)."""
-        weight = layer.gate.weight.float()
+        weight = layer.first.weight.float()
         if weight.shape[1] != len(self.vector):
             raise InputError(
                 f"This PruneNet policy was trained for hidden width {len(self.vector)}, the model has {weight.shape[1]}. "
@@ -80,7 +82,7 @@ def policy_for(parts: Anatomy, ratio: float, seed: int) -> Policy:
 
 def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> Policy:
     """Train a policy on the gate matrices of all blocks; deterministic by seed."""
-    weights = [layer.gate.weight.detach().float() for layer in parts.layers]
+    weights = [layer.first.weight.detach().float() for layer in parts.layers]
     grams = [weight.T @ weight for weight in weights]
     references = [singular_values(gram, parts.width) for gram in grams]
     count = max(1, int((1 - ratio) * parts.width))

@@ -22,8 +22,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import arithmetic_of
+from claw.models.blocks import Layer, normed
+from claw.models.linears import set_linear
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery, trial_cut
@@ -35,7 +37,7 @@ from claw.prune.width_map import WidthMap, normalises_writes, projected, width_m
 from claw.texts.token_blocks import Blocks
 
 SMALL_GAIN = 0.1  # of the median: smaller gains of a norm after a half are not divided by
-HALVES = (("attention", ("q", "k", "v"), "o"), ("mlp", ("gate", "up"), "down"))
+HALVES = ("attention", "mlp")
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,11 @@ def regressed(
 
 
 def _kept_weights(parts: Anatomy, layer: Layer, units: Units) -> dict[str, torch.Tensor]:
-    """The rows of a dense block's linears that write the units kept, by the linear's name."""
+    """The rows of a dense block's linears that write the units kept, by the linear's letter."""
     neurons = units.kept["ffn"][layer.index]
     keys, queries = surgery.group_channels(units.kept["heads"][layer.index], parts)
-    rows = {"q": queries, "k": keys, "v": keys, "gate": neurons, "up": neurons}
-    return {name: getattr(layer, name).weight[kept.to(parts.device)] for name, kept in rows.items()}
+    rows = dict.fromkeys("qkv", keys) | {"q": queries} | dict.fromkeys("gu" if layer.gated else "u", neurons)
+    return {letter: layer.linear(letter).weight[kept.to(parts.device)] for letter, kept in rows.items()}
 
 
 class _Pair:
@@ -116,19 +118,25 @@ class _Pair:
         self.mapping, self.residual = mapping, arithmetic_of(parts).residual
         self.dense, self.dense_arguments = first_inputs(parts, ids)
         small, self.small_arguments = first_inputs(inner, ids)
-        self.small = small.float()
+        self.small = self.entering = small.float()
         self.read: list[torch.Tensor] = []  # what the norm of each half gave in the dense block
         self.after: list[torch.Tensor] = []  # the dense stream after each half
         self.written: list[torch.Tensor] = []  # what each half wrote before a norm of its own, where it has one
 
     def advance_dense(self, layer: Layer, *, remember: bool) -> None:
         """Run the dense block, and remember what its halves read and gave where a small block is to be fitted to it."""
-        self.read, self.after, self.written = [], [], []
-        keep = lambda store: lambda module, args, output=None: store.append(args[0] if output is None else output)
+        self.read, self.written = [], []
+        wrote: list[torch.Tensor] = []
+        middle: list[torch.Tensor] = []
+        entering, shape = self.dense, self.dense.shape
+        keep = lambda store: lambda module, args, output=None: store.append((args[0] if output is None else output).view(shape))
         handles = []
         if remember:
-            handles = [norm.register_forward_hook(keep(self.read)) for norm in (layer.input_norm, layer.mlp_norm)]
-            handles.append(layer.mlp_norm.register_forward_pre_hook(keep(self.after)))
+            for norm, entry in ((layer.input_norm, layer.attention_entry), (layer.mlp_norm, layer.mlp_entry)):
+                add = entry.register_forward_pre_hook if norm is None else norm.register_forward_hook
+                handles.append(add(keep(self.read)))
+            handles.append(layer.mlp_entry.register_forward_pre_hook(keep(middle)))
+            handles.append(layer.o.register_forward_hook(keep(wrote)))
             for norm in (layer.after_attention, layer.after_mlp):
                 if norm is not None:
                     handles.append(norm.register_forward_pre_hook(keep(self.written)))
@@ -137,7 +145,17 @@ class _Pair:
         finally:
             for handle in handles:
                 handle.remove()
-        self.after.append(self.dense)
+        if not remember:
+            return
+        if layer.parallel:
+            self.read = self.read[:1] + self.read[-1:]  # a norm that both halves share is called once
+            middle = [entering + wrote[0] * self.residual]
+        self.after = [middle[0], self.dense]
+        self.entering = self.small
+
+    def before(self, half: int, layer: Layer) -> torch.Tensor:
+        """The small stream that a half reads: after the first one has written, but where both read the same."""
+        return self.entering if layer.parallel else self.small
 
     def missing(self, half: int) -> torch.Tensor:
         """What the small half must add so that the small stream is the dense one."""
@@ -152,36 +170,51 @@ def _refit_half(
     What reads the stream aims at what the dense linears W of the same name write: Σ y xᵀ = W Σ n xᵀ, with n what the dense
     norm gave, so only what the norms give is correlated, and not what every linear writes.
     """
-    name, readers, last = HALVES[half]
     norm, after = ((block.input_norm, block.after_attention), (block.mlp_norm, block.after_mlp))[half]
-    module, writer, linears = getattr(block, name), getattr(block, last), [getattr(block, reader) for reader in readers]
+    letters = "qkv" if half == 0 else "gu" if block.gated else "u"
+    linears, writer = [block.linear(letter) for letter in letters], block.linear("od"[half])
     dtype, device = writer.weight.dtype, writer.weight.device
-    gram = Gram(linears[0].in_features, device, dtype)
-    cross = Cross(pairs[0].read[half].shape[-1], linears[0].in_features, device, dtype)
+    fit = _Fit(pairs[0].read[half].shape[-1], linears[0].in_features, device, dtype)
     for pair in pairs:
-        read = norm(pair.small.to(dtype)).flatten(0, -2)
-        gram.add(read)
-        cross.add(pair.read[half].flatten(0, -2), read)
-    wanted = torch.cat([kept[reader] for reader in readers]).float()
-    _refit(linears, gram.total(), wanted @ cross.sum, penalties.reads)
+        fit.add(pair.read[half].flatten(0, -2), normed(norm, pair.before(half, block).to(dtype)).flatten(0, -2))
+    wanted = torch.cat([kept[letter] for letter in letters]).float()
+    biases = [linear.bias for linear in linears]
+    _refit(linears, fit.through(wanted, None if biases[0] is None else torch.cat(biases)), penalties.reads)
 
-    gram, cross = Gram(writer.in_features, device, dtype), Cross(writer.out_features, writer.in_features, device, dtype)
-    entering = []
+    fit, entering = _Fit(writer.out_features, writer.in_features, device, dtype), []
     for pair in pairs:
-        arguments = pair.small_arguments[block.index] if name == "attention" else {}
-        entering.append(_entering(writer, module, norm(pair.small.to(dtype)), arguments))
-        rows = entering[-1].flatten(0, -2)
+        entering.append(_entering(half, block, pair))
         wanted = pair.missing(half) if after is None else _before_norm(pair, half, surgery.norm_gain(after, inner))
-        if writer.bias is not None:
-            wanted = wanted - writer.bias
-        gram.add(rows)
-        cross.add(wanted.flatten(0, -2), rows)
-    _refit([writer], gram.total(), cross.sum, penalties.writes)
+        fit.add(wanted.flatten(0, -2), entering[-1].flatten(0, -2))
+    _refit([writer], fit, penalties.writes)
     if after is not None:
         _refit_gain(half, inner, after, writer, entering, pairs)
     for pair, rows in zip(pairs, entering, strict=True):
-        out = writer(rows)
-        pair.small = pair.small + (out if after is None else after(out)).float() * pair.residual
+        pair.small = pair.small + normed(after, writer(rows)).float().view_as(pair.small) * pair.residual
+
+
+class _Fit:
+    """What a linear is fitted on: moments of what it reads, x (n,), and of what it is to give, y (m,)."""
+
+    def __init__(self, outs: int, ins: int, device: torch.device, dtype: torch.dtype):
+        self.gram, self.cross = Gram(ins, device, dtype), Cross(outs, ins, device, dtype)
+        self.ins, self.outs, self.count = torch.zeros(ins, device=device), torch.zeros(outs, device=device), 0
+
+    def add(self, targets: torch.Tensor, rows: torch.Tensor) -> None:
+        """Add the rows of y (N, m) and x (N, n)."""
+        self.gram.add(rows)
+        self.cross.add(targets, rows)
+        self.ins += rows.float().sum(0)
+        self.outs += targets.float().sum(0)
+        self.count += len(rows)
+
+    def through(self, weight: torch.Tensor, bias: torch.Tensor | None) -> "_Fit":
+        """The same for W y + b instead of y."""
+        self.cross.sum, self.outs = weight @ self.cross.sum, weight @ self.outs
+        if bias is not None:
+            self.outs += self.count * bias
+            self.cross.sum += torch.outer(bias.float(), self.ins)
+        return self
 
 
 def _before_norm(pair: _Pair, half: int, gain: torch.Tensor) -> torch.Tensor:
@@ -208,23 +241,36 @@ def _refit_gain(
 
 
 class _Known(Exception):
-    """Ends a half's forward pass once what its last linear reads is known."""
+    """Ends a block's forward pass once what is asked for is known."""
 
 
-def _entering(linear: nn.Linear, module: nn.Module, x: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
-    """What `linear`, a part of `module`, reads when the module reads `x`."""
+def _entering(half: int, block: Layer, pair: _Pair) -> torch.Tensor:
+    """What the last linear of a half of a small block reads, (B, T, n)."""
+    dtype = block.o.weight.dtype
+    if half == 1:
+        return block.feed_forward(normed(block.mlp_norm, pair.before(half, block).to(dtype)))
     inputs: list[torch.Tensor] = []
 
     def stop(_: nn.Module, args: tuple) -> None:
         inputs.append(args[0])
         raise _Known
 
-    with linear.register_forward_pre_hook(stop), suppress(_Known):
-        module(x, **arguments)
-    return inputs[0]
+    with block.o.register_forward_pre_hook(stop), suppress(_Known):
+        run_block(block, pair.small.to(dtype), pair.small_arguments[block.index])
+    return inputs[0].view(*pair.small.shape[:-1], -1)
 
 
-def _refit(linears: list[nn.Linear], gram: torch.Tensor, cross: torch.Tensor, penalty: float) -> None:
-    weights = ridge(gram, cross, torch.cat([linear.weight for linear in linears]), penalty)
-    for linear, weight in zip(linears, weights.split([linear.out_features for linear in linears]), strict=True):
-        linear.weight.data = weight.to(linear.weight.dtype).contiguous()
+def _refit(linears: list[Any], fit: _Fit, penalty: float) -> None:
+    """Weights by ridge regression; with biases about the means, and each bias to what is then missing on average."""
+    gram, cross = fit.gram.total(), fit.cross.sum
+    biases = [linear.bias for linear in linears]
+    ins, outs = fit.ins / fit.count, fit.outs / fit.count
+    weights = [linear.weight for linear in linears]
+    if biases[0] is not None:
+        gram, cross = gram - fit.count * ins[:, None] * ins, cross - fit.count * outs[:, None] * ins
+    refitted = ridge(gram, cross, torch.cat(weights), penalty)
+    sizes = [len(weight) for weight in weights]
+    for linear, weight, mean in zip(linears, refitted.split(sizes), outs.split(sizes), strict=True):
+        set_linear(linear, weight)
+        if linear.bias is not None:
+            set_linear(linear, bias=mean - weight @ ins)

@@ -5,21 +5,23 @@ random generator. It gives (m,) for neurons or (G,) for groups. Weights are (out
 columns of the o projection that its query heads feed.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from claw.models.anatomy import Anatomy, Layer
+from claw.models.anatomy import Anatomy
+from claw.models.blocks import Layer
 from claw.prune.statistics import Statistics
 
 Score = Callable[[Anatomy, Layer, Any, torch.Generator], torch.Tensor]
 
 
 def magnitude_neurons(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
-    """S_j = ‖gate_j‖ · ‖up_j‖ · ‖down_:j‖: the size of the product that neuron j can write."""
-    gate, up, down = (linear.weight.float() for linear in (layer.gate, layer.up, layer.down))
-    return (gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)).cpu()
+    """S_j = ‖gate_j‖ · ‖up_j‖ · ‖down_:j‖, without the first where there is no gate: the size of what neuron j can write."""
+    sizes = [linear.weight.float().norm(dim=1) for linear in (layer.gate, layer.up) if linear is not None]
+    return (math.prod(sizes) * layer.down.weight.float().norm(dim=0)).cpu()
 
 
 def magnitude_groups(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
@@ -29,9 +31,9 @@ def magnitude_groups(parts: Anatomy, layer: Layer, statistics: object, generator
 
 
 def ppm_neurons(parts: Anatomy, layer: Layer, statistics: object, generator: torch.Generator) -> torch.Tensor:
-    """S_j = peak-to-peak of gate_j plus peak-to-peak of up_j, as public GLU pruning uses it."""
-    gate, up = (w.amax(dim=1) + w.amin(dim=1).abs() for w in (layer.gate.weight.float(), layer.up.weight.float()))
-    return (gate + up).cpu()
+    """S_j = peak-to-peak of gate_j (if there is one) plus peak-to-peak of up_j, as public GLU pruning uses it."""
+    weights = [linear.weight.float() for linear in (layer.gate, layer.up) if linear is not None]
+    return sum((w.amax(dim=1) + w.amin(dim=1).abs() for w in weights), torch.zeros(())).cpu()
 
 
 def wanda(layer: Layer, statistics: Statistics, site: str) -> torch.Tensor:

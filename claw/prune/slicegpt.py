@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import arithmetic_of
+from claw.models.blocks import Layer
+from claw.models.common_names import State, common_state
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery, trial_cut
@@ -62,7 +64,7 @@ def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     dense = [first_inputs(parts, ids)[0].double() for ids in batches]  # the sliced stream in the dense model's coordinates
     arguments = [first_inputs(inner, ids)[1] for ids in batches]
     basis = _directions(dense, parts.layers[0].input_norm, size)
-    weights = surgery.plain_state(parts)
+    weights = common_state(parts)
     inner.embedding.weight.data = surgery.rotated_embedding(parts, basis)
     states = [stream @ basis for stream in dense]
     following = [*(layer.input_norm for layer in parts.layers[1:]), parts.norm]
@@ -90,7 +92,7 @@ def _directions(streams: list[torch.Tensor], norm: nn.Module, size: int) -> torc
     return principal_directions(flat.T @ flat / len(flat))[:, :size]
 
 
-def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: surgery.State, bases: tuple[torch.Tensor, ...]) -> None:
+def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: State, bases: tuple[torch.Tensor, ...]) -> None:
     """Give the small block `cut` the weights of `layer`, in the bases of the stream before it, in its middle and after it."""
     start, (basis, middle, end) = surgery.prefix(layer), bases
     state = {name: tensor for name, tensor in weights.items() if name.startswith(f"{start}.")}

@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -37,9 +38,11 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.files import digest, made_once
-from claw.models.anatomy import Anatomy, Layer, anatomy
+from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import readout_of
+from claw.models.blocks import Layer
 from claw.models.identity import identify
+from claw.models.linears import is_transposed, out_in, part_of
 from claw.models.load import check_ids
 from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
@@ -143,11 +146,11 @@ def _collect(parts: Anatomy, blocks: Blocks, folder: Path) -> tuple[list[list[fl
     )
     streams = [_sample(states)]
     for layer in tqdm(parts.layers, desc="calibrating", unit=" blocks", leave=False):
-        sites = {"attention": layer.input_norm, "heads": layer.o, "mlp": layer.mlp_norm, "ffn": layer.down}
+        sites = {"attention": layer.attention_entry, "heads": layer.o, "mlp": layer.mlp_entry, "ffn": layer.down}
         moments = [_SiteMoments(site, module, layer) for site, module in sites.items()]
         for batch, hidden in enumerate(states):
             for site in moments:
-                site.half = batch % 2
+                site.half, site.leading = batch % 2, hidden.shape[:-1]
             states[batch] = run_block(layer, hidden, arguments[batch][layer.index])
         streams.append(_sample(states))
         tensors = {name: tensor for site in moments for name, tensor in site.result().items()}
@@ -181,18 +184,18 @@ def _similarity(streams: list[torch.Tensor]) -> tuple[list[list[float]], list[li
 class _SiteMoments:
     """Running second moments of what `module`, a part of `layer`, reads in two halves of the text, from now until `result`."""
 
-    def __init__(self, name: str, module: nn.Module, layer: Layer):
+    def __init__(self, name: str, module: Any, layer: Layer):
         self.name, device = name, layer.q.weight.device
-        size: int = module.in_features if isinstance(module, nn.Linear) else layer.q.in_features
+        size: int = layer.q.in_features if name in NORMALISED else module.in_features
         self.grams = [Gram(size, device, layer.q.weight.dtype) for _ in range(2)]
         self.total = torch.zeros(size, device=device, dtype=torch.float64)
         self.spread = torch.zeros(size, device=device, dtype=torch.float64)
         self.tokens = [0, 0]
-        self.half = 0
+        self.half, self.leading = 0, torch.Size()
         self.handle = module.register_forward_pre_hook(self.hook)
 
     def hook(self, module: nn.Module, args: tuple) -> None:
-        sequences = args[0].detach().float()  # (B, T, n)
+        sequences = args[0].detach().float().view(*self.leading, -1)  # (B, T, n), also where a block has made it flat
         if self.name in NORMALISED:
             sequences = unit_rms(sequences, module)
         flat = sequences.flatten(0, -2)
@@ -238,8 +241,8 @@ def write_taylor_terms(parts: Anatomy, blocks: Blocks, folder: Path) -> None:
     """Make `folder` and write `<block>.safetensors` there, with `ffn.taylor` (m,) and `heads.taylor` (G,) for every block.
 
     With w the weights and g their gradient of the mean loss, the term of a unit is Σ w·g over everything that goes when the
-    unit goes: gate and up rows and down columns of a neuron; q, k, v rows and o columns of a group (LLM-Pruner, Ma et al.
-    2023, arXiv 2305.11627, its vectorised first order). Sums over batches are taken before the absolute value.
+    unit goes: gate (if any) and up rows and down columns of a neuron; q, k, v rows and o columns of a group (LLM-Pruner, Ma
+    et al. 2023, arXiv 2305.11627, its vectorised first order). Sums over batches are taken before the absolute value.
     """
     count = max(1, min(len(blocks), TAYLOR_TOKENS // blocks.length))
     batches = (values[:count].split(max(1, BATCH_TOKENS // blocks.length)) for values in (blocks.ids, blocks.scored))
@@ -258,18 +261,23 @@ def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: l
     """
     hidden, entering, arguments = forward_through(parts, ids)
     gradient = loss_gradient(parts, hidden, ids, scored)
-    linears = lambda layer: [linear.weight for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)]
-    for layer, weights, gradients in backward_through(parts, entering, arguments, gradient, linears):
-        _add_terms(parts, zip(weights, gradients, strict=True), terms[layer.index])
+    stored = lambda layer: [module.weight for module in layer.stored.values()]
+    for layer, weights, gradients in backward_through(parts, entering, arguments, gradient, stored):
+        _add_terms(layer, zip(weights, gradients, strict=True), terms[layer.index])
 
 
 @torch.no_grad()  # else the sums would keep every block's graph, and float32 copies of its weights with it
-def _add_terms(parts: Anatomy, pairs: Iterable[tuple[torch.Tensor, ...]], sums: dict[str, torch.Tensor]) -> None:
-    """Add Σ w·g of the units of one block, from pairs of weight and gradient."""
-    q, k, v, o, gate, up, down = (weight.float() * gradient.float() for weight, gradient in pairs)
-    sums["ffn.taylor"] += (gate.sum(1) + up.sum(1) + down.sum(0)).cpu()
-    q, k, v = (rows.sum(1).view(parts.groups, -1).sum(1) for rows in (q, k, v))
-    sums["heads.taylor"] += (q + k + v + o.sum(0).view(parts.groups, -1).sum(1)).cpu()
+def _add_terms(layer: Layer, pairs: Iterable[tuple[torch.Tensor, ...]], sums: dict[str, torch.Tensor]) -> None:
+    """Add Σ w·g of the units of one block, from pairs of stored weight and gradient."""
+    terms: dict[str, torch.Tensor] = {}
+    for (letters, module), (weight, gradient) in zip(layer.stored.items(), pairs, strict=True):
+        product = out_in(weight.float() * gradient.float(), is_transposed(module))
+        terms |= {letter: part_of(layer.linear(letter), product) for letter in letters}
+    into = sum(terms[letter].sum(1) for letter in "gu" if letter in terms)
+    sums["ffn.taylor"] += (into + terms["d"].sum(0)).cpu()
+    groups = len(sums["heads.taylor"])
+    read = sum(terms[letter].sum(1).view(groups, -1).sum(1) for letter in "qkv")
+    sums["heads.taylor"] += (read + terms["o"].sum(0).view(groups, -1).sum(1)).cpu()
 
 
 def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:

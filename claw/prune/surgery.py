@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from claw.models.anatomy import Anatomy, Layer, has_gain, norm_epsilon
+from claw.models.anatomy import Anatomy, spans_heads
+from claw.models.blocks import HEAD_NORMS, Layer, has_gain, norm_epsilon
+from claw.models.common_names import State, common_state, stock_state
 from claw.models.few_layers import keep_layers
 from claw.models.pretrained import assembled
 from claw.models.shape import Shape
 from claw.prune.statistics import Statistics
 from claw.specs.methods import AXES
-
-State = dict[str, torch.Tensor]  # weights by their names in the checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,53 @@ class Units:
     """Of "ffn" and "heads", the neurons (m',) and key-value groups (G',) that stay of each dense block, by its index."""
 
 
-def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | None = None) -> Any:
+def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | None = None, *, ridge: bool = True) -> Any:
     """The stock model of shape `target` with only `units` left of each axis that it cuts.
 
-    With `statistics` the linear layers that read the cut units are refitted on the calibration moments.
+    With `statistics` the linear layers that read the cut units are refitted on the calibration moments; without `ridge` only
+    their biases, where they have one, take what the removed units gave on average (FLAP, An et al. 2024, arXiv 2312.11983).
     """
-    dense = plain_state(parts)
+    dense = common_state(parts)
     state = dict(dense)
     axes = [axis for axis in ("ffn", "heads") if getattr(target, AXES[axis]) < getattr(parts, AXES[axis])]
     for layer in (parts.layers[index] for index in units.layers):
         for axis in axes:
             reader, columns = slice_units(state, parts, layer, axis, units.kept[axis][layer.index])
             if statistics:
-                gram, penalty = (statistics.moment(layer.index, axis, name) for name in ("gram", "ridge"))
-                state[reader] = compensated(dense[reader], gram, columns, float(penalty))
-    return assemble(parts, state, units.layers, **(sizes_of(target) if axes else {}))
+                refit_reader(state, dense, reader, columns, Moments.of(statistics, layer.index, axis), ridge=ridge)
+    return assemble(parts, state, units.layers, **sizes_of(parts, target))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the inputs of a linear: their Gram matrix E[x xᵀ] (n, n), their mean (n,), and the ridge penalty that suits them."""
+
+    gram: torch.Tensor
+    mean: torch.Tensor
+    penalty: float
+
+    @classmethod
+    def of(cls, statistics: Statistics, index: int, site: str) -> "Moments":
+        """Those of one site of a block."""
+        gram, mean, penalty = (statistics.moment(index, site, name) for name in ("gram", "mean", "ridge"))
+        return cls(gram, mean, float(penalty))
+
+
+def refit_reader(
+    state: State, dense: State, reader: str, columns: torch.Tensor, moments: Moments, *, ridge: bool = True
+) -> None:
+    """Refit the weight `reader` of `state` to its `columns`, and its bias, if it has one, to what is then missing on average.
+
+    With a bias the weights fit what varies, so the moments are taken about the mean.
+    """
+    bias = reader.removesuffix("weight") + "bias"
+    mean = moments.mean.to(dense[reader].device)
+    if ridge:
+        gram = moments.gram if bias not in dense else moments.gram - moments.mean[:, None] * moments.mean[None, :]
+        state[reader] = compensated(dense[reader], gram, columns, moments.penalty)
+    if bias in dense:
+        missing = dense[reader].float() @ mean - state[reader].float() @ mean[columns.to(mean.device)]
+        state[bias] = (dense[bias].float() + missing).to(dense[bias].dtype)
 
 
 def prefix(layer: Layer) -> str:
@@ -57,7 +89,7 @@ def prefix(layer: Layer) -> str:
 def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: torch.Tensor) -> tuple[str, torch.Tensor]:
     """Keep the neurons or key-value groups `keep` of a block; the name of the weight that reads them and its columns that stay.
 
-    A group keeps all of its query heads, so grouped-query attention stays valid.
+    A group keeps all of its query heads, so grouped-query attention stays valid. Names are the common ones (`common_names`).
     """
     if axis == "ffn":
         rows = {"mlp.gate_proj": keep, "mlp.up_proj": keep}
@@ -66,6 +98,9 @@ def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: tor
         keys, queries = group_channels(keep, parts)
         rows = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
         reader, columns = f"{prefix(layer)}.self_attn.o_proj.weight", queries
+        if spans_heads(layer):  # a norm over all heads together keeps its gain for what stays
+            for own, other in HEAD_NORMS:
+                rows |= {f"self_attn.{own}": queries, f"self_attn.{other}": keys}
     for name, index in rows.items():
         for key in (f"{prefix(layer)}.{name}.weight", f"{prefix(layer)}.{name}.bias"):
             if key in state:
@@ -91,12 +126,12 @@ def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> 
 def rebased(
     parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float, *, tied: bool = False, state: State | None = None
 ) -> State:
-    """The weights, or those of `state`, in other coordinates of the stream.
+    """The weights, or those of `state`, by their common names in other coordinates of the stream.
 
     What reads it is multiplied by `read`, what writes it by `write`, both (d, d'). Gains are folded into what reads the norm,
     and every norm multiplies by `gain` instead. That unties the head; with `tied` head and final norm are left to the caller.
     """
-    state = dict(state or plain_state(parts))
+    state = dict(state or common_state(parts))
     norms = [] if tied else ["model.norm"]
     for layer in parts.layers:
         rotate_reads(state, parts, layer, read, read)
@@ -116,7 +151,7 @@ def rotated(parts: Anatomy, rotation: torch.Tensor) -> Any:
     size = rotation.shape[1]
     state = rebased(parts, rotation, rotation, (parts.hidden / size) ** 0.5)
     epsilon = norm_epsilon(parts.norm) * parts.hidden / size
-    sizes = sizes_of(parts.shape.with_(hidden=size))
+    sizes = sizes_of(parts, parts.shape.with_(hidden=size))
     return assemble(parts, state, range(parts.depth), **sizes, tie_word_embeddings=False, rms_norm_eps=epsilon)
 
 
@@ -188,9 +223,10 @@ def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def assemble(parts: Anatomy, state: State, layers: Sequence[int], **sizes: Any) -> Any:
     """A stock model of the same class with the blocks `layers` of `state` for weights and `sizes` in its configuration.
 
-    Blocks are renumbered, and every list in the configuration that has one entry per block is cut with them.
+    `state` has the common names. Blocks are renumbered, and every list in the configuration that has one entry per block is
+    cut with them.
     """
-    state, config = _renumbered(state, layers), configured(parts, layers, sizes)
+    state, config = stock_state(parts, state, layers), configured(parts, layers, sizes)
     kind: Any = type(parts.model)
     attention = parts.config._attn_implementation
     model = assembled(kind, config, state, dtype=parts.dtype, attn_implementation=attention)
@@ -217,27 +253,16 @@ def configured(parts: Anatomy, layers: Sequence[int], sizes: Mapping[str, Any]) 
     return config
 
 
-def sizes_of(shape: Shape) -> dict[str, Any]:
-    """What a stock configuration calls the sizes of a shape."""
-    names = "hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim".split()
-    return dict(zip(names, (shape.hidden, shape.width, shape.heads, shape.groups, shape.head_size), strict=True))
-
-
-def _renumbered(state: State, keep: Sequence[int]) -> State:
-    """State of the blocks `keep`, numbered from 0."""
-    number = {str(old): str(new) for new, old in enumerate(keep)}
-    renumbered = {}
-    for name, tensor in state.items():
-        pieces = name.split(".")
-        if pieces[:2] == ["model", "layers"]:
-            if pieces[2] not in number:
-                continue
-            pieces[2] = number[pieces[2]]
-        renumbered[".".join(pieces)] = tensor
-    return renumbered
-
-
-def plain_state(parts: Anatomy) -> State:
-    """The model's weights by name, without a tied head's duplicate; the tensors are the model's own."""
-    state: Mapping[str, torch.Tensor] = parts.model.state_dict()
-    return {name: tensor for name, tensor in state.items() if not (parts.tied and name == "lm_head.weight")}
+def sizes_of(parts: Anatomy, target: Shape) -> dict[str, Any]:
+    """What the model's configuration calls the sizes of a shape, of those that differ from its own."""
+    names = {
+        "hidden": "hidden_size",
+        "width": parts.names.width,
+        "heads": "num_attention_heads",
+        "groups": "num_key_value_heads",
+    }
+    changed = [size for size in names if getattr(target, size) != getattr(parts, size)]
+    if "heads" in changed or "hidden" in changed:  # else some configurations divide the one by the other
+        names["head_size"] = "head_dim"
+        changed.append("head_size")
+    return {names[size]: getattr(target, size) for size in changed}

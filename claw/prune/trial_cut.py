@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import Anatomy, anatomy
+from claw.models.anatomy import Anatomy, anatomy, parts_of, spans_heads
 from claw.models.arithmetic import error_line, once
+from claw.models.blocks import has_shift
 from claw.models.few_layers import few_layers
+from claw.models.linears import set_linear
 from claw.models.shape import Shape
 from claw.prune import surgery, targets
 from claw.specs.methods import AXES
@@ -47,8 +49,12 @@ def _tried(parts: Anatomy, axis: str) -> str:
         few = anatomy(few_layers(parts.model, at_least=3))
         if few.shape.shortcuts:
             return "it has shortcuts already, which no stock checkpoint holds"
-        if axis == "hidden" and len(few.layers[0].norms) > 2:
+        if axis == "hidden" and few.layers[0].after_mlp is not None:
             return "its blocks normalise what they write, and that gain does not commute with a rotation"
+        if axis == "hidden" and has_shift(few.norm):
+            return "its norms add a bias, which a rotation mixes with the stream"
+        if axis in ("heads", "hidden") and (why := _why_not_held(few, axis)):
+            return why
         small = trial(few)
         if small is None:
             return ""
@@ -59,6 +65,20 @@ def _tried(parts: Anatomy, axis: str) -> str:
     if difference <= TOLERANCE or not wanted.isfinite().all():
         return ""
     return f"in a few layers of it, what is left gives logits that are off by {difference:.2%}, so it computes more than that"
+
+
+def _why_not_held(few: Anatomy, axis: str) -> str:
+    """Why no stock model has fewer heads, or a narrower stream with as many; empty if one does."""
+    dense = few.shape
+    target = (
+        dense.with_(heads=2 * dense.heads, groups=2 * dense.groups) if axis == "heads" else dense.with_(hidden=2 * dense.hidden)
+    )
+    config = surgery.configured(few, range(few.depth), surgery.sizes_of(few, target))
+    with torch.device("meta"):
+        shape = parts_of(type(few.model)(config)).shape
+    if (shape.heads, shape.groups, shape.head_size) == (target.heads, target.groups, target.head_size):
+        return ""
+    return "its configuration derives the size of a head from the hidden width, so that a stock checkpoint cannot hold it"
 
 
 def _logits(model: Any, few: Anatomy) -> torch.Tensor:
@@ -75,7 +95,7 @@ def _neurons(few: Anatomy) -> Any:
     keep = _half(few.width)
     small = _cut_units(few, few.shape.with_(width=len(keep)), "ffn", keep)
     for layer in few.layers:
-        layer.down.weight.data = _only(layer.down.weight, keep)
+        set_linear(layer.down, _only(layer.down.weight, keep))
     return small
 
 
@@ -84,9 +104,16 @@ def _groups(few: Anatomy) -> Any:
         return None
     keep = _half(few.groups)
     small = _cut_units(few, targets.resize(few.shape, "heads", len(keep)), "heads", keep)
-    _, columns = surgery.group_channels(keep, few)
+    keys, columns = surgery.group_channels(keep, few)
     for layer in few.layers:
-        layer.o.weight.data = _only(layer.o.weight, columns)
+        set_linear(layer.o, _only(layer.o.weight, columns))
+        if (norms := layer.head_norms) and spans_heads(
+            layer
+        ):  # the rest then shares the mean square
+            for linear, rows, norm in zip((layer.q, layer.k), (columns, keys), norms, strict=True):
+                bias = linear.bias
+                set_linear(linear, _only(linear.weight.T, rows).T, None if bias is None else _only(bias[None], rows)[0])
+                norm.weight.data = norm.weight * (len(rows) / linear.out_features) ** 0.5
     return small
 
 
@@ -108,9 +135,8 @@ def _blocks(few: Anatomy) -> Any:
         return None
     small = surgery.cut(few, few.shape.with_(depth=few.depth - 1), surgery.Units(range(1, few.depth)))
     for linear in (few.layers[0].o, few.layers[0].down):
-        for tensor in (linear.weight, linear.bias):
-            if tensor is not None:
-                tensor.data = torch.zeros_like(tensor)
+        bias = linear.bias
+        set_linear(linear, torch.zeros_like(linear.weight), None if bias is None else torch.zeros_like(bias))
     return small
 
 
@@ -126,7 +152,6 @@ def _width(few: Anatomy) -> Any:
     few.embedding.weight.data = few.embedding.weight @ projection
     for layer in few.layers:
         for linear in (layer.o, layer.down):
-            linear.weight.data = projection @ linear.weight
-            if linear.bias is not None:
-                linear.bias.data = projection @ linear.bias
+            bias = linear.bias
+            set_linear(linear, projection @ linear.weight, None if bias is None else projection @ bias)
     return small

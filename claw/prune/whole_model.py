@@ -17,7 +17,7 @@ from claw.files import write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import allocation, final_gain, latency, norm_gains, regression, scores, surgery, targets
+from claw.prune import allocation, final_gain, latency, norm_gains, regression, scores, surgery, targets, trial_cut
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 
@@ -27,11 +27,7 @@ SHARES = {  # removed of each axis where its costs are measured
     "hidden": (0.2, 0.7),
     "layers": (0.25, 0.75),
 }
-ALWAYS_CUT = (
-    "ffn",
-    "heads",
-    "layers",
-)  # axes that a model must allow to be cut; the hidden width is left alone where it does not
+ALWAYS_CUT = ("ffn", "layers")  # axes that a model must allow to be cut; the others are left alone where it does not
 VERSION = 7  # of the stored costs and of how they are measured
 SCORE = "flap"  # the score that lost least on real models, compensated
 PARTS = {"linears": (0.0, 0.5), "gains": (0.5, 1.0), "costs": (0.5, 1.0)}  # shares of the calibration blocks
@@ -69,7 +65,7 @@ def axis_shapes(parts: Anatomy) -> list[tuple[str, float, Shape]]:
     """The shapes on which costs are measured: the axis that each cuts alone, the share that it removes, the shape."""
     dense, shapes = parts.shape, []
     for axis, shares in SHARES.items():
-        if axis != "hidden" or regression.supports_width(parts):
+        if axis in ALWAYS_CUT or (regression.supports_width(parts) if axis == "hidden" else not trial_cut.why_not(parts, axis)):
             cut = {shape for share in shares for shape in targets.nearest(dense, axis, share)}
             shapes += sorted(((axis, targets.removed(dense, shape, axis), shape) for shape in cut), key=lambda job: job[1])
     return shapes

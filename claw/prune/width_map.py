@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from claw.models.anatomy import Anatomy
+from claw.models.common_names import State, common_state
 from claw.models.shape import Shape
 from claw.prune import surgery
 from claw.prune.statistics import Statistics
@@ -87,7 +88,7 @@ def important_dimensions(parts: Anatomy, statistics: Statistics) -> torch.Tensor
     for layer in parts.layers:
         for site, norm, linears in (
             ("attention", layer.input_norm, (layer.q, layer.k, layer.v)),
-            ("mlp", layer.mlp_norm, (layer.gate, layer.up)),
+            ("mlp", layer.mlp_norm, (layer.gate, layer.up) if layer.gated else (layer.up,)),
         ):
             power = statistics.moment(layer.index, site, "gram").diagonal().to(parts.device)
             gain = surgery.norm_gain(norm, parts)
@@ -102,26 +103,26 @@ def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, st
     What reads neurons or groups that go is compensated for them on the dense moments (`surgery.compensated`), which rest on
     all of the calibration text.
     """
-    dense = surgery.plain_state(parts)
+    dense = common_state(parts)
     state = dict(dense)
     for layer in parts.layers:
         for axis, kept in units.kept.items():
             reader, columns = surgery.slice_units(state, parts, layer, axis, kept[layer.index])
             if len(columns) < dense[reader].shape[1]:
-                gram, penalty = (statistics.moment(layer.index, axis, name) for name in ("gram", "ridge"))
-                state[reader] = surgery.compensated(dense[reader], gram, columns, float(penalty))
+                moments = surgery.Moments.of(statistics, layer.index, axis)
+                surgery.refit_reader(state, dense, reader, columns, moments)
     if mapping.kept is not None:
         state = selected(parts, state, mapping.kept)
     elif not mapping.whole:
         state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied, state=state)
         if parts.tied:
             state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
-    return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(target))
+    return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(parts, target))
 
 
-def selected(parts: Anatomy, state: surgery.State, kept: torch.Tensor) -> surgery.State:
+def selected(parts: Anatomy, state: State, kept: torch.Tensor) -> State:
     """The weights with only the dimensions `kept` of the stream, in order."""
-    names = {"model.embed_tokens.weight": 1, "model.norm.weight": 0, "lm_head.weight": 1}
+    names = {"model.embed_tokens.weight": 1, "model.positions.weight": 1, "model.norm.weight": 0, "lm_head.weight": 1}
     for layer in parts.layers:
         start = surgery.prefix(layer)
         names |= {f"{start}.self_attn.{name}_proj.weight": 1 for name in "qkv"}

@@ -18,8 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from claw.engine.agreement import trial_copies, why_not_near
 from claw.engine.choice import build_decoder
 from claw.engine.decoder import Decoder, rotate, rotation
-from claw.models.anatomy import Layer, anatomy, norm_epsilon
+from claw.models.anatomy import anatomy
 from claw.models.arithmetic import once
+from claw.models.blocks import Layer, norm_epsilon
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
 TRIAL = 24  # tokens of a sequence in the comparison
@@ -50,7 +51,7 @@ class Forward:
     def __call__(self, ids: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
         """The states of blocks of ids (B, T); a list that is given is filled with what each block was given, (B·T, d)."""
         if self.decoder is None or ids.shape[1] > LONGEST:
-            seen = self.model.model(input_ids=ids, use_cache=False, output_hidden_states=inputs is not None)
+            seen = self.model.base_model(input_ids=ids, use_cache=False, output_hidden_states=inputs is not None)
             if inputs is not None:
                 inputs += [states.flatten(0, 1) for states in seen.hidden_states[:-1]]
             return seen.last_hidden_state

@@ -34,7 +34,7 @@ def kept_blocks(student: Any, teacher: Any) -> list[int]:
 
 
 def _gains(layer: Any) -> torch.Tensor:
-    return torch.cat([norm.weight.detach().double().cpu() for norm in (layer.input_norm, layer.mlp_norm)])
+    return torch.cat([norm.weight.detach().double().cpu() for norm in layer.norms])
 
 
 def _far(a: torch.Tensor, b: torch.Tensor) -> bool:

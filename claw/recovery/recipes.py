@@ -18,8 +18,10 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.anatomy import ATTENTION, FEED_FORWARD, anatomy
+from claw.models.anatomy import anatomy
 from claw.models.arithmetic import readout_of
+from claw.models.families import family_of
+from claw.models.linears import is_linear
 from claw.models.load import check_same_vocabulary
 from claw.models.undisturbed import undisturbed
 from claw.recovery import objective
@@ -28,7 +30,8 @@ from claw.recovery.kept_blocks import kept_blocks
 from claw.recovery.teacher import Remembered, Teacher
 from claw.specs.experiment import Recovery
 
-TARGETS = (*ATTENTION, *FEED_FORWARD)
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Adapted by LoRA; in models that call these otherwise, their own linears (`lora_targets`)."""
 ALPHA = 10
 
 
@@ -57,7 +60,7 @@ class Student:
 
     def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
-        recovery, head = self.recovery, self.model.lm_head.weight
+        recovery, head = self.recovery, self.model.get_output_embeddings().weight
         places = scored[:, 1:].flatten().nonzero()[:, 0]
         targets = ids[:, 1:].flatten()[places]
         inputs: list[torch.Tensor] | None = [] if self.kept else None
@@ -134,17 +137,25 @@ def adapt(model: Any, rank: int, targets: Sequence[str], seed: int) -> nn.Module
     """Put LoRA adapters into `model`, in its number type; the peft model around it."""
     import peft
 
-    config = peft.LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(targets), task_type="CAUSAL_LM")
+    names = lora_targets(model, targets)
+    config = peft.LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM")
     with undisturbed():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def lora_targets(model: Any, targets: Sequence[str]) -> list[str]:
+    """The linears to adapt: `targets`, or for the default ones those of the model's family, whatever it calls them."""
+    names = family_of(model) if tuple(targets) == TARGETS else None
+    return list(targets) if names is None else list(dict.fromkeys(path.rpartition(".")[2] for path in names.stored))
 
 
 def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | Remembered | None, targets: Sequence[str]) -> None:
     """InputError where the recipe cannot be carried out on this model."""
     kind = type(model).__name__
     if recovery.trained == "lora":
-        linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        targets = lora_targets(model, targets)
+        linears = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if is_linear(module)})
         missing = ", ".join(repr(name) for name in targets if name not in linears)
         if missing or not targets:
             raise InputError(
@@ -166,6 +177,10 @@ def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | Remembered
     if getattr(model, "is_quantized", False):
         raise InputError("A quantised model cannot be trained further. Load the unquantised checkpoint.")
     for one in (model, teacher):
-        if isinstance(one, nn.Module) and (cap := readout_of(one).cap):
-            kind = type(one).__name__
+        if not isinstance(one, nn.Module):
+            continue
+        kind = type(one).__name__
+        if one.get_output_embeddings().bias is not None:
+            raise InputError(f"{kind} has a head with a bias, which recovery's loss does not know. Use another model.")
+        if cap := readout_of(one).cap:
             raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")

@@ -47,7 +47,7 @@ class Teacher:
 
     @property
     def head(self) -> Tensor:
-        return self.model.lm_head.weight
+        return self.model.get_output_embeddings().weight
 
     @torch.no_grad()
     def hidden(self, ids: Tensor, inputs: list[Tensor] | None = None) -> Tensor:

@@ -36,10 +36,10 @@ def test_a_mixture_of_experts_is_refused():
         anatomy(tf.MixtralForCausalLM(config))
 
 
-def test_an_older_architecture_is_refused_with_what_is_supported():
-    config = tf.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)
-    with pytest.raises(InputError, match=r"GPT2LMHeadModel.*Llama, Qwen2"):
-        anatomy(tf.GPT2LMHeadModel(config))
+def test_an_unknown_architecture_is_refused_with_what_is_supported():
+    config = tf.GPTJConfig(vocab_size=64, n_embd=16, n_layer=1, n_head=2, rotary_dim=4)
+    with pytest.raises(InputError, match=r"GPTJForCausalLM.*Llama, Qwen"):
+        anatomy(tf.GPTJForCausalLM(config))
 
 
 def test_layers_of_different_width_are_refused():

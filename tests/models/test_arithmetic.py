@@ -56,7 +56,7 @@ def test_logits_that_are_no_multiple_are_refused():
 
 
 def test_a_model_without_a_head_of_this_kind_is_refused():
-    config = tf.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)
+    config = tf.ReformerConfig(vocab_size=64, is_decoder=True)
     with pytest.raises(InputError, match="GPT2LMHeadModel cannot be used here"):
         readout_of(tf.GPT2LMHeadModel(config))
 
