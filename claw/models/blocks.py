@@ -11,6 +11,7 @@ from claw.models.linears import Part, is_transposed, rows_of
 
 HEAD_NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"))
 ACTIVATIONS = ("act_fn", "activation_fn", "act")
+EPSILONS = ("variance_epsilon", "eps")
 HEAD_SIZES = ("head_dim", "head_size")
 
 
@@ -135,8 +136,7 @@ def normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 def norm_epsilon(norm: Any) -> float:
     """The ε of a norm, whatever the architecture calls it; 0 where it states none."""
-    names = ("variance_epsilon", "eps")
-    return float(next((getattr(norm, name) for name in names if hasattr(norm, name)), 0.0))
+    return float(next((getattr(norm, name) for name in EPSILONS if hasattr(norm, name)), 0.0))
 
 
 def has_gain(norm: Any) -> bool:

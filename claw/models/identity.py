@@ -39,6 +39,8 @@ BASE = set(vars(nn.Module()))
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 LIBRARIES = tuple(str(Path(str(library.__file__)).parent) + "/" for library in (torch, transformers))
 OURS = str(Path(__file__).parents[1]) + "/"
+BY_LENGTH = ("dynamic", "longrope")  # rotary tables that are made anew for a longer text
+TABLES = ("inv_freq", "max_seq_len_cached", "attention_scaling")
 DECORATORS = (contextlib.__file__, functools.__file__)  # of Python itself
 CAPTURING = "install_output_capuring_hook"  # of transformers, which leaves hooks that only look
 
@@ -74,11 +76,23 @@ def architecture(model: nn.Module) -> Identity:
 def weights_hash(model: nn.Module) -> str:
     """First 16 hex digits of a sha256 over names, shapes, types and bytes of all weights and buffers (tied ones once)."""
     hashed = hashlib.sha256()
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+    lasting = (pair for pair in model.named_buffers() if not _follows_text(model, pair[0]))
+    for name, tensor in sorted([*model.named_parameters(), *lasting]):
         hashed.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         if tensor.device.type != "meta":  # nothing is there to read
             hashed.update(_bytes(tensor))
     return hashed.hexdigest()[:16]
+
+
+def _follows_text(model: nn.Module, name: str) -> bool:
+    """Whether a buffer is a rotary table that follows the length of the last text, as the configuration says."""
+    owner, _, last = name.rpartition(".")
+    return last.endswith(TABLES) and _rotates_by_length(model.get_submodule(owner))
+
+
+def _rotates_by_length(module: nn.Module) -> bool:
+    kinds: Any = getattr(module, "rope_type", None)
+    return any(kind in BY_LENGTH for kind in (kinds.values() if isinstance(kinds, dict) else [kinds]))
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
@@ -107,7 +121,8 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     whole = isinstance(module, transformers.PreTrainedModel)
     for name, value in vars(module).items():
         plan = whole and name.startswith("_") and not callable(value)
-        if not (plan or name in BASE or name in BOOKKEEPING):
+        table = name.endswith(TABLES) and _rotates_by_length(module)
+        if not (plan or table or name in BASE or name in BOOKKEEPING):
             yield name, value
 
 

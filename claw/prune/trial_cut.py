@@ -14,7 +14,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy, parts_of, spans_heads
 from claw.models.arithmetic import error_line, once
-from claw.models.blocks import has_shift
+from claw.models.blocks import EPSILONS, has_shift
 from claw.models.few_layers import few_layers
 from claw.models.linears import set_linear
 from claw.models.shape import Shape
@@ -107,13 +107,13 @@ def _groups(few: Anatomy) -> Any:
     keys, columns = surgery.group_channels(keep, few)
     for layer in few.layers:
         set_linear(layer.o, _only(layer.o.weight, columns))
-        if (norms := layer.head_norms) and spans_heads(
-            layer
-        ):  # the rest then shares the mean square
+        if (norms := layer.head_norms) and spans_heads(layer):  # the rest then shares the mean square
             for linear, rows, norm in zip((layer.q, layer.k), (columns, keys), norms, strict=True):
                 bias = linear.bias
                 set_linear(linear, _only(linear.weight.T, rows).T, None if bias is None else _only(bias[None], rows)[0])
-                norm.weight.data = norm.weight * (len(rows) / linear.out_features) ** 0.5
+                share = len(rows) / linear.out_features
+                norm.weight.data = norm.weight * share**0.5
+                vars(norm).update({name: value * share for name, value in vars(norm).items() if name in EPSILONS})
     return small
 
 

@@ -57,8 +57,8 @@ def test_logits_that_are_no_multiple_are_refused():
 
 def test_a_model_without_a_head_of_this_kind_is_refused():
     config = tf.ReformerConfig(vocab_size=64, is_decoder=True)
-    with pytest.raises(InputError, match="GPT2LMHeadModel cannot be used here"):
-        readout_of(tf.GPT2LMHeadModel(config))
+    with pytest.raises(InputError, match="ReformerModelWithLMHead cannot be used here"):
+        readout_of(tf.ReformerModelWithLMHead(config))
 
 
 def test_blocks_that_add_otherwise_are_said_to():
