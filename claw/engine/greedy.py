@@ -1,8 +1,9 @@
 """Greedy generation for many prompts at a time, on the decoder's own forward pass with a key-value cache.
 
-What all prompts of a batch begin with is computed once. The rest is padded on the left in the cache, so that all rows write their
-next token at the same place; longest first, so that little is padded, and padding is in no product. A row leaves the batch when
-it is done: the cache is drawn together whenever half of the rows have left. On a CPU the weights are packed first (`products`).
+What all prompts of a batch begin with is computed once. The rest is padded on the left in the cache, so that all rows write
+their next token at the same place; longest first, so that little is padded, and padding is in no product. A row leaves the
+batch when it is done: the cache is drawn together whenever half of the rows have left. On a CPU the weights are packed first
+(`products`). Attention written as two plain products instead of torch's kernel gained nothing that lasts.
 Logits are read in float32 and the smallest id of equally likely tokens is taken, as transformers does.
 """
 
@@ -180,7 +181,10 @@ def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens at the beginning are the same in all prompts; at least the last of each prompt is its own."""
     if len(prompts) == 1:
         return 0
-    low, high = min(prompts), max(prompts)  # in the order of dictionaries: what these two share, all share
+    low, high = (
+        min(map(list, prompts)),
+        max(map(list, prompts)),
+    )  # in the order of dictionaries: what these two share, all share
     most = min(len(prompt) for prompt in prompts) - 1
     return next((place for place in range(most) if low[place] != high[place]), most)
 
