@@ -31,6 +31,7 @@ AXIS_WORDS = {
     "params": "of all parameters",
     "nonembedding": "of all but the embedding",
     "flops": "of the FLOPs",
+    "memory": "of the memory",
     "milliseconds": "of the time",
 }
 

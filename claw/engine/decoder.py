@@ -10,6 +10,7 @@ by layer type, embedding scale, softcap on the logits) is read off its modules. 
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from claw.engine import products
 from claw.engine.prefix_tree import Batch, Group
 from claw.models.anatomy import Anatomy
 from claw.models.blocks import Layer, norm_epsilon
@@ -70,6 +72,7 @@ class Decoder:
 
     def __init__(self, parts: Anatomy):
         self.parts = parts
+        self.multiply: Callable[[Any, Tensor], Tensor] = products.product
         self.windows = [_window(parts, layer) for layer in parts.layers]
         by_type = "layer_type" in inspect.signature(parts.backbone.rotary_emb.forward).parameters
         self.rotary_types = [_layer_types(parts)[layer.index] if by_type else None for layer in parts.layers]
@@ -113,18 +116,19 @@ class Decoder:
 
     def after_attention(self, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
         """The stream (N, d) behind a block, from that before it and what its heads attended to (N, H·h)."""
-        x = self._add(x, layer.o(y), layer.after_attention)
+        multiply = self.multiply
+        x = self._add(x, multiply(layer.o, y), layer.after_attention)
         y = normalise(layer.mlp_norm, x, self.parts.gain_offset)
-        activation, gate = layer.mlp.act_fn, layer.gate(y)
+        activation, gate = layer.mlp.act_fn, multiply(layer.gate, y)
         gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
-        return self._add(x, layer.down(gate.mul_(layer.up(y))), layer.after_mlp)
+        return self._add(x, multiply(layer.down, gate.mul_(multiply(layer.up, y))), layer.after_mlp)
 
     def _add(self, x: Tensor, y: Tensor, norm: Any) -> Tensor:
         return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
 
     def heads(self, layer: Layer, y: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries (N, H, h), keys and values (N, G, h), rotated."""
-        q, k, v = (linear(y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
+        q, k, v = (self.multiply(linear, y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
         if norms := layer.head_norms:
             q, k = (normalise(norm, x, self.parts.gain_offset) for norm, x in zip(norms, (q, k), strict=True))
         return rotate(q, *rotation), rotate(k, *rotation), v

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from claw.engine import products
 from claw.engine.choice import build_decoder
 from claw.engine.decoder import KeyValues, Packed
 from claw.engine.prefix_tree import Batch, PrefixTree, Request, Row, Stem, padded
@@ -166,8 +167,7 @@ class Scorer:
             return states[:, start:stop]
         head = self.decoder.parts.head
         bias = None if head.bias is None else head.bias[start:stop]
-        logits = nn.functional.linear(states, head.weight[start:stop], bias)
-        return self.readout.logits(logits)
+        return self.readout.logits(products.rows_times(states, head.weight[start:stop], bias))
 
 
 def _for(device: torch.device, values: dict[str, int]) -> int:

@@ -9,6 +9,7 @@ from claw.words import html_table
 
 LINEARS = "qkvogud"  # a letter for each linear of a block: q, k, v, o of the attention; gate, up, down of the feed-forward
 CONTEXT = 512  # tokens of context at which FLOPs per token are stated
+MEMORY_CONTEXT = 4096  # tokens, of one sequence, whose keys and values count as memory beside the weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,18 @@ class Shape:
     def bytes_per_token(self, context: int = CONTEXT, batch: int = 1, element: int = 2) -> float:
         """Bytes read per generated token: all weights once per batch, one embedding row, and the key-value cache."""
         embedding_only = 0 if self.tied else self.vocabulary * self.hidden
-        cache = 2 * self.depth * self.groups * self.head_size * context
-        return element * ((self.parameters - embedding_only) / batch + cache)
+        return element * ((self.parameters - embedding_only) / batch + self.cached(context))
+
+    def cached(self, context: int, batch: int = 1) -> int:
+        """Numbers in the keys and values of `batch` sequences of `context` tokens."""
+        return 2 * self.depth * self.groups * self.head_size * context * batch
+
+    def memory(self, context: int = MEMORY_CONTEXT, batch: int = 1) -> int:
+        """Numbers held while generating, all of one type: the weights, and the keys and values of all sequences.
+
+        Sliding windows, which keep fewer, are not counted, nor are activations.
+        """
+        return self.parameters + self.cached(context, batch)
 
     def _repr_html_(self) -> str:
         names = "layers, hidden width d, feed-forward width m, query heads H, key-value groups G, head size h, vocabulary V"

@@ -30,8 +30,7 @@ def needs_time(asked: ShrinkParameters) -> bool:
 
 def memory_of(shape: Shape, weight: float, cached: float, context: int = 0, batch: int = 1) -> float:
     """Bytes of the weights, at `weight` bytes each, and of the keys and values of `batch` sequences of `context` tokens."""
-    cache = 2 * shape.depth * shape.groups * shape.head_size * context * batch
-    return weight * shape.parameters + cached * cache
+    return weight * shape.parameters + cached * shape.cached(context, batch)
 
 
 def check_reach(asked: ShrinkParameters, dense: Shape) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from claw.errors import InputError
 from claw.models.shape import Shape
 from claw.prune import targets
-from claw.specs.methods import AXES
+from claw.specs.methods import AXES, COMPUTED
 
-BUDGETS = ("params", "nonembedding", "flops", "milliseconds")
+BUDGETS = (*COMPUTED, "milliseconds")
 MOST = 0.95  # of an axis that may go
 LEAST = 1e-3  # nats/token: a cut is not believed to cost less
 HIDDEN_STEP = 32  # multiple of the hidden width: what matrix units like
@@ -66,7 +66,7 @@ class Costs:
 def candidate_shapes(dense: Shape, axes: Iterable[str], ratio: float, removed: Removed) -> Iterator[Shape]:
     """For every reachable number of groups, blocks and hidden width on these axes, the feed-forward widths around the budget.
 
-    Parameters, FLOPs and milliseconds are linear in that width, so it is solved for and not searched.
+    Parameters, FLOPs, memory and milliseconds are linear in that width, so it is solved for and not searched.
     """
     step = targets.natural_multiple(dense.width)
     hidden_step = HIDDEN_STEP if dense.hidden >= 8 * HIDDEN_STEP else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from claw.errors import InputError, unknown
 from claw.models.shape import Shape
-from claw.specs.methods import AXES, RATIO_OF
+from claw.specs.methods import AXES, COMPUTED, RATIO_OF
 
 AMOUNTS = AXES | {"params": "parameters", "nonembedding": "nonembedding"}
 
@@ -38,8 +38,9 @@ def hidden_multiple(dense: Shape, wanted: int) -> int:
 
 
 def amount(shape: Shape, ratio_of: str) -> int:
-    """How much of an axis, or of params, nonembedding or flops, a shape has."""
-    return shape.flops_per_token() if ratio_of == "flops" else getattr(shape, AMOUNTS[ratio_of])
+    """How much of an axis, or of what follows from all sizes (`COMPUTED`), a shape has."""
+    computed = {"flops": shape.flops_per_token, "memory": shape.memory}
+    return computed[ratio_of]() if ratio_of in computed else getattr(shape, AMOUNTS[ratio_of])
 
 
 def removed(dense: Shape, small: Shape, ratio_of: str) -> float:
@@ -81,12 +82,12 @@ def size_for(
     cannot remove 90 % of a model) and never by rounding alone.
     """
     if ratio_of == "milliseconds":
-        raise InputError("only method 'claw' spends milliseconds. Ask this one for own, params, nonembedding or flops.")
+        raise InputError(f"only method 'claw' spends milliseconds. Ask this one for own, {', '.join(COMPUTED)}.")
     target = axis if ratio_of == "own" else ratio_of
     if target in AXES and target != axis:
         raise InputError(
             f"a method that cuts {axis!r} cannot be asked for a ratio of {target!r}: it leaves that untouched. Use ratio_of "
-            f"own, {axis}, params, nonembedding or flops."
+            f"own, {axis}, {', '.join(COMPUTED)}."
         )
     if ratio == 0:
         return dense

@@ -13,9 +13,12 @@ UNITS = ("ffn", "heads")  # the axes whose readers ridge regression can refit
 AXES = {"ffn": "width", "heads": "groups", "hidden": "hidden", "layers": "depth"}
 """The size of a `Shape` that each axis cuts."""
 
-RatioOf = Literal["own", "ffn", "heads", "hidden", "layers", "params", "nonembedding", "flops", "milliseconds"]
+RatioOf = Literal["own", "ffn", "heads", "hidden", "layers", "params", "nonembedding", "flops", "memory", "milliseconds"]
 RATIO_OF: tuple[str, ...] = get_args(RatioOf)
-"""What a ratio may count: the method's own axis, one named axis, all parameters, and so on."""
+"""What a ratio may count: the method's own axis, one named axis, all parameters, and so on. Memory is that of the weights and
+of the keys and values of one sequence of 4,096 tokens (`claw.models.shape`)."""
+COMPUTED = ("params", "nonembedding", "flops", "memory")
+"""Those that follow from a model's sizes, so that every method can be asked for them."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def check_ratio_of(name: str, ratio_of: str) -> None:
     else:
         wrong = f"{name} leaves {ratio_of} untouched" if ratio_of in AXES and ratio_of not in axes else ""
         wrong = "only claw spends milliseconds, which it measures" if ratio_of == "milliseconds" else wrong
-        accepted = ["own", *axes, "params", "nonembedding", "flops"]
+        accepted = ["own", *axes, *COMPUTED]
     if wrong:
         raise InputError(f"ratio_of {ratio_of!r} cannot be asked of method {name!r}: {wrong}. Use {', '.join(accepted)}.")
 

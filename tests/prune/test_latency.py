@@ -34,6 +34,12 @@ def test_a_budget_of_milliseconds_is_met(ratio):
     assert removed(small) == pytest.approx(ratio, abs=0.02)
 
 
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.7])
+def test_a_budget_of_memory_is_met(ratio):
+    small = allocation.cheapest_shape(SMOLLM2, EVEN, ratio, "memory")
+    assert 1 - small.memory() / SMOLLM2.memory() == pytest.approx(ratio, abs=0.004)
+
+
 def test_blocks_go_first_where_they_alone_take_time():
     times = latency.Latency((0.0, 1.0, 0.0, 1e-6, 0.0))
     small = allocation.cheapest_shape(SMOLLM2, EVEN, 0.5, "milliseconds", lambda shape: times.removed(SMOLLM2, shape))
@@ -60,6 +66,17 @@ def test_claw_reports_the_milliseconds_it_saves(tokenizer, train_text, own_cache
     small, report = claw.compress(model, "claw", 0.3, ratio_of="milliseconds", statistics=statistics)
     assert report.ratio_own == pytest.approx(times.removed(parts.shape, anatomy(small).shape))
     assert report.ratio_own == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["claw", "magnitude"])
+def test_reports_say_how_much_memory_was_asked_for(method, tokenizer, train_text, own_cache, monkeypatch):
+    model = tiny_model("llama")
+    monkeypatch.setattr(whole_model, "costs", lambda *_: EVEN)
+    statistics = calibrate(model, token_blocks.blocks(tokenizer, train_text, length=32, count=16))
+    small, report = claw.compress(model, method, 0.01, ratio_of="memory", statistics=statistics)
+    assert (report.ratio, report.ratio_of) == (0.01, "memory")
+    held = [anatomy(each).shape.memory() for each in (model, small)]
+    assert 1 - held[1] / held[0] == pytest.approx(0.01, abs=0.005)
 
 
 def test_only_claw_spends_milliseconds():

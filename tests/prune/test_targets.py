@@ -18,11 +18,20 @@ def test_own_ratio_is_met_to_half_a_step(ratio, step):
     assert abs(1 - small.width / SMOL.width - ratio) <= step / SMOL.width / 2 + 1e-9 or small.width == step
 
 
-@given(st.floats(0.01, 0.5), st.sampled_from(["params", "nonembedding", "flops"]))
+@given(st.floats(0.01, 0.4), st.sampled_from(["params", "nonembedding", "flops", "memory"]))
 def test_a_true_ratio_is_solved_to_half_a_step(ratio, ratio_of):
     small = targets.size_for(SMOL, "ffn", ratio, ratio_of, round_to=8)
     step = targets.removed(SMOL, SMOL.with_(width=SMOL.width - 8), ratio_of)
     assert abs(targets.removed(SMOL, small, ratio_of) - ratio) <= step / 2 + 1e-9
+
+
+def test_memory_is_weights_and_the_keys_and_values_of_4096_tokens():
+    held = SMOL.parameters + 2 * 30 * 3 * 64 * 4096
+    assert SMOL.memory() == held and SMOL.memory(100, 2) == SMOL.parameters + 2 * 30 * 3 * 64 * 200
+    small = targets.size_for(SMOL, "heads", 0.25, "memory")
+    assert targets.removed(SMOL, small, "memory") == pytest.approx(1 - small.memory() / held)
+    most = targets.reachable(SMOL, "ffn")[0]  # neurons have no keys and values
+    assert targets.removed(SMOL, most, "memory") < targets.removed(SMOL, most, "params")
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 60))
