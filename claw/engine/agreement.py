@@ -16,7 +16,7 @@ from torch import Tensor
 
 from claw.engine.decoder import Decoder, Packed
 from claw.engine.prefix_tree import PrefixTree, Request
-from claw.models.anatomy import anatomy
+from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import readout_of
 from claw.models.few_layers import few_layers
 from claw.models.linears import set_linear
@@ -85,7 +85,7 @@ def _passes(few: Any) -> Iterator[tuple[str, Tensor, Tensor, float]]:
         noise,
     )
 
-    far = _far(parts.config)
+    far = _far(parts)
     packed = Packed.sequences(_row(sequences[1], device), start=far)
     stock = few(input_ids=packed.tokens[None], position_ids=packed.positions[None], use_cache=False).logits[0]
     ours = head(decoder.hidden(packed, torch.arange(len(packed.tokens), device=device)))
@@ -105,8 +105,11 @@ def _row(ids: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(ids).to(device)[None]
 
 
-def _far(config: Any) -> int:
-    """A position beyond every length that a configuration names."""
+def _far(parts: Anatomy) -> int:
+    """A position beyond every length that a configuration names, or near the end of a learned table."""
+    if parts.positions is not None:
+        return max(0, len(parts.positions.weight) - LENGTHS[0][0] - 2)
+    config = parts.config
     values = [*vars(config).items(), *(getattr(config, "rope_parameters", None) or {}).items()]
     lengths = [value for name, value in values if "position" in name and isinstance(value, int)]
     return max([512, *lengths]) + 3

@@ -62,31 +62,105 @@ SLIDING: dict[str, Knowledge] = {
 WINDOWS = {**SLIDING, "use_sliding_window": NOTHING, "max_window_layers": NOTHING}  # layer_types is made from these two
 
 
+CAUSAL = Knowledge("none", lambda value: not value, "its attention is not causal")
+ORDER = Knowledge("read off each layer")
+LAYER_NORM = dict.fromkeys(
+    ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"), Knowledge("the norm itself is called")
+)
+DROPOUT = dict.fromkeys(
+    "attention_dropout hidden_dropout residual_dropout embedding_dropout resid_pdrop embd_pdrop attn_pdrop dropout layerdrop "
+    "classifier_dropout".split(),
+    NOTHING,
+)
+GEMMA = {
+    **COMMON,
+    **SLIDING,
+    "hidden_activation": CALLED,
+    "query_pre_attn_scalar": Knowledge("read off the attention's scaling"),
+    "final_logit_softcapping": Knowledge("caps the logits"),
+    "attn_logit_softcapping": Knowledge("none", lambda cap: cap is None, "it caps attention scores"),
+    "use_bidirectional_attention": CAUSAL,
+    "_sliding_window_pattern": NOTHING,  # layer_types is made from it
+    "sliding_window_pattern": NOTHING,
+}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A class of transformers, and the fields of its configuration that compute."""
 
     module: str
     fields: Mapping[str, Knowledge] = field(default_factory=dict)
+    trained: bool = False  # by recovery's own forward, too
 
 
 ARCHITECTURES = {
-    "LlamaForCausalLM": Architecture("llama", {**COMMON, "mlp_bias": SIZES}),
-    "MistralForCausalLM": Architecture("mistral", {**COMMON, "sliding_window": MASK}),
-    "Qwen2ForCausalLM": Architecture("qwen2", {**COMMON, **WINDOWS}),
-    "Qwen3ForCausalLM": Architecture("qwen3", {**COMMON, **WINDOWS}),
-    "Gemma3ForCausalLM": Architecture(
-        "gemma3",
+    "LlamaForCausalLM": Architecture("llama", {**COMMON, "mlp_bias": SIZES}, trained=True),
+    "MistralForCausalLM": Architecture("mistral", {**COMMON, "sliding_window": MASK}, trained=True),
+    "Qwen2ForCausalLM": Architecture("qwen2", {**COMMON, **WINDOWS}, trained=True),
+    "Qwen3ForCausalLM": Architecture("qwen3", {**COMMON, **WINDOWS}, trained=True),
+    "Gemma3ForCausalLM": Architecture("gemma3", GEMMA, trained=True),
+    "Gemma2ForCausalLM": Architecture("gemma2", GEMMA),
+    "GemmaForCausalLM": Architecture("gemma", {**COMMON, "use_bidirectional_attention": CAUSAL}),
+    "OlmoForCausalLM": Architecture(
+        "olmo", {**COMMON, "clip_qkv": Knowledge("none", lambda value: value is None, "it clips queries, keys and values")}
+    ),
+    "ArceeForCausalLM": Architecture("arcee", {**COMMON, "mlp_bias": SIZES}),
+    "NemotronForCausalLM": Architecture("nemotron", {**COMMON, **LAYER_NORM, "mlp_bias": SIZES}),
+    "Olmo2ForCausalLM": Architecture("olmo2", COMMON),
+    "Olmo3ForCausalLM": Architecture("olmo3", {**COMMON, **SLIDING}),
+    "Phi3ForCausalLM": Architecture("phi3", {**COMMON, **DROPOUT, "sliding_window": MASK}),
+    "GraniteForCausalLM": Architecture(
+        "granite",
         {
             **COMMON,
-            **SLIDING,
-            "hidden_activation": CALLED,
-            "query_pre_attn_scalar": Knowledge("read off the attention's scaling"),
-            "final_logit_softcapping": Knowledge("caps the logits"),
-            "attn_logit_softcapping": Knowledge("none", lambda cap: cap is None, "it caps attention scores"),
-            "use_bidirectional_attention": Knowledge("none", lambda value: not value, "its attention is not causal"),
-            "_sliding_window_pattern": NOTHING,  # layer_types is made from it
-            "sliding_window_pattern": NOTHING,
+            "mlp_bias": SIZES,
+            "embedding_multiplier": Knowledge("multiplies what is embedded"),
+            "residual_multiplier": Knowledge("multiplies what is written"),
+            "attention_multiplier": Knowledge("read off the attention's scaling"),
+            "logits_scaling": Knowledge("measured as what follows the head"),
+        },
+    ),
+    "SmolLM3ForCausalLM": Architecture(
+        "smollm3",
+        {
+            **COMMON,
+            **WINDOWS,
+            "mlp_bias": SIZES,
+            "no_rope_layers": Knowledge("read off each layer"),
+            "no_rope_layer_interval": NOTHING,  # no_rope_layers is made from it
+        },
+    ),
+    "StableLmForCausalLM": Architecture(
+        "stablelm", {**COMMON, **LAYER_NORM, **DROPOUT, "use_qkv_bias": SIZES, "use_parallel_residual": ORDER}
+    ),
+    "GPTNeoXForCausalLM": Architecture("gpt_neox", {**COMMON, **LAYER_NORM, **DROPOUT, "use_parallel_residual": ORDER}),
+    "Starcoder2ForCausalLM": Architecture(
+        "starcoder2", {**COMMON, **LAYER_NORM, **DROPOUT, "use_bias": SIZES, "sliding_window": MASK}
+    ),
+    "GPT2LMHeadModel": Architecture(
+        "gpt2",
+        {
+            **dict.fromkeys("vocab_size n_positions n_embd n_layer n_head n_inner tie_word_embeddings".split(), SIZES),
+            **LAYER_NORM,
+            **DROPOUT,
+            "activation_function": CALLED,
+            "scale_attn_weights": Knowledge("read off the attention's scaling"),
+            "scale_attn_by_inverse_layer_idx": Knowledge("read off the attention's scaling"),
+            "reorder_and_upcast_attn": Knowledge("none", lambda value: not value, "it computes attention in float32"),
+            "add_cross_attention": Knowledge("none", lambda value: not value, "it has cross-attention"),
+        },
+    ),
+    "OPTForCausalLM": Architecture(
+        "opt",
+        {
+            **dict.fromkeys("vocab_size hidden_size num_hidden_layers ffn_dim num_attention_heads".split(), SIZES),
+            **dict.fromkeys(("word_embed_proj_dim", "enable_bias", "tie_word_embeddings"), SIZES),
+            **DROPOUT,
+            "activation_function": CALLED,
+            "do_layer_norm_before": Knowledge("read off the blocks", bool, "its norms come after its halves"),
+            "_remove_final_layer_norm": SIZES,
+            "layer_norm_elementwise_affine": SIZES,
         },
     ),
 }
@@ -98,11 +172,13 @@ BOOKKEEPING = frozenset(
     "is_encoder_decoder id2label label2id problem_type _name_or_path model_type output_attentions _output_attentions "
     "_attn_implementation_internal _experts_implementation_internal _post_init_done _attn_implementation_autoset _commit_hash "
     # starting values, limits and caches
-    "initializer_range use_cache max_position_embeddings pretraining_tp keys_to_ignore_at_inference "
+    "initializer_range init_std use_cache max_position_embeddings pretraining_tp keys_to_ignore_at_inference "
     "bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id decoder_start_token_id "
     # what checkpoints of these families carry and no code of theirs reads
     "_model_name_or_path is_llama_config rope_interleaved rope_scaling rope_theta use_mrope cache_implementation "
-    "transformers.js_config unsloth_version unsloth_fixed".split()
+    "transformers.js_config unsloth_version unsloth_fixed original_max_position_embeddings ignore_keys_at_rope_validation "
+    "is_decoder summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout n_ctx "
+    "task_specific_params rotary_pct rotary_emb_base".split()
 )
 
 
@@ -125,6 +201,8 @@ def why_not_known(model: Any, *, training: bool = False) -> str:
                 return knowledge.otherwise
         elif name not in BOOKKEEPING and not name.startswith(PLANS) and not _is_idle(name, value, defaults):
             return f"its configuration has the field {name} = {value!r}, which the fast pass does not know"
+    if training and not known.trained:
+        return "its own forward for training knows other architectures only"
     dropout: Any = getattr(config, "attention_dropout", None)
     if training and dropout:
         return f"its attention drops out with probability {dropout}"

@@ -4,8 +4,9 @@ Equal to the stock forward up to rounding, and faster: no padding beyond a few t
 norms and rotations in few passes over memory, and nothing after the last keys and values for tokens that nobody scores.
 No weights are copied, so a model may be trained or cut between two passes.
 
-What a model may differ in (biases, norms on q and k, zero-centred gains, norms after blocks, sliding windows, rotary tables
-by layer type, embedding scale, softcap on the logits) is read off its modules. Which models it is meant for stands in
+What a model may differ in (fused weights, biases, LayerNorm, norms on q and k, zero-centred gains, norms after blocks, both
+halves side by side, no gate, learned positions, sliding windows, rotary tables by layer type or of some dimensions,
+multipliers, softcap on the logits) is read off its modules. Which models it is meant for stands in
 `claw.engine.architectures`, and `claw.engine.choice` decides whether it is taken.
 """
 
@@ -22,9 +23,13 @@ from torch.nn import functional as F
 from claw.engine import products
 from claw.engine.prefix_tree import Batch, Group
 from claw.models.anatomy import Anatomy
-from claw.models.blocks import Layer, norm_epsilon
+from claw.models.blocks import Layer, has_gain, norm_epsilon
+from claw.models.linears import columns_of
 
 KeyValues = list[tuple[Tensor, Tensor]]  # per layer keys and values (1, G, tokens, h)
+
+
+Rotation = tuple[Tensor, Tensor]  # cosines and sines
 
 
 class Rows(Group):
@@ -74,8 +79,10 @@ class Decoder:
         self.parts = parts
         self.multiply: Callable[[Any, Tensor], Tensor] = products.product
         self.windows = [_window(parts, layer) for layer in parts.layers]
-        by_type = "layer_type" in inspect.signature(parts.backbone.rotary_emb.forward).parameters
+        table = getattr(parts.backbone, "rotary_emb", None)
+        by_type = table is not None and "layer_type" in inspect.signature(table.forward).parameters
         self.rotary_types = [_layer_types(parts)[layer.index] if by_type else None for layer in parts.layers]
+        self.residual = getattr(parts.config, "residual_multiplier", 1.0)
 
     @torch.inference_mode()
     def stem(self, tokens: Tensor, above: KeyValues | None = None) -> KeyValues:
@@ -91,13 +98,12 @@ class Decoder:
         With `keep`, the pass fills it with keys and values and ends at the last ones: its result means nothing.
         """
         parts, before = self.parts, _length(stem)
-        x = parts.embedding(packed.tokens)
+        x = self.embed(packed.tokens, packed.positions)
         rotations = {kind: rotation(parts, x, packed.positions, kind) for kind in dict.fromkeys(self.rotary_types)}
         masks = {w: [_mask(rows, before, w, x.dtype) for rows in packed.groups] for w in dict.fromkeys(self.windows)}
         for layer in parts.layers:
             last = layer is parts.layers[-1]
-            y = normalise(layer.input_norm, x, parts.gain_offset)
-            q, k, v = self.heads(layer, y, rotations[self.rotary_types[layer.index]])
+            q, k, v = self.heads(layer, x, rotations[self.rotary_types[layer.index]])
             y = torch.empty(len(x), q[0].numel(), dtype=x.dtype, device=x.device)
             for rows, mask in zip(packed.groups, masks[self.windows[layer.index]], strict=True):
                 keys, values = rows.take(k), rows.take(v)
@@ -114,24 +120,46 @@ class Decoder:
             x = self.after_attention(layer, x, y)
         return normalise(parts.norm, x, parts.gain_offset)
 
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """What enters the first block, (N, d), for tokens (N,) at `positions` (N,)."""
+        parts = self.parts
+        x = parts.embedding(tokens) * getattr(parts.config, "embedding_multiplier", 1.0)
+        table = parts.positions
+        return x if table is None else x + F.embedding(positions + getattr(table, "offset", 0), table.weight)
+
+    def heads(self, layer: Layer, x: Tensor, rotation: Rotation | None) -> list[Tensor]:
+        """Queries (N, H, h), keys and values (N, G, h) of the stream (N, d) before a block, rotated."""
+        offset, size = self.parts.gain_offset, self.parts.head_size
+        y = normalise(layer.input_norm, x, offset)
+        q, k, v = self._products(layer, "qkv", y)
+        if norms := layer.head_norms:  # over all heads together, or over each
+            q, k = (
+                normalise(norm, t if norm.weight.numel() > size else t.reshape(len(t), -1, size), offset)
+                for norm, t in zip(norms, (q, k), strict=True)
+            )
+        q, k, v = (t.reshape(len(t), -1, size) for t in (q, k, v))
+        if rotation is None or not getattr(layer.attention, "use_rope", True):
+            return [q, k, v]
+        return [rotate(q, *rotation), rotate(k, *rotation), v]
+
     def after_attention(self, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
         """The stream (N, d) behind a block, from that before it and what its heads attended to (N, H·h)."""
-        multiply = self.multiply
-        x = self._add(x, multiply(layer.o, y), layer.after_attention)
-        y = normalise(layer.mlp_norm, x, self.parts.gain_offset)
-        activation, gate = layer.mlp.act_fn, multiply(layer.gate, y)
-        gate = F.silu(gate, inplace=True) if isinstance(activation, nn.SiLU) else activation(gate)
-        return self._add(x, multiply(layer.down, gate.mul_(multiply(layer.up, y))), layer.after_mlp)
+        offset = self.parts.gain_offset
+        before = normalise(layer.mlp_norm, x, offset) if layer.parallel else None
+        x = self._add(x, self.multiply(layer.o, y), layer.after_attention)
+        inner, activation = normalise(layer.mlp_norm, x, offset) if before is None else before, layer.activation
+        first, *up = self._products(layer, "gu" if layer.gated else "u", inner)
+        first = F.silu(first, inplace=True) if isinstance(activation, nn.SiLU) else activation(first)
+        return self._add(x, self.multiply(layer.down, first.mul_(up[0]) if up else first), layer.after_mlp)
 
     def _add(self, x: Tensor, y: Tensor, norm: Any) -> Tensor:
-        return x.add_(y if norm is None else normalise(norm, y, self.parts.gain_offset))
+        return x.add_(normalise(norm, y, self.parts.gain_offset), alpha=self.residual)
 
-    def heads(self, layer: Layer, y: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Queries (N, H, h), keys and values (N, G, h), rotated."""
-        q, k, v = (self.multiply(linear, y).view(len(y), -1, self.parts.head_size) for linear in (layer.q, layer.k, layer.v))
-        if norms := layer.head_norms:
-            q, k = (normalise(norm, x, self.parts.gain_offset) for norm, x in zip(norms, (q, k), strict=True))
-        return rotate(q, *rotation), rotate(k, *rotation), v
+    def _products(self, layer: Layer, letters: str, x: Tensor) -> list[Tensor]:
+        """What linears that read the same give, each stored layer multiplied once."""
+        given = {stored: self.multiply(owner, x) for stored, owner in layer.stored.items() if stored[0] in letters}
+        whole = {letter: product for stored, product in given.items() for letter in stored}
+        return [columns_of(layer.linear(letter), whole[letter]) for letter in letters]
 
 
 def _window(parts: Anatomy, layer: Layer) -> int | None:
@@ -145,16 +173,21 @@ def _layer_types(parts: Anatomy) -> list[str | None]:
     return getattr(parts.config, "layer_types", None) or [None] * parts.depth
 
 
-def rotation(parts: Anatomy, x: Tensor, positions: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (N, 1, h) from the model's own table."""
+def rotation(parts: Anatomy, x: Tensor, positions: Tensor, kind: str | None) -> Rotation | None:
+    """Cosines and sines (N, 1, h) from the model's own table, or of fewer dimensions; None where there is no table."""
+    if not hasattr(parts.backbone, "rotary_emb"):
+        return None
     typed = () if kind is None else (kind,)
     cos, sin = parts.backbone.rotary_emb(x, positions[None], *typed)
     return cos[0][:, None], sin[0][:, None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of heads (N, H, h): x cos + (-x₂, x₁) sin, in three passes."""
-    half = x.shape[-1] // 2
+    """Rotary embedding of heads (N, H, h): x cos + (-x₂, x₁) sin, in three passes; of the first dimensions, if fewer turn."""
+    size = cos.shape[-1]
+    if size < x.shape[-1]:
+        return torch.cat([rotate(x[..., :size], cos, sin), x[..., size:]], dim=-1)
+    half = size // 2
     out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
     out[..., half:].addcmul_(x[..., :half], sin[..., half:])
@@ -162,10 +195,16 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def normalise(norm: Any, x: Tensor, offset: float) -> Tensor:
-    """RMSNorm over the last axis: x / √(mean x² + eps), times the gain. Statistics are in float32.
+    """RMSNorm over the last axis: x / √(mean x² + eps), times the gain. Statistics are in float32. Without a norm x itself.
+
+    LayerNorm, and norms without weights, are called as they are.
 
     Rounded where the stock module rounds: to the model's type before a gain, after a zero-centred gain (offset 1).
     """
+    if norm is None:
+        return x
+    if isinstance(norm, nn.LayerNorm) or not has_gain(norm):
+        return norm(x)
     eps, size = norm_epsilon(norm), x.shape[-1]
     if offset:
         wide = x.float()

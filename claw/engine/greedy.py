@@ -133,17 +133,16 @@ class GreedyGenerator:
         start, stop = rows.length, rows.length + length
         place = torch.arange(stop, device=self.device)
         position = place - rows.padding[:, None] * (place >= rows.shared)  # (B, S); of no meaning in padding
-        x = parts.embedding(tokens)
         kinds = dict.fromkeys(decoder.rotary_types)
         here = position[:, start:].flatten()
-        rotations = {kind: rotation(parts, x, here if places is None else here[places], kind) for kind in kinds}
+        here = here if places is None else here[places]
+        x = decoder.embed(tokens, here)
+        rotations = {kind: rotation(parts, x, here, kind) for kind in kinds}
         masks = {window: self._mask(rows, place, position, start, window, x.dtype) for window in dict.fromkeys(decoder.windows)}
         for layer in parts.layers:
             index = layer.index
-            y = normalise(layer.input_norm, x, parts.gain_offset)
-            spread = (
-                _spread(part, count, length, places) for part in decoder.heads(layer, y, rotations[decoder.rotary_types[index]])
-            )
+            heads = decoder.heads(layer, x, rotations[decoder.rotary_types[index]])
+            spread = (_spread(part, count, length, places) for part in heads)
             q, rows.keys[index][:, :, start:stop], rows.values[index][:, :, start:stop] = spread
             keys, values = rows.keys[index][:, :, :stop], rows.values[index][:, :, :stop]
             mask, scaling = masks[decoder.windows[index]], layer.attention.scaling

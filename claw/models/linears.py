@@ -92,6 +92,11 @@ def part_of(linear: Any, whole: Tensor) -> Tensor:
     return whole[linear.rows] if isinstance(linear, Part) else whole
 
 
+def columns_of(linear: Any, given: Tensor) -> Tensor:
+    """What a role gives of what the layer that stores it gives, (..., out)."""
+    return given[..., linear.rows] if isinstance(linear, Part) else given
+
+
 def is_linear(module: Any) -> bool:
     """Whether a module multiplies by a matrix and adds a bias, and does nothing else."""
     return isinstance(module, nn.Linear) or is_transposed(module)

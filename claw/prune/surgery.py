@@ -98,9 +98,10 @@ def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: tor
         keys, queries = group_channels(keep, parts)
         rows = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
         reader, columns = f"{prefix(layer)}.self_attn.o_proj.weight", queries
-        if spans_heads(layer):  # a norm over all heads together keeps its gain for what stays
+        if spans_heads(layer):  # gains of all heads: those of the heads that stay are kept, a row or a number each
+            size = parts.head_size if layer.head_norms[0].weight.ndim > 1 else 1
             for own, other in HEAD_NORMS:
-                rows |= {f"self_attn.{own}": queries, f"self_attn.{other}": keys}
+                rows |= {f"self_attn.{own}": queries[::size] // size, f"self_attn.{other}": keys[::size] // size}
     for name, index in rows.items():
         for key in (f"{prefix(layer)}.{name}.weight", f"{prefix(layer)}.{name}.bias"):
             if key in state:
@@ -172,8 +173,9 @@ def rotate_reads(state: State, parts: Anatomy, layer: Layer, attention: torch.Te
         (layer.mlp_norm, ("mlp.gate_proj", "mlp.up_proj"), mlp),
     ):
         gain = norm_gain(norm, parts, basis.dtype)
-        for name in names:
-            key = f"{prefix(layer)}.{name}.weight"
+        for key in (f"{prefix(layer)}.{name}.weight" for name in names):
+            if key not in state:
+                continue
             state[key] = ((state[key].to(basis.dtype) * gain) @ basis).to(parts.dtype)
 
 

@@ -107,7 +107,9 @@ def _groups(few: Anatomy) -> Any:
     keys, columns = surgery.group_channels(keep, few)
     for layer in few.layers:
         set_linear(layer.o, _only(layer.o.weight, columns))
-        if (norms := layer.head_norms) and spans_heads(layer):  # the rest then shares the mean square
+        if (
+            (norms := layer.head_norms) and spans_heads(layer) and norms[0].weight.ndim == 1
+        ):  # the rest then shares the mean square
             for linear, rows, norm in zip((layer.q, layer.k), (columns, keys), norms, strict=True):
                 bias = linear.bias
                 set_linear(linear, _only(linear.weight.T, rows).T, None if bias is None else _only(bias[None], rows)[0])

@@ -180,7 +180,8 @@ def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | Remembered
         if not isinstance(one, nn.Module):
             continue
         kind = type(one).__name__
-        if one.get_output_embeddings().bias is not None:
+        head: Any = cast(Any, one).get_output_embeddings()
+        if head.bias is not None:
             raise InputError(f"{kind} has a head with a bias, which recovery's loss does not know. Use another model.")
         if cap := readout_of(one).cap:
             raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")

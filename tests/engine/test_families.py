@@ -9,10 +9,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 RIGHT = {"fast", "stock", "equal", "refused", "no statistics"}
 TAKEN_APART = (
-    "cwm ernie4_5 gemma gemma2 gemma3_text granite helium hunyuan_v1_dense hyperclovax internlm3 iquestcoder llama ministral "
-    "ministral3 mistral olmo qwen2 qwen3 seed_oss smollm3 vaultgemma"
+    "arcee cohere cohere2 cwm ernie4_5 exaone4 gemma gemma2 gemma3_text glm glm4 gpt2 gpt_neox granite helium hunyuan_v1_dense "
+    "hyperclovax internlm3 iquestcoder llama ministral ministral3 mistral nemotron olmo olmo2 olmo3 opt phi phi3 qwen2 qwen3 "
+    "seed_oss smollm3 stablelm starcoder2 vaultgemma"
 ).split()
-FAST = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+FAST = (
+    "llama mistral qwen2 qwen3 gemma3_text gemma olmo olmo2 olmo3 phi3 granite smollm3 stablelm gpt_neox gpt2 opt starcoder2 arcee "
+    "nemotron"
+).split()
+TRAINED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 SLOW = {"falcon_h1", "gemma4", "nemotron_h", "prophetnet", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"}
 
 
@@ -42,4 +47,5 @@ def test_numbers_and_methods_over_drawn_configurations(families, family, own_cac
     assert tried
     if family in FAST:
         _, plain = next(families.drawn_models(family, draws=1))
-        assert families.number(plain)[0] == "fast" == families.recovery(plain)[0]
+        assert families.number(plain)[0] == "fast"
+        assert families.recovery(plain)[0] == ("fast" if family in TRAINED else "stock")
