@@ -136,5 +136,5 @@ def backward_through(
 
 
 def unit_rms(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    """x / √(mean x² + ε) over the last axis: what an RMSNorm gives before its gain."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm_epsilon(norm))
+    """x / √(mean x² + ε) over the last axis: what an RMSNorm gives before its gain. Zeros stay zeros where `norm` has no ε."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + (norm_epsilon(norm) or 1e-30))

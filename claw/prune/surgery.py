@@ -9,7 +9,7 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -99,7 +99,7 @@ def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: tor
         rows = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
         reader, columns = f"{prefix(layer)}.self_attn.o_proj.weight", queries
         if spans_heads(layer):  # gains of all heads: those of the heads that stay are kept, a row or a number each
-            size = parts.head_size if layer.head_norms[0].weight.ndim > 1 else 1
+            size = parts.head_size if cast(Any, layer.head_norms)[0].weight.ndim > 1 else 1
             for own, other in HEAD_NORMS:
                 rows |= {f"self_attn.{own}": queries[::size] // size, f"self_attn.{other}": keys[::size] // size}
     for name, index in rows.items():
