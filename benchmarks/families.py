@@ -2,6 +2,7 @@
 
 python benchmarks/families.py                       # 8 configurations of each architecture, about 15 minutes on one core
 python benchmarks/families.py --draws 2 llama granite
+python benchmarks/families.py --table               # what works for the families that people know, as docs/families.md has it
 
 For each model: whether claw's number on text, and the loss that recovery trains on, are those of the stock model computed one
 sequence at a time; whether each method gives a plain checkpoint that stock transformers reloads with equal logits. An outcome
@@ -123,6 +124,39 @@ FIELDS: dict[str, tuple] = {  # values to draw from, of whichever fields a confi
     "scale_attn_by_inverse_layer_idx": (True,),
     "scale_embedding": (True,),
 }
+KNOWN = {  # what people know of a family
+    "llama": "Llama 2 and 3, SmolLM2, TinyLlama, Yi",
+    "mistral": "Mistral 7B, Mistral Nemo",
+    "ministral3": "Ministral 3",
+    "qwen2": "Qwen 2 and 2.5",
+    "qwen3": "Qwen 3",
+    "gemma": "Gemma",
+    "gemma2": "Gemma 2",
+    "gemma3_text": "Gemma 3",
+    "smollm3": "SmolLM3",
+    "granite": "Granite 3",
+    "phi": "Phi-1.5, Phi-2",
+    "phi3": "Phi-3, Phi-3.5, Phi-4",
+    "olmo": "OLMo",
+    "olmo2": "OLMo 2",
+    "olmo3": "OLMo 3",
+    "gpt_neox": "Pythia, GPT-NeoX",
+    "gpt2": "GPT-2, DistilGPT2",
+    "opt": "OPT",
+    "stablelm": "StableLM 2",
+    "starcoder2": "StarCoder2",
+    "cohere": "Command R, Aya 23",
+    "cohere2": "Command R7B",
+    "glm": "GLM-4 9B",
+    "glm4": "GLM-4-0414",
+    "exaone4": "EXAONE 4",
+    "nemotron": "Nemotron, Minitron",
+    "arcee": "AFM",
+    "seed_oss": "Seed-OSS",
+    "helium": "Helium",
+    "hunyuan_v1_dense": "Hunyuan (dense)",
+    "ernie4_5": "ERNIE 4.5 (dense)",
+}
 STATISTICS = "statistics"
 METHODS = {  # method: ratio, and of what
     "magnitude": (0.25, "ffn"),
@@ -140,9 +174,13 @@ def main() -> None:
     parser.add_argument("families", nargs="*", help="model types; all if none is named")
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, "claw"])
     asked = parser.parse_args()
     quiet()
+    if asked.table:
+        print(*[table_row(family) for family in asked.families or KNOWN], sep="\n")
+        return
     columns = ["number", "recovery", STATISTICS, *asked.methods]
     print("family".ljust(24), *(name.rjust(22) for name in columns))
     reasons: Counter[str] = Counter()
@@ -170,6 +208,18 @@ def main() -> None:
     for why, count in reasons.most_common():
         print(f"{count:5}  {why}")
     print("\n".join(["\nFaults", *faults]) if faults else "\nNo faults")
+
+
+def table_row(family: str) -> str:
+    """What works for a family, on its default configuration, as a row of docs/families.md."""
+    _, model = next(drawn_models(family, 1))
+    what = {name: result for name, (result, _) in outcomes(model, [*METHODS, "claw"]).items()}
+    what["lora"] = outcome(lambda: adapted(model))[0]
+    if faults := {name: result for name, result in what.items() if result in ("WRONG", "CRASH")}:
+        raise RuntimeError(f"{family}: {faults}")
+    columns = ("wanda-sp+ridge", "wanda-sp", "shortgpt", "slicegpt", "claw", "lora")
+    works = ["yes" if what[name] == "equal" else "no" for name in columns]
+    return f"| {' | '.join([KNOWN[family], f'`{family}`', what['number'], *works])} |"
 
 
 def quiet() -> None:
@@ -317,6 +367,22 @@ def recovery(model: Any) -> Outcome:
     off = abs(mine - torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten()).item())
     way = "stock" if student.forward.decoder is None else "fast"
     return (way, "") if off <= TOLERANCE else ("WRONG", f"off by {off:.2g} nats per token ({way})")
+
+
+def adapted(model: Any) -> Outcome:
+    """One step of LoRA, merged: a plain model that computes something else than before."""
+    asked = build_spec(Recovery, {"recipe": "lora", "tokens": LENGTH, "corpus": "text", "length": LENGTH, "rank": 2})
+    recipes.check_recipe(model, asked, None, recipes.TARGETS)
+    student = recipes.Student(model, asked, None, recipes.TARGETS, 0)
+    ids = torch.stack([one for one in sequences() if len(one) == LENGTH])
+    student.loss(ids, torch.ones_like(ids, dtype=torch.bool)).backward()
+    stepped = [weight.detach().float() - 1e-3 * weight.grad.float().sign() for weight in student.trained]
+    small = student.plain(stepped)
+    names = {name for name, _ in model.named_parameters()}
+    if {name for name, _ in small.named_parameters()} != names:
+        return "WRONG", "the merged model has other weights"
+    before, after = (stock_logits(one, list(ids))[0] for one in (model, small))
+    return ("equal", "") if not torch.equal(before, after) else ("WRONG", "nothing was trained")
 
 
 def compressed(model: Any, method: str, known: Any) -> Outcome:

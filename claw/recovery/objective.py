@@ -20,14 +20,29 @@ Gradient = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 """Logits (n, V) in float32, room like them, and their places, to losses (n, 1) and gradients (n, V), perhaps in the room."""
 
 
+class Head(NamedTuple):
+    """What gives logits (N, V) from hidden states h (N, d): cap · tanh((W h + b) / cap), or W h + b without a cap."""
+
+    weight: Tensor  # (V, d)
+    bias: Tensor | None = None  # (V,)
+    cap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """In float32."""
+        wide = F.linear(hidden, self.weight, self.bias).float()
+        return wide if self.cap is None else (wide / self.cap).tanh_() * self.cap
+
+
 class HeadLoss(torch.autograd.Function):
-    """Sum over positions of a loss of logits, for hidden states (N, d) and head weight (V, d)."""
+    """Sum over positions of a loss of logits, for hidden states (N, d) and the parts of a `Head`."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, gradient: Gradient) -> Tensor:
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float | None, gradient: Gradient) -> Tensor:
         total = torch.zeros((), device=hidden.device, dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros(weight.shape, device=weight.device, dtype=torch.float32) if weight.requires_grad else None
+        zeros = lambda of: torch.zeros(of.shape, device=of.device, dtype=torch.float32)
+        grad_weight = zeros(weight) if weight.requires_grad else None
+        grad_bias = zeros(bias) if bias is not None and bias.requires_grad else None
         room = min(len(hidden), CHUNK)
         rows = min(room, ROWS if hidden.device.type == "cpu" else CHUNK)
         kept = torch.empty(room, len(weight), device=hidden.device, dtype=hidden.dtype)  # made once: fresh memory is slow
@@ -38,24 +53,33 @@ class HeadLoss(torch.autograd.Function):
             for first in range(0, len(part), rows):
                 piece = logits[first : first + rows]
                 given = wide[: len(piece)].copy_(piece)
+                if bias is not None:
+                    given += bias
+                if cap is not None:
+                    given.div_(cap).tanh_().mul_(cap)
                 losses, slopes = gradient(given, scratch[: len(piece)], slice(start + first, start + first + len(piece)))
                 total += losses.sum()
+                if cap is not None:
+                    slopes = slopes * (1 - (given / cap).square_())
+                if grad_bias is not None:
+                    grad_bias += slopes.sum(0)
                 piece.copy_(slopes)
             torch.mm(logits, weight, out=grad_hidden[start : start + CHUNK])
             if grad_weight is not None:
                 grad_weight += logits.t() @ part
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total
 
     @staticmethod
     def backward(ctx, scale: Tensor):
-        grad_hidden, grad_weight = ctx.saved_tensors
+        grad_hidden, *of_head = ctx.saved_tensors
         # the scale is one number, known to be 1 / the number of targets: exact in float32, one pass in either type
-        return grad_hidden * scale, None if grad_weight is None else grad_weight.mul_(scale), None
+        scaled = (None if grad is None else grad.mul_(scale) for grad in of_head)
+        return grad_hidden * scale, *scaled, None, None
 
 
-def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum of -log p(target) over positions, in nats; hidden (N, d), head weight (V, d), targets (N,)."""
+def head_cross_entropy(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Sum of -log p(target) over positions, in nats; hidden (N, d), targets (N,)."""
 
     def gradient(logits: Tensor, room: Tensor, where: slice):
         index = targets[where, None]
@@ -63,7 +87,7 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tenso
         p.scatter_add_(1, index, torch.full_like(said, -1.0))
         return -said, p
 
-    return HeadLoss.apply(hidden, weight, gradient)
+    return HeadLoss.apply(hidden, *head, gradient)
 
 
 def probabilities(logits: Tensor, index: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,9 +101,9 @@ def probabilities(logits: Tensor, index: Tensor, room: Tensor) -> tuple[Tensor, 
 
 def divergence(
     hidden: Tensor,
-    weight: Tensor,
+    head: Head,
     teacher_hidden: Tensor,
-    teacher_weight: Tensor,
+    teacher_head: Head,
     targets: Tensor,
     *,
     kind: str,
@@ -93,7 +117,7 @@ def divergence(
 
     def gradient(logits: Tensor, room: Tensor, where: slice):
         logarithms = torch.log_softmax(logits, -1, out=room)
-        taught = F.linear(teacher_hidden[where], teacher_weight).float().log_softmax(-1)
+        taught = teacher_head.logits(teacher_hidden[where]).log_softmax(-1)
         losses, pull = divergence_slopes(kind, logarithms, taught, skew)
         p = logarithms.exp()
         change = pull.sub_(p * pull.sum(-1, keepdim=True))
@@ -104,11 +128,11 @@ def divergence(
             change = (1 - data) * change + data * p
         return losses, change
 
-    return HeadLoss.apply(hidden, weight, gradient)
+    return HeadLoss.apply(hidden, *head, gradient)
 
 
 def top_divergence(
-    hidden: Tensor, weight: Tensor, top: "Top", targets: Tensor, *, kind: str, data: float, skew: float = 0.1
+    hidden: Tensor, head: Head, top: "Top", targets: Tensor, *, kind: str, data: float, skew: float = 0.1
 ) -> Tensor:
     """As `divergence`, over the teacher's k most probable tokens and one bucket for all others.
 
@@ -131,7 +155,7 @@ def top_divergence(
             losses = (1 - data) * losses - data * said
         return losses, p
 
-    return HeadLoss.apply(hidden, weight, gradient)
+    return HeadLoss.apply(hidden, *head, gradient)
 
 
 LEAST = -1e4  # the logarithm of no probability at all
@@ -182,7 +206,7 @@ class Top(NamedTuple):
         return Top(self.ids[places], self.logarithms[places])
 
 
-def top_of(hidden: Tensor, weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_of(hidden: Tensor, head: Head, k: int) -> tuple[Tensor, Tensor]:
     """Ids (N, k), int64, of the most probable next tokens, and log-probabilities (N, k + 1) in float16, as they are kept.
 
     The last one is of all others. It is summed over them: as what is left of 1 it would be the rounding of the first ones.
@@ -190,7 +214,7 @@ def top_of(hidden: Tensor, weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     rows = ROWS if hidden.device.type == "cpu" else CHUNK
     pieces = []
     for part in hidden.split(rows):
-        logarithms = F.linear(part, weight).float().log_softmax(-1)
+        logarithms = head.logits(part).log_softmax(-1)
         most, ids = logarithms.topk(k, dim=-1)
         others = logarithms.exp_().scatter_(1, ids, 0.0).sum(-1, keepdim=True).log_().clamp_(min=LEAST)
         pieces.append((ids, torch.cat([most, others], dim=-1).half()))

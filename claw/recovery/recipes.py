@@ -47,7 +47,7 @@ class Student:
         if self.dtype == torch.float16:  # too narrow for gradients without a loss scale
             cast_weights(self.model, torch.bfloat16)
         self.forward = Forward(self.model)
-        self.scale = readout_of(model).scale
+        self.scale, self.cap = readout_of(model).scale, readout_of(model).cap
         self.flops_per_token = _flops(model, recovery, teacher)
         self.teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
         self.kept = kept_blocks(model, teacher) if recovery.hidden_loss else []
@@ -58,9 +58,15 @@ class Student:
                 parameter.requires_grad_(recovery.trained == "full" or parameter.ndim == 1)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
 
+    @property
+    def head(self) -> objective.Head:
+        """As it is now; FSDP puts another weight there while a batch is computed."""
+        head: Any = self.model.get_output_embeddings()
+        return objective.Head(head.weight, head.bias, self.cap)
+
     def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
-        recovery, head = self.recovery, self.model.get_output_embeddings().weight
+        recovery, head = self.recovery, self.head
         places = scored[:, 1:].flatten().nonzero()[:, 0]
         targets = ids[:, 1:].flatten()[places]
         inputs: list[torch.Tensor] | None = [] if self.kept else None
@@ -176,12 +182,3 @@ def check_recipe(model: Any, recovery: Recovery, teacher: nn.Module | Remembered
             kept_blocks(model, teacher)
     if getattr(model, "is_quantized", False):
         raise InputError("A quantised model cannot be trained further. Load the unquantised checkpoint.")
-    for one in (model, teacher):
-        if not isinstance(one, nn.Module):
-            continue
-        kind = type(one).__name__
-        head: Any = cast(Any, one).get_output_embeddings()
-        if head.bias is not None:
-            raise InputError(f"{kind} has a head with a bias, which recovery's loss does not know. Use another model.")
-        if cap := readout_of(one).cap:
-            raise InputError(f"{kind} caps its logits at {cap}, which recovery's loss does not know. Use another model.")

@@ -37,6 +37,12 @@ PASS = {"cpu": 4096, "cuda": 16384}  # tokens in one forward pass
 VERSION = 1  # of what is kept; part of its name
 
 
+def head_of(model: Any) -> objective.Head:
+    """What gives a model's logits from its last hidden states, which are to be multiplied by `Readout.scale` before."""
+    head = model.get_output_embeddings()
+    return objective.Head(head.weight, head.bias, readout_of(model).cap)
+
+
 class Teacher:
     """A model that is learned from. `vocabulary` is the number of tokens that it tells apart."""
 
@@ -46,8 +52,8 @@ class Teacher:
         self.vocabulary = model.config.get_text_config().vocab_size
 
     @property
-    def head(self) -> Tensor:
-        return self.model.get_output_embeddings().weight
+    def head(self) -> objective.Head:
+        return head_of(self.model)
 
     @torch.no_grad()
     def hidden(self, ids: Tensor, inputs: list[Tensor] | None = None) -> Tensor:

@@ -4,7 +4,7 @@ The large version, with more configurations and a table, is benchmarks/families.
 """
 
 import pytest
-from scripts import script
+from scripts import ROOT, script
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 RIGHT = {"fast", "stock", "equal", "refused", "no statistics"}
@@ -14,8 +14,8 @@ TAKEN_APART = (
     "seed_oss smollm3 stablelm starcoder2 vaultgemma"
 ).split()
 FAST = (
-    "llama mistral qwen2 qwen3 gemma3_text gemma olmo olmo2 olmo3 phi3 granite smollm3 stablelm gpt_neox gpt2 opt starcoder2 arcee "
-    "nemotron"
+    "arcee gemma gemma3_text gpt2 gpt_neox granite llama mistral nemotron olmo olmo2 olmo3 opt phi3 qwen2 qwen3 smollm3 stablelm "
+    "starcoder2"
 ).split()
 TRAINED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 SLOW = {"falcon_h1", "gemma4", "nemotron_h", "prophetnet", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"}
@@ -49,3 +49,20 @@ def test_numbers_and_methods_over_drawn_configurations(families, family, own_cac
         _, plain = next(families.drawn_models(family, draws=1))
         assert families.number(plain)[0] == "fast"
         assert families.recovery(plain)[0] == ("fast" if family in TRAINED else "stock")
+
+
+ROWS = (ROOT / "docs" / "families.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_documented_families_are_those_of_the_benchmark(families):
+    documented = [row.split("|")[2].strip().strip("`") for row in ROWS if row.startswith("| ") and "`" in row]
+    assert documented == list(families.KNOWN)
+
+
+@pytest.mark.parametrize(
+    "family", [row.split("|")[2].strip().strip("`") for row in ROWS if row.startswith("| ") and "`" in row]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_documented_of_a_family_is_so(families, family, own_cache):
+    """Rows are made by python benchmarks/families.py --table."""
+    assert families.table_row(family) in ROWS

@@ -1,0 +1,33 @@
+"""Every family is compressed as well as Llama: on small trained models, where what an architecture computes shows in the loss."""
+
+import math
+
+import pytest
+from trained import VOCABULARY, pairs, trained
+
+import claw
+from claw.evaluate.held_out import cross_entropy
+
+FAMILIES = (
+    "llama qwen2 qwen3 mistral gemma2 gemma3_text smollm3 granite phi phi3 olmo olmo2 olmo3 gpt_neox gpt2 opt stablelm starcoder2 "
+    "cohere cohere2 glm glm4 exaone4 nemotron arcee"
+).split()
+HELD_OUT = pairs(40, 5, "held-out")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.filterwarnings("ignore")
+def test_methods_keep_what_a_model_has_learned(family, own_cache):
+    model = trained(family)
+    loss = lambda one: cross_entropy(one, HELD_OUT).mean
+    known = claw.calibrate(model, pairs(128, 3, "calibration"))
+
+    def after(method: str, ratio: float, ratio_of: str = "own") -> float:
+        return loss(claw.compress(model, method, ratio, ratio_of=ratio_of, statistics=known)[0])
+
+    dense, guess = loss(model), math.log(VOCABULARY)
+    assert dense < guess / 2
+    magnitude, ridge, depth = after("magnitude", 0.75, "ffn"), after("wanda-sp+ridge", 0.75, "ffn"), after("shortgpt", 1 / 3)
+    assert ridge < magnitude + 0.01  # compensation with biases, fused weights and all
+    assert after("claw", 0.1, "nonembedding") < dense + 0.02
+    assert after("claw", 0.35, "nonembedding") < min(ridge, depth) + 0.05
