@@ -68,7 +68,7 @@ OTHER_SIZES = {
 
 @cache
 def trained(family: str):
-    """A small model of a family by its model_type, trained on `pairs`: about .35 nats per token on `pairs` where it has learned the rule."""
+    """A small model of a family by its model_type, trained on `pairs`: .35 nats per token where it has learned the rule."""
     torch.manual_seed(0)
     kind = tf.models.auto.configuration_auto.CONFIG_MAPPING[family]
     own = OTHER_SIZES.get(family, {})

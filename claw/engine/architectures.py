@@ -191,7 +191,7 @@ def why_not_known(model: Any, *, training: bool = False) -> str:
     kind, config = type(model), model.config
     known = ARCHITECTURES.get(kind.__name__)
     if known is None or kind.__module__ != f"transformers.models.{known.module}.modeling_{known.module}":
-        return f"the fast pass knows the architectures {', '.join(ARCHITECTURES)} only"
+        return "the fast pass does not know its architecture"
     if (kernel := getattr(config, "_attn_implementation", "sdpa")) not in ATTENTION_KERNELS:
         return f"its attention is computed by {kernel!r}, which the fast pass does not know"
     defaults = _defaults(type(config))
@@ -202,7 +202,7 @@ def why_not_known(model: Any, *, training: bool = False) -> str:
         elif name not in BOOKKEEPING and not name.startswith(PLANS) and not _is_idle(name, value, defaults):
             return f"its configuration has the field {name} = {value!r}, which the fast pass does not know"
     if training and not known.trained:
-        return "its own forward for training knows other architectures only"
+        return "its architecture is not one that recovery's own forward knows"
     dropout: Any = getattr(config, "attention_dropout", None)
     if training and dropout:
         return f"its attention drops out with probability {dropout}"

@@ -22,7 +22,7 @@ LLAMA4 = {
     "original_max_position_embeddings": 32,
     "llama_4_scaling_beta": 1.0,
 }
-LOOKALIKES = {  # architectures built of the same blocks that compute more, and were once taken for Llama; whether they are known
+LOOKALIKES = {  # built of the same blocks, but computing more; whether they are known
     "no rotation in some layers": (lambda: tf.SmolLM3Config(**SIZES, no_rope_layers=[1, 1, 1, 0] * 2), True),
     "scaled logits": (lambda: tf.GraniteConfig(**SIZES, residual_multiplier=1.0, logits_scaling=8.0), True),
     "norms without weights": (lambda: tf.OlmoConfig(**SIZES), True),
@@ -139,7 +139,7 @@ def test_a_class_of_ones_own_is_not_known():
     class Mine(tf.LlamaForCausalLM):
         pass
 
-    assert "architectures" in build_decoder(Mine(tiny_config("llama")).eval())[1]
+    assert "architecture" in build_decoder(Mine(tiny_config("llama")).eval())[1]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
@@ -220,5 +220,5 @@ def test_a_model_that_looks_ahead_is_refused(dtype):
 
 
 def test_the_stock_forward_is_announced_once():
-    with pytest.warns(UserWarning, match="GraniteForCausalLM with its stock forward, because"):
+    with pytest.warns(UserWarning, match="CohereForCausalLM with its stock forward, because"):
         Scorer(sharpened(LOOKALIKES["rotated in pairs"][0]()))

@@ -68,11 +68,11 @@ def test_models_that_compute_more_take_the_stock_forward():
     hooked.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: output * 2)
     dropping.config.attention_dropout = 0.1
     unknown.config.mystery = 1
-    reasons = {"hooks": hooked, "drops out": dropping, "mystery": unknown, "architectures": trained_granite()}
+    reasons = {"hooks": hooked, "drops out": dropping, "mystery": unknown, "architecture": trained_granite()}
     for reason, model in reasons.items():
         run = Forward(model)
         assert run.decoder is None and reason in run.reason
-        compare(model, run, 1e-6) if reason != "architectures" else None
+        compare(model, run, 1e-6) if reason != "architecture" else None
 
 
 def test_training_mode_is_no_obstacle():

@@ -64,15 +64,15 @@ def test_a_head_with_a_bias_and_a_cap(cap, biased):
     bias = torch.randn(50, generator=torch.Generator().manual_seed(6)).requires_grad_() if biased else None
     leaves = [hidden, weight, *([bias] if biased else [])]
     capped = lambda z: z if cap is None else cap * torch.tanh(z / cap)
-    logits = capped(F.linear(hidden, weight, bias))
+    logits = lambda: capped(F.linear(hidden, weight, bias))
     head, teacher = objective.Head(weight, bias, cap), objective.Head(taught, None, cap)
-    torch.testing.assert_close(head.logits(hidden), logits)
-    compare(objective.head_cross_entropy(hidden, head, targets), F.cross_entropy(logits, targets, reduction="sum"), *leaves)
-    wanted = divergence_of("forward", logits.log_softmax(-1), capped(other @ taught.t()).log_softmax(-1), 0.1)
+    torch.testing.assert_close(head.logits(hidden), logits())
+    compare(objective.head_cross_entropy(hidden, head, targets), F.cross_entropy(logits(), targets, reduction="sum"), *leaves)
+    wanted = divergence_of("forward", logits().log_softmax(-1), capped(other @ taught.t()).log_softmax(-1), 0.1)
     choices = dict(kind="forward", data=0.0)
     compare(objective.divergence(hidden, head, other, teacher, targets, **choices), wanted, *leaves)
     top = objective.Top.of(*objective.top_of(other, teacher, 7))
-    wanted = divergence_of("forward", bucketed(logits, top.ids), top.logarithms, 0.1)
+    wanted = divergence_of("forward", bucketed(logits(), top.ids), top.logarithms, 0.1)
     compare(objective.top_divergence(hidden, head, top, targets, **choices), wanted, *leaves)
 
 
