@@ -11,22 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError
+from claw.models import other_files, tokenizer_files
 from claw.models.pretrained import config_in
-from claw.models.stored import Stored, stored_tensors
+from claw.models.quantised import check_quantised
+from claw.models.stored import Stored, stored_tensors, weight_files
 from claw.words import plural
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
 WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
 LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
 SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
-CONVERT = (
-    "Where you trust its origin, convert it once with transformers: AutoModelForCausalLM.from_pretrained(folder)"
-    ".save_pretrained(new_folder), and the same with AutoTokenizer; then name the new folder."
-)
 
 
 @dataclass(frozen=True)
@@ -49,22 +45,20 @@ def check_folder(folder: Path) -> Checkpoint:
         os.listdir(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}. Correct its permissions.") from error
-    content = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else _no_config(folder)
+    content = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    if content is None:
+        raise other_files.no_config(folder)
     if (folder / ADAPTER).is_file():
         raise InputError(
             f"{folder} holds a complete model ({CONFIG}) and an adapter ({ADAPTER}), and which of them is meant is not clear. "
             "Move the adapter's files to a folder of their own, and name the folder that you mean."
         )
-    _check_quantised(folder, content)
+    check_quantised(folder, content)
     config = _config(folder, content)
     check_decoder(config, folder)
-    _check_pickles(folder)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise InputError(
-            f"{folder} has no tokenizer (none of {', '.join(TOKENIZERS)}). Put the tokenizer of the model there: "
-            "tokenizer.save_pretrained(folder)."
-        )
-    tensors = stored_tensors(folder)
+    weights = weight_files(folder)
+    tokenizer_files.check_tokenizer_files(folder)
+    tensors = stored_tensors(folder, weights)
     _check_size(folder, config, tensors)
     _check_report(folder, config)
     return Checkpoint(folder, config, tensors)
@@ -77,38 +71,9 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"it holds {type(content).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Fetch or export it again.") from error
+        said = other_files.not_the_file(path) or f"cannot be read: {error}. Fetch or export it again."
+        raise InputError(f"{path} {said}") from error
     return content
-
-
-def _no_config(folder: Path) -> dict[str, Any]:
-    """Raise InputError that says what a folder without config.json is."""
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    if files := sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf"):
-        do = f"It holds a GGUF file: name the file, {folder / files[0]}."
-    elif snapshots := sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG}")):
-        do = f"It is the hub's cache of a model: name its id, or {snapshots[-1]}."
-    elif inside:
-        do = f"Below it are checkpoints: name one of {', '.join(str(folder / name) for name in inside[:5])}."
-    elif (folder / "params.json").is_file() or any(folder.glob("consolidated*")):
-        do = "It has the original release's own layout (params.json, consolidated weights): take the release for transformers."
-    else:
-        do = "Name the folder that holds config.json."
-    raise InputError(f"{folder} is not a checkpoint: it has no {CONFIG}. {do}")
-
-
-def _check_quantised(folder: Path, content: Mapping[str, Any]) -> None:
-    about = content.get("quantization_config") or content.get("quantization") or content.get("compression_config")
-    if not about:
-        return
-    kind = about.get("quant_method") if isinstance(about, Mapping) else None
-    if not kind:
-        kind = "bitsandbytes" if "load_in_4bit" in about or "load_in_8bit" in about else "mlx"
-    raise InputError(
-        f"{folder} is quantised ({kind}, by its {CONFIG}). Pruning and refitting need weights in floating point: name the "
-        "release that it was quantised from, or dequantise it once (in transformers model.dequantize(), or the quantiser's own "
-        "tool) and save that as safetensors with its tokenizer. GGUF files are dequantised here."
-    )
 
 
 def _config(folder: Path, content: Mapping[str, Any]) -> Any:
@@ -172,19 +137,6 @@ def _keeps_state(config: Any, kinds: Any) -> bool:
     marked = any(getattr(kind, "_is_stateful", False) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
     layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
     return marked if not layers else (marked and not set(layers) <= WITHOUT_STATE) or not RECURRENT.isdisjoint(layers)
-
-
-def _check_pickles(folder: Path) -> None:
-    """Say of weights that are only there as pickles how to convert them."""
-    pickles = sorted(
-        {path.name for pattern in PICKLES for path in folder.glob(pattern)} - {"training_args.bin", "optimizer.pt"}
-    )
-    if pickles and not any(folder.glob("*.safetensors")) and not (folder / "model.safetensors.index.json").is_file():
-        more = f" and {plural(len(pickles) - 1, 'more file')}" if len(pickles) > 1 else ""
-        raise InputError(
-            f"{folder} has no safetensors weights, only {pickles[0]}{more}: a pickle, which can run code and is never loaded. "
-            f"{CONVERT}"
-        )
 
 
 def _check_size(folder: Path, config: Any, tensors: Mapping[str, Stored]) -> None:

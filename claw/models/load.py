@@ -20,6 +20,7 @@ import torch
 
 from claw.errors import InputError, unknown, without_credentials
 from claw.models import adapters, folders, gguf, pretrained, sources, stored
+from claw.models.tokenizer_files import TOKENIZERS, read_tokenizer
 from claw.models.undisturbed import leaves_as_before
 from claw.project import cache, inside_project
 from claw.words import plural
@@ -57,8 +58,8 @@ def _read(location: Path, dtype: torch.dtype, device_map: Any, *, looked_at: boo
     if folders.is_adapter(location):
         settings = adapters.lora_settings(location)
         model, tokenizer = _read(resolve(_base(location)), dtype, device_map)
-        own = any((location / file).is_file() for file in folders.TOKENIZERS)
-        return adapters.merged(model, location, settings), _tokenizer(location) if own else tokenizer
+        own = any((location / file).is_file() for file in TOKENIZERS)
+        return adapters.merged(model, location, settings), read_tokenizer(location) if own else tokenizer
     checkpoint = folders.check_folder(location)
     try:
         model = pretrained.checkpoint_in(location, checkpoint.tensors, checkpoint.config, dtype=dtype, device_map=device_map)
@@ -73,22 +74,7 @@ def _read(location: Path, dtype: torch.dtype, device_map: Any, *, looked_at: boo
     if not looked_at:
         stored.warn_if_damaged(model, location)
         check_causal(model)
-    return model, _tokenizer(location)
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        return pretrained.tokenizer_in(folder)
-    except Exception as error:  # each kind of tokenizer fails in its own way
-        do = (
-            "It brings its own code (auto_map), which is never run here: save tokenizer.json of a stock tokenizer there."
-            if "trust_remote_code" in str(error)
-            else "Fetch or save the tokenizer's files again."
-            if (folder / "tokenizer.json").is_file()
-            else "It has no tokenizer.json, and what it has must be converted: install sentencepiece, protobuf and tiktoken "
-            "(`pip install sentencepiece protobuf tiktoken`), or save tokenizer.json there from an environment that has them."
-        )
-        raise InputError(f"The tokenizer in {folder} cannot be loaded. {do} ({_in_short(error)})") from error
+    return model, read_tokenizer(location)
 
 
 def resolve(name: str | os.PathLike) -> Path:
