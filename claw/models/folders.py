@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from claw.errors import InputError
 from claw.models import other_files, tokenizer_files
 from claw.models.pretrained import config_in
 from claw.models.quantised import check_quantised
 from claw.models.stored import Stored, stored_tensors, weight_files
+from claw.models.towers import is_composite, tower_config
 from claw.words import plural
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -22,6 +25,8 @@ ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
 WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
 LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
+ROPES = {"default", "mrope", "su"}
+"""Rotary scalings that transformers renames or leaves to the model."""
 SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
 
 
@@ -91,6 +96,14 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
                 f"{folder / CONFIG} describes a far larger model ({name} {content[name]:,}) than there is. Correct it."
             )
     kind = content.get("model_type")
+    if kind is None:
+        names = content.get("architectures")
+        hint = f" (it names {names[0]})" if isinstance(names, list) and names else ""
+        raise InputError(
+            f"{folder / CONFIG} has no model_type, by which transformers knows the architecture{hint}. Add it, such as "
+            '"model_type": "llama"; or take the release for transformers, if this is one for another program.'
+        )
+    _check_spelling(folder / CONFIG, content)
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         code = content.get("auto_map")
         why = (
@@ -109,18 +122,44 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
         ) from error
 
 
+def _check_spelling(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a number type or rotary scaling that transformers has not, which it reports by a bare name or not at all."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    text = content.get("text_config")
+    for part in (content, text if isinstance(text, Mapping) else {}):
+        for name in ("dtype", "torch_dtype"):
+            kind = part.get(name)
+            if isinstance(kind, str) and not isinstance(getattr(torch, kind, None), torch.dtype):
+                raise InputError(
+                    f"{path} says {name} {kind!r}, which is no number type of torch. Write {kind.removeprefix('torch.')!r}."
+                    if isinstance(getattr(torch, kind.removeprefix("torch."), None), torch.dtype)
+                    else f"{path} says {name} {kind!r}, which is no number type of torch. Write that of its weights, such as "
+                    "'bfloat16', or leave the line out."
+                )
+        for name in ("rope_parameters", "rope_scaling"):
+            settings = part.get(name)
+            kind = (settings.get("rope_type") or settings.get("type")) if isinstance(settings, Mapping) else None
+            if isinstance(kind, str) and kind not in {*ROPE_INIT_FUNCTIONS, *ROPES}:
+                raise InputError(
+                    f"{path} says {name} of the type {kind!r}, which this transformers does not know: positions would be other "
+                    f"ones than the model learnt. It has {', '.join(sorted(ROPE_INIT_FUNCTIONS))}."
+                )
+
+
 def check_decoder(config: Any, where: object) -> None:
     """Refuse what is not a causal decoder of text with attention, by what it is."""
     from transformers.models.auto import modeling_auto as auto
 
     kind = config.model_type
-    text = config.get_text_config(decoder=True) if not config.is_encoder_decoder else config
+    if is_composite(config) and (tower := tower_config(config)) is not None:
+        return check_decoder(tower, f"The text tower of {where}")
     causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING
     if config.is_encoder_decoder:
         what, instead = "an encoder-decoder model", "a decoder such as Llama, Qwen or Gemma"
-    elif text is not config:
-        what = "a model of several inputs (text with images, sound or video)"
-        instead = "the release of its language model alone; or save that, model.language_model with its head, as a checkpoint"
+    elif is_composite(config):
+        what = "a model of several inputs (text with images, sound or video) whose text tower is no plain decoder"
+        instead = "the release of its language model alone"
     elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
         what, instead = "an encoder that fills in masked words, not a decoder", "a decoder such as Llama, Qwen or Gemma"
     elif type(config) not in causal:
@@ -141,7 +180,7 @@ def _keeps_state(config: Any, kinds: Any) -> bool:
 
 def _check_size(folder: Path, config: Any, tensors: Mapping[str, Stored]) -> None:
     """Refuse a configuration of a model far larger than its files before memory is taken for it."""
-    sizes = {name: getattr(config, name, None) for name in SIZES.values()}
+    sizes = {name: getattr(config.get_text_config(), name, None) for name in SIZES.values()}
     depth, hidden, width, vocabulary = (size if isinstance(size, int) else 0 for size in sizes.values())
     held = sum(tensor.elements for tensor in tensors.values())
     if depth > len(tensors) or max(vocabulary, width, hidden) * hidden > 4 * held:

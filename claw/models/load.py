@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from claw.errors import InputError, unknown, without_credentials
-from claw.models import adapters, folders, gguf, pretrained, sources, stored
+from claw.models import adapters, folders, gguf, pretrained, sources, stored, towers
 from claw.models.tokenizer_files import TOKENIZERS, read_tokenizer
 from claw.models.undisturbed import leaves_as_before
 from claw.project import cache, inside_project
@@ -61,8 +61,10 @@ def _read(location: Path, dtype: torch.dtype, device_map: Any, *, looked_at: boo
         own = any((location / file).is_file() for file in TOKENIZERS)
         return adapters.merged(model, location, settings), read_tokenizer(location) if own else tokenizer
     checkpoint = folders.check_folder(location)
+    composite = towers.is_composite(checkpoint.config)
+    read = towers.text_tower if composite else pretrained.checkpoint_in
     try:
-        model = pretrained.checkpoint_in(location, checkpoint.tensors, checkpoint.config, dtype=dtype, device_map=device_map)
+        model = read(location, checkpoint.tensors, checkpoint.config, dtype=dtype, device_map=device_map)
     except InputError:
         raise
     except Exception as error:  # transformers, safetensors and accelerate each raise their own kinds
@@ -71,6 +73,12 @@ def _read(location: Path, dtype: torch.dtype, device_map: Any, *, looked_at: boo
             "what the message names: a setting in config.json or generation_config.json, memory, or the version of "
             "transformers."
         ) from error
+    if composite:
+        warnings.warn(
+            f"{location} is a model of text and images ({checkpoint.config.model_type}); its text tower is taken, as a "
+            f"{type(model).__name__}. claw.put_back puts a smaller one back.",
+            stacklevel=2,
+        )
     if not looked_at:
         stored.warn_if_damaged(model, location)
         check_causal(model)
