@@ -25,8 +25,6 @@ ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
 WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
 LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
-ROPES = {"default", "mrope", "su"}
-"""Rotary scalings that transformers renames or leaves to the model."""
 SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
 
 
@@ -103,7 +101,7 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
             f"{folder / CONFIG} has no model_type, by which transformers knows the architecture{hint}. Add it, such as "
             '"model_type": "llama"; or take the release for transformers, if this is one for another program.'
         )
-    _check_spelling(folder / CONFIG, content)
+    _check_number_type(folder / CONFIG, content)
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         code = content.get("auto_map")
         why = (
@@ -122,10 +120,8 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _check_spelling(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a number type or rotary scaling that transformers has not, which it reports by a bare name or not at all."""
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
+def _check_number_type(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a number type that torch has not, which transformers reports as an attribute that is missing."""
     text = content.get("text_config")
     for part in (content, text if isinstance(text, Mapping) else {}):
         for name in ("dtype", "torch_dtype"):
@@ -136,14 +132,6 @@ def _check_spelling(path: Path, content: Mapping[str, Any]) -> None:
                     if isinstance(getattr(torch, kind.removeprefix("torch."), None), torch.dtype)
                     else f"{path} says {name} {kind!r}, which is no number type of torch. Write that of its weights, such as "
                     "'bfloat16', or leave the line out."
-                )
-        for name in ("rope_parameters", "rope_scaling"):
-            settings = part.get(name)
-            kind = (settings.get("rope_type") or settings.get("type")) if isinstance(settings, Mapping) else None
-            if isinstance(kind, str) and kind not in {*ROPE_INIT_FUNCTIONS, *ROPES}:
-                raise InputError(
-                    f"{path} says {name} of the type {kind!r}, which this transformers does not know: positions would be other "
-                    f"ones than the model learnt. It has {', '.join(sorted(ROPE_INIT_FUNCTIONS))}."
                 )
 
 

@@ -63,7 +63,8 @@ def _what_to_do(folder: Path, error: Exception) -> str:
     if missing:
         return (
             f"It has no tokenizer.json, and {next(path.name for path in present if path.name in PIECES)} must be converted: "
-            f"install what is missing here (`pip install {' '.join(missing)}`), or {ELSEWHERE}."
+            f"install what is missing here (`pip install {' '.join(missing)}`, or claw's extra "
+            f"[sentencepiece]), or {ELSEWHERE}."
         )
     return f"It has no tokenizer.json, and what it has could not be converted. Fetch it again, or {ELSEWHERE}."
 
