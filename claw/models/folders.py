@@ -23,6 +23,7 @@ from claw.words import plural
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
 WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
 LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
 SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
@@ -59,6 +60,7 @@ def check_folder(folder: Path) -> Checkpoint:
     check_quantised(folder, content)
     config = _config(folder, content)
     check_decoder(config, folder)
+    _check_head(folder, content)
     weights = weight_files(folder)
     tokenizer_files.check_tokenizer_files(folder)
     tensors = stored_tensors(folder, weights)
@@ -157,6 +159,17 @@ def check_decoder(config: Any, where: object) -> None:
     else:
         return
     raise InputError(f"{where} is of type {kind!r}: {what}. claw compresses causal decoders: use {instead}. {ELSEWHERE}")
+
+
+def _check_head(folder: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a decoder's body that was trained to classify, also where its embedding could pass for a head."""
+    names = content.get("architectures")
+    other = [name for name in names if str(name).endswith(CLASSIFIERS)] if isinstance(names, list) else []
+    if other:
+        raise InputError(
+            f"{folder / CONFIG} names the architecture {other[0]}: its head gives classes or a reward, and claw compresses "
+            "models that predict the next token. Name the language model that it was trained from."
+        )
 
 
 def _keeps_state(config: Any, kinds: Any) -> bool:

@@ -179,6 +179,7 @@ def test_older_configurations_mean_what_they_meant(folder, torch_dtype, scaling)
     [
         ({"torch_dtype": "torch.bfloat16"}, "Write 'bfloat16'"),
         ({"dtype": "float17"}, "no number type of torch.*leave the line out"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "classes or a reward"),
         ({"model_type": ...}, "has no model_type.*LlamaForCausalLM"),
         ({"rope_parameters": ..., "rope_scaling": {"type": "new", "factor": 2.0}}, "type 'new', which transformers has not"),
     ],
