@@ -15,6 +15,7 @@ TOKENIZERS = (
 )  # fmt: skip
 PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 ELSEWHERE = "save tokenizer.json there from an environment that reads it"
+WORDS = "the of and in a is for on with by".split()
 PROBE = f"{string.ascii_lowercase} {string.ascii_uppercase} {string.digits}"
 
 
@@ -32,7 +33,32 @@ def read_tokenizer(folder: Path) -> Any:
             ".json, tokenizer.model, or vocab.json with merges.txt) is not there or not read. Fetch it, or save the model's "
             "tokenizer there: tokenizer.save_pretrained(folder)."
         )
+    check_pieces(folder, tokenizer)
     return tokenizer
+
+
+def check_pieces(folder: Path, tokenizer: Any) -> None:
+    """InputError where a tokenizer made of a sentencepiece file cuts words into other pieces than sentencepiece does.
+
+    That is so where nothing says of which class it is: a word at the beginning then lacks its mark, and losses are others.
+    """
+    path = next((folder / name for name in PIECES if (folder / name).is_file()), None)
+    if path is None or (folder / "tokenizer.json").is_file() or not _is_here("sentencepiece"):
+        return
+    import sentencepiece
+
+    try:
+        own = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError):  # of the other kind with this name, which tiktoken reads
+        return
+    text = " ".join(word for word in WORDS if own.unk_id() not in own.encode(word))
+    mine = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if text and mine != (theirs := own.encode(text, out_type=str)):
+        raise InputError(
+            f"The tokenizer in {folder} cuts words otherwise than its {path.name}: {text!r} begins with {mine[:3]}, where "
+            f"sentencepiece says {theirs[:3]}. Its tokenizer_config.json is missing or names another class (tokenizer_class): "
+            f"fetch that of the release, or {ELSEWHERE}."
+        )
 
 
 def check_tokenizer_files(folder: Path) -> None:

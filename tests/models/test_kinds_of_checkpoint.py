@@ -3,16 +3,18 @@
 import json
 import shutil
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
+from conftest import byte_tokenizer, sentences, tiny_model
 from safetensors.torch import load_file, save_file
 
 import claw
 from claw.errors import InputError
-from claw.models import load
+from claw.models import load, tokenizer_files
 
 WEIGHTS, CONFIG, ADAPTER = "model.safetensors", "config.json", "adapter_config.json"
 
@@ -208,9 +210,45 @@ def test_a_tokenizer_without_vocabulary_is_refused(folder):
 @pytest.mark.parametrize("name", ["tokenizer__model", "spiece__model"])
 def test_sentencepiece_alone_names_the_packages_that_are_missing(folder, monkeypatch, name):
     only(folder, **{name: "x"})
-    for module in ("sentencepiece", "tiktoken", "google.protobuf"):
-        monkeypatch.setitem(sys.modules, module, None)
+    fails = lambda folder: (_ for _ in ()).throw(ValueError("`tiktoken` is required"))  # whatever is installed here
+    monkeypatch.setattr(tokenizer_files.pretrained, "tokenizer_in", fails)
+    monkeypatch.setattr(tokenizer_files, "find_spec", lambda module: None)
     refused(folder, r"must be converted: install what is missing here \(`pip install sentencepiece protobuf tiktoken`")
+
+
+@pytest.mark.parametrize(("config", "right"), [('{"tokenizer_class": "LlamaTokenizer"}', True), (None, False)])
+def test_a_sentencepiece_file_is_cut_as_sentencepiece_cuts_or_refused(folder, tmp_path, config, right):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    (tmp_path / "text").write_text(sentences(1, 2000))
+    choices = {"vocab_size": 70, "model_type": "bpe", "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "text"), model_prefix=str(tmp_path / "pieces"), **choices)
+    only(folder, **({"tokenizer_config__json": config} if config else {}))
+    shutil.copy(tmp_path / "pieces.model", folder / "tokenizer.model")
+    if right:
+        assert claw.load(folder)[1].tokenize("the of") == ["▁the", "▁of"]
+    else:
+        refused(folder, r"cuts words otherwise than its tokenizer\.model.*tokenizer_class")
+
+
+def test_pieces_are_compared_with_those_of_sentencepiece(tmp_path, monkeypatch):
+    """As above, where sentencepiece is not installed: a reader of pieces that stands for it."""
+
+    class Reader:
+        def __init__(self, model_file):
+            self.unk_id = lambda: 0
+
+        def encode(self, text, out_type=int):
+            return [f"▁{word}" if out_type is str else 1 for word in text.split()]
+
+    module = ModuleType("sentencepiece")
+    module.SentencePieceProcessor, module.__spec__ = Reader, ModuleSpec("sentencepiece", None)
+    monkeypatch.setitem(sys.modules, "sentencepiece", module)
+    (tmp_path / "tokenizer.model").touch()
+    with pytest.raises(InputError, match="cuts words otherwise"):
+        tokenizer_files.check_pieces(tmp_path, byte_tokenizer())
+    byte_tokenizer().save_pretrained(tmp_path)  # what tokenizer.json says counts
+    tokenizer_files.check_pieces(tmp_path, byte_tokenizer())
 
 
 def test_tokenizers_of_other_programs_are_named(folder):
