@@ -10,6 +10,7 @@ _WHERE = {
     "load": "claw.models.load",
     "describe": "claw.models.anatomy",
     "save": "claw.stages.checkpoints",
+    "put_back": "claw.stages.put_back",
     "blocks": "claw.texts.token_blocks",
     "calibrate": "claw.prune.statistics",
     "compress": "claw.prune.compress",

@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from claw.errors import InputError
+from claw.models import other_files, tokenizer_files
 from claw.models.pretrained import config_in
-from claw.models.stored import Stored, stored_tensors
+from claw.models.quantised import check_quantised
+from claw.models.stored import Stored, stored_tensors, weight_files
+from claw.models.towers import is_composite, tower_config
 from claw.words import plural
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 ELSEWHERE = "lm-eval's own class (`lm_eval --model hf`) may measure it."
 WITHOUT_STATE = {"attention", "full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 RECURRENT = {"linear_attention", "mamba", "conv", "hybrid", "recurrent"}
 LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 10_000
 SIZES = {"depth": "num_hidden_layers", "hidden": "hidden_size", "width": "intermediate_size", "vocabulary": "vocab_size"}
-CONVERT = (
-    "Where you trust its origin, convert it once with transformers: AutoModelForCausalLM.from_pretrained(folder)"
-    ".save_pretrained(new_folder), and the same with AutoTokenizer; then name the new folder."
-)
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,21 @@ def check_folder(folder: Path) -> Checkpoint:
         os.listdir(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}. Correct its permissions.") from error
-    content = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else _no_config(folder)
+    content = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    if content is None:
+        raise other_files.no_config(folder)
     if (folder / ADAPTER).is_file():
         raise InputError(
             f"{folder} holds a complete model ({CONFIG}) and an adapter ({ADAPTER}), and which of them is meant is not clear. "
             "Move the adapter's files to a folder of their own, and name the folder that you mean."
         )
-    _check_quantised(folder, content)
+    check_quantised(folder, content)
     config = _config(folder, content)
     check_decoder(config, folder)
-    _check_pickles(folder)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise InputError(
-            f"{folder} has no tokenizer (none of {', '.join(TOKENIZERS)}). Put the tokenizer of the model there: "
-            "tokenizer.save_pretrained(folder)."
-        )
-    tensors = stored_tensors(folder)
+    _check_head(folder, content)
+    weights = weight_files(folder)
+    tokenizer_files.check_tokenizer_files(folder)
+    tensors = stored_tensors(folder, weights)
     _check_size(folder, config, tensors)
     _check_report(folder, config)
     return Checkpoint(folder, config, tensors)
@@ -77,38 +76,9 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"it holds {type(content).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Fetch or export it again.") from error
+        said = other_files.not_the_file(path) or f"cannot be read: {error}. Fetch or export it again."
+        raise InputError(f"{path} {said}") from error
     return content
-
-
-def _no_config(folder: Path) -> dict[str, Any]:
-    """Raise InputError that says what a folder without config.json is."""
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    if files := sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf"):
-        do = f"It holds a GGUF file: name the file, {folder / files[0]}."
-    elif snapshots := sorted(path.parent for path in folder.glob(f"snapshots/*/{CONFIG}")):
-        do = f"It is the hub's cache of a model: name its id, or {snapshots[-1]}."
-    elif inside:
-        do = f"Below it are checkpoints: name one of {', '.join(str(folder / name) for name in inside[:5])}."
-    elif (folder / "params.json").is_file() or any(folder.glob("consolidated*")):
-        do = "It has the original release's own layout (params.json, consolidated weights): take the release for transformers."
-    else:
-        do = "Name the folder that holds config.json."
-    raise InputError(f"{folder} is not a checkpoint: it has no {CONFIG}. {do}")
-
-
-def _check_quantised(folder: Path, content: Mapping[str, Any]) -> None:
-    about = content.get("quantization_config") or content.get("quantization") or content.get("compression_config")
-    if not about:
-        return
-    kind = about.get("quant_method") if isinstance(about, Mapping) else None
-    if not kind:
-        kind = "bitsandbytes" if "load_in_4bit" in about or "load_in_8bit" in about else "mlx"
-    raise InputError(
-        f"{folder} is quantised ({kind}, by its {CONFIG}). Pruning and refitting need weights in floating point: name the "
-        "release that it was quantised from, or dequantise it once (in transformers model.dequantize(), or the quantiser's own "
-        "tool) and save that as safetensors with its tokenizer. GGUF files are dequantised here."
-    )
 
 
 def _config(folder: Path, content: Mapping[str, Any]) -> Any:
@@ -126,6 +96,14 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
                 f"{folder / CONFIG} describes a far larger model ({name} {content[name]:,}) than there is. Correct it."
             )
     kind = content.get("model_type")
+    if kind is None:
+        names = content.get("architectures")
+        hint = f" (it names {names[0]})" if isinstance(names, list) and names else ""
+        raise InputError(
+            f"{folder / CONFIG} has no model_type, by which transformers knows the architecture{hint}. Add it, such as "
+            '"model_type": "llama"; or take the release for transformers, if this is one for another program.'
+        )
+    _check_number_type(folder / CONFIG, content)
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         code = content.get("auto_map")
         why = (
@@ -144,18 +122,34 @@ def _config(folder: Path, content: Mapping[str, Any]) -> Any:
         ) from error
 
 
+def _check_number_type(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a number type that torch has not, which transformers reports as an attribute that is missing."""
+    text = content.get("text_config")
+    for part in (content, text if isinstance(text, Mapping) else {}):
+        for name in ("dtype", "torch_dtype"):
+            kind = part.get(name)
+            if isinstance(kind, str) and not isinstance(getattr(torch, kind, None), torch.dtype):
+                raise InputError(
+                    f"{path} says {name} {kind!r}, which is no number type of torch. Write {kind.removeprefix('torch.')!r}."
+                    if isinstance(getattr(torch, kind.removeprefix("torch."), None), torch.dtype)
+                    else f"{path} says {name} {kind!r}, which is no number type of torch. Write that of its weights, such as "
+                    "'bfloat16', or leave the line out."
+                )
+
+
 def check_decoder(config: Any, where: object) -> None:
     """Refuse what is not a causal decoder of text with attention, by what it is."""
     from transformers.models.auto import modeling_auto as auto
 
     kind = config.model_type
-    text = config.get_text_config(decoder=True) if not config.is_encoder_decoder else config
+    if is_composite(config) and (tower := tower_config(config)) is not None:
+        return check_decoder(tower, f"The text tower of {where}")
     causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING
     if config.is_encoder_decoder:
         what, instead = "an encoder-decoder model", "a decoder such as Llama, Qwen or Gemma"
-    elif text is not config:
-        what = "a model of several inputs (text with images, sound or video)"
-        instead = "the release of its language model alone; or save that, model.language_model with its head, as a checkpoint"
+    elif is_composite(config):
+        what = "a model of several inputs (text with images, sound or video) whose text tower is no plain decoder"
+        instead = "the release of its language model alone"
     elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
         what, instead = "an encoder that fills in masked words, not a decoder", "a decoder such as Llama, Qwen or Gemma"
     elif type(config) not in causal:
@@ -167,6 +161,17 @@ def check_decoder(config: Any, where: object) -> None:
     raise InputError(f"{where} is of type {kind!r}: {what}. claw compresses causal decoders: use {instead}. {ELSEWHERE}")
 
 
+def _check_head(folder: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a decoder's body that was trained to classify, also where its embedding could pass for a head."""
+    names = content.get("architectures")
+    other = [name for name in names if str(name).endswith(CLASSIFIERS)] if isinstance(names, list) else []
+    if other:
+        raise InputError(
+            f"{folder / CONFIG} names the architecture {other[0]}: its head gives classes or a reward, and claw compresses "
+            "models that predict the next token. Name the language model that it was trained from."
+        )
+
+
 def _keeps_state(config: Any, kinds: Any) -> bool:
     """Whether some layers hand on a state, as transformers marks the class or names the layers."""
     marked = any(getattr(kind, "_is_stateful", False) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
@@ -174,22 +179,9 @@ def _keeps_state(config: Any, kinds: Any) -> bool:
     return marked if not layers else (marked and not set(layers) <= WITHOUT_STATE) or not RECURRENT.isdisjoint(layers)
 
 
-def _check_pickles(folder: Path) -> None:
-    """Say of weights that are only there as pickles how to convert them."""
-    pickles = sorted(
-        {path.name for pattern in PICKLES for path in folder.glob(pattern)} - {"training_args.bin", "optimizer.pt"}
-    )
-    if pickles and not any(folder.glob("*.safetensors")) and not (folder / "model.safetensors.index.json").is_file():
-        more = f" and {plural(len(pickles) - 1, 'more file')}" if len(pickles) > 1 else ""
-        raise InputError(
-            f"{folder} has no safetensors weights, only {pickles[0]}{more}: a pickle, which can run code and is never loaded. "
-            f"{CONVERT}"
-        )
-
-
 def _check_size(folder: Path, config: Any, tensors: Mapping[str, Stored]) -> None:
     """Refuse a configuration of a model far larger than its files before memory is taken for it."""
-    sizes = {name: getattr(config, name, None) for name in SIZES.values()}
+    sizes = {name: getattr(config.get_text_config(), name, None) for name in SIZES.values()}
     depth, hidden, width, vocabulary = (size if isinstance(size, int) else 0 for size in sizes.values())
     held = sum(tensor.elements for tensor in tensors.values())
     if depth > len(tensors) or max(vocabulary, width, hidden) * hidden > 4 * held:

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from claw.errors import InputError, unknown, without_credentials
-from claw.models import adapters, folders, gguf, pretrained, sources, stored
+from claw.models import adapters, folders, gguf, other_files, pretrained, sources, stored, towers
+from claw.models.tokenizer_files import TOKENIZERS, read_tokenizer
 from claw.models.undisturbed import leaves_as_before
 from claw.project import cache, inside_project
 from claw.words import plural
@@ -56,39 +57,44 @@ def _read(location: Path, dtype: torch.dtype, device_map: Any, *, looked_at: boo
     """Model and tokenizer in a folder; what was `looked_at` when claw converted it is not searched for NaN again."""
     if folders.is_adapter(location):
         settings = adapters.lora_settings(location)
+        if beside := other_files.checkpoints_below(location):
+            warnings.warn(
+                f"{location} holds an adapter, which is taken, and others below it, which are not: name one of "
+                f"{', '.join(map(str, beside[:5]))} for another.",
+                stacklevel=2,
+            )
         model, tokenizer = _read(resolve(_base(location)), dtype, device_map)
-        own = any((location / file).is_file() for file in folders.TOKENIZERS)
-        return adapters.merged(model, location, settings), _tokenizer(location) if own else tokenizer
+        own = any((location / file).is_file() for file in TOKENIZERS)
+        return adapters.merged(model, location, settings), read_tokenizer(location) if own else tokenizer
     checkpoint = folders.check_folder(location)
+    composite = towers.is_composite(checkpoint.config)
+    read = towers.text_tower if composite else pretrained.checkpoint_in
     try:
-        model = pretrained.checkpoint_in(location, checkpoint.tensors, checkpoint.config, dtype=dtype, device_map=device_map)
+        model = read(location, checkpoint.tensors, checkpoint.config, dtype=dtype, device_map=device_map)
     except InputError:
         raise
     except Exception as error:  # transformers, safetensors and accelerate each raise their own kinds
         raise InputError(
-            f"The checkpoint {location} cannot be loaded: {_in_short(error)}. Its files are whole by their headers, so look at "
-            "what the message names: a setting in config.json or generation_config.json, memory, or the version of "
-            "transformers."
+            f"The checkpoint {location} cannot be loaded: {_in_short(error, checkpoint.config)}. Its files are "
+            "whole by their headers, so look at what the message names: a setting in config.json or generation_config.json, "
+            "memory, or the version of transformers."
         ) from error
+    if (location / "modules.json").is_file():
+        warnings.warn(
+            f"{location} is a model of sentence-transformers, made to embed text; as a decoder it predicts tokens as far as it "
+            "still can, and losses tell nothing of its embeddings.",
+            stacklevel=2,
+        )
+    if composite:
+        warnings.warn(
+            f"{location} is a model of text and images ({checkpoint.config.model_type}); its text tower is taken, as a "
+            f"{type(model).__name__}. claw.put_back puts a smaller one back.",
+            stacklevel=2,
+        )
     if not looked_at:
         stored.warn_if_damaged(model, location)
         check_causal(model)
-    return model, _tokenizer(location)
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        return pretrained.tokenizer_in(folder)
-    except Exception as error:  # each kind of tokenizer fails in its own way
-        do = (
-            "It brings its own code (auto_map), which is never run here: save tokenizer.json of a stock tokenizer there."
-            if "trust_remote_code" in str(error)
-            else "Fetch or save the tokenizer's files again."
-            if (folder / "tokenizer.json").is_file()
-            else "It has no tokenizer.json, and what it has must be converted: install sentencepiece, protobuf and tiktoken "
-            "(`pip install sentencepiece protobuf tiktoken`), or save tokenizer.json there from an environment that has them."
-        )
-        raise InputError(f"The tokenizer in {folder} cannot be loaded. {do} ({_in_short(error)})") from error
+    return model, read_tokenizer(location)
 
 
 def resolve(name: str | os.PathLike) -> Path:
@@ -166,23 +172,47 @@ def _is_gguf(path: Path) -> bool:
 
 
 def _base(adapter: Path) -> str:
-    """Name of an adapter's base, which must be here: a known name, a GGUF file, or a folder as seen from here or from the "
-    "adapter."""
+    """Name of an adapter's base, which must be here: a known name, a GGUF file, a folder as seen from here or from the adapter,
+    or a hub model that was fetched before."""
     base = adapters.base_of(adapter)
     for place in (_path(base), adapter / base):
-        if (place.is_dir() and not folders.is_adapter(place)) or (place.is_file() and _is_gguf(place)):
+        if place.is_dir() and folders.is_adapter(place):
+            raise InputError(
+                f"{adapter} is an adapter on another adapter, {base!r}, and one at a time is merged. Make a whole model of "
+                f'that first: model, tokenizer = claw.load("{place}"); claw.save(model, tokenizer, "merged"). Then set '
+                f"base_model_name_or_path in the {folders.ADAPTER} of {adapter} to it."
+            )
+        if place.is_dir() or (place.is_file() and _is_gguf(place)):
             return str(place)
     if base in sources.models():
         return base
+    if kept := _fetched_before(base):
+        return kept
+    fetch = f"for a hub model, `hf download {base}`" if base.count("/") == 1 else "or copy it"
     raise InputError(
-        f"{adapter} is a LoRA adapter, not a whole model, and its base {base!r} is not here. Fetch the base (for a hub model: "
-        f"`hf download {base} --local-dir base`) and set base_model_name_or_path in its {folders.ADAPTER} to that folder; then "
-        "the adapter is merged into it. Or merge it with peft's model.merge_and_unload() and save that."
+        f"{adapter} is a LoRA adapter, not a whole model, and its base {base!r} is not here. Fetch the base ({fetch}), or set "
+        f"base_model_name_or_path in its {folders.ADAPTER} to the folder that it is in; then the adapter is merged into it. Or "
+        "merge it with peft's model.merge_and_unload() and save that."
     )
 
 
-def _in_short(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or repr(error)
+def _fetched_before(name: str) -> str:
+    """Folder of a hub model in the hub's cache on this machine; empty where it is not, or not whole. Nothing is fetched."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except Exception:  # no id, or nothing under it; the hub's client raises its own kinds
+        return ""
+    return str(folder) if (folder / folders.CONFIG).is_file() else ""
+
+
+def _in_short(error: Exception, config: Any = None) -> str:
+    """What an error says; of one that says a bare name, its kind too, or that it is a way of rotating positions."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) if config else None
+    if isinstance(error, KeyError) and isinstance(rope, dict) and error.args[0] == rope.get("rope_type"):
+        return f"its rope_parameters (rope_scaling in older ones) are of the type {error.args[0]!r}, which transformers has not"
+    return repr(error)[:400] if isinstance(error, LookupError) else " ".join(str(error).split())[:400] or repr(error)
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

@@ -10,6 +10,7 @@ from claw.errors import InputError
 from claw.models import sources
 from claw.models.anatomy import Anatomy, parts_of
 from claw.models.pretrained import config_in
+from claw.models.towers import is_composite, tower_config
 from claw.progress import of_transformers
 from claw.project import cache, inside_project
 
@@ -39,7 +40,8 @@ def planned_config(name: str) -> Any:
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
         with of_transformers():
-            return config_in(folder)
+            config = config_in(folder)
+            return tower_config(config) or config if is_composite(config) else config
     except Exception as error:  # a configuration may be wrong in any way, and each class reads it in its own
         reason = (str(error) or repr(error)).splitlines()[0]
         raise InputError(

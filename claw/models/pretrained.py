@@ -38,11 +38,16 @@ def tokenizer_in(folder: str | Path, **choices: Any) -> Any:
     return AutoTokenizer.from_pretrained(folder, **NO_CODE, **choices)
 
 
-def checkpoint_in(folder: str | Path, stored: Mapping[str, Stored], config: Any, **choices: Any) -> Any:
-    """The model in a checkpoint folder whose headers say `stored`; InputError unless it is made of all of that and no more."""
-    from transformers import AutoModelForCausalLM
+def checkpoint_in(
+    folder: str | Path, stored: Mapping[str, Stored], config: Any, *, images: bool = False, **choices: Any
+) -> Any:
+    """The model in a checkpoint folder whose headers say `stored`; InputError unless it is made of all of that and no more.
 
-    loader: Any = AutoModelForCausalLM
+    A causal decoder, or with `images` a model of text and images.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    loader: Any = AutoModelForImageTextToText if images else AutoModelForCausalLM
     with _reported():
         model, info = loader.from_pretrained(folder, config=config, use_safetensors=True, **TOLD, **NO_CODE, **choices)
     check_loaded(model, info, stored, folder)
@@ -69,12 +74,13 @@ def gguf_in(folder: str | Path, name: str, config: Any) -> tuple[Any, Mapping[st
         return loader.from_pretrained(folder, gguf_file=name, **choices, **TOLD, **NO_CODE)
 
 
-def stock_reload(folder: str | Path, **choices: Any) -> Any:
+def stock_reload(folder: str | Path, *, images: bool = False, **choices: Any) -> Any:
     """The model that a stranger's script gets from a folder: transformers alone, without the checks of this room."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    loader: Any = AutoModelForImageTextToText if images else AutoModelForCausalLM
     with _reported():
-        return AutoModelForCausalLM.from_pretrained(folder, **NO_CODE, **choices)
+        return loader.from_pretrained(folder, **NO_CODE, **choices)
 
 
 def assembled(kind: Any, config: Any, state: Mapping[str, torch.Tensor], **choices: Any) -> Any:

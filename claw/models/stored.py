@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from claw.errors import InputError
+from claw.models.other_files import no_weights, not_the_file
+from claw.models.quantised import packed
 from claw.words import plural
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -53,17 +55,16 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
-        others = sorted(path.name for path in folder.glob("*.safetensors") if path.is_file())
-        if any(SHARD.fullmatch(name) for name in others):
-            raise InputError(f"{folder} has {plural(len(others), 'part')} of a model but no {INDEX}. Fetch or copy that too.")
-        raise InputError(
-            f"{folder} has no {SINGLE}"
-            + (f", only {_some(others)}. If that holds the whole model, rename it to {SINGLE}." if others else ".")
-            + " A release that has pickles only (pytorch_model.bin) is to be converted once with transformers' save_pretrained."
-        )
+        if parts := [path for path in folder.glob("model-*.safetensors") if SHARD.fullmatch(path.name)]:
+            raise InputError(f"{folder} has {plural(len(parts), 'part')} of a model but no {INDEX}. Fetch or copy that too.")
+        raise no_weights(folder)
     names = _shards(index)
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise InputError(f"{folder} lacks {_some(missing)}, which {INDEX} names. Fetch or copy the missing part of the model.")
+    if beyond := [
+        path.name for path in folder.glob("model-*.safetensors") if SHARD.fullmatch(path.name) and path.name not in names
+    ]:
+        warnings.warn(f"{INDEX} in {folder} does not name {_some(beyond)}, so that is not read.", stacklevel=2)
     return [folder / name for name in names]
 
 
@@ -84,14 +85,16 @@ def _shards(index: Path) -> list[str]:
     return names
 
 
-def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Number type and shape of every tensor in a folder's weights. InputError for damaged files and for other than floats."""
+def stored_tensors(folder: Path, paths: Iterable[Path]) -> dict[str, Stored]:
+    """Number type and shape of every tensor in a folder's weights, which are in the files `paths` (see `weight_files`).
+
+    InputError for damaged files, and for tensors of other types than floating point of 16 bits or more.
+    """
     tensors: dict[str, Stored] = {}
-    for path in weight_files(folder):
+    for path in paths:
+        if said := not_the_file(path):
+            raise InputError(f"{path} {said}")
         try:
-            with path.open("rb") as file:
-                if file.read(20).startswith(b"version https://git-"):
-                    raise InputError(f"{path} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in {folder}.")
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118  not a dictionary
                     part = file.get_slice(name)
@@ -107,11 +110,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
         raise InputError(f"{INDEX} in {folder} names tensors that no file holds: {_some(lost)}. Fetch or export it again.")
     other = [name for name, tensor in tensors.items() if tensor.kind not in FLOATS and not BUFFER.search(name)]
     if other:
-        kinds = ", ".join(sorted({tensors[name].kind for name in other}))
-        raise InputError(
-            f"{folder} stores {plural(len(other), 'tensor')} as {kinds}: {_some(other)}. Only weights in floating point of 16 "
-            "bits or more are read. A quantised model must be dequantised first, or take its unquantised release."
-        )
+        raise packed(folder, {name: tensors[name].kind for name in other}, tensors)
     return tensors
 
 

@@ -106,7 +106,13 @@ def _say(parsed: argparse.Namespace) -> None:
         if not tokenizer.chat_template:
             raise InputError(f"{parsed.model} has no chat template, so it takes no questions. Leave --chat out.")
         asked = [{"role": "user", "content": parsed.prompt}]
-        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a small program, and may fail in any way
+            raise InputError(
+                f"The chat template of {parsed.model} cannot be followed: {' '.join(str(error).split())[:300]}. Correct it "
+                "(chat_template.jinja, or chat_template in tokenizer_config.json), or leave --chat out."
+            ) from error
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
         shown = tokenizer.decode(prompt, skip_special_tokens=True)  # the answer alone is printed
 
