@@ -9,6 +9,7 @@ from claw.prune import regression, trial_cut, whole_model
 from claw.specs.shrinking import ShrinkParameters
 
 BEST, SIMPLE = "claw", "flap+ridge"
+RIGID = ("Qwen2ForCausalLM", "Gemma3ForCausalLM")  # llama.cpp wants all heads of the one, and the order of the other's layers
 MOST_PARAMETERS = 200_000_000  # on a CPU; on a GPU minutes are seconds
 
 
@@ -26,6 +27,8 @@ def _why_not_best(asked: ShrinkParameters, parts: Anatomy) -> str:
         return "until compresses five times or more, and claw takes minutes for each (--method claw loses less)"
     if (size := parts.shape.parameters) > MOST_PARAMETERS and parts.device.type == "cpu":
         return f"claw would measure a model of {size / 1e6:,.0f}M parameters for long on a CPU (--method claw loses less)"
+    if asked.gguf and type(parts.model).__name__ in RIGID:
+        return "llama.cpp does not hold every shape of this architecture, and claw may choose such a one"
     for axis in whole_model.ALWAYS_CUT:
         if reason := trial_cut.why_not(parts, axis):
             return f"claw cannot cut this model ({reason})"

@@ -154,6 +154,10 @@ def test_claw_is_taken_where_it_is_quick_and_can_be_and_else_it_is_said(folder_m
     pick = lambda **asked: default_method.default_method(build_spec(ShrinkParameters, {"model": folder_model, **asked}), parts)
     assert pick(remove=0.3)[0] == pick(target="params=90M")[0] == "claw"
     assert pick(until="loss +10%")[0] == "flap+ridge" and "five times" in pick(until="loss +10%")[1]
+    rigid = default_method.default_method(
+        build_spec(ShrinkParameters, {"model": "m", "remove": 0.3, "gguf": "bf16"}), anatomy(tiny_model("qwen2"))
+    )
+    assert rigid[0] == "flap+ridge" and "llama.cpp" in rigid[1] and pick(remove=0.3, gguf="bf16")[0] == "claw"
     with monkeypatch.context() as patch:
         patch.setattr(default_method, "MOST_PARAMETERS", 0)
         assert pick(remove=0.3)[0] == "flap+ridge" and "for long on a CPU" in pick(remove=0.3)[1]
