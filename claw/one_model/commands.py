@@ -36,7 +36,7 @@ def add_commands(command: Command) -> None:
     )
     how.add_argument("--until", metavar='"loss +10%%"', help="as far as the loss (or perplexity) allows, by measured points")
     compress.add_argument(
-        "--method", help="flap+ridge unless named; claw loses less beyond 30%% and measures for minutes first"
+        "--method", help="claw unless named, flap+ridge where that takes long (large models, --until) or cannot be"
     )
     compress.add_argument("--out", metavar="DIR", help="new folder for the checkpoint; else below runs/one-model")
     compress.add_argument("--gguf", metavar="TYPE", help="write a GGUF file too: bf16, f16 or q8_0")

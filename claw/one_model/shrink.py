@@ -17,7 +17,7 @@ from claw.evaluate.held_out import CrossEntropy
 from claw.models import gguf_out, load
 from claw.models.anatomy import anatomy
 from claw.models.planned import check_window
-from claw.one_model import goal, screen, side_by_side, until
+from claw.one_model import default_method, goal, screen, side_by_side, until
 from claw.one_model.side_by_side import Pair, Tell
 from claw.one_model.until import Search, Tried
 from claw.prune.compress import CompressionReport, compress
@@ -35,7 +35,7 @@ from claw.texts import token_blocks
 from claw.texts.token_blocks import Blocks
 
 WATCHED = 4  # held-out blocks that are measured while a model recovers
-SIMPLE = 0.3  # share up to which the methods of one axis are as good as claw (docs/methods.md)
+ALIKE = 0.15  # share up to which the methods of one axis are nearly as good as claw (docs/methods.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ class Shrunk:
     gguf: gguf_out.Written | None
     gguf_loss: CrossEntropy | None
     asked: ShrinkParameters
+    why: str  # this method, where none was named
     seconds: float
 
     @property
@@ -63,6 +64,7 @@ class Shrunk:
         """Where everything is, and what to try next."""
         lines = self.search.sentences() if self.search else []
         lines += [self.recovered.summary()] if self.recovered else []
+        lines += [self.why] if self.why else []
         lines += list(self.report.notes)
         lines.append(f"Saved: {self.folder}, a plain checkpoint that stock transformers loads. {self.seconds:,.0f} s in all.")
         if self.gguf and self.gguf_loss:
@@ -79,8 +81,8 @@ class Shrunk:
         steps = [shlex.join(["claw", "say", str(self.folder), self.pair.prompt])]
         if not self.recovered:
             steps.append(f"{again} --recover 200k     # trains some of the loss back")
-        if self.report.ratio_params > SIMPLE and self.asked.method != "claw":
-            steps.append(f"{again} --method claw      # loses less beyond 30 %, but measures the model for minutes first")
+        if self.report.ratio_params > ALIKE and self.asked.method != default_method.BEST:
+            steps.append(f"{again} --method claw      # loses less, but measures the model for minutes first")
         if not self.gguf:
             steps.append(f"{again} --gguf q8_0        # a file for llama.cpp and what is built on it")
         elif self.asked.gguf != "q8_0":
@@ -132,7 +134,11 @@ def shrink_as(asked: ShrinkParameters, tell: Tell = lambda _: None) -> Shrunk:
     check_shrink(asked)
     tell(f"loading {asked.model}")
     dense, tokenizer = load.load(asked.model, dtype=asked.dtype, device=asked.device)
-    parts = anatomy(dense)
+    parts, why = anatomy(dense), ""
+    if not asked.method:
+        chosen, why = default_method.default_method(asked, parts)
+        asked = asked.model_copy(update={"method": chosen})
+        tell(why)
     goal.check_reach(asked, parts.shape)
     check_window(dense.config, asked.length, "texts in blocks")
     if asked.gguf:
@@ -163,7 +169,14 @@ def shrink_as(asked: ShrinkParameters, tell: Tell = lambda _: None) -> Shrunk:
         gguf_loss = held_out.cross_entropy(gguf_out.read_into(written.path, small), heldout)
     before, after = (asked.model, dense, tokenizer), (str(folder), small, tokenizer)
     pair = side_by_side.measure_pair(before, after, asked, tell, loss)
-    done: dict[str, Any] = {"report": report, "pair": pair, "search": searched, "recovered": recovered, "asked": asked}
+    done: dict[str, Any] = {
+        "report": report,
+        "pair": pair,
+        "search": searched,
+        "recovered": recovered,
+        "asked": asked,
+        "why": why,
+    }
     done |= {"model": small, "tokenizer": tokenizer, "folder": Path(folder), "gguf": written, "gguf_loss": gguf_loss}
     shrunk = Shrunk(**done, seconds=time.perf_counter() - started)
     checkpoints.amend_card(Path(folder), f"## Measured\n\n```\n{screen.screen(shrunk.title, pair)}\n```\n")

@@ -7,12 +7,12 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from claw.errors import InputError, unknown
 from claw.project import run_folder
 from claw.specs import methods
-from claw.specs.experiment import Calibration, Evaluation, MethodName, Recovery, check_block
+from claw.specs.experiment import Calibration, Evaluation, Recovery, check_block
 from claw.specs.spec import Count, Length, Placement, Ratio, Seed, Size, Spec, Text
 from claw.words import quantity
 
@@ -121,6 +121,12 @@ def _gguf(given: Any) -> Any:
     return kind
 
 
+def _method(name: str) -> str:
+    if name:
+        methods.find_method(name)
+    return name
+
+
 class LookParameters(Placement):
     """What is measured of a model and of the one beside it."""
 
@@ -154,7 +160,7 @@ class ShrinkParameters(LookParameters):
     remove: Annotated[Ratio | None, BeforeValidator(share_of_all)] = None
     target: Annotated[Target | None, BeforeValidator(Target.read)] = None
     until: Annotated[Limit | None, BeforeValidator(Limit.read)] = None
-    method: MethodName = "flap+ridge"
+    method: Annotated[str, Field(max_length=400), AfterValidator(_method)] = ""  # "" leaves it to `claw.one_model`
     out: str = Field("", max_length=400)  # folder; "" for one below runs/one-model
     push: str = Field("", max_length=400)  # repository of the hub, OWNER/NAME
     gguf: Annotated[Literal["", "bf16", "f16", "q8_0"], BeforeValidator(_gguf)] = ""
@@ -181,7 +187,7 @@ class ShrinkParameters(LookParameters):
             )
         if self.remove == 0:
             raise InputError("remove = 0 leaves the model as it is. Write the share that is to go, such as 30%.")
-        if not methods.makes_checkpoint(self.method):
+        if self.method and not methods.makes_checkpoint(self.method):
             raise InputError(
                 f"method {self.method!r} makes no checkpoint that could be saved. Use another, such as flap+ridge."
             )

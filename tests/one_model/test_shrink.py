@@ -11,7 +11,7 @@ import claw
 from claw.cli import main
 from claw.errors import InputError
 from claw.models.anatomy import anatomy
-from claw.one_model import goal, shrink, until
+from claw.one_model import default_method, goal, shrink, until
 from claw.one_model.until import Tried
 from claw.specs.shrinking import Limit, ShrinkParameters, Target, share_of_all, tokens_of
 from claw.specs.spec import build_spec
@@ -33,7 +33,7 @@ def arguments(train_text, heldout_text):
     return [*texts, "--length", "64", "--words", "5", "--dtype", "float32"]
 
 
-def test_the_command_prints_one_screen_and_saves_a_plain_checkpoint(folder_model, arguments, capsys, tmp_path):
+def test_the_command_prints_one_screen_and_saves_a_plain_checkpoint(folder_model, arguments, capsys, tmp_path, own_cache):
     assert main(["compress", folder_model, "--remove", "20%", "--out", "small", *arguments]) == 0
     said = capsys.readouterr().out
     for words in (
@@ -44,6 +44,7 @@ def test_the_command_prints_one_screen_and_saves_a_plain_checkpoint(folder_model
         "repeated 4-grams",
     ):
         assert words in said
+    assert "Method claw, which loses least" in said
     assert "before" in said and "claw say small" in said and len(said.splitlines()) < 50
     assert max(map(len, said.splitlines())) < 200
     model, _ = claw.load("small", dtype="float32")
@@ -72,7 +73,15 @@ def test_in_python_with_recovery_and_gguf(folder_model, small_texts, tmp_path, o
     trained().save_pretrained(tmp_path / "m")
     heard = []
     result = claw.shrink(
-        "m", remove=0.2, recover="1k", gguf="bf16", out="out", dtype="bfloat16", tell=heard.append, **small_texts
+        "m",
+        remove=0.2,
+        method="flap+ridge",
+        recover="1k",
+        gguf="bf16",
+        out="out",
+        dtype="bfloat16",
+        tell=heard.append,
+        **small_texts,
     )
     assert result.recovered.asked == 1000 and result.folder == Path("out")
     assert result.gguf.path == tmp_path / "out.bf16.gguf" and math.isclose(result.gguf_loss.mean, result.pair.after.loss.mean)
@@ -123,7 +132,7 @@ def test_milliseconds_are_met_by_the_machines_own_times(folder_model, small_text
         ({"target": "speed=2"}, "memory=1.2GB"),
         ({"target": "memory=1GB"}, "meets target .* already"),
         ({"target": "params=1k", "method": "magnitude"}, "cuts ffn alone: the least"),
-        ({"remove": 0.9}, "nearest reachable .* claw cuts every axis"),
+        ({"remove": 0.9, "method": "flap+ridge"}, "nearest reachable .* claw cuts every axis"),
         ({"until": "accuracy -1%"}, "loss .10%"),
         ({"remove": 0.2, "gguf": "q4_k_m"}, "llama-quantize"),
         ({"remove": 0.2, "gguf": "bf61"}, "bf16"),
@@ -140,14 +149,30 @@ def test_what_cannot_be_done_is_refused_in_one_paragraph(asked, words, folder_mo
     assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
 
 
+def test_claw_is_taken_where_it_is_quick_and_can_be_and_else_it_is_said(folder_model, monkeypatch):
+    parts = anatomy(tiny_model("llama"))
+    pick = lambda **asked: default_method.default_method(build_spec(ShrinkParameters, {"model": folder_model, **asked}), parts)
+    assert pick(remove=0.3)[0] == pick(target="params=90M")[0] == "claw"
+    assert pick(until="loss +10%")[0] == "flap+ridge" and "five times" in pick(until="loss +10%")[1]
+    rigid = default_method.default_method(
+        build_spec(ShrinkParameters, {"model": "m", "remove": 0.3, "gguf": "bf16"}), anatomy(tiny_model("qwen2"))
+    )
+    assert rigid[0] == "flap+ridge" and "llama.cpp" in rigid[1] and pick(remove=0.3, gguf="bf16")[0] == "claw"
+    with monkeypatch.context() as patch:
+        patch.setattr(default_method, "MOST_PARAMETERS", 0)
+        assert pick(remove=0.3)[0] == "flap+ridge" and "for long on a CPU" in pick(remove=0.3)[1]
+    monkeypatch.setattr(default_method.trial_cut, "why_not", lambda parts, axis: "it is glued" * (axis == "layers"))
+    assert pick(remove=0.3) == ("flap+ridge", "Method flap+ridge, because claw cannot cut this model (it is glued).")
+
+
 def test_nothing_of_others_is_written_over(folder_model, small_texts, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="was not made by claw"):
-        claw.shrink(folder_model, remove=0.2, out="mine", **small_texts)
+        claw.shrink(folder_model, remove=0.2, method="magnitude", out="mine", **small_texts)
     (tmp_path / "new.bf16.gguf").write_text("mine")
     with pytest.raises(InputError, match="was not written by claw"):
-        claw.shrink(folder_model, remove=0.2, gguf="bf16", out="new", **small_texts)
+        claw.shrink(folder_model, remove=0.2, method="magnitude", gguf="bf16", out="new", **small_texts)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear" and not (tmp_path / "new").exists()
 
 
