@@ -12,6 +12,7 @@ _WHERE = {
     "meta_analysis": "left_out_papers sizes_in_families slope_forest",
     "first_look": "first_figure",
     "fits": "diagnostic_panels law_curves leave_one_out out_of_sample",
+    "splits": "text_splits",
     "tradeoffs": "advice_pareto loss_against_time radar recovery_gains speed_against_share",
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -42,7 +42,11 @@ def add_commands(command: Command) -> None:
     compress.add_argument("--gguf", metavar="TYPE", help="write a GGUF file too: bf16, f16 or q8_0")
     compress.add_argument("--push", metavar="OWNER/NAME", help="send the checkpoint to a private repository of the hub")
     compress.add_argument("--recover", metavar="200k", help="train on so many tokens afterwards")
-    compress.add_argument("--calibrate", metavar="TEXT", help="corpus or file (my.jsonl) that shows what the model is for")
+    compress.add_argument(
+        "--calibrate",
+        metavar="TEXT",
+        help="corpus or file (my.jsonl) that shows what the model is for; a mix is '0.7 my.jsonl + 0.3 wikipedia-train'",
+    )
     compress.add_argument("--calibration-tokens", metavar="N", help="tokens of it, 8192 unless named")
     compress.add_argument("--context", type=int, metavar="N", help="with --target memory: count keys and values of N tokens")
     compress.add_argument("--batch", type=int, metavar="N", help="with --context: of N texts at a time")

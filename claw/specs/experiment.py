@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Discriminator, Field, SerializerFunctionWra
 from claw.errors import InputError
 from claw.specs import methods
 from claw.specs.methods import RatioOf
+from claw.specs.mixture import Corpus
 from claw.specs.spec import Count, Length, Ratio, Seed, Size, Spec, Text
 
 
@@ -44,7 +45,7 @@ def check_block(length: int, tokens: int, names: str) -> None:
 class Calibration(Spec):
     """Text from which statistics are collected."""
 
-    corpus: Text = "wikipedia-train"
+    corpus: Corpus = "wikipedia-train"
     tokens: Count = 65536
     length: Length = 512
 
@@ -91,7 +92,7 @@ class Recipe(Spec):
 
     recipe: Literal["lora", "full", "distill", "norms"] = "lora"
     tokens: int | tuple[int, ...]  # really seen
-    corpus: Text = "wikipedia-train"
+    corpus: Corpus = "wikipedia-train"
     length: Length = 512
     batch: Size = 8  # blocks per optimiser step
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # peak; the recipe's own where none is given

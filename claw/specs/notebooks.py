@@ -28,6 +28,7 @@ from claw.specs.experiment import (
     Speed,
     check_block,
 )
+from claw.specs.mixture import Corpus
 from claw.specs.spec import AnySpec, Count, Length, Placement, Ratio, Seed, Spec, Text, build_spec
 
 JUPYTER = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -65,7 +66,7 @@ class HeldOut(Parameters):
 class CompressParameters(Ratios, HeldOut):
     """10_compress: one model, one method, several ratios."""
 
-    calibration: Text = "wikipedia-train"
+    calibration: Corpus = "wikipedia-train"
     calibration_tokens: Count = 65536
     calibration_length: Length = 512
 
@@ -121,7 +122,7 @@ class TourParameters(Placement):
     ratio: Ratio = 0.3
     prompt: Text = "Bread is made from"
     words: Count = 24
-    calibration: Text = "wikipedia-train"
+    calibration: Corpus = "wikipedia-train"
     calibration_tokens: Count = 8192
     heldout: Text = "wikipedia-heldout"
     heldout_tokens: Count = 2048

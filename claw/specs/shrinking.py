@@ -13,6 +13,7 @@ from claw.errors import InputError, unknown
 from claw.project import run_folder
 from claw.specs import methods
 from claw.specs.experiment import Calibration, Evaluation, Recovery, check_block
+from claw.specs.mixture import Corpus
 from claw.specs.spec import Count, Length, Placement, Ratio, Seed, Size, Spec, Text
 from claw.words import quantity
 
@@ -165,7 +166,7 @@ class ShrinkParameters(LookParameters):
     push: str = Field("", max_length=400)  # repository of the hub, OWNER/NAME
     gguf: Annotated[Literal["", "bf16", "f16", "q8_0"], BeforeValidator(_gguf)] = ""
     recover: Annotated[int, BeforeValidator(tokens_of), Field(ge=0, le=10**12)] = 0  # tokens
-    calibrate: Text = "wikipedia-train"
+    calibrate: Corpus = "wikipedia-train"
     calibration_tokens: Annotated[Count, BeforeValidator(tokens_of)] = 32768
     context: Annotated[int, Field(ge=0, le=10**9)] = 0  # tokens whose keys and values count as memory
     batch: Size = 1  # sequences of that many tokens

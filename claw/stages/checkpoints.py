@@ -28,6 +28,7 @@ from claw.prune.compress import CompressionReport
 from claw.prune.slicegpt import is_plain
 from claw.specs import on_disk
 from claw.specs.experiment import Experiment
+from claw.specs.mixture import mix_shares, mix_text
 from claw.specs.on_disk import ABOUT, NOTES, checkpoint_note
 from claw.stages import model_card, portable, share
 
@@ -202,5 +203,8 @@ def _portable_spec(experiment: Experiment) -> dict[str, Any]:
     compression["model"] = model_card.bare_name(compression["model"])
     for part in (compression.get("calibration"), spec.get("recovery")):
         if part:
-            part["corpus"] = Path(part["corpus"]).name or part["corpus"]
+            shares: dict[str, float] = {}
+            for name, share in mix_shares(part["corpus"]).items():  # files of one name in two folders are told as one
+                shares[Path(name).name or name] = shares.get(Path(name).name or name, 0) + share
+            part["corpus"] = mix_text(shares)
     return spec

@@ -142,7 +142,9 @@ def _check_texts(study: Study, model: str) -> None:
     folder = planned.local_folder(model)
     if folder is None or not (folder / "tokenizer.json").is_file():
         return
-    for corpus, purpose, length, count in asked:
+    own = lambda text, count: token_blocks.mixed_counts(text, count).items()  # of each text of a mix
+    parts = [(name, purpose, length, part) for text, purpose, length, count in asked for name, part in own(text, count)]
+    for corpus, purpose, length, count in parts:
         if corpus not in sources.corpora() and inside_project(corpus).is_file():
             there = _tokens(folder, origin.fingerprint(model), corpus, purpose, length * count)
             if there < length * count:

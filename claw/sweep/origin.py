@@ -16,6 +16,7 @@ from claw.errors import InputError
 from claw.models import sources
 from claw.project import inside_project
 from claw.specs import methods, on_disk
+from claw.specs.mixture import mix_shares
 from claw.specs.on_disk import Origin
 from claw.specs.study import Study
 
@@ -44,9 +45,10 @@ def compare_origin(study: Study, folder: Path) -> tuple[list[str], Origin]:
         if problem.precious:
             raise InputError(f"{folder / NAME} cannot be used: {problem}.") from problem
         sentences.append(f"{folder / NAME} is damaged ({problem}), so texts and models are not compared with those of before.")
-    names = [*study.models, study.evaluation.heldout, *(series.corpus for series in study.recovery)]
+    texts = [series.corpus for series in study.recovery]
     if any(map(methods.needs_statistics, study.methods)):
-        names.append(study.calibration.corpus)
+        texts.append(study.calibration.corpus)
+    names = [*study.models, study.evaluation.heldout, *(name for text in texts for name in mix_shares(text))]
     now = {name: fingerprint(name) for name in dict.fromkeys(names)}
     changed = [name for name, mark in now.items() if not _is_same(name, before, mark)]
     if changed:

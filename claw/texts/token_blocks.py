@@ -6,6 +6,7 @@ Notable choices:
   the other's is used as well: both are training text.
 - A token without its document before it is context, not target: the first token of each document is not scored, so no
   label leaks across documents that happen to be packed together.
+- Of a mix each text gives its share of the blocks, and they are spread evenly, so that the first of them are mixed alike.
 - Of a conversation only the answers are targets (`claw.texts.conversations`).
 - Where a tokenizer puts a beginning-of-text token before text by default (Gemma), every block begins with it.
 """
@@ -14,7 +15,7 @@ import json
 import math
 import operator
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -30,6 +31,7 @@ from claw.models import sources
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
+from claw.specs.mixture import mix_shares, mix_text
 from claw.texts import corpora
 from claw.texts.conversations import Conversation, encode_conversation
 from claw.texts.overlap import ACCEPTED, Overlap, overlap_of, rolling
@@ -83,7 +85,7 @@ class Blocks:
 @leaves_as_before
 def blocks(
     tokenizer: Any,
-    corpus: str,
+    corpus: str | Mapping[str, float],
     *,
     length: int = 512,
     count: int = 64,
@@ -92,6 +94,8 @@ def blocks(
     stride: int | None = None,
 ) -> Blocks:
     """`count` blocks of `length` tokens from a named corpus, a text file or a folder of them (`claw.texts.readers`).
+
+    A mix names several with their shares of the blocks, {"wikipedia-train": 0.7, "my.jsonl": 0.3} (`claw.specs.mixture`).
 
     `purpose` is "calibration", "recovery" or "heldout" and decides which documents are used. With seed 0 documents come
     in their own order, other seeds shuffle them (never for held-out text, which is the same for everyone). With `stride`
@@ -110,9 +114,40 @@ def blocks(
             f"stride={stride} does not fit purpose {purpose!r} and length={length}. Overlapping blocks are for held-out text "
             "only, with a stride from 1 to length - 1; leave it out for blocks side by side."
         )
-    check_purpose(corpus, purpose)
-    texts = documents_for(str(corpus), purpose, seed)
-    return _pack(tokenizer, texts, length, count, stride, corpus=str(corpus), purpose=purpose, seed=seed)
+    named: str = mix_text(corpus)
+    check_purpose(named, purpose)
+    counts = mixed_counts(named, count)
+    if len(counts) > 1:
+        return _mixed(tokenizer, named, counts, length=length, purpose=purpose, seed=seed)
+    texts = documents_for(str(named), purpose, seed)
+    return _pack(tokenizer, texts, length, count, stride, corpus=str(named), purpose=purpose, seed=seed)
+
+
+def mixed_counts(corpus: str, count: int) -> dict[str, int]:
+    """How many of `count` blocks each text of a corpus gives, nearest to its share. InputError where one would give none."""
+    shares = mix_shares(corpus)
+    counts = {name: int(share * count + 1e-9) for name, share in shares.items()}
+    for name in sorted(shares, key=lambda name: counts[name] - shares[name] * count)[: count - sum(counts.values())]:
+        counts[name] += 1
+    if none := next((name for name, own in counts.items() if not own), None):
+        raise InputError(
+            f"{count:,} blocks are too few for the mix {corpus!r}: {none!r} would give none of them. Ask for at least "
+            f"{math.ceil(1 / min(shares.values()))} blocks, with more tokens or shorter blocks, or leave that text out."
+        )
+    return counts
+
+
+def _mixed(tokenizer: Any, corpus: str, counts: Mapping[str, int], **choices: Any) -> Blocks:
+    """Blocks of several texts, each part's in its own order, spread so that every beginning has them in about their shares."""
+    try:
+        parts = [blocks(tokenizer, name, count=own, **choices) for name, own in counts.items()]
+    except InputError as error:
+        raise InputError(f"In the mix {corpus!r}: {error} A smaller share of that text in the mix needs less of it.") from error
+    places = torch.cat([(torch.arange(len(part)) + 0.5) / len(part) for part in parts])
+    order = places.argsort(stable=True)
+    whole = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in ("ids", "scored")}
+    words, size = sum(part.words for part in parts), sum(part.bytes for part in parts)
+    return Blocks(**whole, words=words, bytes=size, corpus=corpus, purpose=choices["purpose"], seed=choices["seed"])
 
 
 def _whole(name: str, value: Any) -> int:
@@ -148,7 +183,14 @@ def documents_for(corpus: str, purpose: str, seed: int = 0) -> Iterator[str]:
 
 
 def check_purpose(corpus: str, purpose: str) -> None:
-    """Refuse training on a held-out corpus and evaluating on a training one."""
+    """Refuse training on a held-out corpus, evaluating on a training one, and a mix as held-out text."""
+    shares = mix_shares(corpus)
+    if len(shares) > 1 and purpose == "heldout":
+        raise InputError(f"the mix {corpus!r} cannot serve as held-out text, whose loss would be of no text. Name one text.")
+    if len(shares) > 1:
+        for name in shares:
+            check_purpose(name, purpose)
+        return
     corpora.check_corpus(corpus)
     known = sources.corpora().get(str(corpus))
     if known and (known.role == "heldout") != (purpose == "heldout"):
@@ -165,6 +207,10 @@ def check_disjoint(training: str, heldout: str) -> None:
 
     Texts that would have to be downloaded first are left to `check_no_overlap`, which sees the tokens.
     """
+    if len(parts := mix_shares(training)) > 1:
+        for part in parts:
+            check_disjoint(part, heldout)
+        return
     same = training == heldout
     names = [str(training), str(heldout)]
     if not same and all(map(corpora.is_here, names)) and not all(name in sources.corpora() for name in names):
