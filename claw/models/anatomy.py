@@ -14,7 +14,7 @@ from torch import nn
 
 from claw.errors import InputError
 from claw.models.blocks import HEAD_NORMS, HEAD_SIZES, Layer, has_gain, has_shift
-from claw.models.families import LLAMA, Family, family_of, known_families, part
+from claw.models.families import LLAMA, Family, family_of, known_families, part_at
 from claw.models.shape import Shape
 
 
@@ -32,10 +32,10 @@ class Anatomy:
     names: Family
 
     config = _part(lambda self: self.model.config)
-    backbone = _part(lambda self: part(self.model, self.names.backbone))
-    embedding = _part(lambda self: part(self.backbone, self.names.embedding))
-    norm = _part(lambda self: part(self.backbone, self.names.norm))
-    head = _part(lambda self: part(self.model, self.names.head))
+    backbone = _part(lambda self: part_at(self.model, self.names.backbone))
+    embedding = _part(lambda self: part_at(self.backbone, self.names.embedding))
+    norm = _part(lambda self: part_at(self.backbone, self.names.norm))
+    head = _part(lambda self: part_at(self.model, self.names.head))
     device = _part(lambda self: self.embedding.weight.device)
     dtype = _part(lambda self: self.embedding.weight.dtype)
     depth = property(lambda self: len(self.layers))
@@ -55,7 +55,7 @@ class Anatomy:
     @property
     def positions(self) -> Any:
         """The learned table of positions; None where there is none."""
-        return part(self.backbone, self.names.positions) if self.names.positions else None
+        return part_at(self.backbone, self.names.positions) if self.names.positions else None
 
     @cached_property
     def gain_offset(self) -> float:
@@ -128,7 +128,7 @@ def parts_of(model: Any) -> Anatomy:
     names = family_of(model)
     if names is None:
         raise _unsupported(model, _why_no_family(model))
-    blocks = part(part(model, names.backbone), names.layers)
+    blocks = part_at(part_at(model, names.backbone), names.layers)
     parts = Anatomy(model, tuple(_layer(model, names, index, block) for index, block in enumerate(blocks)), names)
     if len({tuple(linear.weight.shape for linear in layer.linears.values()) for layer in parts.layers}) > 1:
         raise _unsupported(model, "its layers differ in width, which a stock checkpoint cannot express")
@@ -191,9 +191,9 @@ def _layer(model: nn.Module, names: Family, index: int, module: Any) -> Layer:
     for name in ("encoder_attn", "cross_attn", "cross_attention", "crossattention"):
         if hasattr(module, name):
             raise _unsupported(model, f"layer {index} has cross-attention ({name})")
-    if not any(hasattr(part(module, names.attention), name) for name in HEAD_SIZES):
+    if not any(hasattr(part_at(module, names.attention), name) for name in HEAD_SIZES):
         raise _unsupported(model, f"layer {index}'s attention does not state head_dim")
-    norms = next((each for each in names.norms if all(part(module, name) is not None for name in each.values())), None)
+    norms = next((each for each in names.norms if all(part_at(module, name) is not None for name in each.values())), None)
     if norms is None:
         raise _unsupported(model, f"layer {index} has no norms that are known")
     shared = "input_norm" in norms and "mlp_norm" not in norms

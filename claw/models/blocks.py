@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from claw.models.families import Family, part
-from claw.models.linears import Part, is_transposed, rows_of
+from claw.models.families import Family, part_at
+from claw.models.linears import Part, is_transposed, stored_rows
 
 HEAD_NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"))
 ACTIVATIONS = ("act_fn", "activation_fn", "act")
@@ -30,7 +30,7 @@ def _norm(name: str) -> Any:
 
 def _owner(half: str) -> Any:
     """A property that reads the module of a half; the block itself where it has none."""
-    return property(lambda layer: part(layer.module, getattr(layer.names, half)))
+    return property(lambda layer: part_at(layer.module, getattr(layer.names, half)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Layer:
         if letter not in self.names.linears:
             return None
         path = self.names.linears[letter]
-        owner = part(self.module, path)
+        owner = part_at(self.module, path)
         letters = self.names.stored[path]
         if len(letters) == 1:
             return Part(owner, slice(None)) if is_transposed(owner) else owner
@@ -69,7 +69,7 @@ class Layer:
         if "q" in outs:
             outs["q"] = self.o.in_features
             outs["k"] = outs["v"] = (whole - outs["q"]) // 2
-        return Part(owner, rows_of(letters, outs, self.head_size if self.names.by_head else 0)[letter])
+        return Part(owner, stored_rows(letters, outs, self.head_size if self.names.by_head else 0)[letter])
 
     @property
     def linears(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Layer:
     @property
     def stored(self) -> dict[str, Any]:
         """The layers that store the linears, by the letters of the roles that each holds."""
-        return {letters: part(self.module, path) for path, letters in self.names.stored.items()}
+        return {letters: part_at(self.module, path) for path, letters in self.names.stored.items()}
 
     @property
     def gated(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from claw.models.anatomy import Anatomy
 from claw.models.families import GATED, LLAMA
-from claw.models.linears import is_transposed, out_in, part_of, rows_of
+from claw.models.linears import is_transposed, out_in, part_of, stored_rows
 
 State = dict[str, torch.Tensor]  # weights by their names
 
@@ -60,7 +60,7 @@ def _joined(roles: State, by_head: int) -> torch.Tensor:
     """One tensor with the rows of several roles."""
     if len(roles) == 1:
         return next(iter(roles.values()))
-    rows = rows_of(list(roles), {letter: len(tensor) for letter, tensor in roles.items()}, by_head)
+    rows = stored_rows(list(roles), {letter: len(tensor) for letter, tensor in roles.items()}, by_head)
     first = next(iter(roles.values()))
     whole = first.new_empty(sum(map(len, roles.values())), *first.shape[1:])
     for letter, tensor in roles.items():

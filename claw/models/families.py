@@ -64,17 +64,17 @@ class Family:
 
     def missing(self, model: Any) -> str:
         """What a model lacks to be of this family; empty if it is."""
-        backbone = part(model, self.backbone)
+        backbone = part_at(model, self.backbone)
         names = [self.embedding, self.layers, self.norm, *([self.positions] if self.positions else [])]
-        absent = [name for name in names if part(backbone, name) is None] + [self.head] * (part(model, self.head) is None)
+        absent = [name for name in names if part_at(backbone, name) is None] + [self.head] * (part_at(model, self.head) is None)
         if absent:
             return f"it has no {', '.join(absent)}"
-        if not len(part(backbone, self.layers)):
+        if not len(part_at(backbone, self.layers)):
             return "it has no layers"
-        for index, block in enumerate(part(backbone, self.layers)):
+        for index, block in enumerate(part_at(backbone, self.layers)):
             for path in dict.fromkeys(self.linears.values()):
-                if not is_linear(part(block, path)):
-                    owner = part(block, path.rpartition(".")[0])
+                if not is_linear(part_at(block, path)):
+                    owner = part_at(block, path.rpartition(".")[0])
                     there = ", ".join(name for name, _ in owner.named_children()) if owner is not None else "nothing"
                     return f"layer {index} has no linear {path} (there: {there})"
         return ""
@@ -125,7 +125,7 @@ FAMILIES = (
 )
 
 
-def part(owner: Any, path: str) -> Any:
+def part_at(owner: Any, path: str) -> Any:
     """The part of a module at a path; the module itself at an empty one; None where there is none."""
     try:
         return attrgetter(path)(owner) if path else owner

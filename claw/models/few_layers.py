@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from claw.models.families import LLAMA, family_of, part
+from claw.models.families import LLAMA, family_of, part_at
 
 ROWS = 64  # of the vocabulary in a copy
 IGNORED = ("config", "layer_idx", "training")  # of a module's attributes: the number of a layer tells it from no other
@@ -43,7 +43,7 @@ def layer_kinds(model: Any) -> list[tuple]:
 
 def _blocks(model: Any) -> Any:
     names = family_of(model) or LLAMA
-    return part(part(model, names.backbone), names.layers)
+    return part_at(part_at(model, names.backbone), names.layers)
 
 
 def computing(module: nn.Module) -> tuple:

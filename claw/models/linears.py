@@ -23,7 +23,7 @@ def out_in(tensor: Tensor, transposed: bool) -> Tensor:
     return tensor.T if transposed and tensor.ndim == 2 else tensor
 
 
-def rows_of(letters: Sequence[str], outs: Mapping[str, int], by_head: int = 0) -> dict[str, Rows]:
+def stored_rows(letters: Sequence[str], outs: Mapping[str, int], by_head: int = 0) -> dict[str, Rows]:
     """Which rows of one stored weight belong to each of `letters`, with `outs` rows each.
 
     They lie below each other, or, with `by_head` the size of a head, in turn for every head (GPT-NeoX).

@@ -142,7 +142,9 @@ def test_the_stock_forward_serves_a_model_that_is_not_understood(requests):
     import transformers as tf
 
     torch.manual_seed(0)
-    model = tf.AutoModelForCausalLM.from_config(tf.GPT2Config(vocab_size=259, n_embd=32, n_layer=2, n_head=4, n_positions=128))
+    model = tf.AutoModelForCausalLM.from_config(
+        tf.GPTJConfig(vocab_size=259, n_embd=32, n_layer=2, n_head=4, n_positions=128, rotary_dim=4)
+    )
     model = model.eval()
     scorer = Scorer(model)
     assert scorer.decoder is None and scorer.reason
