@@ -66,16 +66,18 @@ OTHER_SIZES = {
 }
 
 
-@cache
-def trained(family: str):
-    """A small model of a family by its model_type, trained on `pairs`: .35 nats per token where it has learned the rule."""
+def untrained(family: str):
+    """A small random model of a family by its model_type."""
     torch.manual_seed(0)
     kind = tf.models.auto.configuration_auto.CONFIG_MAPPING[family]
     own = OTHER_SIZES.get(family, {})
-    sizes = (
-        own | dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0) if family == "gpt2" else SIZES | own
-    )
-    model = tf.AutoModelForCausalLM.from_config(kind(**sizes))
+    return tf.AutoModelForCausalLM.from_config(kind(**(own if family == "gpt2" else SIZES | own))).eval()
+
+
+@cache
+def trained(family: str):
+    """The same trained on `pairs`: .35 nats per token where it has learned the rule."""
+    model = untrained(family).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     steps = 300
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1, (step + 1) / 10) * (1 - step / steps))

@@ -233,3 +233,11 @@ def test_weights_that_accelerate_moves_have_a_name():
     before = name_of(model)
     add_hook_to_module(mlp(model), AlignDevicesHook(io_same_device=True))
     assert name_of(model) == before
+
+
+def test_rotary_tables_that_follow_the_text_are_no_part_of_an_identity():
+    rope = {"rope_type": "longrope", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 16}
+    model = tiny_model("llama", rope_parameters=rope | {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 3.0, 4.0]})
+    before = identify(model).name
+    model(input_ids=torch.arange(3, 40)[None])
+    assert identify(model).name == before
