@@ -11,10 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from claw.errors import InputError
-from claw.specs.spec import Text
 
 PLUS = " + "
 _PART = re.compile(r"(\d*\.?\d+(?:e-?\d+)?) (\S.*)")
@@ -61,7 +60,7 @@ def mix_text(given: Any) -> Any:
         raise InputError(f"a mix without texts. {EXPECTED}")
     if len(given) == 1:
         (name, share), *_ = given.items()
-        if share != 1:
+        if not math.isclose(share, 1, abs_tol=1e-6):
             raise InputError(
                 f"a mix of one text, {name!r}, has a share of {share:g}. Name the text alone, or what it is mixed with."
             )
@@ -73,5 +72,5 @@ def _line(shares: Mapping[str, float]) -> str:
     return PLUS.join(f"{shares[name]:.10g} {name}" for name in sorted(shares))
 
 
-Corpus = Annotated[Text, BeforeValidator(mix_text)]
-"""A text, or several in shares."""
+Corpus = Annotated[str, Field(min_length=1, max_length=2000), BeforeValidator(mix_text)]
+"""A text, or several in shares, whose names together may be longer than one."""

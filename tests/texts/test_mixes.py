@@ -4,15 +4,18 @@ import json
 
 import pytest
 import torch
+from conftest import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from claw.errors import InputError
-from claw.specs.experiment import Calibration, Recovery
+from claw.specs.experiment import Calibration, Compression, Experiment, Recovery
 from claw.specs.mixture import mix_shares, mix_text
 from claw.specs.notebooks import CompressParameters
 from claw.specs.shrinking import ShrinkParameters
 from claw.specs.spec import build_spec
+from claw.stages.checkpoints import _portable_spec
+from claw.stages.compress import statistics_for
 from claw.sweep import checks
 from claw.texts import token_blocks
 
@@ -126,3 +129,21 @@ def test_a_study_counts_the_text_of_each_part(study, tmp_path, own_cache):
     asked = study.model_copy(update={"calibration": wants, "methods": ("flap",)})
     with pytest.raises(InputError, match=r"short\.txt has only"):
         checks._check_texts(asked, study.models[0])
+
+
+def test_a_mix_is_calibrated_on_and_named_with_its_checkpoint(tokenizer, train_text, other_text, own_cache):
+    mix = mix_text({train_text: 0.5, other_text: 0.5})
+    wants = build_spec(Calibration, {"corpus": mix, "tokens": 512, "length": 32})
+    statistics = statistics_for(wants, 0, tiny_model("llama"), tokenizer)
+    assert statistics.corpus == mix and statistics.tokens == 512
+    compression = build_spec(Compression, {"model": "m", "method": "flap", "ratio": 0.3, "calibration": {"corpus": mix}})
+    named = _portable_spec(Experiment(compression=compression))["compression"]["calibration"]["corpus"]
+    assert named == "0.5 capitals.txt + 0.5 train.txt"
+
+
+def test_files_of_one_name_are_told_as_one():
+    mix = {"a/x.txt": 0.25, "b/x.txt": 0.25, "c.txt": 0.5}
+    compression = build_spec(Compression, {"model": "m", "method": "flap", "ratio": 0.3, "calibration": {"corpus": mix}})
+    assert (
+        _portable_spec(Experiment(compression=compression))["compression"]["calibration"]["corpus"] == "0.5 c.txt + 0.5 x.txt"
+    )
