@@ -18,7 +18,7 @@ def default_method(asked: ShrinkParameters, parts: Anatomy) -> tuple[str, str]:
     why = _why_not_best(asked, parts)
     if why:
         return SIMPLE, f"Method {SIMPLE}, because {why}."
-    return BEST, f"Method {BEST}, which loses least; --method {SIMPLE} is done in a quarter of the time."
+    return BEST, f"Method {BEST}, which loses least; --method {SIMPLE} is quicker."
 
 
 def _why_not_best(asked: ShrinkParameters, parts: Anatomy) -> str:
