@@ -208,7 +208,7 @@ def test_the_own_model_data_task_and_method_of_the_docs_run(
         "\n".join(json.dumps({"text": " ".join(documents[i : i + 20])}) for i in range(0, 200, 20))
     )
     Path("my-tasks").mkdir()
-    (task,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    (task,) = (block for block in re.findall(r"```yaml\n(.*?)```", section, re.S) if block.startswith("task:"))
     Path("my-tasks/capitals.yaml").write_text(task)
     question = {"country": "France", "choices": ["Rome", "Paris"], "answer": 1}
     Path("my-tasks/capitals.jsonl").write_text("\n".join(json.dumps(question) for _ in range(4)))

@@ -59,6 +59,7 @@ OTHER_SIZES = {
     "granite": MULTIPLIERS,
     "gemma2": dict(head_dim=8, query_pre_attn_scalar=8),
     "gemma3_text": dict(head_dim=8, query_pre_attn_scalar=8),
+    "cohere": dict(logit_scale=1.0),
     "glm": dict(head_dim=8),
     "glm4": dict(head_dim=8),
     "ministral3": dict(head_dim=8),
@@ -79,7 +80,7 @@ def trained(family: str):
     """The same trained on `pairs`: .35 nats per token where it has learned the rule."""
     model = untrained(family).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    steps = 300
+    steps = 200
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1, (step + 1) / 10) * (1 - step / steps))
     for ids in pairs(32 * steps, 1, "recovery").ids.split(32):
         optimiser.zero_grad()

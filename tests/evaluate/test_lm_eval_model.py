@@ -256,7 +256,7 @@ def test_a_model_that_is_not_understood_is_scored_by_its_own_forward_with_a_warn
     import transformers as tf
 
     torch.manual_seed(0)
-    config = tf.GPT2Config(vocab_size=259, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    config = tf.GPTJConfig(vocab_size=259, n_embd=32, n_layer=2, n_head=4, n_positions=64, rotary_dim=4)
     ours, theirs = both(tf.AutoModelForCausalLM.from_config(config).eval(), tokenizer)
     pairs = [("the of", " and"), ("the of", " to it"), ("", "a"), ("to be " * 20, "or not")]
     with pytest.warns(UserWarning, match="stock forward, because"):

@@ -140,7 +140,11 @@ def test_every_table_is_read_as_it_was_measured(curves, threshold, known):
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.lists(st.lists(st.floats(1, 30), min_size=2, max_size=3), min_size=2, max_size=9), st.floats(1e-3, 1e3))
+@given(
+    # losses as printed: what differs by rounding alone has a spread of nothing but rounding
+    st.lists(st.lists(st.integers(1000, 30000).map(lambda n: n / 1000), min_size=2, max_size=3), min_size=2, max_size=9),
+    st.floats(1e-3, 1e3),
+)
 def test_nothing_depends_on_the_unit_of_loss(values, unit):
     table = table_of(cut=values, random=[3 + i for i in range(len(values))])
     other = table.assign(loss=unit * table["loss"], loss_stderr=unit * table["loss_stderr"])

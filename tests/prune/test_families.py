@@ -9,8 +9,7 @@ import claw
 from claw.evaluate.held_out import cross_entropy
 
 FAMILIES = (
-    "llama qwen2 qwen3 mistral gemma2 gemma3_text smollm3 granite phi phi3 olmo olmo2 olmo3 gpt_neox gpt2 opt stablelm "
-    "starcoder2 cohere cohere2 glm glm4 exaone4 nemotron arcee"
+    "llama gemma2 smollm3 granite phi phi3 olmo olmo2 gpt_neox gpt2 opt stablelm starcoder2 cohere glm4 nemotron arcee"
 ).split()
 HELD_OUT = pairs(40, 5, "held-out")
 
