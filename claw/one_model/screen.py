@@ -36,7 +36,7 @@ def screen(title: str, pair: Pair, after: Iterable[str] = ()) -> str:
     names = (pair.before.name, pair.after.name)
     named = [f"before: {names[0]}", f"after:  {names[1]}", ""] if title == "" else [title, ""]
     about = pair.before.loss
-    measured = f"Loss on {about.tokens:,} tokens of {about.corpus}; speed of one text at a time, measured in turns."
+    measured = f"Loss on {about.tokens:,} tokens of {about.corpus}; speed of one text at a time, its change by turns."
     texts = f'What each writes after "{pair.prompt}", always the likeliest token:'
     body = [
         *named,

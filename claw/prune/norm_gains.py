@@ -1,5 +1,9 @@
 """Refit the gains of all norms of a compressed model on calibration text: what a linear fit of each layer cannot know.
 
+Where norms have a bias, and where what writes to the stream has one, these are refitted with them if the text gives enough
+steps: on small trained models of five families that took .00 to .08 nats off at half of the parameters, and added up to .13
+with a single step.
+
 Every linear was fitted to give what the dense one gave, each dimension as important as any other. What the next token needs is
 known only at the end of the model, so the gains that weigh the dimensions before each half, and before the head, follow the
 gradient of the cross-entropy. They are a few thousandths of the weights, so little text does not overfit them, and one pass
@@ -8,9 +12,9 @@ over it is enough.
 A backward pass holds the activations of one block at a time: what enters each block is kept, and the block computed again.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +22,13 @@ from torch.nn import functional as F
 
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import Readout, readout_of
-from claw.models.blocks import has_gain
+from claw.models.blocks import Layer
 from claw.progress import tqdm
 from claw.prune.blockwise import backward_through, forward_through
 from claw.texts.token_blocks import Blocks
 
 STEP_TOKENS = 2048  # of one step
+STEPS_FOR_BIASES = 8  # fewer fit the text more than the language
 RATE, STEEPEST = 0.075, 0.02  # Adam's, falling to zero: RATE times the square of the share removed, at most STEEPEST
 HEAD_TOKENS = 512  # whose logits are held at a time
 
@@ -31,11 +36,11 @@ HEAD_TOKENS = 512  # whose logits are held at a time
 def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     """Train the norms' gains in place, one pass over `blocks`; `removed` is the share of the parameters that the model lost."""
     parts = anatomy(model)
-    norms = [norm for layer in parts.layers for norm in layer.norms if has_gain(norm)] + [parts.norm] * has_gain(parts.norm)
     batches = list(zip(*(t.split(max(1, STEP_TOKENS // blocks.length)) for t in (blocks.ids, blocks.scored)), strict=True))
-    if not norms or not any(scored[:, 1:].any() for _, scored in batches):
+    chosen = functools.partial(_cheap_ones, biases=len(batches) >= STEPS_FOR_BIASES)
+    weights = [weight for layer in parts.layers for weight in chosen(layer)] + _of_norm(parts.norm, biases=True)
+    if not weights or not any(scored[:, 1:].any() for _, scored in batches):
         return
-    weights = [norm.weight for norm in norms]
     wide = [weight.detach().float().clone() for weight in weights]
     optimiser = torch.optim.Adam(wide, lr=min(STEEPEST, RATE * removed**2))
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches))
@@ -43,7 +48,7 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     try:
         model.requires_grad_(False)
         for ids, scored in tqdm(batches, desc="norm gains", unit=" steps", leave=False):
-            gradients = _gradients(parts, ids.to(parts.device), scored.to(parts.device))
+            gradients = _gradients(parts, ids.to(parts.device), scored.to(parts.device), chosen)
             if not all(gradient.isfinite().all() for gradient in gradients):
                 break
             for value, gradient in zip(wide, gradients, strict=True):
@@ -57,15 +62,27 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
             parameter.requires_grad_(flag)
 
 
-def _gradients(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor) -> list[torch.Tensor]:
-    """Of the mean next-token loss of a batch (B, T), for each norm's weight in the order of the blocks, the last norm last."""
+def _gradients(
+    parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, chosen: Callable[[Layer], list[nn.Parameter]]
+) -> list[torch.Tensor]:
+    """Of the mean next-token loss of a batch (B, T), for what is refitted in the order of the blocks, the last norm last."""
     hidden, entering, arguments = forward_through(parts, ids)
-    last = [parts.norm.weight] if has_gain(parts.norm) else []
+    last = _of_norm(parts.norm, biases=True)
     gradient, of_norms = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
-    own: Any = lambda layer: [norm.weight for norm in layer.norms if has_gain(norm)]
-    for _, _, gradients in backward_through(parts, entering, arguments, gradient, own):
+    for _, _, gradients in backward_through(parts, entering, arguments, gradient, chosen):
         of_norms = [*gradients, *of_norms]
     return of_norms
+
+
+def _cheap_ones(layer: Layer, *, biases: bool) -> list[nn.Parameter]:
+    """Gains of a block's norms; with `biases` theirs too, and those of what writes to the stream."""
+    norms = [parameter for norm in layer.norms for parameter in _of_norm(norm, biases=biases)]
+    writers = (layer.stored[letter] for letter in ("o", "d") if biases)
+    return norms + [writer.bias for writer in writers if writer.bias is not None]
+
+
+def _of_norm(norm: nn.Module, *, biases: bool) -> list[nn.Parameter]:
+    return [parameter for name, parameter in norm.named_parameters() if biases or name == "weight"]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import tiny_model
+from trained import pairs, untrained
 
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
@@ -29,14 +30,33 @@ def test_the_loss_falls_and_only_gains_change(family, blocks):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_gradients_are_those_of_a_plain_backward_pass(blocks):
-    model = tiny_model("llama")
-    parts, part = anatomy(model), blocks.part(slice(0, 6))
+@pytest.mark.parametrize(
+    ("family", "also"),
+    [("gpt2", ("c_proj.bias",)), ("opt", ("out_proj.bias", "fc2.bias")), ("phi", ("dense.bias", "fc2.bias"))],
+)
+def test_biases_are_refitted_where_the_text_gives_enough_steps(family):
+    steps = norm_gains.STEPS_FOR_BIASES
+    for blocks in (pairs(64 * steps, 3, "calibration"), pairs(64, 3, "calibration")):
+        model = untrained(family)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        norm_gains.refit_gains(model, blocks, 0.5)
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        norms = {name for name in changed if "ln_" in name or "norm" in name}
+        enough = len(blocks) > 64
+        assert norms and bool(changed - norms) == enough
+        assert all(name.endswith(WRITERS[family]) for name in changed - norms)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "olmo2"])
+def test_gradients_are_those_of_a_plain_backward_pass(family):
+    model = untrained(family)
+    parts, part = anatomy(model), pairs(6, 4, "calibration")
     scored = part.scored.clone()
     scored[2:, 20:] = False
-    weights = [norm.weight for layer in parts.layers for norm in layer.norms] + [parts.norm.weight]
+    chosen = lambda layer: norm_gains._cheap_ones(layer, biases=True)
+    weights = [weight for layer in parts.layers for weight in chosen(layer)] + list(parts.norm.parameters())
     model.requires_grad_(False)
-    found = norm_gains._gradients(parts, part.ids, scored)
+    found = norm_gains._gradients(parts, part.ids, scored, chosen)
     for weight in weights:
         weight.requires_grad_(True)
     logits = model(part.ids).logits[:, :-1][scored[:, 1:]]
