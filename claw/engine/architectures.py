@@ -109,6 +109,15 @@ ARCHITECTURES = {
     "NemotronForCausalLM": Architecture("nemotron", {**COMMON, **LAYER_NORM, "mlp_bias": SIZES}),
     "Olmo2ForCausalLM": Architecture("olmo2", COMMON),
     "Olmo3ForCausalLM": Architecture("olmo3", {**COMMON, **SLIDING}),
+    "CohereForCausalLM": Architecture(
+        "cohere", {**COMMON, **LAYER_NORM, "use_qk_norm": SIZES, "logit_scale": Knowledge("measured as what follows the head")}
+    ),
+    "GlmForCausalLM": Architecture("glm", COMMON),
+    "Glm4ForCausalLM": Architecture("glm4", COMMON),
+    "HeliumForCausalLM": Architecture("helium", {**COMMON, "mlp_bias": SIZES}),
+    "Ernie4_5ForCausalLM": Architecture("ernie4_5", {**COMMON, "use_bias": SIZES}),
+    "SeedOssForCausalLM": Architecture("seed_oss", {**COMMON, **DROPOUT, "attention_out_bias": SIZES, "mlp_bias": SIZES}),
+    "PhiForCausalLM": Architecture("phi", {**COMMON, **LAYER_NORM, **DROPOUT}),
     "Phi3ForCausalLM": Architecture("phi3", {**COMMON, **DROPOUT, "sliding_window": MASK}),
     "GraniteForCausalLM": Architecture(
         "granite",

@@ -11,9 +11,11 @@ multipliers, softcap on the logits) is read off its modules. Which models it is 
 """
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +24,19 @@ from torch.nn import functional as F
 
 from claw.engine import products
 from claw.engine.prefix_tree import Batch, Group
-from claw.models.anatomy import Anatomy
-from claw.models.blocks import Layer, has_gain, norm_epsilon
+from claw.models.anatomy import Anatomy, spans_heads
+from claw.models.blocks import Layer, has_gain, norm_epsilon, takes_mean
 from claw.models.linears import columns_of
 
 KeyValues = list[tuple[Tensor, Tensor]]  # per layer keys and values (1, G, tokens, h)
 
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines
+class Rotation(NamedTuple):
+    """Cosines and sines (N, 1, r) of the first r dimensions of a head, or of their r/2 neighbours turned in `pairs`."""
+
+    cos: Tensor
+    sin: Tensor
+    pairs: bool = False
 
 
 class Rows(Group):
@@ -134,7 +141,7 @@ class Decoder:
         q, k, v = self._products(layer, "qkv", y)
         if norms := layer.head_norms:  # over all heads together, or over each
             q, k = (
-                normalise(norm, t if norm.weight.numel() > size else t.reshape(len(t), -1, size), offset)
+                normalise(norm, t if spans_heads(layer) and norm.weight.ndim == 1 else t.reshape(len(t), -1, size), offset)
                 for norm, t in zip(norms, (q, k), strict=True)
             )
         q, k, v = (t.reshape(len(t), -1, size) for t in (q, k, v))
@@ -178,15 +185,29 @@ def rotation(parts: Anatomy, x: Tensor, positions: Tensor, kind: str | None) -> 
     if not hasattr(parts.backbone, "rotary_emb"):
         return None
     typed = () if kind is None else (kind,)
-    cos, sin = parts.backbone.rotary_emb(x, positions[None], *typed)
-    return cos[0][:, None], sin[0][:, None]
+    cos, sin = (table[0][:, None] for table in parts.backbone.rotary_emb(x, positions[None], *typed))
+    if not turns_pairs(type(parts.layers[0].attention).__module__):
+        return Rotation(cos, sin)
+    doubled = bool((cos[..., ::2] == cos[..., 1::2]).all())  # each angle twice in a row, or all of them twice
+    cos, sin = (table[..., ::2] if doubled else table[..., : table.shape[-1] // 2] for table in (cos, sin))
+    return Rotation(cos, sin, pairs=True)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+@cache
+def turns_pairs(module: str) -> bool:
+    """Whether the attention of this module of transformers turns neighbouring dimensions together (Cohere, GLM), and not those half a head apart."""
+    swap = getattr(sys.modules[module], "rotate_half", None)
+    return swap is not None and swap(torch.arange(4.0)).tolist() == [-1, 0, -3, 2]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: bool = False) -> Tensor:
     """Rotary embedding of heads (N, H, h): x cos + (-x₂, x₁) sin, in three passes; of the first dimensions, if fewer turn."""
-    size = cos.shape[-1]
+    size = cos.shape[-1] * (2 if pairs else 1)
     if size < x.shape[-1]:
-        return torch.cat([rotate(x[..., :size], cos, sin), x[..., size:]], dim=-1)
+        return torch.cat([rotate(x[..., :size], cos, sin, pairs), x[..., size:]], dim=-1)
+    if pairs:
+        first, second = x[..., ::2], x[..., 1::2]
+        return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
     half = size // 2
     out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
@@ -203,7 +224,7 @@ def normalise(norm: Any, x: Tensor, offset: float) -> Tensor:
     """
     if norm is None:
         return x
-    if isinstance(norm, nn.LayerNorm) or not has_gain(norm):
+    if takes_mean(norm) or not has_gain(norm):
         return norm(x)
     eps, size = norm_epsilon(norm), x.shape[-1]
     if offset:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from claw.errors import InputError
-from claw.models.blocks import HEAD_NORMS, HEAD_SIZES, Layer, has_gain, has_shift
+from claw.models.blocks import HEAD_NORMS, HEAD_SIZES, Layer, has_gain, has_shift, takes_mean
 from claw.models.families import LLAMA, Family, family_of, known_families, part_at
 from claw.models.shape import Shape
 
@@ -56,6 +56,11 @@ class Anatomy:
     def positions(self) -> Any:
         """The learned table of positions; None where there is none."""
         return part_at(self.backbone, self.names.positions) if self.names.positions else None
+
+    @property
+    def centres(self) -> bool:
+        """Whether its norms subtract the mean."""
+        return takes_mean(self.norm)
 
     @cached_property
     def gain_offset(self) -> float:

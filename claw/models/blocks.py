@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from claw.models.families import Family, part_at
 from claw.models.linears import Part, is_transposed, stored_rows
@@ -137,6 +138,11 @@ def normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
 def norm_epsilon(norm: Any) -> float:
     """The ε of a norm, whatever the architecture calls it; 0 where it states none."""
     return float(next((getattr(norm, name) for name in EPSILONS if hasattr(norm, name)), 0.0))
+
+
+def takes_mean(norm: Any) -> bool:
+    """Whether a norm subtracts the mean, as LayerNorm does by any name."""
+    return isinstance(norm, nn.LayerNorm) or type(norm).__name__.endswith("LayerNorm")
 
 
 def has_gain(norm: Any) -> bool:

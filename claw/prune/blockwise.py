@@ -13,7 +13,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import error_line, once
-from claw.models.blocks import Layer, norm_epsilon
+from claw.models.blocks import Layer, norm_epsilon, takes_mean
 from claw.models.few_layers import few_layers
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # that pass a block together
@@ -136,5 +136,10 @@ def backward_through(
 
 
 def unit_rms(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    """x / √(mean x² + ε) over the last axis: what an RMSNorm gives before its gain. Zeros stay zeros where `norm` has no ε."""
+    """x / √(mean x² + ε) over the last axis, less the mean first for a LayerNorm: what a norm gives before its gain.
+
+    Zeros stay zeros where `norm` has no ε.
+    """
+    if takes_mean(norm):
+        x = x - x.mean(-1, keepdim=True)
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + (norm_epsilon(norm) or 1e-30))

@@ -24,7 +24,7 @@ from torch import nn
 
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import arithmetic_of
-from claw.models.blocks import Layer, normed
+from claw.models.blocks import Layer, has_gain, normed
 from claw.models.linears import set_linear
 from claw.models.shape import Shape
 from claw.progress import tqdm
@@ -61,7 +61,8 @@ def supports(parts: Anatomy) -> bool:
 
 def supports_width(parts: Anatomy) -> bool:
     """Whether its hidden width can be cut and regressed, too."""
-    return supports(parts) and (normalises_writes(parts) or not trial_cut.why_not(parts, "hidden"))
+    turns = not parts.centres and not trial_cut.why_not(parts, "hidden")  # the map of `width_map` does not keep the mean
+    return supports(parts) and (normalises_writes(parts) or turns)
 
 
 def ridge(gram: torch.Tensor, cross: torch.Tensor, start: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -95,7 +96,7 @@ def regressed(
             kept = _kept_weights(parts, layer, units)
             for half in range(len(HALVES)):
                 _refit_half(half, inner, block, kept, pairs, penalties)
-    if parts.tied or mapping.kept is not None:
+    if has_gain(inner.norm) and (parts.tied or mapping.kept is not None):
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
         scale = torch.stack([(rms(mapping(pair.dense)) / rms(pair.dense).clamp_min(1e-30)).mean() for pair in pairs]).mean()

@@ -9,7 +9,8 @@ already sliced signal, with d'×d' shortcuts Q_prevᵀ Q_next on the residual pa
 result lives in memory (hooks add the shortcuts); it is measured, and `claw.save` refuses it.
 
 Norm gains are folded into the linears that read the norm; embeddings are not mean-centred, which would break the
-invariance of RMSNorm models. At full width both forms give the dense model's logits.
+invariance of RMSNorm models; what is done for LayerNorm stands in `claw.prune.rotation`. At full width both forms give the
+dense model's logits.
 """
 
 import torch
@@ -22,7 +23,7 @@ from claw.models.blocks import Layer
 from claw.models.common_names import State, common_state
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import surgery, trial_cut
+from claw.prune import rotation, surgery, trial_cut
 from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
@@ -40,8 +41,8 @@ def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
 def sliced(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
     """The stock model of hidden width d' = target.hidden under one global rotation."""
     trial_cut.check_cut(parts, "hidden")
-    rotation = principal_directions(statistics.stream_gram().to(parts.device))
-    return surgery.rotated(parts, rotation[:, : target.hidden])
+    directions = principal_directions(statistics.stream_gram().to(parts.device))
+    return rotation.rotated(parts, directions[:, : target.hidden])
 
 
 def check_rotatable(parts: Anatomy) -> None:
@@ -57,15 +58,20 @@ def check_rotatable(parts: Anatomy) -> None:
 def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
     """The published form on calibration blocks: rotations per norm, found on the sliced signal, with shortcuts."""
     trial_cut.check_cut(parts, "hidden")
+    if parts.centres or parts.layers[0].parallel:
+        raise InputError(
+            f"slicegpt-perlayer cannot slice {type(parts.model).__name__}: its norms take the mean away, or its halves act "
+            "side by side, which this form does not know. Use slicegpt, which turns the whole stream at once."
+        )
     size, residual = target.hidden, arithmetic_of(parts).residual
-    small = surgery.rotated(parts, torch.eye(parts.hidden, size, dtype=torch.float64, device=parts.device))  # the right shapes
+    small = rotation.rotated(parts, torch.eye(parts.hidden, size, dtype=torch.float64, device=parts.device))  # the right shapes
     inner = anatomy(small)
     batches = token_batches(parts, blocks.ids)
     dense = [first_inputs(parts, ids)[0].double() for ids in batches]  # the sliced stream in the dense model's coordinates
     arguments = [first_inputs(inner, ids)[1] for ids in batches]
     basis = _directions(dense, parts.layers[0].input_norm, size)
     weights = common_state(parts)
-    inner.embedding.weight.data = surgery.rotated_embedding(parts, basis)
+    inner.embedding.weight.data = rotation.rotated_embedding(parts, basis)
     states = [stream @ basis for stream in dense]
     following = [*(layer.input_norm for layer in parts.layers[1:]), parts.norm]
     pairs = list(zip(parts.layers, inner.layers, following, strict=True))
@@ -82,7 +88,7 @@ def per_layer(parts: Anatomy, target: Shape, blocks: Blocks) -> nn.Module:
         _slice_block(parts, layer, cut, weights, (basis, middle, end))
         states = [run_block(cut, s.to(parts.dtype), kwargs).double() for s, kwargs in zip(states, inputs, strict=True)]
         basis = end
-    inner.head.weight.data = surgery.rotated_head(parts, basis)
+    inner.head.weight.data = rotation.rotated_head(parts, basis)
     return small
 
 
@@ -96,9 +102,9 @@ def _slice_block(parts: Anatomy, layer: Layer, cut: Layer, weights: State, bases
     """Give the small block `cut` the weights of `layer`, in the bases of the stream before it, in its middle and after it."""
     start, (basis, middle, end) = surgery.prefix(layer), bases
     state = {name: tensor for name, tensor in weights.items() if name.startswith(f"{start}.")}
-    surgery.rotate_reads(state, parts, layer, basis, middle)
-    surgery.rotate_write(state, f"{start}.self_attn.o_proj", middle)
-    surgery.rotate_write(state, f"{start}.mlp.down_proj", end)
+    rotation.rotate_reads(state, parts, layer, basis, middle)
+    rotation.rotate_write(state, f"{start}.self_attn.o_proj", middle)
+    rotation.rotate_write(state, f"{start}.mlp.down_proj", end)
     linears = {name.removeprefix(f"{start}."): tensor for name, tensor in state.items() if "_proj." in name}
     cut.module.load_state_dict(linears, strict=False, assign=True)
     residual = arithmetic_of(parts).residual

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from claw.models.anatomy import Anatomy, spans_heads
-from claw.models.blocks import HEAD_NORMS, Layer, has_gain, norm_epsilon
+from claw.models.blocks import HEAD_NORMS, Layer, has_gain
 from claw.models.common_names import State, common_state, stock_state
 from claw.models.few_layers import keep_layers
 from claw.models.pretrained import assembled
@@ -122,68 +122,6 @@ def norm_gain(norm: Any, parts: Anatomy, dtype: torch.dtype = torch.float32) -> 
     if not has_gain(norm):
         return torch.ones(parts.hidden, dtype=dtype, device=parts.device)
     return norm.weight.to(dtype) + parts.gain_offset
-
-
-def rebased(
-    parts: Anatomy, read: torch.Tensor, write: torch.Tensor, gain: float, *, tied: bool = False, state: State | None = None
-) -> State:
-    """The weights, or those of `state`, by their common names in other coordinates of the stream.
-
-    What reads it is multiplied by `read`, what writes it by `write`, both (d, d'). Gains are folded into what reads the norm,
-    and every norm multiplies by `gain` instead. That unties the head; with `tied` head and final norm are left to the caller.
-    """
-    state = dict(state or common_state(parts))
-    norms = [] if tied else ["model.norm"]
-    for layer in parts.layers:
-        rotate_reads(state, parts, layer, read, read)
-        rotate_write(state, f"{prefix(layer)}.self_attn.o_proj", write)
-        rotate_write(state, f"{prefix(layer)}.mlp.down_proj", write)
-        norms += [f"{prefix(layer)}.{layer.norm_names[norm]}" for norm in ("input_norm", "mlp_norm")]
-    for name in norms:
-        state[f"{name}.weight"] = parts.embedding.weight.new_full((read.shape[1],), gain - parts.gain_offset)
-    state["model.embed_tokens.weight"] = rotated_embedding(parts, write)
-    if not tied:
-        state["lm_head.weight"] = rotated_head(parts, read)
-    return state
-
-
-def rotated(parts: Anatomy, rotation: torch.Tensor) -> Any:
-    """The model in the coordinates of an orthonormal basis (d, d') of its residual stream, head untied."""
-    size = rotation.shape[1]
-    state = rebased(parts, rotation, rotation, (parts.hidden / size) ** 0.5)
-    epsilon = norm_epsilon(parts.norm) * parts.hidden / size
-    sizes = sizes_of(parts, parts.shape.with_(hidden=size))
-    return assemble(parts, state, range(parts.depth), **sizes, tie_word_embeddings=False, rms_norm_eps=epsilon)
-
-
-def rotated_embedding(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
-    """E Q for a basis Q (d, d'), in the type of Q."""
-    return (parts.embedding.weight.to(basis.dtype) @ basis).to(parts.dtype)
-
-
-def rotated_head(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
-    """W diag(gain of the final norm) Q for a basis Q (d, d'), in the type of Q: a head that is not tied."""
-    return ((parts.head.weight.to(basis.dtype) * norm_gain(parts.norm, parts, basis.dtype)) @ basis).to(parts.dtype)
-
-
-def rotate_reads(state: State, parts: Anatomy, layer: Layer, attention: torch.Tensor, mlp: torch.Tensor) -> None:
-    """W diag(gain) Q for everything that reads the block's two norms, with a basis Q (d, d') for each, in the type of Q."""
-    for norm, names, basis in (
-        (layer.input_norm, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), attention),
-        (layer.mlp_norm, ("mlp.gate_proj", "mlp.up_proj"), mlp),
-    ):
-        gain = norm_gain(norm, parts, basis.dtype)
-        for key in (f"{prefix(layer)}.{name}.weight" for name in names):
-            if key not in state:
-                continue
-            state[key] = ((state[key].to(basis.dtype) * gain) @ basis).to(parts.dtype)
-
-
-def rotate_write(state: State, name: str, basis: torch.Tensor) -> None:
-    """Qᵀ W, and Qᵀ b where there is a bias, in the type of Q (d, d')."""
-    for key in (f"{name}.weight", f"{name}.bias"):
-        if key in state:
-            state[key] = (basis.T @ state[key].to(basis.dtype)).to(state[key].dtype)
 
 
 def compensated(weight: torch.Tensor, gram: torch.Tensor, keep: torch.Tensor, penalty: float) -> torch.Tensor:

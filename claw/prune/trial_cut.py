@@ -14,11 +14,11 @@ from torch import nn
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy, parts_of, spans_heads
 from claw.models.arithmetic import error_line, once
-from claw.models.blocks import EPSILONS, has_shift
+from claw.models.blocks import EPSILONS, has_gain, has_shift
 from claw.models.few_layers import few_layers
 from claw.models.linears import set_linear
 from claw.models.shape import Shape
-from claw.prune import surgery, targets
+from claw.prune import rotation, surgery, targets
 from claw.specs.methods import AXES
 
 TOLERANCE = 3e-4  # of the logits, relative root mean square
@@ -51,8 +51,8 @@ def _tried(parts: Anatomy, axis: str) -> str:
             return "it has shortcuts already, which no stock checkpoint holds"
         if axis == "hidden" and few.layers[0].after_mlp is not None:
             return "its blocks normalise what they write, and that gain does not commute with a rotation"
-        if axis == "hidden" and has_shift(few.norm):
-            return "its norms add a bias, which a rotation mixes with the stream"
+        if axis == "hidden" and not has_gain(few.norm):
+            return "its norms have no gain, which a narrower stream needs another one of"
         if axis in ("heads", "hidden") and (why := _why_not_held(few, axis)):
             return why
         small = trial(few)
@@ -142,17 +142,31 @@ def _blocks(few: Anatomy) -> Any:
     return small
 
 
+def _projected_shift(few: Anatomy, norm: Any, projection: torch.Tensor) -> torch.Tensor:
+    """A norm's bias as far as kept directions hold it, (d,)."""
+    gain = surgery.norm_gain(norm, few, torch.float64)
+    return (gain * (projection @ rotation.held_shift(few, norm))).to(norm.bias.dtype)
+
+
 def _width(few: Anatomy) -> Any:
     """The stream on random directions, about half of them, against the stream projected onto them."""
     shapes = targets.reachable(few.shape, "hidden", tied=False)
     size = shapes[(len(shapes) - 1) // 2].hidden
     random = torch.randn(few.hidden, few.hidden, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    basis = torch.linalg.qr(random).Q[:, :size].to(few.device)
-    small = surgery.rotated(few, basis)
-    projection = (basis @ basis.T).float()
+    basis = rotation.suited(few, torch.linalg.qr(random).Q[:, :size].to(few.device))
+    small = rotation.rotated(few, basis)
+    wide = basis @ basis.T
+    projection = wide.float()
     few.head.weight = nn.Parameter(few.head.weight.detach().clone(), requires_grad=False)
     few.embedding.weight.data = few.embedding.weight @ projection
+    if few.positions is not None:
+        few.positions.weight.data = few.positions.weight @ projection
+    if has_shift(few.norm) and few.head.bias is None:
+        few.norm.bias.data = _projected_shift(few, few.norm, wide)
     for layer in few.layers:
+        for norm, readers in ((layer.input_norm, "qkv"), (layer.mlp_norm, "gu")):
+            if has_shift(norm) and any(linear is not None and linear.bias is None for linear in map(layer.linear, readers)):
+                norm.bias.data = _projected_shift(few, norm, wide)
         for linear in (layer.o, layer.down):
             bias = linear.bias
             set_linear(linear, projection @ linear.weight, None if bias is None else projection @ bias)

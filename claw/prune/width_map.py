@@ -16,7 +16,7 @@ from torch import nn
 from claw.models.anatomy import Anatomy
 from claw.models.common_names import State, common_state
 from claw.models.shape import Shape
-from claw.prune import surgery
+from claw.prune import rotation, surgery
 from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
 
@@ -114,7 +114,7 @@ def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, st
     if mapping.kept is not None:
         state = selected(parts, state, mapping.kept)
     elif not mapping.whole:
-        state = surgery.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied, state=state)
+        state = rotation.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied, state=state)
         if parts.tied:
             state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
     return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(parts, target))

@@ -74,7 +74,7 @@ class Forward:
         q, k = (part.view(len(part), -1, self.parts.head_size) for part in (q, k))
         if norms := layer.head_norms:
             q, k = norms[0](q), norms[1](k)
-        q, k = Rotated.apply(q, *rotation), Rotated.apply(k, *rotation)
+        q, k = Rotated.apply(q, *rotation[:2]), Rotated.apply(k, *rotation[:2])
         y = training_attention(q, k, v, batch=batch, scale=layer.attention.scaling, masks=masks)
         x = x + self._after(layer.after_attention, linear(y, layer.o))
         y = self._norm(layer.mlp_norm, x)

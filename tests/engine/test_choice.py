@@ -28,7 +28,7 @@ LOOKALIKES = {  # built of the same blocks, but computing more; whether they are
     "norms without weights": (lambda: tf.OlmoConfig(**SIZES), True),
     "clipped queries": (lambda: tf.OlmoConfig(**SIZES, clip_qkv=0.1), False),
     "scaled by position": (lambda: tf.Ministral3Config(**SIZES, head_dim=8, rope_parameters=LLAMA4), False),
-    "rotated in pairs": (lambda: tf.CohereConfig(**SIZES), False),
+    "rotated in pairs": (lambda: tf.CohereConfig(**SIZES), True),
 }
 
 
@@ -220,5 +220,5 @@ def test_a_model_that_looks_ahead_is_refused(dtype):
 
 
 def test_the_stock_forward_is_announced_once():
-    with pytest.warns(UserWarning, match="CohereForCausalLM with its stock forward, because"):
-        Scorer(sharpened(LOOKALIKES["rotated in pairs"][0]()))
+    with pytest.warns(UserWarning, match="OlmoForCausalLM with its stock forward, because"):
+        Scorer(sharpened(LOOKALIKES["clipped queries"][0]()))

@@ -30,10 +30,10 @@ def test_the_loss_falls_and_only_gains_change(family, blocks):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("family", "also"),
-    [("gpt2", ("c_proj.bias",)), ("opt", ("out_proj.bias", "fc2.bias")), ("phi", ("dense.bias", "fc2.bias"))],
-)
+WRITERS = {"gpt2": ("c_proj.bias",), "opt": ("out_proj.bias", "fc2.bias"), "phi": ("dense.bias", "fc2.bias")}
+
+
+@pytest.mark.parametrize("family", WRITERS)
 def test_biases_are_refitted_where_the_text_gives_enough_steps(family):
     steps = norm_gains.STEPS_FOR_BIASES
     for blocks in (pairs(64 * steps, 3, "calibration"), pairs(64, 3, "calibration")):

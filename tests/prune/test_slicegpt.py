@@ -3,10 +3,11 @@
 import pytest
 import torch
 from conftest import tiny_model
+from trained import pairs, untrained
 
 from claw.errors import InputError
 from claw.models.anatomy import anatomy, describe
-from claw.prune import compress, slicegpt, surgery
+from claw.prune import compress, rotation, slicegpt
 from claw.prune.statistics import calibrate
 from claw.stages import checkpoints
 from claw.texts import token_blocks
@@ -22,10 +23,25 @@ def blocks(tokenizer, train_text):
 @pytest.mark.parametrize("family", ROTATABLE)
 def test_rotating_at_full_width_changes_no_logit(family, blocks, own_cache):
     model = tiny_model(family)
-    parts = anatomy(model)
-    rotation = slicegpt.principal_directions(calibrate(model, blocks).stream_gram())
-    small = surgery.rotated(parts, rotation)
+    directions = slicegpt.principal_directions(calibrate(model, blocks).stream_gram())
+    small = rotation.rotated(anatomy(model), directions)
     assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["phi", "nemotron", "starcoder2", "cohere"])
+def test_rotating_layer_norms_at_full_width_changes_no_logit(family):
+    """With gains, biases and a mean that all do something."""
+    model = untrained(family)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        elif "embed" in name:
+            parameter.data += 0.5
+    basis = torch.linalg.qr(torch.randn(32, 32, dtype=torch.float64, generator=generator)).Q
+    ids = pairs(4, 0, "calibration").ids
+    small = rotation.rotated(anatomy(model), basis)
+    assert torch.allclose(small(ids).logits, model(ids).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ROTATABLE)
