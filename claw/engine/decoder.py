@@ -195,7 +195,7 @@ def rotation(parts: Anatomy, x: Tensor, positions: Tensor, kind: str | None) -> 
 
 @cache
 def turns_pairs(module: str) -> bool:
-    """Whether the attention of this module of transformers turns neighbouring dimensions together (Cohere, GLM), and not those half a head apart."""
+    """Whether the attention of this module of transformers turns neighbours together (Cohere, GLM), not halves of a head."""
     swap = getattr(sys.modules[module], "rotate_half", None)
     return swap is not None and swap(torch.arange(4.0)).tolist() == [-1, 0, -3, 2]
 
