@@ -100,7 +100,7 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": Architecture("qwen2", {**COMMON, **WINDOWS}, trained=True),
     "Qwen3ForCausalLM": Architecture("qwen3", {**COMMON, **WINDOWS}, trained=True),
     "Gemma3ForCausalLM": Architecture("gemma3", GEMMA, trained=True),
-    "Gemma2ForCausalLM": Architecture("gemma2", GEMMA),
+    "Gemma2ForCausalLM": Architecture("gemma2", {**GEMMA, "attn_logit_softcapping": Knowledge("caps the scores")}),
     "GemmaForCausalLM": Architecture("gemma", {**COMMON, "use_bidirectional_attention": CAUSAL}),
     "OlmoForCausalLM": Architecture(
         "olmo", {**COMMON, "clip_qkv": Knowledge("none", lambda value: value is None, "it clips queries, keys and values")}

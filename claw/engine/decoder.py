@@ -90,6 +90,7 @@ class Decoder:
         by_type = table is not None and "layer_type" in inspect.signature(table.forward).parameters
         self.rotary_types = [_layer_types(parts)[layer.index] if by_type else None for layer in parts.layers]
         self.residual = getattr(parts.config, "residual_multiplier", 1.0)
+        self.cap = getattr(parts.config, "attn_logit_softcapping", None)  # of attention scores
 
     @torch.inference_mode()
     def stem(self, tokens: Tensor, above: KeyValues | None = None) -> KeyValues:
@@ -119,7 +120,7 @@ class Decoder:
                 if keep is not None:
                     keep.append((keys, values))
                 if not (last and keep is not None):
-                    rows.put(attend(rows.take(q), keys, values, mask, layer.attention.scaling), y)
+                    rows.put(attend(rows.take(q), keys, values, mask, layer.attention.scaling, self.cap), y)
             if last:  # what follows concerns one token at a time, so only those that are scored
                 if keep is not None:
                     return x
@@ -265,9 +266,18 @@ def _mask(rows: Rows, before: int, window: int | None, dtype: torch.dtype) -> Te
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """Attention of queries (B, H, T, h) to keys and values (B, G, S, h), as (B·T, H·h)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, cap: float | None = None) -> Tensor:
+    """Attention of queries (B, H, T, h) to keys and values (B, G, S, h), as (B·T, H·h); scores are capped where asked for."""
     repeat = q.shape[1] // k.shape[1]
+    if cap is not None:  # no fused kernel knows it
+        k, v = (t.repeat_interleave(repeat, dim=1) for t in (k, v))
+        scores = (q @ k.transpose(2, 3)).mul_(scaling / cap).tanh_().mul_(cap)
+        if mask is None:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1 + k.shape[2] - q.shape[2])
+            scores.masked_fill_(later, -torch.inf)
+        else:
+            scores += mask
+        return (scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v).transpose(1, 2).flatten(2).flatten(0, 1)
     grouped = repeat > 1
     if grouped and mask is not None and q.is_cuda:  # no fused CUDA kernel takes a mask and grouped heads together
         k, v = (t.repeat_interleave(repeat, dim=1) for t in (k, v))

@@ -146,7 +146,8 @@ class GreedyGenerator:
             q, rows.keys[index][:, :, start:stop], rows.values[index][:, :, start:stop] = spread
             keys, values = rows.keys[index][:, :, :stop], rows.values[index][:, :, :stop]
             mask, scaling = masks[decoder.windows[index]], layer.attention.scaling
-            y = attend_one(q, keys, values, mask, scaling) if length == 1 else attend(q, keys, values, mask, scaling)
+            one = length == 1 and decoder.cap is None
+            y = attend_one(q, keys, values, mask, scaling) if one else attend(q, keys, values, mask, scaling, decoder.cap)
             if layer is parts.layers[-1]:  # the last token alone decides
                 y = y.view(count, length, -1)[:, -1]
                 x = (

@@ -90,14 +90,16 @@ def _readout(model: Any) -> Readout | str:
         return "its head does not read the last hidden states of its backbone"
     if not logits.isfinite().all():  # a model that gives NaN gives NaN either way
         return Readout()
-    for cap in (None, getattr(few.config, "final_logit_softcapping", None)):
+    fitted: list[tuple[float, int, Readout]] = []
+    for cap in dict.fromkeys((getattr(few.config, "final_logit_softcapping", None), None)):  # small logits hardly show a cap
         wide = logits if not cap else torch.atanh((logits / cap).clamp(-0.999999, 0.999999)) * cap
-        scale = _multiple(projected, wide)
-        readout = Readout(_short(scale), cap)
+        readout = Readout(_short(_multiple(projected, wide)), cap)
+        fitted.append((_distance(readout.logits(projected), logits), len(fitted), readout))
+    distance, _, readout = min(fitted, key=lambda one: one[:2])
+    if distance <= TOLERANCE:
         if getattr(few.get_output_embeddings(), "bias", None) is not None and readout != Readout():
             return "its head has a bias, and what follows it is not nothing"
-        if _distance(readout.logits(projected), logits) <= TOLERANCE:
-            return readout
+        return readout
     return "its logits are no multiple of what its head gives"
 
 
