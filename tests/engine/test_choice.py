@@ -158,8 +158,8 @@ def test_weights_of_several_types():
     assert "bfloat16, float32" in build_decoder(model)[1]
 
 
-def wrong_scale(q, k, v, mask, scaling):
-    return right_attention(q, k, v, mask, scaling * 1.02)
+def wrong_scale(q, k, v, mask, scaling, cap=None):
+    return right_attention(q, k, v, mask, scaling * 1.02, cap)
 
 
 def wrong_beyond_a_position(parts, x, positions, kind):

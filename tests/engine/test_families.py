@@ -14,8 +14,8 @@ TAKEN_APART = (
     "seed_oss smollm3 stablelm starcoder2 vaultgemma"
 ).split()
 FAST = (
-    "arcee cohere ernie4_5 gemma gemma2 gemma3_text glm glm4 gpt2 gpt_neox granite helium llama mistral nemotron olmo olmo2 olmo3 opt "
-    "phi phi3 qwen2 qwen3 seed_oss smollm3 stablelm starcoder2"
+    "arcee cohere ernie4_5 gemma gemma2 gemma3_text glm glm4 gpt2 gpt_neox granite helium llama mistral nemotron olmo olmo2 "
+    "olmo3 opt phi phi3 qwen2 qwen3 seed_oss smollm3 stablelm starcoder2"
 ).split()
 TRAINED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 SLOW = {"falcon_h1", "gemma4", "nemotron_h", "prophetnet", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"}
