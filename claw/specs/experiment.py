@@ -78,7 +78,7 @@ class Compression(Spec):
         return given
 
 
-LEARNING_RATES = {"lora": 3e-3, "full": 3e-4, "distill": 3e-4, "norms": 5e-3}
+LEARNING_RATES = {"lora": 1e-3, "full": 3e-4, "distill": 3e-4, "norms": 5e-3}
 """Peak learning rate of each recipe, where none is asked for, by the sweep in docs/recovery.md; distillation into adapters or
 norms takes theirs."""
 
