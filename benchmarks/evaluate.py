@@ -215,7 +215,7 @@ def flops(parts: Anatomy, work: Work) -> float:
     layer = parts.layers[-1]
     size = lambda linears: sum(linear.weight.numel() for linear in linears)
     heads = size((layer.q, layer.k, layer.v))
-    rest = size((layer.o, layer.gate, layer.up, layer.down))
+    rest = size(layer.linears.values()) - heads
     everywhere = parts.depth * (heads + rest) - rest
     return 2.0 * (work.tokens * everywhere + work.places * (rest + size((parts.head,))))
 
@@ -224,7 +224,7 @@ def flops(parts: Anatomy, work: Work) -> float:
 def matmul_rate(parts: Anatomy, repeats: int = 7) -> float:
     """FLOP/s of the matrix products of this model's layers, the median over several layers' worth."""
     layer = parts.layers[0]
-    linears = (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)
+    linears = tuple(layer.linears.values())
     count = RATE_TOKENS[parts.device.type]
     inputs = {n: torch.randn(count, n, device=parts.device).to(parts.dtype) for n in {x.in_features for x in linears}}
     seconds = []

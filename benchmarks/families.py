@@ -339,19 +339,27 @@ def outcome(run: Callable[[], Outcome]) -> Outcome:
         return "CRASH", f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {str(error)[:300]}"
 
 
-def number(model: Any) -> Outcome:
-    """Log-likelihoods of sequences of unequal lengths in one call against the stock ones of each alone."""
-    ids = sequences()
-    wanted = [
-        -torch.nn.functional.cross_entropy(logits[:-1], one[1:], reduction="sum").item()
-        for one, logits in zip(ids, stock_logits(model, ids), strict=True)
-    ]
-    scorer = Scorer(model)
+def loss_of(logits: torch.Tensor, ids: torch.Tensor) -> float:
+    """Nats per token of a sequence (T,) under logits (T, V)."""
+    return torch.nn.functional.cross_entropy(logits[:-1], ids[1:]).item()
+
+
+def losses(model: Any, scorer: Scorer | None = None) -> np.ndarray:
+    """Nats per token of every sequence, all scored in one call."""
+    ids, scorer = sequences(), scorer or Scorer(model)
     requests = [Request.ending(one.tolist(), len(one) - 1) for one in ids]
     sums = np.empty(len(requests))
     for numbers, loglikelihoods, _ in scorer.score(scorer.prefix_tree(requests)):
         sums[numbers] = loglikelihoods
-    off = max(abs(a - b) / (len(one) - 1) for a, b, one in zip(sums, wanted, ids, strict=True))
+    return -sums / np.array([len(one) - 1 for one in ids])
+
+
+def number(model: Any) -> Outcome:
+    """Losses of sequences of unequal lengths in one call against the stock ones of each alone."""
+    ids = sequences()
+    wanted = [loss_of(logits, one) for logits, one in zip(stock_logits(model, ids), ids, strict=True)]
+    scorer = Scorer(model)
+    off = float(np.abs(losses(model, scorer) - wanted).max())
     way = "stock" if scorer.decoder is None else "fast"
     return (way, scorer.reason) if off <= TOLERANCE else ("WRONG", f"off by {off:.2g} nats per token ({way})")
 

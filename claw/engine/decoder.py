@@ -203,6 +203,8 @@ def turns_pairs(module: str) -> bool:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: bool = False) -> Tensor:
     """Rotary embedding of heads (N, H, h): x cos + (-x₂, x₁) sin, in three passes; of the first dimensions, if fewer turn."""
+    if x.dtype != cos.dtype:  # some tables are in float32 (OLMo 2): turned in that, and rounded after it
+        return rotate(x.to(cos.dtype), cos, sin, pairs).to(x.dtype)
     size = cos.shape[-1] * (2 if pairs else 1)
     if size < x.shape[-1]:
         return torch.cat([rotate(x[..., :size], cos, sin, pairs), x[..., size:]], dim=-1)

@@ -290,6 +290,9 @@ class Position:
         self.loss, self.targets = 0.0, 0
 
 
+WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # of the feed-forward, in configurations
+
+
 def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
     """Whether the activations of so many blocks would take more than half of the memory that is free.
 
@@ -297,7 +300,9 @@ def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bo
     worst the probabilities of attention.
     """
     config, weight = model.config.get_text_config(), next(model.parameters())
-    device, states = weight.device, 16 * config.hidden_size + 8 * config.intermediate_size
+    stated = (getattr(config, name, None) for name in WIDTHS)
+    width = next((value for value in stated if value), 4 * config.hidden_size)
+    device, states = weight.device, 16 * config.hidden_size + 8 * width
     numbers = states // (2 if lean else 1) + config.num_attention_heads * length
     need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -3,7 +3,9 @@
 The large version, with more configurations and a table, is benchmarks/families.py.
 """
 
+import numpy as np
 import pytest
+import torch
 from scripts import ROOT, script
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -64,3 +66,16 @@ def test_the_documented_families_are_those_of_the_benchmark(families):
 def test_what_is_documented_of_a_family_is_so(families, family, own_cache):
     """Rows are made by python benchmarks/families.py --table."""
     assert families.table_row(family) in ROWS
+
+
+@pytest.mark.parametrize("family", DOCUMENTED)
+@pytest.mark.filterwarnings("ignore")
+def test_half_precision_is_as_near_to_float32_as_the_stock_forward(families, family):
+    """Some architectures turn heads or normalise in float32 whatever their weights are."""
+    _, model = next(families.drawn_models(family, 1))
+    wanted = families.stock_logits(model, families.sequences())
+    half = model.to(torch.bfloat16)
+    stock = families.stock_logits(half, families.sequences())
+    losses = lambda logits: np.array([families.loss_of(*pair) for pair in zip(logits, families.sequences(), strict=True)])
+    spread = np.abs(losses(stock) - losses(wanted)).max()
+    assert np.abs(families.losses(half) - losses(wanted)).max() < 3 * spread + 2e-3

@@ -1,12 +1,15 @@
 """Every family is compressed as well as Llama, on small trained models: what an architecture computes shows in the loss."""
 
+import copy
 import math
 
 import pytest
+import torch
 from trained import VOCABULARY, pairs, trained
 
 import claw
 from claw.evaluate.held_out import cross_entropy
+from claw.recovery.recipes import cast_weights
 
 FAMILIES = (
     "llama gemma2 smollm3 granite phi phi3 olmo olmo2 gpt_neox gpt2 opt stablelm starcoder2 cohere glm4 nemotron arcee"
@@ -30,3 +33,15 @@ def test_methods_keep_what_a_model_has_learned(family, own_cache):
     assert ridge < magnitude + 0.01  # compensation with biases, fused weights and all
     assert after("claw", 0.1, "nonembedding") < dense + 0.02
     assert after("claw", 0.35, "nonembedding") < min(ridge, depth) + 0.05
+
+
+@pytest.mark.parametrize("family", "olmo2 phi3 gpt_neox gpt2 opt cohere phi gemma2".split())
+@pytest.mark.filterwarnings("ignore")
+def test_half_precision_and_recovery(family, own_cache):
+    model = cast_weights(copy.deepcopy(trained(family)), torch.bfloat16)  # tables and scales stay, as when loaded
+    known = claw.calibrate(model, pairs(128, 3, "calibration"), gradients=True)
+    for method in ("taylor", "claw"):
+        small, _ = claw.compress(model, method, 0.5, ratio_of="ffn" if method == "taylor" else "nonembedding", statistics=known)
+        before = cross_entropy(small, HELD_OUT).mean
+        better, _ = claw.recover(small, pairs(256, 6, "recovery"), tokens=8192, recipe="lora", batch=8, learning_rate=3e-3)
+        assert cross_entropy(better, HELD_OUT).mean < before + 0.01
