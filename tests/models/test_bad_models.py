@@ -282,7 +282,10 @@ FOLDERS = {
     "adapter beside": (lambda f: (f / ADAPTER).write_text("{}"), "a complete model .* and an adapter"),
     "no tokenizer": (no_tokenizer, "has no tokenizer"),
     "tokenizer of nothing": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer in .* cannot be loaded"),
-    "sentencepiece": (lambda f: (no_tokenizer(f), (f / "tokenizer.model").write_bytes(b"x")), "sentencepiece|could not be converted"),  # by whether it is installed
+    "sentencepiece": (  # missing, or there
+        lambda f: (no_tokenizer(f), (f / "tokenizer.model").write_bytes(b"x")),
+        "sentencepiece|could not be converted",
+    ),
     "original layout": (lambda f: ((f / "config.json").unlink(), (f / "params.json").touch()), "original release's own layout"),
     "holds a gguf": (lambda f: ((f / "config.json").unlink(), (f / "m.gguf").touch()), "name the file"),
     "stale claw.json": (
