@@ -165,9 +165,9 @@ class Decoder:
 
     def _products(self, layer: Layer, letters: str, x: Tensor) -> list[Tensor]:
         """What linears that read the same give, each stored layer multiplied once."""
-        given = {stored: self.multiply(owner, x) for stored, owner in layer.stored.items() if stored[0] in letters}
-        whole = {letter: product for stored, product in given.items() for letter in stored}
-        return [columns_of(layer.linear(letter), whole[letter]) for letter in letters]
+        paths = [layer.names.linears[letter] for letter in letters]
+        given = {path: self.multiply(layer.owner(letter), x) for path, letter in dict(zip(paths, letters, strict=True)).items()}
+        return [columns_of(layer.linear(letter), given[path]) for path, letter in zip(paths, letters, strict=True)]
 
 
 def _window(parts: Anatomy, layer: Layer) -> int | None:

@@ -60,9 +60,7 @@ class Layer:
         """The linear of a role, as rows of a larger one where it is stored so; None where a block has none."""
         if letter not in self.names.linears:
             return None
-        path = self.names.linears[letter]
-        owner = part_at(self.module, path)
-        letters = self.names.stored[path]
+        owner, letters = self.owner(letter), self.names.stored[self.names.linears[letter]]
         if len(letters) == 1:
             return Part(owner, slice(None)) if is_transposed(owner) else owner
         whole = Part(owner, slice(None)).out_features
@@ -71,6 +69,10 @@ class Layer:
             outs["q"] = self.o.in_features
             outs["k"] = outs["v"] = (whole - outs["q"]) // 2
         return Part(owner, stored_rows(letters, outs, self.head_size if self.names.by_head else 0)[letter])
+
+    def owner(self, letter: str) -> Any:
+        """The layer that stores the linear of a role, perhaps with others."""
+        return part_at(self.module, self.names.linears[letter])
 
     @property
     def linears(self) -> dict[str, Any]:

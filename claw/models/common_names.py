@@ -29,7 +29,7 @@ def common_state(parts: Anatomy) -> State:
             whole = {kind: common.pop(f"{start}{path}.{kind}", None) for kind in ("weight", "bias")}
             for kind, tensor in whole.items():
                 if tensor is not None:
-                    oriented = out_in(tensor, is_transposed(layer.stored[letters]))
+                    oriented = out_in(tensor, is_transposed(layer.owner(letters[0])))
                     names = {letter: f"{start}{GATED[letter]}.{kind}" for letter in letters}
                     common |= {names[letter]: part_of(layer.linear(letter), oriented) for letter in letters}
     return common
@@ -51,7 +51,7 @@ def stock_state(parts: Anatomy, common: State, layers: Sequence[int]) -> State:
                 there = {letter: tensor for letter, tensor in roles.items() if tensor is not None}
                 if there:
                     whole = _joined(there, parts.head_size if parts.names.by_head else 0)
-                    transposed = is_transposed(parts.layers[0].stored[letters])
+                    transposed = is_transposed(parts.layers[0].owner(letters[0]))
                     renumbered[f"{start}{path}.{kind}"] = out_in(whole, transposed).contiguous()
     return {_outer(parts, name, back=True): tensor for name, tensor in renumbered.items()}
 

@@ -125,6 +125,12 @@ FAMILIES = (
 )
 
 
+def width_in(config: Any) -> int:
+    """The feed-forward width that a configuration states, by whichever family's name; four times the hidden width if none."""
+    stated = (getattr(config, name, None) for name in dict.fromkeys(family.width for family in FAMILIES))
+    return next((value for value in stated if value), 4 * config.hidden_size)
+
+
 def part_at(owner: Any, path: str) -> Any:
     """The part of a module at a path; the module itself at an empty one; None where there is none."""
     try:

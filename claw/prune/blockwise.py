@@ -3,20 +3,22 @@
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
-from claw.models.arithmetic import error_line, once
+from claw.models.arithmetic import error_line, once, readout_of
 from claw.models.blocks import Layer, norm_epsilon, takes_mean
 from claw.models.few_layers import few_layers
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # that pass a block together
+HEAD_TOKENS = 512  # whose logits are held at a time in a backward pass
 PUT_IN = ("_forward_pre_hooks", "_forward_hooks", "forward")  # where a user's code may stand before or after a block's own
 TRIAL = 24  # tokens
 
@@ -107,6 +109,43 @@ def forward_through(parts: Anatomy, ids: torch.Tensor) -> tuple[torch.Tensor, li
     return hidden, entering, arguments
 
 
+def head_backward(
+    parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor, weights: list[nn.Parameter]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Gradient of the mean next-token loss with respect to the last block's output (B, T, d), and to the last norm's `weights`.
+
+    HEAD_TOKENS logits at a time, of scored targets alone.
+    """
+    places, readout = scored[:, 1:], readout_of(parts.model)
+    flat, targets = hidden[:, :-1][places].detach(), ids[:, 1:][places]
+    pieces, sums = [], [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+    for states, wanted in zip(flat.split(HEAD_TOKENS), targets.split(HEAD_TOKENS), strict=True):
+        with torch.enable_grad(), _differentiable(weights):
+            states = states.clone().requires_grad_(True)
+            logits = readout.logits(parts.head(parts.norm(states)).float())
+            loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, len(targets))
+            piece, *own = torch.autograd.grad(loss, [states, *weights])
+        pieces.append(piece)
+        for total, each in zip(sums, own, strict=True):
+            total += each
+    gradient = torch.zeros_like(hidden)
+    gradient[:, :-1][places] = torch.cat(pieces) if pieces else flat
+    return gradient, sums
+
+
+@contextmanager
+def _differentiable(weights: list[nn.Parameter]) -> Iterator[None]:
+    """Weights that require a gradient for a while."""
+    before = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for weight, flag in zip(weights, before, strict=True):
+            weight.requires_grad_(flag)
+
+
 def backward_through(
     parts: Anatomy,
     entering: list[torch.Tensor],
@@ -121,17 +160,10 @@ def backward_through(
     """
     for layer in reversed(parts.layers):
         weights = weights_of(layer)
-        before = [weight.requires_grad for weight in weights]
-        try:
-            for weight in weights:
-                weight.requires_grad_(True)
-            with torch.enable_grad():
-                start = entering.pop().detach().requires_grad_(True)
-                out = run_block(layer, start, arguments[layer.index])
-                gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
-        finally:
-            for weight, flag in zip(weights, before, strict=True):
-                weight.requires_grad_(flag)
+        with torch.enable_grad(), _differentiable(weights):
+            start = entering.pop().detach().requires_grad_(True)
+            out = run_block(layer, start, arguments[layer.index])
+            gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
         yield layer, weights, tuple(gradients)
 
 

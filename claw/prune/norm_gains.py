@@ -13,24 +13,20 @@ A backward pass holds the activations of one block at a time: what enters each b
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from claw.models.anatomy import Anatomy, anatomy
-from claw.models.arithmetic import Readout, readout_of
 from claw.models.blocks import Layer
 from claw.progress import tqdm
-from claw.prune.blockwise import backward_through, forward_through
+from claw.prune.blockwise import backward_through, forward_through, head_backward
 from claw.texts.token_blocks import Blocks
 
 STEP_TOKENS = 2048  # of one step
 STEPS_FOR_BIASES = 8  # fewer fit the text more than the language
 RATE, STEEPEST = 0.075, 0.02  # Adam's, falling to zero: RATE times the square of the share removed, at most STEEPEST
-HEAD_TOKENS = 512  # whose logits are held at a time
 
 
 def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
@@ -67,8 +63,7 @@ def _gradients(
 ) -> list[torch.Tensor]:
     """Of the mean next-token loss of a batch (B, T), for what is refitted in the order of the blocks, the last norm last."""
     hidden, entering, arguments = forward_through(parts, ids)
-    last = _of_norm(parts.norm, biases=True)
-    gradient, of_norms = _of_head(parts, readout_of(parts.model), hidden, ids, scored, last)
+    gradient, of_norms = head_backward(parts, hidden, ids, scored, _of_norm(parts.norm, biases=True))
     for _, _, gradients in backward_through(parts, entering, arguments, gradient, chosen):
         of_norms = [*gradients, *of_norms]
     return of_norms
@@ -77,48 +72,9 @@ def _gradients(
 def _cheap_ones(layer: Layer, *, biases: bool) -> list[nn.Parameter]:
     """Gains of a block's norms; with `biases` theirs too, and those of what writes to the stream."""
     norms = [parameter for norm in layer.norms for parameter in _of_norm(norm, biases=biases)]
-    writers = (layer.stored[letter] for letter in ("o", "d") if biases)
+    writers = (layer.owner(letter) for letter in "od" if biases)
     return norms + [writer.bias for writer in writers if writer.bias is not None]
 
 
 def _of_norm(norm: nn.Module, *, biases: bool) -> list[nn.Parameter]:
     return [parameter for name, parameter in norm.named_parameters() if biases or name == "weight"]
-
-
-@contextmanager
-def _trained(weights: list[nn.Parameter]) -> Iterator[None]:
-    """Weights that require a gradient for a while."""
-    for weight in weights:
-        weight.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(False)
-
-
-def _of_head(
-    parts: Anatomy, readout: Readout, hidden: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor, last: list[nn.Parameter]
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Gradient of the mean loss with respect to the last block's output (B, T, d), and to the weight of the last norm."""
-    places = scored[:, 1:]
-    flat, targets = hidden[:, :-1][places].detach(), ids[:, 1:][places]
-    pieces, sums = [], [torch.zeros_like(weight, dtype=torch.float32) for weight in last]
-    for states, wanted in _split(flat, targets):
-        with torch.enable_grad(), _trained(last):
-            states = states.clone().requires_grad_(True)
-            logits = readout.logits(parts.head(parts.norm(states)).float())
-            loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, len(targets))
-            piece, *own = torch.autograd.grad(loss, [states, *last])
-        pieces.append(piece)
-        for total, each in zip(sums, own, strict=True):
-            total += each
-    gradient = torch.zeros_like(hidden)
-    inner = torch.zeros_like(hidden[:, :-1])
-    inner[places] = torch.cat(pieces) if pieces else flat
-    gradient[:, :-1] = inner
-    return gradient, sums
-
-
-def _split(flat: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(flat.split(HEAD_TOKENS), targets.split(HEAD_TOKENS), strict=True)

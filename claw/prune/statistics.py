@@ -39,7 +39,6 @@ from torch import nn
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, anatomy
-from claw.models.arithmetic import readout_of
 from claw.models.blocks import Layer
 from claw.models.identity import identify
 from claw.models.linears import is_transposed, out_in, part_of
@@ -48,7 +47,16 @@ from claw.models.planned import check_window
 from claw.models.undisturbed import leaves_as_before
 from claw.progress import tqdm
 from claw.project import cache
-from claw.prune.blockwise import backward_through, check_walk, first_inputs, forward_through, run_block, token_batches, unit_rms
+from claw.prune.blockwise import (
+    backward_through,
+    check_walk,
+    first_inputs,
+    forward_through,
+    head_backward,
+    run_block,
+    token_batches,
+    unit_rms,
+)
 from claw.prune.moments import Gram
 from claw.texts.token_blocks import Blocks, check_no_overlap
 
@@ -56,7 +64,6 @@ PENALTIES = tuple(10.0**e for e in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 NORMALISED = ("attention", "mlp")  # sites that read the stream through a norm: nothing is refitted there
 TAYLOR_TOKENS = 4096  # "a few calibration batches": more changes the order of scores little
 BATCH_TOKENS = 1024  # of them in one backward pass
-HEAD_TOKENS = 512  # whose logits are held at a time
 VERSION = 5  # of the stored format and the arithmetic; part of the cache key
 
 
@@ -260,7 +267,7 @@ def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: l
     A 1.5B model needs a few hundred megabytes beyond its weights (`backward_through`).
     """
     hidden, entering, arguments = forward_through(parts, ids)
-    gradient = loss_gradient(parts, hidden, ids, scored)
+    gradient, _ = head_backward(parts, hidden, ids, scored, [])
     stored = lambda layer: [module.weight for module in layer.stored.values()]
     for layer, weights, gradients in backward_through(parts, entering, arguments, gradient, stored):
         _add_terms(layer, zip(weights, gradients, strict=True), terms[layer.index])
@@ -278,19 +285,3 @@ def _add_terms(layer: Layer, pairs: Iterable[tuple[torch.Tensor, ...]], sums: di
     groups = len(sums["heads.taylor"])
     read = sum(terms[letter].sum(1).view(groups, -1).sum(1) for letter in "qkv")
     sums["heads.taylor"] += (read + terms["o"].sum(0).view(groups, -1).sum(1)).cpu()
-
-
-def loss_gradient(parts: Anatomy, hidden: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-    """Gradient of the mean next-token loss with respect to the last block's output (B, T, d), HEAD_TOKENS at a time."""
-    flat = hidden[:, :-1].flatten(0, 1).detach()
-    targets = ids[:, 1:].flatten()
-    weight = scored[:, 1:].flatten().float() / scored[:, 1:].sum().clamp_min(1)
-    pieces, readout = [], readout_of(parts.model)
-    for states, wanted, share in zip(*(t.split(HEAD_TOKENS) for t in (flat, targets, weight)), strict=True):
-        with torch.enable_grad():
-            states = states.clone().requires_grad_(True)
-            logits = readout.logits(parts.head(parts.norm(states)).float())
-            loss = (nn.functional.cross_entropy(logits, wanted, reduction="none") * share).sum()
-            pieces.append(torch.autograd.grad(loss, states)[0])
-    inner = torch.cat(pieces).view(hidden.shape[0], hidden.shape[1] - 1, -1)
-    return torch.cat([inner, torch.zeros_like(hidden[:, :1])], dim=1)

@@ -24,6 +24,7 @@ from torch import nn
 from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.files import digest, discard
+from claw.models.families import width_in
 from claw.models.identity import identify
 from claw.models.load import check_ids
 from claw.models.planned import check_window
@@ -290,9 +291,6 @@ class Position:
         self.loss, self.targets = 0.0, 0
 
 
-WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # of the feed-forward, in configurations
-
-
 def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
     """Whether the activations of so many blocks would take more than half of the memory that is free.
 
@@ -300,9 +298,7 @@ def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bo
     worst the probabilities of attention.
     """
     config, weight = model.config.get_text_config(), next(model.parameters())
-    stated = (getattr(config, name, None) for name in WIDTHS)
-    width = next((value for value in stated if value), 4 * config.hidden_size)
-    device, states = weight.device, 16 * config.hidden_size + 8 * width
+    device, states = weight.device, 16 * config.hidden_size + 8 * width_in(config)
     numbers = states // (2 if lean else 1) + config.num_attention_heads * length
     need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
