@@ -76,6 +76,20 @@ def test_a_line_for_each_job_that_ended(three_jobs, monkeypatch, capsys):
     ]
 
 
+def test_experiments_an_hour_are_said_of_those_of_which_every_record_is_there(three_jobs, monkeypatch, capsys):
+    three_jobs.wanted |= {"0.loss.json": None}  # of the first experiment, which no job of this run makes
+    monkeypatch.setattr(run_jobs, "SHORT", 0.0)
+    clock = iter([0.0, *[7200.0] * 100])
+    monkeypatch.setattr(run_jobs.time, "monotonic", lambda: next(clock))
+    finished(three_jobs, monkeypatch)
+    assert capsys.readouterr().out.splitlines() == [
+        "1 of 3 jobs, 1 of 4 records, 7,200 s: 10_compress job 0",
+        "2 of 3 jobs, 2 of 4 records, 7,200 s, 0.5 experiments an hour: 10_compress job 1",
+        "3 of 3 jobs, 3 of 4 records, 7,200 s, 1 experiment an hour: 10_compress job 2",
+        "2 experiments finished, 1 experiment an hour.",
+    ]
+
+
 def test_on_a_terminal_the_bar_tells(three_jobs, monkeypatch, capsys):
     for stream in (sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: True)

@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,28 +36,49 @@ class Outcome:
     words: str = ""
 
 
+SHORT = 60.0  # seconds from whose experiments nothing is said of an hour's
+
+
+def _experiment(record: str) -> str:
+    return record.partition(".")[0]
+
+
 class Progress(contextlib.AbstractContextManager):
     """A bar of the records that are there, counted for the jobs that ended and those that run; and the failures so far.
 
-    Off a terminal a line for each job that ended.
+    Off a terminal a line for each job that ended. Both say how many experiments are finished in an hour.
     """
 
     def __init__(self, plan: Plan, after: Callable[[Job], None]):
         self.failures: list[str] = []
         self._folder, self._after, self._done = plan.folder / "records", after, set(plan.done)
         self._jobs, self._wanted, self._ended, self._started = len(plan.jobs), len(plan.wanted), 0, time.monotonic()
+        self._lacking = Counter(map(_experiment, plan.wanted.keys() - self._done))  # records that an experiment still waits for
+        self._experiments = len(self._lacking)
         self._bar = tqdm(total=len(plan.wanted), initial=len(plan.done), unit=" records", desc=plan.study.name, disable=None)
 
     def __exit__(self, *_) -> None:
         self._bar.close()
+        if pace := self.pace():
+            print(f"{plural(self._experiments - len(self._lacking), 'experiment')} finished, {pace}.", flush=True)
+
+    def pace(self) -> str:
+        """Experiments finished in an hour of this run, in words; empty until one is finished and a minute has passed."""
+        finished, passed = self._experiments - len(self._lacking), time.monotonic() - self._started
+        if not finished or passed < SHORT:
+            return ""
+        rate = 3600 * finished / passed
+        return f"{plural(round(rate), 'experiment')} an hour" if rate >= 1 else f"{rate:.2g} experiments an hour"
 
     def show(self, jobs: Iterable[Job], words: str = "") -> None:
         """Count the records of these jobs and show it."""
         names = {name for job in jobs for name in job.makes} - self._done
-        self._done.update(name for name in names if (self._folder / name).exists())
+        there = {name for name in names if (self._folder / name).exists()}
+        self._done |= there
+        self._lacking -= Counter(map(_experiment, there))
         self._bar.n = len(self._done)
         if words:
-            self._bar.set_postfix_str(words, refresh=False)
+            self._bar.set_postfix_str(", ".join(filter(None, (words, self.pace()))), refresh=False)
         self._bar.refresh()
 
     def settle(self, job: Job, outcome: Outcome) -> None:
@@ -67,7 +89,7 @@ class Progress(contextlib.AbstractContextManager):
             self.failures.append(outcome.words)
             tqdm.write(outcome.words)
         elif self._bar.disable or not sys.stdout.isatty():
-            passed = f"{time.monotonic() - self._started:,.0f} s"
+            passed = ", ".join(filter(None, (f"{time.monotonic() - self._started:,.0f} s", self.pace())))
             counts = f"{self._ended:,} of {plural(self._jobs, 'job')}, {len(self._done):,} of {plural(self._wanted, 'record')}"
             print(f"{counts}, {passed}: {job.notebook} {job.title}", flush=True)
         if outcome.kind == "done":
