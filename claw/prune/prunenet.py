@@ -32,6 +32,7 @@ from claw.progress import tqdm
 from claw.project import cache
 
 EPISODES = 20
+ROUNDING = 2  # raised where training rounds differently: a policy in the cache is what training would give, bit for bit
 DISCOUNT = 0.99
 LEARNING_RATE = 1e-3
 IDENTICAL = 99_999.0  # reward where the spectra cannot be told apart
@@ -75,7 +76,7 @@ def policy_for(parts: Anatomy, ratio: float, seed: int) -> Policy:
     model = identify(parts.model)
     if model.obstacle:
         return train(parts, ratio, seed)
-    key = digest(f"{model.name} {ratio!r} {seed} {EPISODES}")
+    key = digest(f"{model.name} {ratio!r} {seed} {EPISODES} {ROUNDING}")
     path = cache() / "policies" / f"{key}.safetensors"
     return Policy.load(made_once(path, lambda scratch: train(parts, ratio, seed).save(scratch)))
 
@@ -93,25 +94,26 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
         combine = nn.Parameter(torch.rand(parts.width, device=parts.device))
         trained = [*project.parameters(), combine]
         optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE)
-        effective = torch.no_grad()(lambda: ((project.weight.T @ combine).cpu(), float(project.bias @ combine)))  # v and c
-        best = effective()
+        effective = lambda: (project.weight.T @ combine, project.bias @ combine)  # v and c: (W Aᵀ) s is m times as dear
+        best = tuple(part.detach() for part in effective())
         rewards: list[float] = []
         for _ in tqdm(range(episodes), desc=f"PruneNet policy r={ratio:g}", unit=" episodes", leave=False):
             loss, total = torch.zeros((), device=parts.device), 0.0
+            vector, offset = effective()
             for i, weight in enumerate(weights):
-                noisy = keep_probabilities(project(weight) @ combine, generator)
+                noisy = keep_probabilities(weight @ vector + offset, generator)
                 chosen = torch.multinomial(noisy.detach(), count, generator=generator)
                 reward = spectrum_reward(weight, grams[i], references[i], chosen)
                 total += reward
                 loss = loss - DISCOUNT**i * reward * torch.log(noisy[chosen].clamp_min(1e-12)).sum()
             if total > max(rewards, default=-math.inf):
-                best = effective()  # the policy that earned this episode's reward
+                best = vector.detach(), offset.detach()  # the policy that earned this episode's reward
             rewards.append(total)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
-    return Policy(*best, ratio, tuple(rewards))
+    return Policy(best[0].cpu(), float(best[1]), ratio, tuple(rewards))
 
 
 def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
