@@ -15,6 +15,7 @@ from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy, parts_of, spans_heads
 from claw.models.arithmetic import error_line, once
 from claw.models.blocks import EPSILONS, has_gain, has_shift
+from claw.models.common_names import common_state
 from claw.models.few_layers import few_layers
 from claw.models.linears import set_linear
 from claw.models.shape import Shape
@@ -53,6 +54,7 @@ def _tried(parts: Anatomy, axis: str) -> str:
             return "its blocks normalise what they write, and that gain does not commute with a rotation"
         if axis == "hidden" and not has_gain(few.norm):
             return "its norms have no gain, which a narrower stream needs another one of"
+        _restore_rounded(few, parts.model.dtype)
         if axis in ("heads", "hidden") and (why := _why_not_held(few, axis)):
             return why
         small = trial(few)
@@ -65,6 +67,20 @@ def _tried(parts: Anatomy, axis: str) -> str:
     if difference <= TOLERANCE or not wanted.isfinite().all():
         return ""
     return f"in a few layers of it, what is left gives logits that are off by {difference:.2%}, so it computes more than that"
+
+
+def _restore_rounded(few: Anatomy, dtype: torch.dtype) -> None:
+    """Give tables that are derived from the configuration (scales, frequencies) the digits that `dtype` took from them.
+
+    A float32 copy of a model in half precision has them rounded, and the model that is cut from it has them anew.
+    """
+    if dtype == torch.float32:
+        return
+    own = dict(few.model.named_buffers())
+    fresh = surgery.assemble(few, common_state(few), range(few.depth))
+    for name, table in fresh.named_buffers():
+        if name in own and torch.equal(table.to(dtype).to(own[name].dtype), own[name]):
+            own[name].copy_(table)
 
 
 def _why_not_held(few: Anatomy, axis: str) -> str:
