@@ -102,5 +102,6 @@ def few_layers(model: Any, at_least: int = 1) -> Any:
     embedding.padding_idx = None  # a row that may not be among these; it changes gradients only
     keep_layers(few.config, len(kinds), range(count))
     embedding.num_embeddings = few.config.vocab_size = len(embedding.weight)
+    few.config.pad_token_id = None  # as above: an embedding that is made anew from the configuration refuses another number
     head.out_features = len(head.weight)
     return few.eval()
