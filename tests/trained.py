@@ -67,11 +67,11 @@ OTHER_SIZES = {
 }
 
 
-def untrained(family: str):
+def untrained(family: str, **changes):
     """A small random model of a family by its model_type."""
     torch.manual_seed(0)
     kind = tf.models.auto.configuration_auto.CONFIG_MAPPING[family]
-    own = OTHER_SIZES.get(family, {})
+    own = OTHER_SIZES.get(family, {}) | changes
     return tf.AutoModelForCausalLM.from_config(kind(**(own if family == "gpt2" else SIZES | own))).eval()
 
 

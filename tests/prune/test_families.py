@@ -5,11 +5,14 @@ import math
 
 import pytest
 import torch
-from trained import VOCABULARY, pairs, trained
+from trained import VOCABULARY, pairs, trained, untrained
 
 import claw
 from claw.evaluate.held_out import cross_entropy
+from claw.models.anatomy import anatomy
+from claw.prune import trial_cut
 from claw.recovery.recipes import cast_weights
+from claw.specs.methods import AXES
 
 FAMILIES = (
     "llama gemma2 smollm3 granite phi phi3 olmo olmo2 gpt_neox gpt2 opt stablelm starcoder2 cohere glm4 nemotron arcee"
@@ -45,3 +48,20 @@ def test_half_precision_and_recovery(family, own_cache):
         before = cross_entropy(small, HELD_OUT).mean
         better, _ = claw.recover(small, pairs(256, 6, "recovery"), tokens=8192, recipe="lora", batch=8, learning_rate=3e-3)
         assert cross_entropy(better, HELD_OUT).mean < before + 0.01
+
+
+ALL = (*FAMILIES, *"qwen2 qwen3 mistral gemma gemma3_text olmo3 ministral3 cohere2 exaone4 glm".split())
+AS_PUBLISHED = dict(vocab_size=150, bos_token_id=147, eos_token_id=148, pad_token_id=149)
+
+
+@pytest.mark.parametrize("family", dict.fromkeys(ALL))
+@pytest.mark.filterwarnings("ignore")
+def test_real_vocabularies_and_half_precision_allow_the_same_cuts(family):
+    """Special tokens at the end of the vocabulary, tables and scales in half precision: neither is more to compute."""
+    refused = lambda model: {axis for axis in AXES if trial_cut.why_not(anatomy(model), axis)}
+    sizes = {} if family == "gpt2" else dict(hidden_size=48)  # whose root half precision does not hold
+    if family == "opt":
+        sizes = dict(hidden_size=48, word_embed_proj_dim=48)
+    plain, real = untrained(family, **sizes), untrained(family, **sizes, **AS_PUBLISHED)
+    assert refused(real) == refused(plain) != set(AXES)
+    assert refused(real.to(torch.bfloat16)) == refused(plain)
