@@ -23,12 +23,15 @@ class Critical:
     high: float
     limit: float  # largest fitted or measured ratio; beyond it a law is a guess
     level: float
+    banded: bool = True  # whether the curve has a band that the interval is read off
     bracket: tuple[tuple[float, float], ...] = ()  # (ratio, value) of the measured points beside it, where it is read off them
 
     def __str__(self) -> str:
         curve = "measured" if self.bracket else "fitted"
         if math.isnan(self.ratio):
             return f"The threshold {self.threshold:g} is met nowhere on the {curve} curve."
+        if not self.banded:
+            return f"r = {self.ratio:.3f}; no interval, because too little is known of the {curve} curve for a band"
         low = "0" if math.isnan(self.low) else f"{self.low:.3f}"
         high = f"beyond {self.limit:g}" if math.isnan(self.high) else f"{self.high:.3f}"
         more = f" (all of the {curve} range)" if self.ratio >= self.limit else ""
@@ -51,7 +54,7 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
 
     The interval holds every r at which the confidence band covers the target: for a straight line that is Fieller's
     interval. Where the curve meets the target again after a rise above it, the interval ends before. An end beyond the band
-    is NaN.
+    is NaN; so are both where the band is not known everywhere.
     """
     rising = response == "loss"
     if not (math.isfinite(threshold) and threshold > 0 and (threshold >= 1 if rising else threshold <= 1)):
@@ -64,7 +67,11 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     r = band["ratio"].to_numpy()
     target = sign * threshold * dense
     mean, upper, lower = (sign * band[name].to_numpy() for name in ("mean", worst, best))
-    at, low = _crossing(r, mean, target), _crossing(r, upper, target)
+    at = _crossing(r, mean, target)
+    if not (np.isfinite(upper) & np.isfinite(lower)).all():
+        nothing = math.nan
+        return Critical(threshold=threshold, ratio=at, low=nothing, high=nothing, limit=float(r[-1]), level=level, banded=False)
+    low = _crossing(r, upper, target)
     again = np.flatnonzero(~_above(mean, target) & (r > at))  # met once more
     high = _last_met(r, lower, target, int(again[0]) if len(again) else len(r))
     return Critical(threshold=threshold, ratio=at, low=low, high=high, limit=float(r[-1]), level=level)

@@ -89,8 +89,8 @@ class _Panel:
         margin = 0.05 * (max(edges) - min(edges)) or 0.1
         self.axes.set_ylim(min(edges) - margin, max(edges) + margin)
         reach = view.critical if view.critical and math.isfinite(view.critical.ratio) else None
-        for artist in (self.limit, self.reach):
-            artist.set_visible(reach is not None)
+        self.limit.set_visible(reach is not None)
+        self.reach.set_visible(reach is not None and reach.banded)
         if reach is not None:
             self.limit.set_xdata([reach.ratio] * 2)
             low, high = np.nan_to_num(reach.low, nan=0.0), np.nan_to_num(reach.high, nan=reach.limit)

@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 
 from claw import laws
 from claw.errors import InputError
-from claw.laws import anchored, catalogue, curves
+from claw.laws import anchored, catalogue, critical, curves
 
 fit = partial(laws.fit, compare=False)  # comparison of forms has its own tests
 
@@ -83,13 +83,23 @@ def test_the_dense_row_is_on_every_curve_of_its_model():
     assert fitted.curve("m", "magnitude", tokens=1000).low == fitted.reading("m", "magnitude", tokens=1000).low == 0
 
 
+def test_a_curve_without_a_band_has_no_interval_of_its_critical_ratio():
+    """Below three degrees of freedom a law has no band; the interval was then from the end of the curve to beyond it."""
+    band = pd.DataFrame({"ratio": [0.0, 0.5, 0.8], "mean": [2.0, 3.0, 4.0]}).assign(
+        confidence_low=np.nan, confidence_high=np.nan
+    )
+    found = critical.ratio(band, 1.25, 2.0, "loss", level=0.95, title="m")
+    assert found.ratio == 0.25 and np.isnan(found.low) and np.isnan(found.high) and not found.banded
+    assert str(found) == "r = 0.250; no interval, because too little is known of the fitted curve for a band"
+
+
 def test_the_critical_ratio_of_a_law_and_its_interval():
     exact = fit(curve(3 * (1 + RATIOS))).curve("m", "random", form="quadratic").critical_ratio(1.3)
     assert exact.ratio == pytest.approx(0.3, abs=1e-6)
     noisy = fit(curve(np.log(PERPLEXITY))).curve("m", "random", form="quadratic")
-    critical = noisy.critical_ratio(1.5)
-    assert critical.low < critical.ratio < critical.high
-    edge = noisy.predict(critical.low)
+    found = noisy.critical_ratio(1.5)
+    assert found.low < found.ratio < found.high
+    edge = noisy.predict(found.low)
     assert edge["confidence_high"].iloc[0] == pytest.approx(1.5 * noisy.dense, abs=1e-3)
     assert np.isnan(noisy.critical_ratio(30).high)
     for wrong in (0.5, np.nan, -1):
