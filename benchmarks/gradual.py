@@ -17,7 +17,6 @@ import pandas as pd
 import claw
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
-from claw.prune.statistics import calibrate
 from claw.words import markdown
 
 LENGTH = 512
@@ -55,7 +54,7 @@ def in_steps(dense: Any, asked: argparse.Namespace, ratio: float, steps: int, ca
     for step in range(1, steps + 1):
         left = 1 - ratio * step / steps
         share = 1 - left * whole / anatomy(small).shape.parameters
-        statistics = calibrate(small, calibration)
+        statistics = claw.calibrate(small, calibration)
         small, _ = claw.compress(small, asked.method, share, ratio_of="params", statistics=statistics)
         cut_losses.append(round(held_out.cross_entropy(small, heldout).mean, 4))
         part = recovery.part(slice((step - 1) * size, step * size))

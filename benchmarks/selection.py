@@ -13,7 +13,6 @@
 
 import argparse
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -24,12 +23,11 @@ from claw.evaluate import held_out
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.blocks import Layer
 from claw.prune import regression, scores, surgery
-from claw.prune.blockwise import forward_through, head_backward, run_block, token_batches
+from claw.prune.blockwise import backward_through, forward_through, head_backward, token_batches
 from claw.prune.statistics import Statistics
 from claw.words import markdown
 
 TURNS = 96  # in which `obs` lets all neurons of a block go
-Choice = Callable[[Layer], torch.Tensor]
 
 
 def main() -> None:
@@ -82,11 +80,9 @@ def score_of(way: str, parts: Anatomy, layer: Layer, statistics: Statistics, fis
         return scores.NEURONS[way](parts, layer, statistics, torch.Generator())
     weight = layer.down.weight.float()
     if way.startswith("flap-fisher"):
-        mean = statistics.moment(layer.index, "ffn", "mean")
-        variance = (statistics.moment(layer.index, "ffn", "gram").diagonal() - mean.square()).clamp_min(0)
-        plain, weighted = weight.square().sum(0), (weight * (fisher[layer.index].to(weight.device) @ weight)).sum(0)
+        weighted = (weight * (fisher[layer.index].to(weight.device) @ weight)).sum(0) / weight.square().sum(0).clamp_min(1e-30)
         share = 1.0 if way.endswith("only") else 0.5
-        return variance * ((1 - share) * plain + share * weighted).cpu()
+        return scores.flap(layer, statistics, "ffn") * (1 - share + share * weighted).cpu()
     inverse = inverse_moments(layer, statistics).to(weight.device)
     if way == "obs-once":
         return (weight.square().sum(0) / inverse.diagonal()).cpu()
@@ -120,17 +116,15 @@ def in_turn(weight: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
 def gradient_moments(parts: Anatomy, blocks: Any) -> dict[int, torch.Tensor]:
     """Σ g gᵀ of the loss's gradient g (d,) after each block, scaled to a mean diagonal of 1, by the block's index."""
     sums = {layer.index: torch.zeros(parts.hidden, parts.hidden, device=parts.device) for layer in parts.layers}
-    scored = blocks.scored.to(parts.device).split([len(chunk) for chunk in token_batches(parts, blocks.ids)])
-    for ids, places in zip(token_batches(parts, blocks.ids), scored, strict=True):
+    batches = token_batches(parts, blocks.ids)
+    scored = blocks.scored.to(parts.device).split([len(chunk) for chunk in batches])
+    for ids, places in zip(batches, scored, strict=True):
         hidden, entering, arguments = forward_through(parts, ids)
         gradient, _ = head_backward(parts, hidden, ids, places, [])
-        for layer in reversed(parts.layers):
-            rows = gradient.flatten(0, -2).float()  # the stream after a block has the gradient of what its FFN adds to it
+        for layer, after, *_ in backward_through(parts, entering, arguments, gradient, lambda layer: []):
+            rows = after.flatten(0, -2).float()  # the stream after a block has the gradient of what its FFN adds to it
             rows = rows / rows.square().mean().sqrt().clamp_min(1e-30)
             sums[layer.index] += rows.T @ rows
-            with torch.enable_grad():
-                start = entering[layer.index].detach().requires_grad_(True)
-                (gradient,) = torch.autograd.grad(run_block(layer, start, arguments[layer.index]), start, gradient)
     return {index: total / total.diagonal().mean() for index, total in sums.items()}
 
 

@@ -68,13 +68,12 @@ def ratio(band: pd.DataFrame, threshold: float, dense: float, response: str, *, 
     target = sign * threshold * dense
     mean, upper, lower = (sign * band[name].to_numpy() for name in ("mean", worst, best))
     at = _crossing(r, mean, target)
-    if not (np.isfinite(upper) & np.isfinite(lower)).all():
-        nothing = math.nan
-        return Critical(threshold=threshold, ratio=at, low=nothing, high=nothing, limit=float(r[-1]), level=level, banded=False)
-    low = _crossing(r, upper, target)
-    again = np.flatnonzero(~_above(mean, target) & (r > at))  # met once more
-    high = _last_met(r, lower, target, int(again[0]) if len(again) else len(r))
-    return Critical(threshold=threshold, ratio=at, low=low, high=high, limit=float(r[-1]), level=level)
+    low = high = math.nan
+    if banded := bool((np.isfinite(upper) & np.isfinite(lower)).all()):
+        low = _crossing(r, upper, target)
+        again = np.flatnonzero(~_above(mean, target) & (r > at))  # met once more
+        high = _last_met(r, lower, target, int(again[0]) if len(again) else len(r))
+    return Critical(threshold=threshold, ratio=at, low=low, high=high, limit=float(r[-1]), level=level, banded=banded)
 
 
 def in_bracket(answer: Critical, points: pd.DataFrame) -> Critical:

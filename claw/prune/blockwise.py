@@ -152,8 +152,8 @@ def backward_through(
     arguments: list[dict[str, Any]],
     gradient: torch.Tensor,
     weights_of: Callable[[Layer], list[nn.Parameter]],
-) -> Iterator[tuple[Layer, list[nn.Parameter], tuple[torch.Tensor, ...]]]:
-    """From the last block to the first: the block, its weights that `weights_of` names, and the gradient of each.
+) -> Iterator[tuple[Layer, torch.Tensor, list[nn.Parameter], tuple[torch.Tensor, ...]]]:
+    """From the last block to the first: the block, its output's gradient, its weights of `weights_of`, and theirs.
 
     `gradient` is that of the last block's output. A block is computed again with gradients and then let go, and `entering` is
     used up, so memory never holds the activations or gradients of more than one block.
@@ -163,8 +163,9 @@ def backward_through(
         with torch.enable_grad(), _differentiable(weights):
             start = entering.pop().detach().requires_grad_(True)
             out = run_block(layer, start, arguments[layer.index])
-            gradient, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
-        yield layer, weights, tuple(gradients)
+            entered, *gradients = torch.autograd.grad(out, [start, *weights], gradient)
+        yield layer, gradient, weights, tuple(gradients)
+        gradient = entered
 
 
 def unit_rms(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:

@@ -64,7 +64,7 @@ def _gradients(
     """Of the mean next-token loss of a batch (B, T), for what is refitted in the order of the blocks, the last norm last."""
     hidden, entering, arguments = forward_through(parts, ids)
     gradient, of_norms = head_backward(parts, hidden, ids, scored, _of_norm(parts.norm, biases=True))
-    for _, _, gradients in backward_through(parts, entering, arguments, gradient, chosen):
+    for *_, gradients in backward_through(parts, entering, arguments, gradient, chosen):
         of_norms = [*gradients, *of_norms]
     return of_norms
 

@@ -269,7 +269,7 @@ def _add_batch(parts: Anatomy, ids: torch.Tensor, scored: torch.Tensor, terms: l
     hidden, entering, arguments = forward_through(parts, ids)
     gradient, _ = head_backward(parts, hidden, ids, scored, [])
     stored = lambda layer: [module.weight for module in layer.stored.values()]
-    for layer, weights, gradients in backward_through(parts, entering, arguments, gradient, stored):
+    for layer, _, weights, gradients in backward_through(parts, entering, arguments, gradient, stored):
         _add_terms(layer, zip(weights, gradients, strict=True), terms[layer.index])
 
 

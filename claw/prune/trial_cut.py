@@ -54,9 +54,9 @@ def _tried(parts: Anatomy, axis: str) -> str:
             return "its blocks normalise what they write, and that gain does not commute with a rotation"
         if axis == "hidden" and not has_gain(few.norm):
             return "its norms have no gain, which a narrower stream needs another one of"
-        _restore_rounded(few, parts.model.dtype)
         if axis in ("heads", "hidden") and (why := _why_not_held(few, axis)):
             return why
+        _restore_rounded(few, parts.model.dtype)
         small = trial(few)
         if small is None:
             return ""

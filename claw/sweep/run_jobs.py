@@ -36,7 +36,7 @@ class Outcome:
     words: str = ""
 
 
-SHORT = 60.0  # seconds from whose experiments nothing is said of an hour's
+SHORT = 60.0  # seconds of a run after which it says how many experiments an hour it finishes
 
 
 def _experiment(record: str) -> str:
