@@ -6,10 +6,12 @@ import pytest
 
 from claw import figures, laws
 from claw.errors import InputError
+from claw.figures.first_look import furthest
 from claw.laws.reading import read_curves
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "results" / "reference.csv"
+SHOWN = ("claw", "wanda-sp+ridge", "shortgpt")
 
 
 @pytest.fixture(scope="module")
@@ -17,38 +19,59 @@ def points():
     return laws.read_points(laws.read(TABLE))
 
 
-def test_it_shows_the_points_the_curve_and_the_answer(points):
+def readings(points):
+    every = read_curves(points, "loss", "ratio_params")
+    return {one.curve.method: one for one in every if one.curve.model == "smollm2-135m" and not one.curve.tokens}
+
+
+def test_it_shows_the_points_the_curves_and_the_answer_of_the_best(points):
     drawing = figures.first_figure(points)
-    (one,) = (
-        reading
-        for reading in read_curves(points, "loss", "ratio_params")
-        if (reading.curve.model, reading.curve.method, reading.curve.tokens) == ("smollm2-135m", "wanda-sp+ridge", 0)
-    )
-    limit = one.critical_ratio(1.1)
-    texts = [text.get_text() for text in drawing.figure.axes[0].texts]
+    curves = readings(points)
+    _, limit = furthest([curves[name] for name in SHOWN], 1.1)
+    assert all(not limit.ratio < curves[name].critical_ratio(1.1).ratio for name in SHOWN)
+    (panel,) = drawing.figure.axes
+    texts = [text.get_text() for text in panel.texts]
     assert f"10% more loss: {limit.ratio:.0%} may go ({100 * limit.low:.0f} to {100 * limit.high:.0f})" in texts
-    shown = drawing.numbers.query("kind == 'measured' and method == 'wanda-sp+ridge'")
-    measured = one.points[one.points["ratio"] > 0]
-    assert shown["mean"].to_numpy() == pytest.approx(measured["value"].to_numpy())
-    assert min(text.get_fontsize() for text in drawing.figure.axes[0].texts) >= 11
-    assert {"random", "wanda-sp+ridge"} == set(drawing.numbers["method"])
+    for name in SHOWN:
+        shown = drawing.numbers.query(f"kind == 'measured' and method == '{name}'")
+        measured = curves[name].points.query("ratio > 0")
+        assert shown["mean"].to_numpy() == pytest.approx(measured["value"].to_numpy())
+    names = panel.get_legend().get_texts()
+    assert min(text.get_fontsize() for text in [*panel.texts, *names]) >= 11
+    assert {"random", *SHOWN} == {text.get_text() for text in names} == set(drawing.numbers["method"])
+
+
+def test_words_stand_where_no_curve_runs(points):
+    drawing = figures.first_figure(points)
+    (panel,) = drawing.figure.axes
+    drawing.figure.canvas.draw()
+    curves = drawing.numbers.query("kind == 'curve'")
+    drawn = panel.transData.transform(curves[["ratio", "mean"]].to_numpy())
+    for words in panel.texts:
+        box = words.get_window_extent()
+        assert not any(box.contains(x, y) for x, y in drawn), words.get_text()
+        assert panel.get_window_extent().contains(box.x0, box.y0)
+
+
+def test_methods_that_were_not_measured_are_left_out(points):
+    drawing = figures.first_figure(points, methods=("nothing", "flap"))
+    assert {"random", "flap"} == set(drawing.numbers["method"])
 
 
 def test_readme_says_the_same_as_the_figure(points):
-    curves = {
-        reading.curve.method: reading.critical_ratio(1.1)
-        for reading in read_curves(points, "loss", "ratio_params")
-        if reading.curve.model == "smollm2-135m" and not reading.curve.tokens
-    }
-    ours, control = curves["wanda-sp+ridge"], curves["random"]
-    interval = f"({100 * ours.low:.0f} to {100 * ours.high:.0f})"
-    said = f"about {100 * ours.ratio:.0f} % of SmolLM2-135M {interval} can go for 10 % more loss"
+    curves = readings(points)
+    best, limit = furthest([curves[name] for name in SHOWN], 1.1)
+    said = f"about {100 * limit.ratio:.0f} % of SmolLM2-135M ({100 * limit.low:.0f} to {100 * limit.high:.0f}) can go"
+    control = curves["random"].critical_ratio(1.1)
     readme = (ROOT / "README.md").read_text()
-    assert said in readme and f"of neurons chosen at random, about {100 * control.ratio:.0f} %" in readme
+    assert said in readme and f"`{best.curve.method}`" in readme[: readme.index("## ")]
+    assert f"of random neurons, about {100 * control.ratio:.0f} %" in readme
 
 
 def test_a_table_without_these_curves_is_refused(points):
-    with pytest.raises(InputError, match="cut by nothing without recovery was not measured"):
-        figures.first_figure(points, method="nothing")
+    with pytest.raises(InputError, match="cut by nothing or this without recovery was not measured"):
+        figures.first_figure(points, methods=("nothing", "this"))
+    with pytest.raises(InputError, match="cut by nobody without"):
+        figures.first_figure(points, control="nobody")
     with pytest.raises(InputError, match="loss of gpt"):
         figures.first_figure(points, model="gpt")
