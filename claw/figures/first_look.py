@@ -52,7 +52,7 @@ def first_figure(
     panel.axhline(dense, color=style.BLACK, lw=1, ls=":")
     panel.plot(0, dense, marker="D", ms=7, color=style.BLACK, clip_on=False, zorder=5)
     panel.axhline(allowed * dense, color=style.RED, lw=1, ls=(0, (5, 2)))
-    answer = f"{allowed - 1:.0%} more loss"
+    answer = f"+{allowed - 1:.0%} loss"
     if not math.isnan(limit.ratio):
         interval = "" if math.isnan(limit.low + limit.high) else f" ({100 * limit.low:.0f} to {100 * limit.high:.0f})"
         answer += f": {limit.ratio:.0%} may go{interval}"
@@ -63,7 +63,7 @@ def first_figure(
     top = ABOVE * dense
     panel.set(xlim=(-0.005, end + 0.005), ylim=(BELOW * dense, top))
     panel.yaxis.set_major_locator(MaxNLocator(5))
-    panel.legend(loc="lower right", bbox_to_anchor=(1.0, (allowed - BELOW) / (ABOVE - BELOW)), fontsize=11, borderaxespad=0.4)
+    figure.legend(loc="outside upper center", ncols=1 + len(shown), fontsize=11, columnspacing=1.0, handletextpad=0.4)
     panel.set_xlabel("share of all parameters removed", fontsize=12)
     panel.set_ylabel("held-out loss (nats/token)", fontsize=12)
     panel.set_title(model, fontsize=12)

@@ -30,6 +30,7 @@ from claw.words import html_table, number, tokens_text, with_interval
 UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
 KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
 """Columns that tell curves apart."""
+NEAR, ASKED_ALIKE = 0.005, 0.02  # ratios of two seeds no farther apart are one; the second if the same one was asked for
 CLAIM = {"loss": "quadratic", "accuracy": "linear"}
 """What the original paper claims of a curve."""
 
@@ -123,6 +124,7 @@ def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[
     zeros = dict(tuple(rows[is_dense(rows)].groupby("model")))
     for (model, method, recovery, tokens, ratio_of), cut in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
         curve = CurveKey(model, method, recovery, int(tokens), ratio_of)
+        cut = _alike(cut, axis)
         yield curve, pd.concat([_zero(zeros[model], curve), cut]) if model in zeros else cut
 
 
@@ -131,7 +133,26 @@ def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio")
     rows = points.of(response, axis, dense=True)
     rows = rows[rows["model"] == curve.model]
     dense, own = is_dense(rows), (rows[list(KEY)] == list(curve)).all(axis=1)
-    return pd.concat([_zero(rows[dense], curve), rows[own & ~dense]])
+    return pd.concat([_zero(rows[dense], curve), _alike(rows[own & ~dense], axis)])
+
+
+def _alike(cut: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """The rows of a curve, with one place on the axis for seeds that were asked for the same ratio, or reached nearly the same.
+
+    A method that chooses its shape may reach 9.7 % with one seed and 9.9 % with another: two points of a curve that differ by
+    noise alone, and whatever is drawn through both of them rises or falls steeply between.
+    """
+    if "seed" not in cut or cut["seed"].nunique() < 2:
+        return cut
+    rows = cut.sort_values(axis, kind="stable")
+    place, seeds, places = 0, set[Any](), list[int]()
+    before = (math.nan, math.nan)
+    for asked, reached, seed in zip(rows["ratio"], rows[axis], rows["seed"], strict=True):
+        near = reached - before[1] <= (ASKED_ALIKE if asked == before[0] else NEAR)
+        place, seeds = (place, seeds | {seed}) if near and seed not in seeds else (place + 1, {seed})
+        places.append(place)
+        before = (asked, reached)
+    return rows.assign(**{axis: rows.groupby(places)[axis].transform("mean")}).loc[cut.index]
 
 
 def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:

@@ -31,12 +31,12 @@ def test_it_shows_the_points_the_curves_and_the_answer_of_the_best(points):
     assert all(not limit.ratio < curves[name].critical_ratio(1.1).ratio for name in SHOWN)
     (panel,) = drawing.figure.axes
     texts = [text.get_text() for text in panel.texts]
-    assert f"10% more loss: {limit.ratio:.0%} may go ({100 * limit.low:.0f} to {100 * limit.high:.0f})" in texts
+    assert f"+10% loss: {limit.ratio:.0%} may go ({100 * limit.low:.0f} to {100 * limit.high:.0f})" in texts
     for name in SHOWN:
         shown = drawing.numbers.query(f"kind == 'measured' and method == '{name}'")
         measured = curves[name].points.query("ratio > 0")
         assert shown["mean"].to_numpy() == pytest.approx(measured["value"].to_numpy())
-    names = panel.get_legend().get_texts()
+    names = drawing.figure.legends[0].get_texts()
     assert min(text.get_fontsize() for text in [*panel.texts, *names]) >= 11
     assert {"random", *SHOWN} == {text.get_text() for text in names} == set(drawing.numbers["method"])
 

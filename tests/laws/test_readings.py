@@ -53,6 +53,31 @@ def fitted(committed) -> laws.Laws:
     return laws.fit(some(committed), draws=100, compare=False)
 
 
+@pytest.mark.parametrize("axis", ["ratio", "ratio_params"])
+def test_seeds_that_reach_nearly_the_same_ratio_are_one_point(axis):
+    table = table_of(claw=[(3.19, 3.17, 3.18), (3.42, 3.41, 3.44), (3.71, 3.70, 3.72)])
+    apart = {0: -0.0015, 1: 0.0012, 2: 0.0}
+    reached = table["ratio"] + table["seed"].map(apart) * (table["ratio"] > 0)
+    (one,) = read(table.assign(**{axis: reached, "ratio_of": "own"}), axis=axis)
+    assert one.points["seeds"].tolist() == [1, 3, 3, 3]
+    assert one.points["ratio"].tolist() == pytest.approx([0, *DESIGN[:3]], abs=1e-3)
+    grid = one.predict(np.linspace(0, one.high, 301))["mean"]
+    assert (np.diff(grid) > 0).all()
+
+
+def test_ratios_of_one_seed_stay_apart_however_close():
+    table = table_of(flap=[3.19, 3.42, 3.71]).replace({"ratio": {0.1: 0.298, 0.2: 0.299, 0.3: 0.3}})
+    (one,) = read(table)
+    assert one.points["ratio"].tolist() == [0, 0.298, 0.299, 0.3]
+
+
+def test_the_same_ratio_asked_for_is_no_reason_to_join_what_was_reached_far_apart():
+    table = table_of(flap=[(3.19, 3.8), (3.42, 4.1)])
+    reached = table["ratio"] + 0.05 * table["seed"]
+    (one,) = read(table.assign(ratio_params=reached), axis="ratio_params")
+    assert one.points["ratio"].tolist() == pytest.approx([0, 0.1, 0.15, 0.2, 0.25])
+
+
 def goes_through_its_points(one: laws.Reading) -> None:
     points = one.points[one.points["ratio"] >= 0]
     band = one.predict(points["ratio"])
