@@ -16,6 +16,7 @@ from claw.advice.options import AS_IS
 from claw.advice.true_shares import ROUNDING, TRUE, complete_shares, own_ratio, percent
 from claw.errors import InputError
 from claw.laws import Laws
+from claw.laws.working import DESTROYED
 from claw.specs.budget import Budget
 from claw.specs.methods import is_control
 from claw.words import quantity, tokens_text
@@ -23,6 +24,7 @@ from claw.words import quantity, tokens_text
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 RANKED = (0.1, 0.2, 0.3, 0.5)  # at which methods are ranked on either axis
 BEST = 4
+GUESSING = 0.05  # share of the accuracy kept up to which a model is said to guess, if its interval holds 0
 
 
 def method_orders(laws: Laws) -> pd.DataFrame:
@@ -100,11 +102,13 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
         return {"do": f"nothing that was measured removes so much{f', as far as can be judged. {unknown}' if unknown else ''}"}
     recovered = f", then {tokens_text(best['tokens'])} of recovery" if best["tokens"] else ""
     alone = is_control(best["method"])  # which the advice names only where a model has nothing else
+    warning = (
+        "only a control was measured: " if alone else "nothing that still works; nearest: " if _wrecked(laws, best) else ""
+    )
     source = "measured" if best["measured"] else f"between r = {best['bracket_low']:.2g} and {best['bracket_high']:.2g}"
     others = [name.removeprefix(f"{model} with ").rpartition(", ")[0] for name in advice.equals[1:]]
     return {
-        "do": f"{'only a control was measured: ' if alone else ''}{best['method']}{recovered} "
-        f"({own_ratio(best['ratio'], best['method'], best['ratio_of'])})",
+        "do": f"{warning}{best['method']}{recovered} ({own_ratio(best['ratio'], best['method'], best['ratio_of'])})",
         "removes": percent(best["share"]),
         "loss": f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}], {best['value'] / dense['loss0']:.2f} × dense",
         "read off": source,
@@ -117,8 +121,18 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
     }
 
 
+def _wrecked(laws: Laws, best: pd.Series) -> bool:
+    """Whether the measured point nearest to what is advised is of a model that no longer works."""
+    rows, columns = laws.points.rows, ["model", "method", "recovery_tokens", "ratio_of"]
+    own = rows[(rows[columns] == list(best[["model", "method", "tokens", "ratio_of"]])).all(axis=1)]
+    return len(own) > 0 and own["flag"].loc[(own["ratio"] - best["ratio"]).abs().idxmin()] == DESTROYED
+
+
 def _accuracy(laws: Laws, best: pd.Series, dense: pd.Series) -> str:
-    """Share of the accuracy above guessing that is left, read off the measured points: from 0 (guessing) to 100 %."""
+    """Share of the accuracy above guessing that is left, read off the measured points: from 0 (guessing) to 100 %.
+
+    It says so where the model may as well guess, so that nobody takes a wreck that merely loses least.
+    """
     one = next(
         (
             one
@@ -134,7 +148,8 @@ def _accuracy(laws: Laws, best: pd.Series, dense: pd.Series) -> str:
         return "–"
     band = one.predict([best["ratio"]])[["mean", "confidence_low", "confidence_high"]].iloc[0]
     kept, low, high = ((band - dense["chance"]) / above).clip(0, 1)
-    return f"{kept:.0%} [{low:.0%}, {high:.0%}]"
+    guess = "" if low > 0 else ": may be guessing" if kept > GUESSING else ": no better than guessing"
+    return f"{kept:.0%} [{low:.0%}, {high:.0%}]{guess}"
 
 
 def large_or_small(laws: Laws) -> list[str]:

@@ -119,6 +119,28 @@ def test_accuracy_kept_is_never_below_guessing_nor_above_all(seed):
         assert all(0 <= number <= 100 for number in numbers)
 
 
+def test_a_wreck_that_loses_least_is_not_recommended_without_a_word():
+    place = {"model": "model-0", "heldout_data": "one", "parameters0": 1e9, "seed": 0, "recovery_tokens": 0, "chance": 0.25}
+    points = {0.0: (3.0, 0.6), 0.1: (3.2, 0.55), 0.3: (4.5, 0.26), 0.5: (14.0, 0.25), 0.7: (16.0, 0.24), 0.9: (18.0, 0.25)}
+    table = pd.DataFrame(
+        [
+            {**place, "method": "flap" if r else "dense", "ratio": r, "ratio_params": r, "loss": loss, "accuracy": right}
+            | {"loss_stderr": 0.02, "accuracy_stderr": 0.02}
+            for r, (loss, right) in points.items()
+        ]
+    )
+    shown = recommend.advice_table(points_alone(table)).set_index("remove")
+    assert shown["do"].str.startswith("nothing that still works; nearest: flap").to_dict() == {
+        "10 %": False,
+        "30 %": False,
+        "50 %": True,
+        "70 %": True,
+        "90 %": True,
+    }
+    said = shown["accuracy kept"].str.extract(r": (.*)")[0].fillna("").to_dict()
+    assert said["10 %"] == "" and all(said[share] == "no better than guessing" for share in ("30 %", "50 %", "90 %"))
+
+
 def test_a_quote_is_measured_within_rounding_only():
     table = generated(3)
     one = next(one for one in points_alone(table).readings("loss", "ratio_params") if len(one.points) > 3)
