@@ -153,6 +153,9 @@ def _further(laws: Laws, models: list[str]) -> str:
             pairs = [pair for pair in reach.best_at(laws, model, share) if not is_control(pair[0].curve.method)]
             if pairs and (dense := pairs[0][0].dense) > 0:
                 reading, said = pairs[0]
+                if reach.wrecked(laws, reading.curve, said.at):
+                    told.append(f"at {percent(said.at)} of {model} nothing that was measured still works")
+                    continue
                 told.append(
                     f"at {percent(said.at)} of {model} the lowest loss is {said.value:.2f} ({said.value / dense:.2f} × dense) "
                     f"with {reading.curve.method}, {said.source}"

@@ -13,7 +13,9 @@ import pandas as pd
 
 from claw.advice.true_shares import ROUNDING, TRUE, own_ratio, percent, percents, ratio_of_share, removal
 from claw.laws import CurveKey, Laws, Reading
+from claw.laws.curves import KEY
 from claw.laws.points import is_dense
+from claw.laws.working import DESTROYED
 from claw.specs.methods import AXES, is_control
 
 SHAPED = set(AXES)  # axes whose ratio and share fix a shape
@@ -176,3 +178,10 @@ def best_at(laws: Laws, model: str, share: float) -> list[tuple[Reading, Quote]]
         (one, quote(one, share)) for one in laws.readings("loss", TRUE) if one.curve.model == model and not one.curve.tokens
     ]
     return sorted(((one, said) for one, said in pairs if said is not None), key=lambda pair: pair[1].value)
+
+
+def wrecked(laws: Laws, curve: CurveKey, r: float, axis: str = TRUE) -> bool:
+    """Whether the measured point of a curve that is nearest to r is of a model that no longer works."""
+    rows = laws.points.rows
+    own = rows[(rows[list(KEY)] == list(curve)).all(axis=1)]
+    return len(own) > 0 and own["flag"].loc[(own[axis] - r).abs().idxmin()] == DESTROYED

@@ -11,12 +11,12 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
+from claw.advice import reach
 from claw.advice.guide import advise
 from claw.advice.options import AS_IS
 from claw.advice.true_shares import ROUNDING, TRUE, complete_shares, own_ratio, percent
 from claw.errors import InputError
-from claw.laws import Laws
-from claw.laws.working import DESTROYED
+from claw.laws import CurveKey, Laws
 from claw.specs.budget import Budget
 from claw.specs.methods import is_control
 from claw.words import quantity, tokens_text
@@ -102,9 +102,9 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
         return {"do": f"nothing that was measured removes so much{f', as far as can be judged. {unknown}' if unknown else ''}"}
     recovered = f", then {tokens_text(best['tokens'])} of recovery" if best["tokens"] else ""
     alone = is_control(best["method"])  # which the advice names only where a model has nothing else
-    warning = (
-        "only a control was measured: " if alone else "nothing that still works; nearest: " if _wrecked(laws, best) else ""
-    )
+    curve = _curve(laws, best)
+    wrecked = reach.wrecked(laws, curve, best["ratio"], "ratio")
+    warning = "only a control was measured: " if alone else "nothing that still works; nearest: " if wrecked else ""
     source = "measured" if best["measured"] else f"between r = {best['bracket_low']:.2g} and {best['bracket_high']:.2g}"
     others = [name.removeprefix(f"{model} with ").rpartition(", ")[0] for name in advice.equals[1:]]
     return {
@@ -112,7 +112,7 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
         "removes": percent(best["share"]),
         "loss": f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}], {best['value'] / dense['loss0']:.2f} × dense",
         "read off": source,
-        "accuracy kept": _accuracy(laws, best, dense),
+        "accuracy kept": _accuracy(laws, curve, best["ratio"], dense),
         "best with probability": "–" if alone else f"{best['probability']:.0%}",
         "cannot be told apart from": ", ".join(others[:BEST]) + (" …" if len(others) > BEST else "") or "–",
         "rank: measured / by law": f"{best['rank']:.0f} / {best['predicted_rank']:.0f} of {len(advice.finalists)}"
@@ -121,32 +121,23 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
     }
 
 
-def _wrecked(laws: Laws, best: pd.Series) -> bool:
-    """Whether the measured point nearest to what is advised is of a model that no longer works."""
-    rows, columns = laws.points.rows, ["model", "method", "recovery_tokens", "ratio_of"]
-    own = rows[(rows[columns] == list(best[["model", "method", "tokens", "ratio_of"]])).all(axis=1)]
-    return len(own) > 0 and own["flag"].loc[(own["ratio"] - best["ratio"]).abs().idxmin()] == DESTROYED
+def _curve(laws: Laws, best: pd.Series) -> CurveKey:
+    """The curve that an option is read off."""
+    known = ("model", "method", "tokens", "ratio_of")
+    curves = (one.curve for one in laws.readings("loss"))
+    return next(curve for curve in curves if all(getattr(curve, name) == best[name] for name in known))
 
 
-def _accuracy(laws: Laws, best: pd.Series, dense: pd.Series) -> str:
+def _accuracy(laws: Laws, curve: CurveKey, ratio: float, dense: pd.Series) -> str:
     """Share of the accuracy above guessing that is left, read off the measured points: from 0 (guessing) to 100 %.
 
     It says so where the model may as well guess, so that nobody takes a wreck that merely loses least.
     """
-    one = next(
-        (
-            one
-            for one in laws.readings("accuracy")
-            if tuple(one.curve)[:2] == (best["model"], best["method"])
-            and one.curve.tokens == best["tokens"]
-            and one.curve.ratio_of == best["ratio_of"]
-        ),
-        None,
-    )
+    one = reach.reading_like(laws, curve, "accuracy", "ratio")
     above = float(dense.get("accuracy0", math.nan) - dense.get("chance", math.nan))
-    if one is None or not above > 0 or not one.low <= best["ratio"] <= one.high:
+    if one is None or not above > 0 or not one.low <= ratio <= one.high:
         return "–"
-    band = one.predict([best["ratio"]])[["mean", "confidence_low", "confidence_high"]].iloc[0]
+    band = one.predict([ratio])[["mean", "confidence_low", "confidence_high"]].iloc[0]
     kept, low, high = ((band - dense["chance"]) / above).clip(0, 1)
     guess = "" if low > 0 else ": may be guessing" if kept > GUESSING else ": no better than guessing"
     return f"{kept:.0%} [{low:.0%}, {high:.0%}]{guess}"
