@@ -13,7 +13,7 @@ import pandas as pd
 
 from claw.advice.true_shares import ROUNDING, TRUE, own_ratio, percent, percents, ratio_of_share, removal
 from claw.laws import CurveKey, Laws, Reading
-from claw.laws.curves import KEY
+from claw.laws.curves import rows_of
 from claw.laws.points import is_dense
 from claw.laws.working import DESTROYED
 from claw.specs.methods import AXES, is_control
@@ -182,6 +182,5 @@ def best_at(laws: Laws, model: str, share: float) -> list[tuple[Reading, Quote]]
 
 def wrecked(laws: Laws, curve: CurveKey, r: float, axis: str = TRUE) -> bool:
     """Whether the measured point of a curve that is nearest to r is of a model that no longer works."""
-    rows = laws.points.rows
-    own = rows[(rows[list(KEY)] == list(curve)).all(axis=1)]
-    return len(own) > 0 and own["flag"].loc[(own[axis] - r).abs().idxmin()] == DESTROYED
+    own = rows_of(laws.points, curve, "loss", axis)
+    return len(own) > 0 and own["flag"].iloc[(own[axis] - r).abs().argmin()] == DESTROYED
