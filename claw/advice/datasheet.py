@@ -23,7 +23,8 @@ MEASURED = {
 """Columns that say how the numbers were measured."""
 FILES = """\
 - {table}: one row per experiment; the columns are below.
-- `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it.
+- `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it. The command above
+  writes it too; it is too large to keep beside the code.
 - `findings.md`: verdicts, laws with intervals, advice, limits.
 - `published_dense.csv`, where there is one: accuracies of the dense models as others published them, with the source."""
 

@@ -15,6 +15,7 @@ what it writes (Gemma 3), they aim at what the dense layer wrote before its norm
 the gain of that norm is refitted after them.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -88,14 +89,16 @@ def regressed(
     inner = anatomy(small)
     pairs = [_Pair(parts, inner, mapping, chunk) for chunk in token_batches(parts, blocks.ids)]
     small_layers = dict(zip(units.layers, inner.layers, strict=True))
+    run: Sequence[int] = ()
     for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", leave=False):
-        block = small_layers.get(layer.index)
+        if layer.index in small_layers:
+            run = units.run(layer.index)
         for pair in pairs:
-            pair.advance_dense(layer, remember=block is not None)
-        if block is not None:
-            kept = _kept_weights(parts, layer, units)
+            pair.advance_dense(layer, run, gives=layer.index in run and len(units.kept["ffn"][layer.index]) > 0)
+        if run and layer.index == run[-1]:
+            kept = _kept_weights(parts, run, units)
             for half in range(len(HALVES)):
-                _refit_half(half, inner, block, kept, pairs, penalties)
+                _refit_half(half, inner, small_layers[run[0]], kept, pairs, penalties)
     if has_gain(inner.norm) and (parts.tied or mapping.kept is not None):
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
@@ -104,12 +107,18 @@ def regressed(
     return small
 
 
-def _kept_weights(parts: Anatomy, layer: Layer, units: Units) -> dict[str, torch.Tensor]:
-    """The rows of a dense block's linears that write the units kept, by the linear's letter."""
-    neurons = units.kept["ffn"][layer.index]
-    keys, queries = surgery.group_channels(units.kept["heads"][layer.index], parts)
-    rows = dict.fromkeys("qkv", keys) | {"q": queries} | dict.fromkeys("gu" if layer.gated else "u", neurons)
-    return {letter: layer.linear(letter).weight[kept.to(parts.device)] for letter, kept in rows.items()}
+def _kept_weights(parts: Anatomy, run: Sequence[int], units: Units) -> dict[str, torch.Tensor]:
+    """The rows of a run's linears that write the units kept, by the linear's letter.
+
+    Those of neurons read what the blocks that give some read, side by side.
+    """
+    first = parts.layers[run[0]]
+    keys, queries = surgery.group_channels(units.kept["heads"][first.index], parts)
+    weights = {letter: first.linear(letter).weight[kept] for letter, kept in (("q", queries), ("k", keys), ("v", keys))}
+    giving = [(parts.layers[index], kept) for index in run if len(kept := units.kept["ffn"][index])]
+    for letter in "gu" if first.gated else "u":
+        weights[letter] = torch.block_diag(*(layer.linear(letter).weight[kept] for layer, kept in giving))
+    return weights
 
 
 class _Pair:
@@ -120,39 +129,46 @@ class _Pair:
         self.dense, self.dense_arguments = first_inputs(parts, ids)
         small, self.small_arguments = first_inputs(inner, ids)
         self.small = self.entering = small.float()
-        self.read: list[torch.Tensor] = []  # what the norm of each half gave in the dense block
+        self.read: list[list[torch.Tensor]] = []  # what the norms before each half gave in the dense blocks
         self.after: list[torch.Tensor] = []  # the dense stream after each half
         self.written: list[torch.Tensor] = []  # what each half wrote before a norm of its own, where it has one
 
-    def advance_dense(self, layer: Layer, *, remember: bool) -> None:
-        """Run the dense block, and remember what its halves read and gave where a small block is to be fitted to it."""
-        self.read, self.written = [], []
+    def advance_dense(self, layer: Layer, run: Sequence[int], *, gives: bool) -> None:
+        """Run the dense block, and remember what its halves read and gave where a small block is to be fitted to `run`.
+
+        Of the later blocks of a run only what the feed-forward read is wanted, and of those only where it `gives` neurons.
+        """
+        read: list[torch.Tensor] = []
+        written: list[torch.Tensor] = []
         wrote: list[torch.Tensor] = []
         middle: list[torch.Tensor] = []
         entering, shape = self.dense, self.dense.shape
         keep = lambda store: lambda module, args, output=None: store.append((args[0] if output is None else output).view(shape))
         handles = []
-        if remember:
+        if layer.index in run:
             for norm, entry in ((layer.input_norm, layer.attention_entry), (layer.mlp_norm, layer.mlp_entry)):
                 add = entry.register_forward_pre_hook if norm is None else norm.register_forward_hook
-                handles.append(add(keep(self.read)))
+                handles.append(add(keep(read)))
             handles.append(layer.mlp_entry.register_forward_pre_hook(keep(middle)))
             handles.append(layer.o.register_forward_hook(keep(wrote)))
             for norm in (layer.after_attention, layer.after_mlp):
                 if norm is not None:
-                    handles.append(norm.register_forward_pre_hook(keep(self.written)))
+                    handles.append(norm.register_forward_pre_hook(keep(written)))
         try:
             self.dense = run_block(layer, self.dense, self.dense_arguments[layer.index])
         finally:
             for handle in handles:
                 handle.remove()
-        if not remember:
+        if layer.index not in run:
             return
         if layer.parallel:
-            self.read = self.read[:1] + self.read[-1:]  # a norm that both halves share is called once
             middle = [entering + wrote[0] * self.residual]
-        self.after = [middle[0], self.dense]
-        self.entering = self.small
+        if layer.index == run[0]:
+            self.read, self.after = [read[:1], []], [middle[0], self.dense]
+            self.written, self.entering = written, self.small
+        if gives:
+            self.read[1].append(read[-1])  # the first, too, where both halves share a norm, which is called once
+        self.after[1] = self.dense
 
     def before(self, half: int, layer: Layer) -> torch.Tensor:
         """The small stream that a half reads: after the first one has written, but where both read the same."""
@@ -175,9 +191,9 @@ def _refit_half(
     letters = "qkv" if half == 0 else "gu" if block.gated else "u"
     linears, writer = [block.linear(letter) for letter in letters], block.linear("od"[half])
     dtype, device = writer.weight.dtype, writer.weight.device
-    fit = _Fit(pairs[0].read[half].shape[-1], linears[0].in_features, device, dtype)
+    fit = _Fit(kept[letters[0]].shape[1], linears[0].in_features, device, dtype)
     for pair in pairs:
-        fit.add(pair.read[half].flatten(0, -2), normed(norm, pair.before(half, block).to(dtype)).flatten(0, -2))
+        fit.add(torch.cat(pair.read[half], -1).flatten(0, -2), normed(norm, pair.before(half, block).to(dtype)).flatten(0, -2))
     wanted = torch.cat([kept[letter] for letter in letters]).float()
     biases = [linear.bias for linear in linears]
     _refit(linears, fit.through(wanted, None if biases[0] is None else torch.cat(biases)), penalties.reads)

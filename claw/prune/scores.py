@@ -6,7 +6,7 @@ columns of the o projection that its query heads feed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -94,6 +94,20 @@ def best_units(parts: Anatomy, score: Score, count: int, statistics: Any, seed: 
     """Indices of the `count` neurons or groups with the highest scores in every block, by the block's index."""
     generator = torch.Generator().manual_seed(seed)
     return {layer.index: best(score(parts, layer, statistics, generator), count) for layer in parts.layers}
+
+
+def best_neurons(
+    parts: Anatomy, score: Score, count: int, statistics: Any, runs: Mapping[int, Sequence[int]]
+) -> dict[int, torch.Tensor]:
+    """As `best_units`, but of the blocks of each of `runs` together there are `count`."""
+    kept = best_units(parts, score, count, statistics)
+    for run in runs.values():
+        each = [score(parts, parts.layers[index], statistics, torch.Generator()) for index in run]
+        together = best(torch.cat(each), count)
+        for place, index in enumerate(run):
+            own = together - place * parts.width
+            kept[index] = own[(own >= 0) & (own < parts.width)]
+    return kept
 
 
 def blocks_by_influence(statistics: Statistics, remove: int) -> list[int]:

@@ -30,6 +30,12 @@ class Units:
     layers: Sequence[int]
     kept: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
     """Of "ffn" and "heads", the neurons (m',) and key-value groups (G',) that stay of each dense block, by its index."""
+    runs: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Of a block that stays, itself and the removed blocks after it whose neurons join its own, by its index."""
+
+    def run(self, index: int) -> Sequence[int]:
+        """The blocks that the one at `index` stands for, itself first."""
+        return self.runs.get(index, (index,))
 
 
 def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | None = None, *, ridge: bool = True) -> Any:
@@ -108,6 +114,27 @@ def slice_units(state: State, parts: Anatomy, layer: Layer, axis: str, keep: tor
                 state[key] = state[key][index.to(parts.device)]
     state[reader] = state[reader][:, columns.to(parts.device)].contiguous()
     return reader, columns
+
+
+def join_neurons(state: State, parts: Anatomy, run: Sequence[int]) -> None:
+    """Give the first block of `run` the neurons that `state` has left of all of them, in that order.
+
+    They read what its own norm gives, so the gains of their own norms go into their weights.
+    """
+    first, *others = (parts.layers[index] for index in run)
+    gain = norm_gain(first.mlp_norm, parts)
+    usual = gain.abs() > 1e-3 * gain.abs().median()
+    for layer in others:
+        scale = torch.where(usual, norm_gain(layer.mlp_norm, parts) / gain, 1.0)
+        for name, axis in (("gate", 0), ("up", 0), ("down", 1)):
+            key, other = (f"{prefix(one)}.mlp.{name}_proj" for one in (first, layer))
+            if f"{key}.weight" not in state:
+                continue
+            weight = state[f"{other}.weight"]
+            weight = weight if name == "down" else (weight.float() * scale).to(weight.dtype)
+            state[f"{key}.weight"] = torch.cat([state[f"{key}.weight"], weight], axis)
+            if name != "down" and f"{key}.bias" in state:
+                state[f"{key}.bias"] = torch.cat([state[f"{key}.bias"], state[f"{other}.bias"]])
 
 
 def group_channels(groups: torch.Tensor, parts: Anatomy) -> tuple[torch.Tensor, torch.Tensor]:

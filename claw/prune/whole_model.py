@@ -17,7 +17,7 @@ from claw.files import write_text
 from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
-from claw.prune import allocation, final_gain, latency, norm_gains, regression, scores, surgery, targets, trial_cut
+from claw.prune import allocation, final_gain, latency, norm_gains, regression, scores, surgery, targets, trial_cut, width_map
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 
@@ -28,7 +28,7 @@ SHARES = {  # removed of each axis where its costs are measured
     "layers": (0.25, 0.75),
 }
 ALWAYS_CUT = ("ffn", "layers")  # axes that a model must allow to be cut; the others are left alone where it does not
-VERSION = 7  # of the stored costs and of how they are measured
+VERSION = 8  # of the stored costs and of how they are measured
 SCORE = "flap"  # the score that lost least on real models, compensated
 PARTS = {"linears": (0.0, 0.5), "gains": (0.5, 1.0), "costs": (0.5, 1.0)}  # shares of the calibration blocks
 COST_TOKENS = 8192  # to fit, and to test, each cut whose costs are measured: they need to be right to a few per cent only
@@ -85,9 +85,16 @@ def fitted_shape(parts: Anatomy, target: Shape, statistics: Statistics, tokens: 
     layers = scores.blocks_by_influence(statistics, parts.depth - target.depth)
     best = lambda score, axis: scores.best_units(parts, score, targets.amount(target, axis), statistics)
     kept = {"ffn": best(scores.NEURONS[SCORE], "ffn"), "heads": best(scores.GROUPS[SCORE], "heads")}
-    units = surgery.Units(layers, kept)
     if not regression.supports(parts):
-        return surgery.cut(parts, target, units, statistics)
+        return surgery.cut(parts, target, surgery.Units(layers, kept), statistics)
+    ends = [*layers[1:], parts.depth]
+    runs = {first: range(first, end) for first, end in zip(layers, ends, strict=True) if end > first + 1}
+    if not width_map.normalises_writes(parts):  # else what a neuron writes depends on the others of its block
+        kept["ffn"] = scores.best_neurons(parts, scores.NEURONS[SCORE], target.width, statistics, runs)
+    else:
+        removed = set(range(parts.depth)) - set(layers)
+        kept["ffn"] |= dict.fromkeys(removed, torch.empty(0, dtype=torch.long))
+    units = surgery.Units(layers, kept, runs)
     return regression.regressed(parts, target, units, statistics, calibration_text(statistics, "linears", tokens))
 
 

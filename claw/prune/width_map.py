@@ -111,6 +111,8 @@ def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, st
             if len(columns) < dense[reader].shape[1]:
                 moments = surgery.Moments.of(statistics, layer.index, axis)
                 surgery.refit_reader(state, dense, reader, columns, moments)
+    for index in units.layers:
+        surgery.join_neurons(state, parts, units.run(index))
     if mapping.kept is not None:
         state = selected(parts, state, mapping.kept)
     elif not mapping.whole:

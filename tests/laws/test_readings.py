@@ -16,6 +16,7 @@ from claw.errors import InputError
 from claw.laws import interpolation, reading, tables
 
 ROOT = Path(__file__).parents[2]
+STUDIES = {"first": Path(__file__).parent / "data" / "first_study.csv", "reference": ROOT / "results" / "reference.csv"}
 DESIGN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -36,7 +37,7 @@ def read(table: pd.DataFrame, response: str = "loss", axis: str = "ratio") -> li
 
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
-    return pd.read_csv(ROOT / "results" / "reference.csv")
+    return pd.read_csv(STUDIES["first"])
 
 
 FEW = ["dense", "flap", "shortgpt", "wanda-sp+ridge"]
@@ -45,7 +46,7 @@ FEW = ["dense", "flap", "shortgpt", "wanda-sp+ridge"]
 def some(committed: pd.DataFrame) -> pd.DataFrame:
     """A few methods of one model, losses only, recovered runs among them."""
     rows = committed[(committed["model"] == "smollm2-135m") & committed["method"].isin(FEW)]
-    return rows.drop(columns=["accuracy", "speedup_prefill", "speedup_decode"])
+    return rows.drop(columns="accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,9 @@ def finds_every_crossing(one: laws.Reading, threshold: float) -> None:
     assert {place for place, _ in critical.bracket} <= set(one.points["ratio"])
 
 
-def test_every_curve_of_the_committed_table_is_read_as_it_was_measured(committed):
-    seen, points = 0, laws.read_points(committed)
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_curve_of_a_study_is_read_as_it_was_measured(study):
+    seen, points = 0, laws.read_points(pd.read_csv(STUDIES[study]))
     for response in ("loss", "accuracy"):
         for axis in ("ratio", "ratio_params"):
             for one in reading.read_curves(points, response, axis):
@@ -126,7 +128,7 @@ def test_every_curve_of_the_committed_table_is_read_as_it_was_measured(committed
                 if response == "loss" and axis == "ratio":
                     for threshold in (1.05, 1.1, 1.5, 3.0):
                         finds_every_crossing(one, threshold)
-    assert seen > 90
+    assert seen > 75
 
 
 def test_every_measured_curve_that_crosses_answers(fitted, committed):
@@ -139,7 +141,9 @@ def test_every_measured_curve_that_crosses_answers(fitted, committed):
     assert str(best).endswith("measured: 3.24 at r = 0.1 and 3.44 at r = 0.2")
 
 
-def test_methods_rank_as_they_were_measured(committed):
+@pytest.mark.parametrize("study", STUDIES)
+def test_methods_rank_as_they_were_measured(study):
+    committed = pd.read_csv(STUDIES[study])
     curves = [one for one in read(committed) if one.curve.model == "smollm2-135m" and not one.curve.tokens]
     for r in (0.1, 0.2, 0.3, 0.5):
         rows = committed[
@@ -149,7 +153,7 @@ def test_methods_rank_as_they_were_measured(committed):
         read_off = {one.curve.method: one.mean([r])[0] for one in curves}
         order = sorted(measured.index, key=read_off.__getitem__)
         assert order == list(measured.index)
-        assert order.index("shortgpt") >= 7  # which a parabola through its points ranked first
+        assert study != "first" or order.index("shortgpt") >= 7  # which a parabola through its points ranked first
 
 
 losses = st.lists(st.floats(0.5, 60), min_size=1, max_size=9)

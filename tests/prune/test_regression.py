@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from conftest import tiny_model
-from trained import ENTROPY, chains, trained_granite
+from trained import ENTROPY, chains, pairs, trained, trained_granite
 
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
-from claw.prune import compress, final_gain, regression
+from claw.prune import compress, final_gain, regression, scores, whole_model
 from claw.prune.statistics import calibrate
 from claw.prune.surgery import Units
 from claw.texts import token_blocks
@@ -112,3 +112,53 @@ def test_the_final_gain_sees_what_follows_the_head(own_cache):
     before = held_out.cross_entropy(model, chains(64, 5, "heldout")).mean
     final_gain.refit(model, chains(96, 3, "calibration"))
     assert held_out.cross_entropy(model, chains(64, 5, "heldout")).mean < before + 0.01
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_a_block_that_is_removed_leaves_its_neurons_to_the_one_before(family, blocks, own_cache):
+    """Where the removed block's attention and the kept one's neurons write nothing, its neurons do in the kept one what they did."""
+    if family == "gpt2":
+        model, blocks = copy.deepcopy(trained(family)), pairs(128, 1, "calibration")
+    else:
+        model = tiny_model(family)
+    parts = anatomy(model)
+    first, second = parts.layers[:2]
+    with torch.no_grad():
+        for linear in (first.down, second.o):
+            linear.weight.mul_(0)
+            if linear.bias is not None:
+                linear.bias.mul_(0)
+        for norm in (first.mlp_norm, second.mlp_norm):
+            norm.weight.mul_(1 + torch.rand(parts.hidden, generator=torch.Generator().manual_seed(0)))
+    statistics = calibrate(model, blocks)
+    target = parts.shape.with_(depth=parts.depth - 1)
+    neurons = scores.best_neurons(parts, scores.NEURONS["flap"], parts.width, statistics, {0: (0, 1)})
+    assert (len(neurons[0]), len(neurons[1])) == (0, parts.width)
+    layers = [index for index in range(parts.depth) if index != 1]
+    kept = {"ffn": neurons, "heads": dict.fromkeys(range(parts.depth), torch.arange(parts.groups))}
+    ids = blocks.ids[:16]
+    wanted = model(ids).logits.log_softmax(-1)
+    off = lambda small: float((small(ids).logits.log_softmax(-1) - wanted).square().mean())
+    joined = regression.regressed(parts, target, Units(layers, kept, {0: (0, 1)}), statistics, blocks)
+    apart = regression.regressed(parts, target, units(parts, layers=layers), statistics, blocks)
+    assert off(joined) < 1e-4 and 10 * off(joined) < off(apart)
+
+
+def test_of_a_run_the_best_neurons_of_all_its_blocks_stay(blocks, own_cache):
+    parts = anatomy(tiny_model("llama"))
+    ranks = {0: torch.arange(parts.width), 1: torch.arange(parts.width) + 10.0, 2: torch.arange(parts.width) * 1.0}
+    score = lambda parts, layer, statistics, generator: ranks[layer.index]
+    kept = scores.best_neurons(parts, score, 20, None, {0: (0, 1)})
+    assert kept[0].tolist() == list(range(parts.width - 5, parts.width))
+    assert kept[1].tolist() == list(range(parts.width - 15, parts.width))
+    assert kept[2].tolist() == list(range(parts.width - 20, parts.width))
+
+
+@pytest.mark.parametrize("family", ["gemma3", "olmo2", "phi"])
+def test_other_kinds_of_blocks_are_removed_with_their_neurons_or_without(family, blocks, own_cache):
+    """Blocks that normalise what they write keep to their own neurons; halves that read the same are no hindrance."""
+    model, blocks = (tiny_model(family), blocks) if family == "gemma3" else (trained(family), pairs(128, 1, "calibration"))
+    parts = anatomy(model)
+    target = parts.shape.with_(depth=parts.depth - 1)
+    small = whole_model.fitted_shape(parts, target, calibrate(model, blocks))
+    assert anatomy(small).shape == target and small(blocks.ids[:2]).logits.isfinite().all()

@@ -89,7 +89,7 @@ def test_shipped_studies_are_valid(path):
 def test_what_is_measured_before_the_largest_model_is_foretold_is_part_of_the_whole():
     """Equal ids of experiments and digests of measurements: nothing is measured twice, and both are in one table."""
     first, whole = (
-        studies.load_study(Path(__file__).parents[2] / "params" / f"{name}.yaml") for name in ("thousand-first", "thousand")
+        studies.load_study(Path(__file__).parents[2] / "params" / f"{name}.yaml") for name in ("reference-first", "reference")
     )
     assert first.folder == whole.folder and first.measured == whole.measured
     ids = [{e.id for e in study.experiments} for study in (first, whole)]
