@@ -6,6 +6,9 @@ refitted in turn on what the small model itself reads there, so errors of earlie
 - q, k, v and gate, up read the normalised small stream and aim at what the dense layers of the same name gave (kept units);
 - o and down aim at the difference between the dense stream, brought to the small width, and the small stream before them.
 
+Where blocks after one that stays are removed, it stands for all of them: its attention aims at what theirs wrote together, its
+feed-forward, which may hold neurons of theirs, at the stream after the last of them.
+
 Each is one ridge regression on moments that are added up batch by batch, so more text costs time and no more memory than the
 two streams; the ridge pulls towards the weights that plain projection gives. The hidden width is cut by a fixed map
 (`claw.prune.width_map`).
@@ -94,7 +97,7 @@ def regressed(
         if layer.index in small_layers:
             run = units.run(layer.index)
         for pair in pairs:
-            pair.advance_dense(layer, run, gives=layer.index in run and len(units.kept["ffn"][layer.index]) > 0)
+            pair.advance_dense(layer, run, gives=len(units.of("ffn", layer.index)) > 0)
         if run and layer.index == run[-1]:
             kept = _kept_weights(parts, run, units)
             for half in range(len(HALVES)):
@@ -113,9 +116,9 @@ def _kept_weights(parts: Anatomy, run: Sequence[int], units: Units) -> dict[str,
     Those of neurons read what the blocks that give some read, side by side.
     """
     first = parts.layers[run[0]]
-    keys, queries = surgery.group_channels(units.kept["heads"][first.index], parts)
+    keys, queries = surgery.group_channels(units.of("heads", first.index), parts)
     weights = {letter: first.linear(letter).weight[kept] for letter, kept in (("q", queries), ("k", keys), ("v", keys))}
-    giving = [(parts.layers[index], kept) for index in run if len(kept := units.kept["ffn"][index])]
+    giving = [(parts.layers[index], kept) for index in run if len(kept := units.of("ffn", index))]
     for letter in "gu" if first.gated else "u":
         weights[letter] = torch.block_diag(*(layer.linear(letter).weight[kept] for layer, kept in giving))
     return weights
@@ -136,7 +139,8 @@ class _Pair:
     def advance_dense(self, layer: Layer, run: Sequence[int], *, gives: bool) -> None:
         """Run the dense block, and remember what its halves read and gave where a small block is to be fitted to `run`.
 
-        Of the later blocks of a run only what the feed-forward read is wanted, and of those only where it `gives` neurons.
+        Of the later blocks of a run what their attention wrote is added to what the first one's wrote. What the feed-forward of
+        a block read is wanted where it `gives` neurons.
         """
         read: list[torch.Tensor] = []
         written: list[torch.Tensor] = []
@@ -166,9 +170,10 @@ class _Pair:
         if layer.index == run[0]:
             self.read, self.after = [read[:1], []], [middle[0], self.dense]
             self.written, self.entering = written, self.small
+        else:
+            self.after = [self.after[0].float() + (middle[0].float() - entering.float()), self.dense]
         if gives:
-            self.read[1].append(read[-1])  # the first, too, where both halves share a norm, which is called once
-        self.after[1] = self.dense
+            self.read[1].append(read[-1])  # the first one, too, where both halves share a norm, which is called once
 
     def before(self, half: int, layer: Layer) -> torch.Tensor:
         """The small stream that a half reads: after the first one has written, but where both read the same."""

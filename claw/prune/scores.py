@@ -96,17 +96,17 @@ def best_units(parts: Anatomy, score: Score, count: int, statistics: Any, seed: 
     return {layer.index: best(score(parts, layer, statistics, generator), count) for layer in parts.layers}
 
 
-def best_neurons(
+def best_of_runs(
     parts: Anatomy, score: Score, count: int, statistics: Any, runs: Mapping[int, Sequence[int]]
 ) -> dict[int, torch.Tensor]:
-    """As `best_units`, but of the blocks of each of `runs` together there are `count`."""
-    kept = best_units(parts, score, count, statistics)
+    """As `best_units`, but the `count` highest scores of the blocks of each run together."""
+    kept = {}
     for run in runs.values():
         each = [score(parts, parts.layers[index], statistics, torch.Generator()) for index in run]
         together = best(torch.cat(each), count)
         for place, index in enumerate(run):
-            own = together - place * parts.width
-            kept[index] = own[(own >= 0) & (own < parts.width)]
+            own = together - place * len(each[0])
+            kept[index] = own[(own >= 0) & (own < len(each[0]))]
     return kept
 
 

@@ -31,11 +31,15 @@ class Units:
     kept: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
     """Of "ffn" and "heads", the neurons (m',) and key-value groups (G',) that stay of each dense block, by its index."""
     runs: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    """Of a block that stays, itself and the removed blocks after it whose neurons join its own, by its index."""
+    """Of a block that stays, itself and the removed blocks after it whose neurons may join its own, by its index."""
 
     def run(self, index: int) -> Sequence[int]:
         """The blocks that the one at `index` stands for, itself first."""
         return self.runs.get(index, (index,))
+
+    def of(self, axis: str, index: int) -> torch.Tensor:
+        """Those of one axis that stay of the block at `index`; none where it is not named."""
+        return self.kept[axis].get(index, torch.empty(0, dtype=torch.long))
 
 
 def cut(parts: Anatomy, target: Shape, units: Units, statistics: Statistics | None = None, *, ridge: bool = True) -> Any:

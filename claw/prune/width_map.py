@@ -101,13 +101,13 @@ def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, st
     """The small model by projection: where the regression starts, and what its ridge pulls towards.
 
     What reads neurons or groups that go is compensated for them on the dense moments (`surgery.compensated`), which rest on
-    all of the calibration text.
+    all of the calibration text. Neurons that stay of removed blocks join those of the block before (`surgery.Units.runs`).
     """
     dense = common_state(parts)
     state = dict(dense)
-    for layer in parts.layers:
-        for axis, kept in units.kept.items():
-            reader, columns = surgery.slice_units(state, parts, layer, axis, kept[layer.index])
+    for layer in (parts.layers[index] for first in units.layers for index in units.run(first)):
+        for axis in units.kept:
+            reader, columns = surgery.slice_units(state, parts, layer, axis, units.of(axis, layer.index))
             if len(columns) < dense[reader].shape[1]:
                 moments = surgery.Moments.of(statistics, layer.index, axis)
                 surgery.refit_reader(state, dense, reader, columns, moments)

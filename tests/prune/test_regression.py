@@ -9,7 +9,7 @@ from trained import ENTROPY, chains, pairs, trained, trained_granite
 
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
-from claw.prune import compress, final_gain, regression, scores, whole_model
+from claw.prune import compress, final_gain, regression, scores, whole_model, width_map
 from claw.prune.statistics import calibrate
 from claw.prune.surgery import Units
 from claw.texts import token_blocks
@@ -116,7 +116,7 @@ def test_the_final_gain_sees_what_follows_the_head(own_cache):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
 def test_a_block_that_is_removed_leaves_its_neurons_to_the_one_before(family, blocks, own_cache):
-    """Where the removed block's attention and the kept one's neurons write nothing, its neurons do in the kept one what they did."""
+    """Nothing is lost where the removed block's attention and the kept one's neurons write nothing."""
     if family == "gpt2":
         model, blocks = copy.deepcopy(trained(family)), pairs(128, 1, "calibration")
     else:
@@ -132,10 +132,11 @@ def test_a_block_that_is_removed_leaves_its_neurons_to_the_one_before(family, bl
             norm.weight.mul_(1 + torch.rand(parts.hidden, generator=torch.Generator().manual_seed(0)))
     statistics = calibrate(model, blocks)
     target = parts.shape.with_(depth=parts.depth - 1)
-    neurons = scores.best_neurons(parts, scores.NEURONS["flap"], parts.width, statistics, {0: (0, 1)})
+    neurons = scores.best_of_runs(parts, scores.NEURONS["flap"], parts.width, statistics, {0: (0, 1)})
     assert (len(neurons[0]), len(neurons[1])) == (0, parts.width)
     layers = [index for index in range(parts.depth) if index != 1]
-    kept = {"ffn": neurons, "heads": dict.fromkeys(range(parts.depth), torch.arange(parts.groups))}
+    every = units(parts, layers=layers).kept
+    kept = {"ffn": every["ffn"] | neurons, "heads": dict.fromkeys(layers, torch.arange(parts.groups))}
     ids = blocks.ids[:16]
     wanted = model(ids).logits.log_softmax(-1)
     off = lambda small: float((small(ids).logits.log_softmax(-1) - wanted).square().mean())
@@ -146,12 +147,12 @@ def test_a_block_that_is_removed_leaves_its_neurons_to_the_one_before(family, bl
 
 def test_of_a_run_the_best_neurons_of_all_its_blocks_stay(blocks, own_cache):
     parts = anatomy(tiny_model("llama"))
-    ranks = {0: torch.arange(parts.width), 1: torch.arange(parts.width) + 10.0, 2: torch.arange(parts.width) * 1.0}
+    ranks = {0: torch.arange(parts.width), 1: torch.arange(parts.width) + 10.0}
     score = lambda parts, layer, statistics, generator: ranks[layer.index]
-    kept = scores.best_neurons(parts, score, 20, None, {0: (0, 1)})
+    kept = scores.best_of_runs(parts, score, 20, None, {0: (0, 1)})
     assert kept[0].tolist() == list(range(parts.width - 5, parts.width))
     assert kept[1].tolist() == list(range(parts.width - 15, parts.width))
-    assert kept[2].tolist() == list(range(parts.width - 20, parts.width))
+    assert set(kept) == {0, 1}
 
 
 @pytest.mark.parametrize("family", ["gemma3", "olmo2", "phi"])
@@ -162,3 +163,20 @@ def test_other_kinds_of_blocks_are_removed_with_their_neurons_or_without(family,
     target = parts.shape.with_(depth=parts.depth - 1)
     small = whole_model.fitted_shape(parts, target, calibrate(model, blocks))
     assert anatomy(small).shape == target and small(blocks.ids[:2]).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "phi"])
+def test_the_attention_of_a_run_aims_at_what_all_of_its_blocks_attended_to(family, blocks, own_cache):
+    model, blocks = (trained(family), pairs(128, 1, "calibration")) if family == "phi" else (tiny_model(family), blocks)
+    parts, written = anatomy(model), {}
+    for layer in parts.layers[:2]:
+        module = layer.after_attention or layer.o
+        module.register_forward_hook(lambda _, args, output, index=layer.index: written.__setitem__(index, output))
+    with torch.no_grad():
+        mapping = width_map.width_map(parts, calibrate(model, blocks), parts.hidden)
+        pair = regression._Pair(parts, parts, mapping, blocks.ids[:4])
+        entering = pair.dense
+        for layer in parts.layers[:2]:
+            pair.advance_dense(layer, (0, 1), gives=layer.index == 1)
+    torch.testing.assert_close(pair.after[0], entering + written[0] + written[1], atol=1e-4, rtol=1e-4)
+    assert torch.equal(pair.after[1], pair.dense) and [len(each) for each in pair.read] == [1, 1]
