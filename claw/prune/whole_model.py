@@ -79,35 +79,42 @@ def calibration_text(statistics: Statistics, what: str, tokens: int | None = Non
     return some if tokens is None else some.part(slice(0, max(1, tokens // some.length)))
 
 
-@torch.no_grad()
-def fitted_shape(parts: Anatomy, target: Shape, statistics: Statistics, tokens: int | None = None) -> nn.Module:
-    """The model of shape `target` with its linears refitted on at most `tokens` of the text for them.
+def units_of(parts: Anatomy, target: Shape, statistics: Statistics) -> surgery.Units:
+    """What stays of the dense model at shape `target`.
 
     The neurons of removed blocks compete with those of the block that stays before them, so that a run of blocks is merged and
-    not only cut (FlattenGPT puts whole neighbours side by side and prunes; here one sequential refit follows). Groups do not:
-    that lost .08 nats at half of SmolLM2-135M, where neurons gained .05.
+    not only cut, as neighbours are in FlattenGPT (Xu et al. 2026, arXiv 2602.08858). Groups do not compete: at half of
+    SmolLM2-135M that lost .08 nats, where neurons gained .06.
     """
     layers = scores.blocks_by_influence(statistics, parts.depth - target.depth)
     runs = {first: range(first, end) for first, end in zip(layers, [*layers[1:], parts.depth], strict=True)}
     alone = {index: (index,) for index in layers}
-    regresses = regression.supports(parts)
-    joins = regresses and not width_map.normalises_writes(parts)  # else what a neuron writes depends on others of its block
+    joins = regression.supports(parts) and not width_map.normalises_writes(parts)  # else what one writes depends on the others
+    best = scores.best_of_runs
     kept = {
-        "ffn": scores.best_of_runs(parts, scores.NEURONS[SCORE], target.width, statistics, runs if joins else alone),
-        "heads": scores.best_of_runs(parts, scores.GROUPS[SCORE], target.groups, statistics, alone),
+        "ffn": best(parts, scores.NEURONS[SCORE], target.width, statistics, runs if joins else alone),
+        "heads": best(parts, scores.GROUPS[SCORE], target.groups, statistics, alone),
     }
-    units = surgery.Units(layers, kept, runs)
-    if not regresses:
+    return surgery.Units(layers, kept, runs)
+
+
+@torch.no_grad()
+def fitted_shape(
+    parts: Anatomy, target: Shape, statistics: Statistics, tokens: int | None = None, units: surgery.Units | None = None
+) -> nn.Module:
+    """The model of shape `target` with its linears refitted on at most `tokens` of the text for them."""
+    units = units or units_of(parts, target, statistics)
+    if not regression.supports(parts):
         return surgery.cut(parts, target, units, statistics)
     return regression.regressed(parts, target, units, statistics, calibration_text(statistics, "linears", tokens))
 
 
-def build_shape(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
-    """The best model of shape `target` that one pass over the calibration text gives."""
+def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, units: surgery.Units | None = None) -> nn.Module:
+    """The best model of shape `target` that one pass over the calibration text gives; `units` in place of those chosen."""
     dense = parts.shape
     if target == dense:
         return surgery.cut(parts, target, surgery.Units(range(dense.depth)))
-    small = fitted_shape(parts, target, statistics)
+    small = fitted_shape(parts, target, statistics, units=units)
     each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # where less is cut that only fits the text
     final_gain.refit(small, calibration_text(statistics, "gains", LAST_TOKENS), each=each)
     norm_gains.refit_gains(small, calibration_text(statistics, "gains"), targets.removed(dense, target, "params"))
