@@ -17,7 +17,7 @@ import pandas as pd
 import claw
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
-from claw.prune import allocation, scores, surgery, whole_model
+from claw.prune import allocation, surgery, whole_model
 from claw.words import markdown
 
 
@@ -38,10 +38,8 @@ def main() -> None:
     for ratio in asked.ratios:
         target = allocation.cheapest_shape(parts.shape, costs, ratio, "params")
         merged = whole_model.units_of(parts, target, statistics)
-        alone = {index: (index,) for index in merged.layers}
-        own = scores.best_of_runs(parts, scores.NEURONS[whole_model.SCORE], target.width, statistics, alone)
-        ahead = surgery.Units(merged.layers, {**merged.kept, "ffn": own}, merged.runs)
-        ways = {"cut": surgery.Units(merged.layers, ahead.kept), "ahead": ahead, "merged": merged}
+        cut = whole_model.units_of(parts, target, statistics, merge=False)
+        ways = {"cut": cut, "ahead": surgery.Units(cut.layers, cut.kept, merged.runs), "merged": merged}
         for way in asked.ways:
             started = time.perf_counter()
             small = whole_model.build_shape(parts, target, statistics, ways[way])
