@@ -23,8 +23,8 @@ MEASURED = {
 """Columns that say how the numbers were measured."""
 FILES = """\
 - {table}: one row per experiment; the columns are below.
-- `laws.json`: every coefficient and covariance, unrounded, with the points; `claw.laws.from_json` reads it. The command above
-  writes it too; it is too large to keep beside the code.
+- `laws.json`, which the command above writes: every coefficient and covariance, unrounded, with the points;
+  `claw.laws.from_json` reads it.
 - `findings.md`: verdicts, laws with intervals, advice, limits.
 - `published_dense.csv`, where there is one: accuracies of the dense models as others published them, with the source."""
 

@@ -6,7 +6,7 @@ columns of the o projection that its query heads feed.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -92,17 +92,16 @@ def best(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 def best_units(parts: Anatomy, score: Score, count: int, statistics: Any, seed: int = 0) -> dict[int, torch.Tensor]:
     """Indices of the `count` neurons or groups with the highest scores in every block, by the block's index."""
-    generator = torch.Generator().manual_seed(seed)
-    return {layer.index: best(score(parts, layer, statistics, generator), count) for layer in parts.layers}
+    return best_of_runs(parts, score, count, statistics, [(layer.index,) for layer in parts.layers], seed)
 
 
 def best_of_runs(
-    parts: Anatomy, score: Score, count: int, statistics: Any, runs: Mapping[int, Sequence[int]]
+    parts: Anatomy, score: Score, count: int, statistics: Any, runs: Iterable[Sequence[int]], seed: int = 0
 ) -> dict[int, torch.Tensor]:
     """As `best_units`, but the `count` highest scores of the blocks of each run together."""
-    kept = {}
-    for run in runs.values():
-        each = [score(parts, parts.layers[index], statistics, torch.Generator()) for index in run]
+    generator, kept = torch.Generator().manual_seed(seed), {}
+    for run in runs:
+        each = [score(parts, parts.layers[index], statistics, generator) for index in run]
         together = best(torch.cat(each), count)
         for place, index in enumerate(run):
             own = together - place * len(each[0])

@@ -128,7 +128,7 @@ def test_every_curve_of_a_study_is_read_as_it_was_measured(study):
                 if response == "loss" and axis == "ratio":
                     for threshold in (1.05, 1.1, 1.5, 3.0):
                         finds_every_crossing(one, threshold)
-    assert seen > 75
+    assert seen > 90
 
 
 def test_every_measured_curve_that_crosses_answers(fitted, committed):

@@ -132,7 +132,7 @@ def test_a_block_that_is_removed_leaves_its_neurons_to_the_one_before(family, bl
             norm.weight.mul_(1 + torch.rand(parts.hidden, generator=torch.Generator().manual_seed(0)))
     statistics = calibrate(model, blocks)
     target = parts.shape.with_(depth=parts.depth - 1)
-    neurons = scores.best_of_runs(parts, scores.NEURONS["flap"], parts.width, statistics, {0: (0, 1)})
+    neurons = scores.best_of_runs(parts, scores.NEURONS["flap"], parts.width, statistics, [(0, 1)])
     assert (len(neurons[0]), len(neurons[1])) == (0, parts.width)
     layers = [index for index in range(parts.depth) if index != 1]
     every = units(parts, layers=layers).kept
@@ -145,11 +145,11 @@ def test_a_block_that_is_removed_leaves_its_neurons_to_the_one_before(family, bl
     assert off(joined) < 1e-4 and 10 * off(joined) < off(apart)
 
 
-def test_of_a_run_the_best_neurons_of_all_its_blocks_stay(blocks, own_cache):
+def test_of_a_run_the_best_neurons_of_all_its_blocks_stay():
     parts = anatomy(tiny_model("llama"))
     ranks = {0: torch.arange(parts.width), 1: torch.arange(parts.width) + 10.0}
     score = lambda parts, layer, statistics, generator: ranks[layer.index]
-    kept = scores.best_of_runs(parts, score, 20, None, {0: (0, 1)})
+    kept = scores.best_of_runs(parts, score, 20, None, [(0, 1)])
     assert kept[0].tolist() == list(range(parts.width - 5, parts.width))
     assert kept[1].tolist() == list(range(parts.width - 15, parts.width))
     assert set(kept) == {0, 1}
