@@ -30,6 +30,7 @@ SHARES = {
 }
 LOG_TICKS = (1, 1.5, 2, 3, 5, 7)
 FEWEST_TASKS = 3  # that make a radar
+MOST_COLUMNS = 4  # of panels of recovery
 TASKS = {
     "hellaswag": "Hella-\nSwag",
     "winogrande": "Wino-\nGrande",
@@ -233,7 +234,10 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
 
 @style.paper()
 def recovery_gains(laws: Laws) -> Drawing:
-    """Share of the loss that recovery won back, against tokens; a panel per model, a line per method and ratio."""
+    """Share of the loss that recovery won back, against tokens; a line per method, a row per model, a column per ratio.
+
+    With one method, or more than `MOST_COLUMNS` ratios, a panel holds all ratios of a model, named at the ends of their lines.
+    """
     won = gains(laws.points) if "loss" in laws.points.responses else pd.DataFrame()
     if won.empty:
         raise InputError(
@@ -241,22 +245,30 @@ def recovery_gains(laws: Laws) -> Drawing:
         )
     models = laws.points.by_size(set(won["model"]))
     won = won.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
-    columns = min(4, len(models))
+    ratios = sorted(won["ratio"].unique())
+    apart = won["method"].nunique() > 1 and 1 < len(ratios) <= MOST_COLUMNS
+    shown = [(model, ratio) for model in models for ratio in ratios] if apart else [(model, None) for model in models]
+    columns = len(ratios) if apart else min(MOST_COLUMNS, len(models))
     width = "icml-wide" if columns > 1 else "icml"
-    figure, panels = style.grid(len(models), columns, width=width, head=0.6, each=2.0, sharey=True)
-    for panel, model in zip(panels, models, strict=True):
-        _gains(panel, won[won["model"] == model])
-        panel.set(title=model, xlabel="recovery D (million tokens)", xlim=(0, 1.22e-6 * won["recovery_tokens"].max()))
+    figure, panels = style.grid(len(shown), columns, width=width, head=0.6, each=2.0, sharey=True)
+    for place, (panel, (model, ratio)) in enumerate(zip(panels, shown, strict=True)):
+        rows = won[(won["model"] == model) & (won["ratio"].eq(ratio) if apart else True)]
+        panel.set_visible(not rows.empty)  # a ratio at which this model was not recovered
+        _gains(panel, rows, named=not apart)
+        panel.set_title(f"{model}, r = {ratio:g}" if apart else model)
+        panel.set_xlim(0, (1.05 if apart else 1.22) * 1e-6 * won["recovery_tokens"].max())
         panel.axhline(0, color=style.BLACK, lw=0.6)
-    for panel in panels[::columns]:
-        panel.set_ylabel("loss won back (%)")
+        if not any(left.get_visible() for left in panels[place - place % columns : place]):
+            panel.set_ylabel("loss won back (%)")
+            panel.tick_params(labelleft=True)
+        panel.set_xlabel("recovery D (million tokens)")
     handles = style.method_handles(won["method"])
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
     return Drawing("paper_recovery", figure, won)
 
 
-def _gains(panel: Axes, rows: pd.DataFrame) -> None:
-    """Lines from no recovery on, each with its ratio at the end; names that would lie on each other move apart."""
+def _gains(panel: Axes, rows: pd.DataFrame, *, named: bool) -> None:
+    """Lines from no recovery on; `named`: their ratio at the end, where names that would lie on each other move apart."""
     ends = []
     for (method, ratio), part in rows.sort_values("recovery_tokens").groupby(["method", "ratio"]):
         x, y = np.append(0, part["recovery_tokens"] / 1e6), np.append(0, 100 * part["gain"])
@@ -264,7 +276,7 @@ def _gains(panel: Axes, rows: pd.DataFrame) -> None:
         panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **style.style_of(method))
         ends.append((y[-1], x[-1], ratio, style.colour(method)))
     step, last = max(1e-9, 100 * rows["gain"].abs().max() / 12), -np.inf
-    for y, x, ratio, ink in sorted(ends):
+    for y, x, ratio, ink in sorted(ends) if named else ():
         last = max(y, last + step)
         look: Any = {"color": ink, "fontsize": 6, "va": "center"}
         panel.annotate(f"r = {ratio:g}", (x, last), xytext=(5, 0), textcoords="offset points", **look)

@@ -107,7 +107,24 @@ def test_many_models_go_below_each_other():
     many = laws.fit(simulate.simulated_table(design, {"loss": simulate.TRUTHS["loss"]}), draws=100, compare=False)
     shown = [panel for panel in FIGURES["loss"](many).figure.axes if panel.get_visible()]
     assert len(shown) == 12 and len({panel.get_title() for panel in shown} - {""}) == 6
-    assert len([panel for panel in figures.recovery_gains(many).figure.axes if panel.get_visible()]) == 6
+    assert len([panel for panel in figures.recovery_gains(many).figure.axes if panel.get_visible()]) == 24
+
+
+def test_recovery_has_a_panel_per_ratio_that_was_recovered():
+    design = Design(models=2, methods=("a", "b"), ratios=(0.1, 0.3, 0.5), tokens=(0, 1e6))
+    rows = simulate.simulated_table(design, {"loss": simulate.TRUTHS["loss"]})
+    left = min(rows["model"])
+    rows = rows[(rows["model"] != left) | (rows["ratio"] != 0.1) | (rows["recovery_tokens"] == 0)]
+
+    def panels(rows):
+        drawn = figures.recovery_gains(laws.fit(rows, draws=100, compare=False)).figure
+        return [panel for panel in drawn.axes if panel.get_visible()]
+
+    shown = panels(rows)
+    assert len(shown) == 5 and not any(panel.get_title() == f"{left}, r = 0.1" for panel in shown)
+    assert len([panel for panel in shown if panel.get_ylabel()]) == 2  # the first that is there of each row
+    alone = panels(rows[rows["method"] != "b"])  # one line per ratio, named at its end
+    assert len(alone) == 2 and any(text.get_text() == "r = 0.5" for text in alone[0].texts)
 
 
 def test_predictions_never_saw_their_model(fitted):
