@@ -4,8 +4,14 @@ python benchmarks/methods.py                        # everything; resumes where 
 python benchmarks/methods.py --methods claw flap+ridge "optipfair PPM" --ratios 0.3 0.5
 
 Each method runs in a process of its own, one after the other, on the same calibration and held-out blocks, so that peak memory
-is its own. Rows go to OUT/rows.jsonl as they are known. `--match` compares PPM and PruneNet with the peers' own at equal FFN
-ratios.
+is its own. Rows go to OUT/rows.jsonl as they are known, each with its model and texts: only those of the same are compared.
+`--match` compares PPM and PruneNet with the peers' own at equal FFN ratios.
+
+An anchor outside of this project: Llama-3.2-1B on WikiText-2 (perplexity at a true 20 and 40 %: LaMoC 17.2 and 41.3, MoDeGPT
+17.5 and 44.2, as their authors print them), where the hub or a folder with the model and the two texts are at hand:
+
+python benchmarks/methods.py --model meta-llama/Llama-3.2-1B --methods claw --ratios 0.2 0.4 --length 2048 \\
+    --calibration-text wiki.train.raw --heldout-text wiki.test.raw --calibration-blocks 128 --heldout-blocks 140
 """
 
 import argparse
@@ -16,7 +22,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from peers import PEERS
@@ -42,8 +50,11 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS])
     parser.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
-    parser.add_argument("--calibration-blocks", type=int, default=128, help="of 512 tokens")
-    parser.add_argument("--heldout-blocks", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--calibration-blocks", type=int, default=128, help="of LENGTH tokens")
+    parser.add_argument("--heldout-blocks", type=int, default=32, help="of LENGTH tokens")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a block")
+    parser.add_argument("--calibration-text", default="wikipedia-train", help="a known text or a file")
+    parser.add_argument("--heldout-text", default="wikipedia-heldout", help="a known text or a file")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--match", action="store_true", help="PPM and PruneNet against the peers' own, three seeds")
@@ -62,21 +73,30 @@ def main() -> None:
     show(asked)
 
 
-def rows(out: Path) -> list[dict]:
-    path = out / "rows.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def rows(asked: argparse.Namespace) -> list[dict]:
+    """Those measured under the same settings."""
+    path, same = asked.out / "rows.jsonl", settings(asked)
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in known if same.items() <= row.items()]
+
+
+def settings(asked: argparse.Namespace) -> dict[str, Any]:
+    """What rows that are compared have in common."""
+    names = ["model", "calibration_text", "calibration_blocks", "heldout_text", "heldout_blocks", "length", "seed"]
+    return {name: getattr(asked, name) for name in names}
 
 
 def remaining(method: str, asked: argparse.Namespace) -> list[float]:
-    done = {(row["method"], row["target"]) for row in rows(asked.out)}
+    done = {(row["method"], row["target"]) for row in rows(asked)}
     return [ratio for ratio in asked.ratios if (method, ratio) not in done]
 
 
 def setting(asked: argparse.Namespace) -> tuple[nn.Module, Blocks, Blocks]:
     """The model, its calibration blocks and its held-out blocks."""
     model, tokenizer = load.load(asked.model, device=asked.device)
-    calibration = claw.blocks(tokenizer, "wikipedia-train", count=asked.calibration_blocks, seed=asked.seed)
-    heldout = claw.blocks(tokenizer, "wikipedia-heldout", purpose="heldout", count=asked.heldout_blocks)
+    length = asked.length
+    calibration = claw.blocks(tokenizer, asked.calibration_text, length=length, count=asked.calibration_blocks, seed=asked.seed)
+    heldout = claw.blocks(tokenizer, asked.heldout_text, purpose="heldout", length=length, count=asked.heldout_blocks)
     return model, calibration, heldout
 
 
@@ -93,7 +113,7 @@ def measure(method: str, asked: argparse.Namespace) -> None:
         whole_model.costs(anatomy(model), statistics)
         print(f"claw: costs of each axis known after {time.perf_counter() - started:.0f} s", flush=True)
     for ratio in remaining(method, asked):
-        row = {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
+        row = settings(asked) | {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
         started = time.perf_counter()
         try:
             if method in PEERS:
@@ -129,11 +149,13 @@ def reloads(model: nn.Module) -> bool:
 
 def show(asked: argparse.Namespace) -> None:
     """Print the tables and write the figure."""
-    frame = pd.DataFrame(rows(asked.out))
+    frame = pd.DataFrame(rows(asked))
     frame = frame[frame["method"].isin(asked.methods) & frame["target"].isin(asked.ratios)]
     grid = frame.pivot_table(index="method", columns="target", values="loss", sort=False)
     print(f"held-out loss (nats/token) at true whole-model reductions; dense {frame['dense_loss'].iloc[0]:.3f}")
     print(grid.round(3).to_string(na_rep="-"))
+    print("\nas perplexity")
+    print(np.exp(grid).round(2).to_string(na_rep="-"))
     columns = {"seconds": ("seconds", "median"), "slowest": ("seconds", "max"), "peak_gb": ("peak_gb", "max")}
     columns |= {"plain": ("plain", "min"), "off": ("off", "max")}
     cost = frame.assign(off=(frame["true"] - frame["target"]).abs()).groupby("method", sort=False).agg(**columns)

@@ -82,8 +82,8 @@ def test_a_layout_is_read(tmp_path, text, said, rows):
     [
         ("Model | Method | Ratio | Tuned | PPL\nm | none | 0 | no | 5\nm | a | 0.2 | no | 7\nm | a | 0.2 | yes | 6\n", "Tuned"),
         ("Model | Method | Ratio | Data | PPL\nm | none | 0 | c4 | 5\nm | none | 0 | ptb | 7\nm | a | 0.2 | c4 | 6\n", "Data"),
-        ("Method | Ratio | PPL\ndense | 0 | 5\na | 0.2 | 6\n", 'model="…"'),
-        ("Model | Ratio | PPL\nm | 0 | 5\nm | 0.2 | 6\n", 'method="…"'),
+        ("Method | Ratio | PPL\ndense | 0 | 5\na | 0.2 | 6\na | 0.2 | 7\n", 'model="…"'),
+        ("Model | Ratio | PPL\nm | 0 | 5\nm | 0.2 | 6\nm | 0.2 | 7\n", 'method="…"'),
         ("Model | Method | PPL\nm | a | 5\nm | b | 6\n", "ratio=0.5"),
         ("Model | Method | Ratio | FooBench | BarBench\nm | a | 0.1 | 5 | 6\n", "accuracy="),
         ("Model | A | B\nm-1B | 3.2 | 3.1\nm-2B | 2.9 | 3.3\n", 'values="perplexity"'),

@@ -46,6 +46,7 @@ OTHER = set(
     "gpus note notes year source paper rank index id layers bits lr hidden".split()
 )
 UNITS = set("b m k g ms s gb mb per second sec token number of total avg mean in pct the model".split())
+BILLIONS, MILLIONS, THOUSANDS = set("b g billion billions".split()), set("m million millions".split()), {"k", "thousands"}
 CORPORA = set(
     "wikitext wikitext2 wikitext103 wiki wiki2 wt2 c4 ptb penntreebank pile thepile redpajama slimpajama fineweb alpaca "
     "bookcorpus".split()
@@ -169,6 +170,15 @@ def _by_words(words: list[str], percent: bool) -> Meaning | None:
     alone = bool(have & (OTHER | PARAMETERS)) and have <= OTHER | NOT_IT | PARAMETERS | UNITS
     apart = alone or bool(have & NOT_IT and have & measure)
     return Meaning("other", percent) if apart else None
+
+
+def counted_in(heading: str) -> float | None:
+    """What a count of parameters is in: 1e9 for Params (B), 1 for #params or remaining_params; None for other headings."""
+    have = set(_words(heading)) - {"number", "count", "of", "total", "model", "the", "in"}
+    scales = {1e9: BILLIONS, 1e6: MILLIONS, 1e3: THOUSANDS}
+    units = [scale for scale, words in scales.items() if have & words]
+    known = PARAMETERS | KEEPING | BILLIONS | MILLIONS | THOUSANDS | {"size"}
+    return None if not have & PARAMETERS or have - known or len(units) > 1 else (units or [1.0])[0]
 
 
 def means_dense(name: object, model: object = "") -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from claw.errors import InputError, unknown
+from claw.laws.own_tables import unnamed
 from claw.laws.own_tables.choices import Choices, Guesses, listed, unclear
 from claw.laws.own_tables.draft import Draft
 from claw.laws.own_tables.headings import Marked, Meaning, marked_name, meaning_of, means_dense, size_in
@@ -144,9 +145,12 @@ def name_rows(draft: Draft) -> None:
             draft.set_names(kind, (None if pd.isna(cell) else str(cell) for cell in cells))
         elif getattr(choices, kind) is not None:
             draft.set_names(kind, [getattr(choices, kind)] * len(frame))
+    ratio = unnamed.ratio_in(draft)
+    if "method" not in draft.frame and "model" in draft.frame:
+        unnamed.name_only(draft, "method", ratio)
     frame = draft.frame
     missing = [kind for kind in ("model", "method") if kind not in frame]
-    if "method" in missing or ("model" in missing and not draft.of_kind("ratio", "kept")):
+    if "method" in missing or ("model" in missing and not ratio):
         raise unclear(
             f"The table has no column for the {' and the '.join(missing)}; its columns are {listed(frame.columns, 20)}.",
             " and ".join(f'{kind}="…" for all rows' for kind in missing),
@@ -265,6 +269,8 @@ def _name_model(draft: Draft, whole: pd.Series) -> None:
     method = draft.frame["method"]
     elsewhere = set(method[~whole])
     names = [name for name in dict.fromkeys(method[whole]) if name and not means_dense(name) and name not in elsewhere]
+    if (len(names) != 1 or not elsewhere) and unnamed.name_only(draft, "model", unnamed.ratio_in(draft)):
+        return
     if len(names) != 1 or not elsewhere:
         raise unclear(
             f"The table has no column for the model; its columns are {listed(draft.frame.columns, 20)}.",
@@ -275,9 +281,13 @@ def _name_model(draft: Draft, whole: pd.Series) -> None:
     draft.set_names("model", names * len(draft.frame))
 
 
-def add_sizes(frame: pd.DataFrame, choices: Choices, guesses: Guesses) -> pd.DataFrame:
-    """Column parameters0, and family where missing, from the models' names, if all of them tell or the sizes were said."""
-    if choices.sizes is False or ({"parameters0", "parameters"} & set(frame) and not isinstance(choices.sizes, dict)):
+def add_sizes(frame: pd.DataFrame, choices: Choices, guesses: Guesses, counted: bool = False) -> pd.DataFrame:
+    """Column parameters0, and family where missing, from the models' names, if all of them tell or the sizes were said.
+
+    `counted`: parameters0 is from a column of the table that counts parameters, so only the families are missing.
+    """
+    own = not counted and {"parameters0", "parameters"} & set(frame)
+    if choices.sizes is False or (own and not isinstance(choices.sizes, dict)):
         return frame
     models = sorted(set(frame["model"]))
     if isinstance(choices.sizes, dict):
@@ -288,6 +298,8 @@ def add_sizes(frame: pd.DataFrame, choices: Choices, guesses: Guesses) -> pd.Dat
     if len(sizes) < len(models):
         return frame
     family = {} if "family" in frame else {"family": frame["model"].map({name: family for name, (family, _) in sizes.items()})}
+    if counted:
+        return frame.assign(**family)
     example = f"{models[0]}: {quantity(sizes[models[0]][1])}, family {sizes[models[0]][0]}"
     guesses.add(f"parameters are read off the models' names ({example})", "sizes={…} or sizes=False")
     return frame.assign(parameters0=frame["model"].map({name: size for name, (_, size) in sizes.items()}), **family)

@@ -221,7 +221,8 @@ def decimal_of(frame: pd.DataFrame, choices: Choices, guesses: Guesses) -> str:
     if commas - grouped:
         guesses.add(f"numbers have decimal commas ({min(commas - grouped)})", 'decimal="."')
         return ","
-    if grouped and not any(re.fullmatch(r"[+-]?[\d,]*\.\d+", cell) for cell in plain):
+    told = any(cell.count(",") > 1 for cell in grouped)  # 6,740,000 can only part thousands
+    if grouped and not told and not any(re.fullmatch(r"[+-]?[\d,]*\.\d+", cell) for cell in plain):
         raise unclear(f"Is the comma in {listed(sorted(grouped), 3)} a decimal mark?", 'decimal=","', 'decimal="."')
     return "."
 

@@ -19,7 +19,7 @@ from pandas.api.types import is_numeric_dtype
 
 from claw import records
 from claw.errors import InputError
-from claw.laws.own_tables import layout, responses, shares
+from claw.laws.own_tables import counts, layout, responses, shares, unnamed
 from claw.laws.own_tables.choices import Choices, Guesses, listed, unclear
 from claw.laws.own_tables.layout import Draft
 from claw.laws.own_tables.own_files import cells_of, decimal_of, nested_columns, numbers_in, refuse_nested
@@ -49,6 +49,8 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> OwnTable:
     draft = Draft(frame, choices, guesses, decimal_of(frame, choices, guesses))
     layout.spread_metrics(draft)
     layout.understand(draft)
+    unnamed.find_methods(draft)
+    counts.find_counts(draft)
     refuse_nested(draft.frame[[name for name in draft.meanings if draft.meanings[name].kind not in ("other", "own")]])
     _leave_out_nested(draft)
     layout.lengthen(draft)
@@ -67,7 +69,9 @@ def read(source: str | Path | pd.DataFrame, **said: Any) -> OwnTable:
     if not any(draft.frame[name].notna().any() for name in ("loss", "accuracy") if name in draft.frame):
         raise InputError("No row has a number for its loss or accuracy: nothing was measured, or cells are shifted.")
     _refuse_mixtures(draft)
-    table = layout.add_sizes(_typed(draft), choices, guesses)
+    table = layout.add_sizes(
+        _typed(draft), choices, guesses, counted="ratio_params" in draft.frame and bool(draft.of_kind("count"))
+    )
     if choices.ratio is None and "kept" not in draft.meanings and not known_nats(table) and falls_backwards(table):
         raise unclear(
             "Models get better as the ratio grows, as if the ratio were what is kept. Which is it?",

@@ -7,7 +7,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from claw.errors import InputError
-from claw.laws.own_tables import layout
+from claw.laws.own_tables import counts, layout
 from claw.laws.own_tables.choices import listed, unclear
 from claw.laws.own_tables.draft import Draft
 from claw.laws.own_tables.headings import Meaning, means_dense
@@ -56,6 +56,12 @@ def read_ratios(draft: Draft) -> None:
         draft.guesses.add("the ratio is the share of parameters removed", 'columns={"…": "ratio"}')
         draft.meanings["ratio"] = draft.meanings["ratio_params"]._replace(kind="ratio")
         name = "ratio"
+    if name is None and not isinstance(choices.ratio, float) and draft.of_kind("count"):
+        dense = layout.find_dense(draft, pd.Series(np.nan, draft.frame.index))
+        if (counted := counts.shares_of_counts(draft, dense)) is not None:
+            draft.frame = draft.frame.assign(ratio=counted[0])
+            draft.meanings["ratio"] = Meaning("ratio")
+            name = "ratio"
     if name is not None and isinstance(choices.ratio, float):
         raise unclear(
             f"The table has ratios of its own (column {name}).", 'ratio="removed" or "kept"', f'columns={{"{name}": "ignore"}}'
@@ -73,7 +79,7 @@ def read_ratios(draft: Draft) -> None:
         cells = draft.frame[name]
         if not is_numeric_dtype(cells.dtype):
             told = re.compile(r"^\s*[a-z ]+\s*[=:@]\s*", re.IGNORECASE)  # Ratio = 20%
-            texts = [told.sub("", cell) if isinstance(cell, str) else cell for cell in cells]
+            texts = [_divided(told.sub("", cell)) if isinstance(cell, str) else cell for cell in cells]
             words = (isinstance(cell, str) and not re.fullmatch(r"[\d.,%\s]+", cell) and means_dense(cell) for cell in texts)
             draft.set_names(name, (None if is_dense else cell for is_dense, cell in zip(words, texts, strict=True)))
         draft.rename(name, "ratio", f"column {name!r} is the ratio" + (", as what is kept" if kept else ""))
@@ -97,6 +103,12 @@ def read_ratios(draft: Draft) -> None:
         draft.guesses.add("no row is a dense model", 'dense="…"')
     draft.frame = draft.frame.assign(ratio=ratio, method=draft.frame["method"].mask(dense, DENSE).astype(object))
     _other_shares(draft, dense)
+
+
+def _divided(cell: str) -> str:
+    """n of m, such as the 4/26 layers that were removed, as a fraction; other cells as they are."""
+    match = re.fullmatch(r"\s*(\d+)\s*(?:/|of)\s*(\d+)\s*", cell)
+    return str(int(match[1]) / int(match[2])) if match and int(match[1]) <= int(match[2]) != 0 else cell
 
 
 def _is_kept(draft: Draft, ratio: pd.Series, dense: pd.Series, kept: bool) -> bool:
@@ -129,3 +141,6 @@ def _other_shares(draft: Draft, dense: pd.Series) -> None:
         if (values[dense] == 1).any() and "kept" in draft.meanings:
             values = (1 - values).round(12)
         draft.frame = draft.frame.assign(**{name: values})
+    counted = counts.shares_of_counts(draft, dense) if "ratio_params" not in draft.frame else None
+    if counted is not None:
+        draft.frame = draft.frame.assign(ratio_params=counted[0], parameters0=counted[1])
