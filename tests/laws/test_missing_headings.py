@@ -32,6 +32,11 @@ def test_a_table_of_one_method_needs_no_column_for_it(tmp_path):
     laws.fit(own, draws=100, compare=False)
 
 
+def test_ratios_in_the_names_of_models_do_for_one_method(tmp_path):
+    own = read(tmp_path, "model | loss\nLlama-3.2-1B | 2.4\nLlama-3.2-1B-pruned-10% | 2.8\nLlama-3.2-1B-pruned-30% | 3.6\n")
+    assert set(own.table["model"]) == {"Llama-3.2-1B"} and sorted(own.table["ratio"]) == [0, 0.1, 0.3]
+
+
 def test_a_table_of_one_model_needs_no_column_for_it(tmp_path):
     own = read(tmp_path, "method | 0% | 10% | 20%\nWanda | 5.4 | 6.3 | 8.9\nFLAP | 5.4 | 6.1 | 7.9\n", values="perplexity")
     assert list(own.table["model"].unique()) == ["unnamed"] and set(own.table["method"]) == {"Wanda", "FLAP"}

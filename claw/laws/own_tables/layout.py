@@ -145,6 +145,9 @@ def name_rows(draft: Draft) -> None:
             draft.set_names(kind, (None if pd.isna(cell) else str(cell) for cell in cells))
         elif getattr(choices, kind) is not None:
             draft.set_names(kind, [getattr(choices, kind)] * len(frame))
+    for kind in ("method", "model"):
+        if kind in draft.frame:
+            _take_ratio_out(draft, kind)
     ratio = unnamed.ratio_in(draft)
     if "method" not in draft.frame and "model" in draft.frame:
         unnamed.name_only(draft, "method", ratio)
@@ -156,9 +159,6 @@ def name_rows(draft: Draft) -> None:
             " and ".join(f'{kind}="…" for all rows' for kind in missing),
             " or ".join(f'columns={{"…": "{kind}"}}' for kind in missing),
         )
-    for kind in ("method", "model"):
-        if kind in frame:
-            _take_ratio_out(draft, kind)
     if "model" in frame:
         _join_sizes(draft)
     if "model" in draft.frame and draft.frame["model"].isna().any():
