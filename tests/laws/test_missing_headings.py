@@ -110,3 +110,26 @@ def test_what_claw_wrote_is_taken_as_it_is():
     table = pd.read_csv("results/reference.csv")
     own = laws.read("results/reference.csv")
     assert not own.guesses and math.isclose(own.table["ratio_params"].sum(), table["ratio_params"].sum())
+
+
+def test_metrics_in_rows_are_turned_over(tmp_path):
+    own = read(tmp_path, ",Llama-3.1-8B (0%),Llama-3.1-8B (25%)\nPerplexity (WikiText2),6.24,9.8\nMMLU,65.2,50.1\n")
+    assert set(own.table["model"]) == {"Llama-3.1-8B"} and list(own.table["ratio"]) == [0, 0.25]
+    assert list(own.table["mmlu_acc"]) == [0.652, 0.501] and list(own.table["token_perplexity"]) == [6.24, 9.8]
+    own = read(tmp_path, "Metric,Dense,Wanda 50%\nWikiText2 PPL,5.5,7.3\nPIQA,77,75\n")
+    assert list(own.table["method"]) == ["dense", "Wanda"] and list(own.table["ratio"]) == [0, 0.5]
+    with pytest.raises(InputError, match="models or methods"):
+        read(tmp_path, "Benchmark,A,B\nPPL,5.5,7.3\nPIQA,77,75\n")
+
+
+def test_a_first_column_of_names_needs_no_heading(tmp_path):
+    own = read(tmp_path, ",Dense,Wanda\nOPT-125M,27.6,39\nOPT-350M,22,36\n", ratio=0.5)
+    assert set(own.table["model"]) == {"OPT-125M", "OPT-350M"} and set(own.table["method"]) == {"dense", "Wanda"}
+    own = read(tmp_path, ",sparsity,ppl\nDense,0,5.5\nWanda,20,6.6\n")
+    assert list(own.table["method"]) == ["dense", "Wanda"]
+    assert any("first column" in line for line in own.guesses)
+
+
+def test_row_numbers_without_a_heading_are_left_out(tmp_path):
+    own = read(tmp_path, ",model,method,ratio,loss\n0,m,dense,0,2\n1,m,a,0.2,3\n")
+    assert list(own.table) == ["model", "method", "ratio", "loss"] and not own.guesses

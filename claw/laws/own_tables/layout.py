@@ -20,6 +20,8 @@ from claw.words import plural, quantity
 
 TARGETS = {*COLUMNS, "kept", "perplexity", "task", "ignore"}
 """What `columns=` can call a column."""
+METRICS = ("loss", "token_perplexity", "word_perplexity", "bits_per_byte", "accuracy", "task", "mean")
+"""Meanings of headings under which something measured stands."""
 CELLS = "what the cells hold"
 """Heading of the column that a wide table's cells become."""
 
@@ -75,6 +77,33 @@ def spread_metrics(draft: Draft) -> None:
     draft.guesses.add(f"each {' and '.join(by)} is a column of its own, with its {value}", f'columns={{"{value}": "…"}}')
 
 
+def turn_over(draft: Draft) -> None:
+    """Make rows columns, where the first column names metrics (perplexity, MMLU, …) and the headings name models or methods."""
+    first, *names = draft.frame
+    cells = [str(cell or "").strip() for cell in draft.frame[first]]
+    metrics = [meaning_of(cell) for cell in cells]
+    several = len(names) > 1 and len(set(cells)) == len(cells) > 0
+    if draft.choices.wide is False or not several or any(name in draft.choices.columns or meaning_of(name) for name in names):
+        return
+    if not all(metric and metric.kind in METRICS for metric in metrics):
+        return
+    kind, said = draft.choices.wide, meaning_of(first)
+    if kind not in ("model", "method"):
+        kind = said.kind if said and said.kind in ("model", "method") else _kind_of_names(names)
+    columns: dict[str, list] = {str(kind): names} | {cell: list(draft.frame.iloc[row, 1:]) for row, cell in enumerate(cells)}
+    draft.frame = pd.DataFrame(columns, dtype=object)
+    draft.guesses.add(f"each row is a metric and each column a {kind}", f'wide="{"method" if kind == "model" else "model"}"')
+
+
+def _kind_of_names(names: list[str]) -> str:
+    """Whether headings are models or methods."""
+    if any(size_in(name) for name in names):
+        return "model"
+    if any(means_dense(name) for name in names):
+        return "method"
+    raise unclear(f"Are {listed(names)} models or methods?", 'wide="model"', 'wide="method"', "columns={…}")
+
+
 def lengthen(draft: Draft) -> None:
     """Make a wide table long: methods, models or ratios in its headings become a column, its cells another."""
     unnamed = [name for name in draft.frame if name not in draft.meanings and (re.search(r"\w", name) or name in BLANK)]
@@ -115,7 +144,7 @@ def _share_in(heading: str) -> str | None:
 
 def _guess_wide(draft: Draft, numeric: list[str]) -> str | None:
     has = {kind: bool(draft.of_kind(kind)) or getattr(draft.choices, kind) is not None for kind in ("model", "method")}
-    if draft.of_kind("loss", "token_perplexity", "word_perplexity", "bits_per_byte", "accuracy", "task", "mean"):
+    if draft.of_kind(*METRICS):
         return None
     plain = [name for name in numeric if re.fullmatch(r"[\d.,]+\s*(%|pct)?", name.strip())]
     if len(plain) >= 2 and not draft.of_kind("ratio", "kept") and (draft.of_kind("model") or draft.of_kind("method")):
@@ -124,11 +153,7 @@ def _guess_wide(draft: Draft, numeric: list[str]) -> str | None:
         return None
     if has["model"] != has["method"]:
         return "method" if has["model"] else "model"
-    if any(size_in(name) for name in numeric):
-        return "model"
-    if any(means_dense(name) for name in numeric):
-        return "method"
-    raise unclear(f"Are {listed(numeric)} models or methods?", 'wide="model"', 'wide="method"', "columns={…}")
+    return _kind_of_names(numeric)
 
 
 def name_rows(draft: Draft) -> None:

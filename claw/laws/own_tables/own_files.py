@@ -25,6 +25,8 @@ from claw.errors import InputError
 from claw.laws.own_tables.choices import Choices, Guesses, listed, unclear
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+FIRST = "first column"
+"""What a first column of names without a heading is called; one of row numbers is left out."""
 BLANK = {"", "-", "–", "—", "−", "/", "\\", ".", "?", "n/a", "na", "n.a.", "#n/a", "nan", "none", "null", "nil", "<na>", "nat"}
 """Cells of a column of numbers that mean: nothing measured here."""
 EXCEL = "Save it as CSV (in Excel: File, Save as, CSV UTF-8; semicolons and decimal commas are fine) and name that file."
@@ -51,7 +53,10 @@ def cells_of(source: Any, choices: Choices, guesses: Guesses) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     parts = (name if isinstance(name, tuple) else (name,) for name in frame.columns)
     frame.columns = pd.Index([" ".join(str(part).strip() for part in each).strip() for each in parts], dtype=object)
-    frame = frame.loc[:, [not (re.fullmatch(r"(unnamed: \d+)?", name.lower()) is not None) for name in frame.columns]]
+    headed = [re.fullmatch(r"(unnamed: \d+)?", name.lower()) is None for name in frame.columns]
+    if len(headed) > 1 and not headed[0] and FIRST not in frame and not numbers_in(frame.iloc[:, 0])[2].eq(False).all():
+        frame.columns, headed = pd.Index([FIRST, *frame.columns[1:]], dtype=object), [True, *headed[1:]]
+    frame = frame.loc[:, headed]  # the others are row numbers, or margins
     refuse_same_headings(frame)
     if not len(frame.columns) or frame.empty:
         raise InputError(f"The table has no rows. {WANTED}")

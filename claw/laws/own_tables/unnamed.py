@@ -10,8 +10,8 @@ import re
 import pandas as pd
 
 from claw.laws.own_tables.draft import Draft
-from claw.laws.own_tables.headings import Meaning, means_dense
-from claw.laws.own_tables.own_files import numbers_in
+from claw.laws.own_tables.headings import Meaning, means_dense, size_in
+from claw.laws.own_tables.own_files import FIRST, numbers_in
 from claw.laws.points import KEY
 
 UNNAMED = "unnamed"
@@ -21,8 +21,12 @@ _TOLD = re.compile(r"^\s*[a-z ]+\s*[=:@]\s*", re.IGNORECASE)
 """The words before a number, as in Ratio = 20%."""
 
 
-def find_methods(draft: Draft) -> None:
-    """Call a column the methods' by what it holds, where no heading says so."""
+def find_names(draft: Draft) -> None:
+    """Call a column the methods', or the first one the models', by what it holds, where no heading says so."""
+    first = [cell for cell in draft.frame.get(FIRST, []) if isinstance(cell, str)]
+    free = FIRST not in draft.choices.columns and draft.choices.model is None and not draft.of_kind("model")
+    if free and any(size_in(cell) for cell in first):
+        draft.meanings[FIRST] = Meaning("model")
     if draft.choices.method is not None or draft.of_kind("method"):
         return
     unclear_kinds = [name for name in draft.frame if name not in draft.meanings] + draft.of_kind("ratio")
