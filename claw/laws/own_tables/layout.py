@@ -87,10 +87,10 @@ def turn_over(draft: Draft) -> None:
         return
     if not all(metric and metric.kind in METRICS for metric in metrics):
         return
-    kind, said = draft.choices.wide, meaning_of(first)
+    said, kind = meaning_of(first), str(draft.choices.wide)
     if kind not in ("model", "method"):
         kind = said.kind if said and said.kind in ("model", "method") else _kind_of_names(names)
-    columns: dict[str, list] = {str(kind): names} | {cell: list(draft.frame.iloc[row, 1:]) for row, cell in enumerate(cells)}
+    columns: dict[str, list] = {kind: names} | {cell: list(draft.frame.iloc[row, 1:]) for row, cell in enumerate(cells)}
     draft.frame = pd.DataFrame(columns, dtype=object)
     draft.guesses.add(f"each row is a metric and each column a {kind}", f'wide="{"method" if kind == "model" else "model"}"')
 
