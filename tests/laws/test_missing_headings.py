@@ -133,3 +133,18 @@ def test_a_first_column_of_names_needs_no_heading(tmp_path):
 def test_row_numbers_without_a_heading_are_left_out(tmp_path):
     own = read(tmp_path, ",model,method,ratio,loss\n0,m,dense,0,2\n1,m,a,0.2,3\n")
     assert list(own.table) == ["model", "method", "ratio", "loss"] and not own.guesses
+
+
+def test_what_could_not_be_measured_is_missing(tmp_path):
+    own = read(
+        tmp_path,
+        "model | method | ratio | loss | acc\nm | dense | 0 | 2 | 60\nm | a | 0.1 | 3 | OOM\nm | a | 0.2 | failed | 40\n",
+    )
+    assert own.table["loss"].isna().tolist() == [False, False, True] and own.table["accuracy"].isna().tolist() == [
+        False,
+        True,
+        False,
+    ]
+    assert any("'failed' means that nothing was measured" in line for line in own.guesses)
+    with pytest.raises(InputError, match="abc"):
+        read(tmp_path, "model | method | ratio | loss\nm | dense | 0 | 2\nm | a | 0.1 | abc\n")

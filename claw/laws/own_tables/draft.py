@@ -9,6 +9,12 @@ from claw.laws.own_tables.choices import Choices, Guesses, listed, unclear
 from claw.laws.own_tables.headings import Meaning
 from claw.laws.own_tables.own_files import numbers_in
 
+FAILED = set("oom fail failed failure diverged crash crashed error timeout refused tbd x × ✗".split()) | {
+    "out of memory",
+    "not measured",
+}
+"""What stands in place of a number that could not be measured."""
+
 
 @dataclass
 class Draft:
@@ -28,7 +34,12 @@ class Draft:
     def numbers(self, name: str) -> tuple[pd.Series, pd.Series]:
         """The numbers of a column and which had a percent sign. InputError for cells that are neither numbers nor blank."""
         values, signs, wrong = numbers_in(self.frame[name], self.decimal)
-        if wrong.any():
+        failed = self.frame[name].map(lambda cell: isinstance(cell, str) and cell.strip().lower() in FAILED)
+        if wrong.any() and failed[wrong].all():
+            words = sorted(set(self.frame.loc[wrong, name]))
+            self.guesses.add(f"{listed(words)} means that nothing was measured", "write a number or leave the row out")
+            self.frame = self.frame.assign(**{name: self.frame[name].mask(wrong, None)})
+        elif wrong.any():
             cells = self.frame.loc[wrong, name]
             raise unclear(
                 f"Column {name} has {len(cells)} entries that are not numbers, such as {cells.iloc[0]!r} in row "
