@@ -11,7 +11,10 @@ the sums X'X, X'y of each curve (Woodbury's identity, once within curves and onc
 Degrees of freedom: V, the variance of an estimate, is a sum of what each variance ψ adds to it, V = Σ ψ ∂V/∂ψ (Euler), and
 Satterthwaite's V² / Σ (ψ ∂V/∂ψ)² / df follows with df = levels - 1 of each: methods, models, or curves that carry the
 coefficient. The curvature of the likelihood, which lmerTest uses, gives .5 or 12 for one table according to whether a small
-variance comes out as zero. A variance that does is left out, and a note says so.
+variance comes out as zero. A variance that does is left out, and a note says so. One that comes out small by chance makes an
+interval short and would claim many degrees of freedom besides, so for these each counts as one standard error larger,
+ψ (1 + √(2 / df)). With it 95 % intervals cover 92 to 97.5 % of the time on studies as they are (four models, five to eight
+methods, a quarter of the curves missing; benchmarks/crossed_coverage.py), and 99 % of a coefficient that does not vary.
 """
 
 import math
@@ -86,14 +89,15 @@ class Crossed:
             if level in new:
                 parts[i] += self.sigma2 if level == "residual" else (design[:, int(k)] * self.spread[level][int(k)]) ** 2
         variance = parts.sum(axis=0)
-        square = (parts**2 / self.free[:, None]).sum(axis=0)
-        df = np.where(square > 0, variance**2 / np.where(square > 0, square, 1), math.inf)
+        likely = parts * (1 + np.sqrt(2 / self.free))[:, None]
+        square = (likely**2 / self.free[:, None]).sum(axis=0)
+        df = np.where(square > 0, likely.sum(axis=0) ** 2 / np.where(square > 0, square, 1), math.inf)
         most = np.where(np.abs(design) > 0, self.most, math.inf).min(axis=1)
-        if not place:  # what methods share is known from so many methods
-            return variance, np.minimum(np.minimum(df, most), len(self.methods) - 1)
-        seen = np.where(design != 0, self.spread["model"] > 0, True).all(axis=1)  # a variance of zero was not known to be zero
-        seen = seen & (len(self.models) >= FEW_LEVELS)
-        return variance, np.where(seen, df, np.minimum(df, len(self.models) - 1))
+        varies = "model" if place else "method"  # its variance, where zero, was not known to be zero
+        levels = len(self.models if place else self.methods)
+        seen = np.where(design != 0, self.spread[varies] > 0, True).all(axis=1) & (levels >= FEW_LEVELS)
+        df = np.where(seen, df, np.minimum(df, levels - 1))
+        return variance, df if place else np.minimum(df, most)
 
     @property
     def decomposition(self) -> pd.DataFrame:

@@ -127,17 +127,21 @@ class PooledLaw:
         return self._two_levels(self.mixed)
 
     def lend(self, frame: pd.DataFrame, other: "PooledLaw", covariates: Mapping[str, np.ndarray]) -> pd.DataFrame:
-        """Bands of a method's own law from this law of several methods, where its models are too few for its own."""
+        """Bands of a method's own law from this law of several methods, where its models are too few for its own.
+
+        They lie around its best linear prediction here and reach the mean, which is that of its own least squares.
+        """
         if self.crossed is None or other.method not in self.crossed.methods or frame["confidence_low"].notna().all():
             return frame
         form = catalogue.find_form(self.form, self.group)
+        theta = np.zeros(len(form.coefficient_names))
+        theta[list(self.kept)] = self.crossed.own[self.crossed.methods.index(other.method)]
         design = form.design(covariates)[:, list(self.kept)]
-        eta = forms.to_scale(form.scale, frame["mean"].to_numpy(), covariates)
+        eta = form.eta(covariates, theta)
         for name, new in (("confidence", ()), ("model", ("model", "curve", "residual"))):
             half = self.crossed.half_width(design, self.level, other.method, new)
-            frame[f"{name}_low"], frame[f"{name}_high"] = (
-                forms.from_scale(form.scale, eta + sign * half, covariates) for sign in (-1, 1)
-            )
+            low, high = (forms.from_scale(form.scale, eta + sign * half, covariates) for sign in (-1, 1))
+            frame[f"{name}_low"], frame[f"{name}_high"] = np.minimum(low, frame["mean"]), np.maximum(high, frame["mean"])
         return frame
 
     def _two_levels(self, own: Mixed) -> pd.DataFrame:
@@ -170,8 +174,16 @@ class PooledLaw:
             return few
         if kind == "mixed":
             assert self.mixed is not None
-            return self.mixed.df(self.clusters, design)
-        return np.full(len(design), g - 1.0) if kind == "clustered" else clusters.satterthwaite(self.clusters, design)
+            return np.minimum(self.mixed.df(self.clusters, design), np.where(self._on_a_line(design), g - 2, math.inf))
+        if kind == "clustered":
+            return np.where(self._on_a_line(design), g - 2.0, g - 1.0)
+        return clusters.satterthwaite(self.clusters, design)
+
+    def _on_a_line(self, design: np.ndarray) -> np.ndarray:
+        """(points,) whether a row needs what only a line through models tells, α beside κ or β beside λ: one model more."""
+        names = self.coefficient_names
+        lines = [pair for pair in (("κ", "α"), ("β", "λ")) if set(pair) <= set(names) and self.unit == "model"]
+        return np.any(design[:, [names.index(name) for pair in lines for name in pair]] != 0, axis=1)
 
     def _half_width(self, design: np.ndarray, kind: str, quantile: np.ndarray) -> np.ndarray:
         g = len(self.clusters.names)
