@@ -57,7 +57,9 @@ def fit_pooled(
         root = np.sqrt(sample.weights)
         random = mixed.fit_mixed(root[:, None] * solution.design, root * solution.linearised, sample.groups, varying, sums)
         notes.append(random.note if random else "No mixed model: its restricted likelihood has no regular maximum here.")
-    sigma2 = float(np.average(residual**2, weights=sample.weights) * sample.n / (sample.n - len(solution.kept)))
+    informed = np.any(solution.design != 0, axis=1)  # an anchored law meets the dense point whatever its coefficients are
+    squares, free = residual[informed] ** 2, max(1, int(informed.sum()) - len(solution.kept))
+    sigma2 = float(np.average(squares, weights=sample.weights[informed]) * informed.sum() / free)
     fields = {name: getattr(sample, name) for name in ("response", "axis", "method", "scope", "n", "unit")}
     fields |= {"form": form.name, "group": form.group, "level": level, "seed": seed, "draws": draws, "sigma2": sigma2}
     fields |= {"kept": solution.kept, "coefficients": solution.theta, "clusters": sums, "intervals": {}, "mixed": random}

@@ -169,7 +169,8 @@ class PooledLaw:
         if self.crossed:
             return self.crossed.df(design) if kind == "mixed" else few
         if kind == "ordinary":
-            return np.full(len(design), float(self.n - len(self.coefficients)))
+            empty = (~self.clusters.gram.any(axis=(1, 2))).sum() if self.unit == "run" else 0  # the dense one, of anchored laws
+            return np.full(len(design), float(self.n - empty - len(self.coefficients)))
         if g < 2 or (kind == "mixed" and self.mixed is None):
             return few
         if kind == "mixed":

@@ -317,3 +317,13 @@ def test_a_table_of_accuracy_alone_is_served(table):
     assert "accuracy" in fitted.summary()
     with pytest.raises(InputError, match="no column loss"):
         diagnostics.diagnose(fitted.points, catalogue.find_form("anchored", "cross"), "loss")
+
+
+def test_the_dense_point_of_an_anchored_law_of_one_curve_is_no_degree_of_freedom():
+    one = simulate.simulated_table(Design(models=1, methods=("a",), ratios=(0.1, 0.3, 0.5, 0.7)), simulate.TRUTHS)
+    rows = one[(one["recovery_tokens"] == 0) & (one["seed"] == 0)]
+    fitted = laws.fit(rows, draws=100, compare=False)
+    law = fitted.law("anchored")
+    assert law.unit == "run" and law.n == 5 and list(law.df) == [3.0]
+    residual = np.log(rows["loss"] / rows["loss0"]) - law.coefficients[0] * np.log1p(rows["ratio"])
+    assert law.sigma2 == pytest.approx((residual**2).sum() / 3)
