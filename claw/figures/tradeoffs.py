@@ -261,7 +261,7 @@ def recovery_gains(laws: Laws) -> Drawing:
         if not any(left.get_visible() for left in panels[place - place % columns : place]):
             panel.set_ylabel("loss won back (%)")
             panel.tick_params(labelleft=True)
-        panel.set_xlabel("recovery D (million tokens)")
+        panel.set_xlabel("recovery D (M tokens)")
     handles = style.method_handles(won["method"])
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
     return Drawing("paper_recovery", figure, won)

@@ -26,6 +26,7 @@ KINDS = {
     "wild": "wild cluster restricted bootstrap, Webb weights",
     "pairs": "bootstrap of whole models, its spread with the bias-reduced quantile",
     "mixed": "mixed model with random slopes (of methods too, where there are several), Satterthwaite degrees of freedom",
+    "runs": "ordinary least squares of one curve, its dense point not counted where the law meets it by construction",
     "ordinary": "ordinary least squares, every run on its own: for one curve; too narrow wherever models differ (49 % of 95)",
 }
 """Kinds of interval, that of one method's law first."""
@@ -88,7 +89,7 @@ class PooledLaw:
     @property
     def default_kind(self) -> str:
         """The kind of interval that this law is given with."""
-        return "mixed" if self.crossed else "ordinary" if self.unit == "run" else "bias-reduced"
+        return "mixed" if self.crossed else "runs" if self.unit == "run" else "bias-reduced"
 
     @property
     def interval(self) -> np.ndarray:
@@ -169,8 +170,9 @@ class PooledLaw:
         if self.crossed:
             return self.crossed.df(design) if kind == "mixed" else few
         if kind == "ordinary":
-            empty = (~self.clusters.gram.any(axis=(1, 2))).sum() if self.unit == "run" else 0  # the dense one, of anchored laws
-            return np.full(len(design), float(self.n - empty - len(self.coefficients)))
+            return np.full(len(design), float(self.n - len(self.coefficients)))
+        if kind == "runs":
+            return np.full(len(design), float(self._informed - len(self.coefficients)))
         if g < 2 or (kind == "mixed" and self.mixed is None):
             return few
         if kind == "mixed":
@@ -179,6 +181,11 @@ class PooledLaw:
         if kind == "clustered":
             return np.where(self._on_a_line(design), g - 2.0, g - 1.0)
         return clusters.satterthwaite(self.clusters, design)
+
+    @property
+    def _informed(self) -> int:
+        """Rows that tell of the coefficients: not the dense point of one curve, which an anchored law meets anyway."""
+        return self.n - int((~self.clusters.gram.any(axis=(1, 2))).sum()) if self.unit == "run" else self.n
 
     def _on_a_line(self, design: np.ndarray) -> np.ndarray:
         """(points,) whether a row needs what only a line through models tells, α beside κ or β beside λ: one model more."""
@@ -195,8 +202,10 @@ class PooledLaw:
         if kind == "mixed":
             assert self.mixed is not None
             return quantile * _error(design, self.mixed.covariance)
-        if kind == "ordinary":
-            return quantile * np.sqrt(self.sigma2) * _error(design, self.clusters.bread)
+        if kind in ("ordinary", "runs"):
+            k, counted = len(self.coefficients), self.n if kind == "ordinary" else self._informed
+            variance = self.sigma2 * max(1, self._informed - k) / max(1, counted - k)
+            return quantile * np.sqrt(variance) * _error(design, self.clusters.bread)
         if kind == "clustered":
             return quantile * _error(design, clusters.clustered(self.clusters))
         if kind == "wild":
