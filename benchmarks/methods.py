@@ -75,12 +75,12 @@ def main() -> None:
 
 def rows(asked: argparse.Namespace) -> list[dict]:
     """Those measured under the same settings."""
-    path, same = asked.out / "rows.jsonl", settings(asked)
+    path, same = asked.out / "rows.jsonl", conditions(asked)
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return [row for row in known if same.items() <= row.items()]
 
 
-def settings(asked: argparse.Namespace) -> dict[str, Any]:
+def conditions(asked: argparse.Namespace) -> dict[str, Any]:
     """What rows that are compared have in common."""
     names = ["model", "calibration_text", "calibration_blocks", "heldout_text", "heldout_blocks", "length", "seed"]
     return {name: getattr(asked, name) for name in names}
@@ -113,7 +113,7 @@ def measure(method: str, asked: argparse.Namespace) -> None:
         whole_model.costs(anatomy(model), statistics)
         print(f"claw: costs of each axis known after {time.perf_counter() - started:.0f} s", flush=True)
     for ratio in remaining(method, asked):
-        row = settings(asked) | {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
+        row = conditions(asked) | {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
         started = time.perf_counter()
         try:
             if method in PEERS:

@@ -173,12 +173,11 @@ def name_rows(draft: Draft) -> None:
     for kind in ("method", "model"):
         if kind in draft.frame:
             _take_ratio_out(draft, kind)
-    ratio = unnamed.ratio_in(draft)
     if "method" not in draft.frame and "model" in draft.frame:
-        unnamed.name_only(draft, "method", ratio)
+        unnamed.name_only(draft, "method")
     frame = draft.frame
     missing = [kind for kind in ("model", "method") if kind not in frame]
-    if "method" in missing or ("model" in missing and not ratio):
+    if "method" in missing or ("model" in missing and not unnamed.ratio_in(draft)):
         raise unclear(
             f"The table has no column for the {' and the '.join(missing)}; its columns are {listed(frame.columns, 20)}.",
             " and ".join(f'{kind}="…" for all rows' for kind in missing),
@@ -294,7 +293,7 @@ def _name_model(draft: Draft, whole: pd.Series) -> None:
     method = draft.frame["method"]
     elsewhere = set(method[~whole])
     names = [name for name in dict.fromkeys(method[whole]) if name and not means_dense(name) and name not in elsewhere]
-    if (len(names) != 1 or not elsewhere) and unnamed.name_only(draft, "model", unnamed.ratio_in(draft)):
+    if (len(names) != 1 or not elsewhere) and unnamed.name_only(draft, "model"):
         return
     if len(names) != 1 or not elsewhere:
         raise unclear(

@@ -54,7 +54,7 @@ def cells_of(source: Any, choices: Choices, guesses: Guesses) -> pd.DataFrame:
     parts = (name if isinstance(name, tuple) else (name,) for name in frame.columns)
     frame.columns = pd.Index([" ".join(str(part).strip() for part in each).strip() for each in parts], dtype=object)
     headed = [re.fullmatch(r"(unnamed: \d+)?", name.lower()) is None for name in frame.columns]
-    if len(headed) > 1 and not headed[0] and FIRST not in frame and not numbers_in(frame.iloc[:, 0])[2].eq(False).all():
+    if len(headed) > 1 and not headed[0] and FIRST not in frame and numbers_in(frame.iloc[:, 0])[2].any():
         frame.columns, headed = pd.Index([FIRST, *frame.columns[1:]], dtype=object), [True, *headed[1:]]
     frame = frame.loc[:, headed]  # the others are row numbers, or margins
     refuse_same_headings(frame)
@@ -230,6 +230,11 @@ def decimal_of(frame: pd.DataFrame, choices: Choices, guesses: Guesses) -> str:
     if grouped and not told and not any(re.fullmatch(r"[+-]?[\d,]*\.\d+", cell) for cell in plain):
         raise unclear(f"Is the comma in {listed(sorted(grouped), 3)} a decimal mark?", 'decimal=","', 'decimal="."')
     return "."
+
+
+def without_told(cell: str) -> str:
+    """A cell without the words that say what its number is: 20% of Ratio = 20%."""
+    return re.sub(r"^\s*[a-z ]+\s*[=:@]\s*", "", cell, flags=re.IGNORECASE)
 
 
 def numbers_in(cells: pd.Series, decimal: str = ".") -> tuple[pd.Series, pd.Series, pd.Series]:

@@ -12,6 +12,7 @@ from claw.laws.own_tables.choices import listed, unclear
 from claw.laws.own_tables.draft import Draft
 from claw.laws.own_tables.headings import Meaning, means_dense
 from claw.laws.own_tables.layout import CELLS
+from claw.laws.own_tables.own_files import without_told
 from claw.laws.tidy import DENSE
 
 SHARES = ("ratio_params", "ratio_nonembedding", "ratio_flops", "ratio_own")
@@ -78,8 +79,7 @@ def read_ratios(draft: Draft) -> None:
         declared, label = draft.meanings[name].percent, name
         cells = draft.frame[name]
         if not is_numeric_dtype(cells.dtype):
-            told = re.compile(r"^\s*[a-z ]+\s*[=:@]\s*", re.IGNORECASE)  # Ratio = 20%
-            texts = [_divided(told.sub("", cell)) if isinstance(cell, str) else cell for cell in cells]
+            texts = [_divided(without_told(cell)) if isinstance(cell, str) else cell for cell in cells]
             words = (isinstance(cell, str) and not re.fullmatch(r"[\d.,%\s]+", cell) and means_dense(cell) for cell in texts)
             draft.set_names(name, (None if is_dense else cell for is_dense, cell in zip(words, texts, strict=True)))
         draft.rename(name, "ratio", f"column {name!r} is the ratio" + (", as what is kept" if kept else ""))

@@ -5,20 +5,16 @@ Notable choices:
 - One method or one model is assumed only where no other column of words could tell rows apart and no row is there twice.
 """
 
-import re
-
 import pandas as pd
 
 from claw.laws.own_tables.draft import Draft
 from claw.laws.own_tables.headings import Meaning, means_dense, size_in
-from claw.laws.own_tables.own_files import FIRST, numbers_in
+from claw.laws.own_tables.own_files import FIRST, numbers_in, without_told
 from claw.laws.points import KEY
 
 UNNAMED = "unnamed"
 """What the only method or model of a table is called if nothing names it."""
 DASHES = {"-", "–", "—", "−", "/"}
-_TOLD = re.compile(r"^\s*[a-z ]+\s*[=:@]\s*", re.IGNORECASE)
-"""The words before a number, as in Ratio = 20%."""
 
 
 def find_names(draft: Draft) -> None:
@@ -37,15 +33,16 @@ def find_names(draft: Draft) -> None:
 
 def _has_methods(draft: Draft, name: str) -> bool:
     """Words beside one for the dense model, which under a heading such as Pruning may also be a dash."""
-    words = {cell for cell in draft.frame[name] if _is_words(draft, cell)}
+    words = set(_words(draft, name))
     dash = name in draft.meanings and any(isinstance(cell, str) and cell.strip() in DASHES for cell in draft.frame[name])
     return any(not means_dense(cell) for cell in words) and (dash or any(means_dense(cell) for cell in words))
 
 
-def _is_words(draft: Draft, cell: object) -> bool:
-    """Whether a cell is text and no number, sign, or number after a word, such as 20 %, - or Ratio = 0.2."""
-    text = pd.Series([_TOLD.sub("", cell)], dtype=object) if isinstance(cell, str) else None
-    return text is not None and bool(numbers_in(text, draft.decimal)[2].iloc[0])
+def _words(draft: Draft, name: str) -> list[str]:
+    """Cells that are text and no number, sign, or number after a word, such as 20 %, - or Ratio = 0.2."""
+    cells = draft.frame[name]
+    texts = pd.Series([without_told(cell) if isinstance(cell, str) else None for cell in cells], cells.index, dtype=object)
+    return list(cells[numbers_in(texts, draft.decimal)[2]])
 
 
 def ratio_in(draft: Draft) -> str | None:
@@ -53,17 +50,18 @@ def ratio_in(draft: Draft) -> str | None:
     return next(iter(draft.of_kind("ratio", "kept", "ratio_params", "count")), None)
 
 
-def name_only(draft: Draft, kind: str, ratio: str | None) -> bool:
-    """Give all rows one method or one model (`kind`) where nothing can tell several apart; `ratio`: the column of ratios.
+def name_only(draft: Draft, kind: str) -> bool:
+    """Give all rows one method or one model (`kind`) where nothing can tell several apart.
 
     Whether it was done: not if there is no column of ratios, another column has words, or rows are alike in all that tells them
     apart.
     """
-    frame, known = draft.frame, {*KEY, "model", "method", "family", "status", ratio}
+    frame, ratio = draft.frame, ratio_in(draft)
+    known = {*KEY, "model", "method", "family", "status", ratio}
     others = [name for name in frame if name not in known and name not in draft.of_kind("other", "own")]
-    words = [name for name in others if frame[name].map(lambda cell: _is_words(draft, cell)).any()]
     key = [name for name in frame if name in known]
-    if ratio is None or words or frame.astype(dict.fromkeys(key, str)).duplicated(key).any():
+    told_apart = any(_words(draft, name) for name in others)
+    if ratio is None or told_apart or frame.astype(dict.fromkeys(key, str)).duplicated(key).any():
         return False
     draft.set_names(kind, [UNNAMED] * len(frame))
     draft.guesses.add(f"no column names the {kind}: all rows are of one, called {UNNAMED!r}", f'{kind}="…"')
