@@ -147,11 +147,12 @@ def _status(parsed: argparse.Namespace) -> None:
 
 def _table(parsed: argparse.Namespace) -> None:
     from claw import records
+    from claw.sweep.earlier import table_of
 
     study, folder = _study(parsed.study)
     if parsed.out.suffix != ".csv":
         raise InputError(f"--out {parsed.out} must end in .csv.")
-    frame = records.table(folder, study.evaluation)
+    frame = table_of(study, folder)
     records.save_csv(frame, parsed.out)
     print(f"{plural(len(frame), 'experiment')} written to {parsed.out}")
 

@@ -111,6 +111,7 @@ COLUMNS = {
 _stderr, _change and _change_stderr, and <task>_n; other batches add speedup_prefill_batch8 and the like."""
 
 
+ORDER = ("model", "method", "seed", "recovery_tokens", "ratio")  # of rows
 MIXED = "Their losses differ a little by the rounding alone; the column `dtype` says which is which."
 
 
@@ -252,7 +253,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
     frame = frame.reindex(columns=[*dict.fromkeys([*COLUMNS, *frame.columns])])
     dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
     frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in _OF_DENSE.items()})
-    return frame.sort_values(["model", "method", "seed", "recovery_tokens", "ratio"], ignore_index=True)
+    return frame.sort_values(list(ORDER), ignore_index=True)
 
 
 def _pair(rows: dict[str, dict[str, Any]], kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -278,10 +279,13 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return row, Experiment(compression=compression).id
 
 
+def limit_text(limit: Any) -> Any:
+    """Documents per task as the column `limit` has it: one number, task:number for several, None for all."""
+    return " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit
+
+
 def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
-    limit = result["limit"]
-    if isinstance(limit, dict):
-        limit = " ".join(f"{task}:{n}" for task, n in sorted(limit.items()))
+    limit = limit_text(result["limit"])
     shots = {score["task"]: score.get("num_fewshot", result["num_fewshot"]) for score in result["rows"]}
     several = " ".join(f"{task}:{n}" for task, n in sorted(shots.items()))
     columns = {"limit": limit, "num_fewshot": several if len(set(shots.values())) > 1 else next(iter(shots.values()), None)}

@@ -80,6 +80,7 @@ class Study(Placement):
     speed: Speed | None = None
     speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
     exclude: tuple[Selection, ...] = ()  # left out of the grid
+    goes_on_from: Text | None = None  # a table of this study from elsewhere, whose rows are not measured again
     keep_checkpoints: bool = False
     keep_checkpoints_of: tuple[Selection, ...] = ()  # checkpoints that stay where not all do
     time_limit: Count | None = None  # seconds after which a job is stopped

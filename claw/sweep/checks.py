@@ -22,6 +22,7 @@ from claw.recovery import schedule
 from claw.specs import methods
 from claw.specs.study import Study
 from claw.sweep import machine, origin
+from claw.sweep.earlier import read_earlier
 from claw.sweep.plan import Plan
 from claw.texts import token_blocks
 from claw.texts.conversations import Conversation, encode_conversation
@@ -86,6 +87,8 @@ def _check_records(plan: Plan) -> Iterator[str]:
             "so new results would not belong with the old ones. Ask for the type of before, give the study another name, or "
             "delete that folder to measure all again."
         )
+    if plan.spared:
+        yield read_earlier(plan.study).note(len(plan.spared))
     if len(plan.dtypes) > 1:
         yield f"The records in {plan.folder} are of several number types: {', '.join(sorted(plan.dtypes))}."
     elif others:

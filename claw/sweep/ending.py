@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from claw import files, records
+from claw import files
 from claw.advice import answers
 from claw.advice.findings import findings_folder
 from claw.advice.true_shares import percent
@@ -15,6 +15,7 @@ from claw.csv_tables import table_text
 from claw.laws import Laws
 from claw.project import project_folder
 from claw.provenance import code_hash
+from claw.sweep.earlier import table_of
 from claw.sweep.plan import Plan
 from claw.words import plural
 
@@ -33,7 +34,7 @@ def is_finished(plan: Plan) -> bool:
     folder = plan.folder
     if plan.jobs or plan.missing() or not all(path.is_file() and files.is_own(path) for path in pages(folder)):
         return False
-    table = table_text(records.table(folder, plan.study.evaluation))
+    table = table_text(table_of(plan.study, folder))
     if table.encode() != (folder / "table.csv").read_bytes():
         return False
     try:
@@ -71,7 +72,7 @@ def best_kept(plan: Plan) -> dict[str, Any] | None:
     kept = {e.id for e in plan.study.experiments if plan.study.keeps(e) and (plan.folder / "checkpoints" / e.id).is_dir()}
     if not kept:
         return None
-    table = records.table(plan.folder, plan.study.evaluation)
+    table = table_of(plan.study, plan.folder)
     rows = table[table["experiment"].isin(kept) & table["loss"].notna()]
     within = rows[rows["loss"] <= answers.MAIN * rows["loss0"]]
     best = within.sort_values(["ratio_params", "loss"], ascending=[False, True]) if len(within) else rows.sort_values("loss")

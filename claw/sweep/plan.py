@@ -20,6 +20,7 @@ from claw.project import run_folder
 from claw.specs import methods, on_disk
 from claw.specs.experiment import Curve, Experiment
 from claw.specs.study import Study
+from claw.sweep.earlier import Earlier, read_earlier
 
 COMPRESS, RECOVER, EVALUATE, SPEED, LAWS = "10_compress", "20_recover", "30_evaluate", "40_speed", "50_laws"
 
@@ -62,11 +63,12 @@ class Plan:
     wanted: dict[str, tuple[str, Experiment]]  # every record the study needs: file name to stage and experiment
     done: frozenset[str]  # names of those that are there
     unusable: Mapping[str, on_disk.Unusable] = field(default_factory=dict)  # those that are there and cannot be used, with why
+    spared: frozenset[str] = frozenset()  # names of those done that a table of before makes needless
     dtypes: frozenset[str] = frozenset()  # number types of those that are done
 
     def missing(self) -> int:
-        """How many of the wanted records are not on disk now."""
-        return len(self.wanted.keys() - _listed(self.folder / "records"))
+        """How many of the wanted records are neither on disk now nor needless."""
+        return len(self.wanted.keys() - self.spared - _listed(self.folder / "records"))
 
 
 def folder_of(study: Study) -> Path:
@@ -107,13 +109,27 @@ def make(study: Study, folder: Path) -> Plan:
         if content and content["status"] != "failed":
             done.add(name)
             dtypes.add(content["environment"].get("dtype"))
-    known = frozenset(dtypes - {None})
+    before = read_earlier(study)
+    spared = _spared(before, names, wanted, done)
+    done |= spared
+    known = frozenset(dtypes - {None}) | (before.dtypes if spared else frozenset())
     (dtype,) = known if study.dtype == "auto" and len(known) == 1 else (study.dtype,)  # one number type for all of a study
     planner = _Planner(study, folder, frozenset(done), names, dtype)
     dense = [job for e in study.experiments if e.compression.method == methods.DENSE for job in planner.dense_jobs(e)]
     jobs = [*dense, *(job for curve in study.curves for job in planner.curve_jobs(curve))]
     options: dict[str, Any] = {"wanted": wanted, "done": planner.done, "unusable": unusable, "dtypes": known}
+    options["spared"] = spared
     return Plan(study=study, folder=folder, jobs=tuple(jobs), **options)
+
+
+def _spared(
+    before: Earlier, names: Mapping[str, Mapping[str, str]], wanted: Mapping[str, tuple[str, Experiment]], done: set[str]
+) -> frozenset[str]:
+    """Records that a table of before makes needless: not of the dense model where more of its model is to be measured."""
+    spared = before.spares(names) - done
+    begun = {e.compression.model for name, (_, e) in wanted.items() if name not in spared and name not in done}
+    needed = lambda e: e.compression.method == methods.DENSE and e.compression.model in begun
+    return frozenset(name for name in spared if not needed(wanted[name][1]))
 
 
 def _listed(folder: Path) -> set[str]:

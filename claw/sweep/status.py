@@ -40,6 +40,8 @@ class Watcher:
 
     def _status(self, name: str, running: set[str]) -> str:
         if name not in self._final:
+            if name in self.plan.spared:
+                return "done"
             try:
                 content = records.open_record(self.plan.folder / "records" / name)
             except on_disk.Unusable as problem:

@@ -15,6 +15,7 @@ from claw.show import report
 from claw.specs.study import Study
 from claw.stages import checkpoints
 from claw.sweep import checks, ending, estimate, locks, origin, run_jobs
+from claw.sweep.earlier import table_of
 from claw.sweep.plan import LAWS, Job, Plan, make
 from claw.words import plural
 
@@ -157,7 +158,7 @@ def check_outputs(plan: Plan) -> None:
     """InputError where a file stands in the way of what the run writes, or where somebody changed what it wrote."""
     folder, jobs = plan.folder, (*plan.jobs, laws_job(plan.folder))
     pages = ending.pages(folder)
-    if len(plan.done) and not (folder / files.STAMPS).exists():  # begun by a claw that left no stamps
+    if plan.done - plan.spared and not (folder / files.STAMPS).exists():  # begun by a claw that left no stamps
         files.adopt([*pages, *folder.glob("figures/*"), *folder.glob("notebooks/*.ipynb")])
     files.check_own([*pages, *(folder / "notebooks" / f"{job.id}.ipynb" for job in jobs), *files.stamped(folder / "figures")])
 
@@ -167,7 +168,7 @@ def finish(plan: Plan) -> None:
     from claw import laws
 
     folder, study = plan.folder, plan.study
-    table = records.table(folder, study.evaluation)
+    table = table_of(study, folder)
     records.save_csv(table, folder / "table.csv")
     run_jobs.run_job(laws_job(folder), folder)
     fitted = laws.from_json(folder / "laws.json")
