@@ -1,7 +1,7 @@
 """Records: one JSON file per experiment and stage, written atomically; and the tidy table made of them.
 
 `records/<experiment>.<stage>.json` holds the spec, the result, the environment and a checksum. A file is complete or not
-there: it is written beside itself and renamed. A record that is damaged (cut short by hand, a bad disk) counts as missing and
+there: it is written beside itself and renamed. A record that is damaged counts as missing and
 is named; one that only another claw can read is named, and never written over.
 
 Stages: `compress` (the report), `recover`, `loss`, `tasks`, `speed`. The last three carry in their name the digest of how
@@ -217,7 +217,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
     parents: dict[str, str] = {}
     types: dict[str, set[str]] = defaultdict(set)
     measured: dict[str, set[str]] = defaultdict(set)
-    kept: dict[str, dict[str, Mapping[str, Any]]] = {"loss": {}, "tasks": {}}  # what pairs are made of
+    kept: dict[str, dict[str, Mapping[str, Any]]] = {"loss": {}, "tasks": {}}
     for record in records:
         name, stage, how = record["experiment"], record["stage"], record.get("measured", "")
         if how != wanted.get(stage, how):
@@ -280,7 +280,7 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def limit_text(limit: Any) -> Any:
-    """Documents per task as the column `limit` has it: one number, task:number for several, None for all."""
+    """Documents per task as in the column `limit`."""
     return " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit
 
 
@@ -296,7 +296,7 @@ def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
         if _is_number(score["chance"]) or f"{task}_chance" not in columns:  # its other metrics may have none
             columns[f"{task}_chance"] = score["chance"]
     judged = _judged(result)
-    if free := result.get("free"):  # records of before had none
+    if free := result.get("free"):
         columns |= {name: free[name] for name in ("repetition", "distinct")}
     if n := len(judged):
         columns["accuracy"] = sum(score["value"] for score in judged.values()) / n
@@ -351,7 +351,7 @@ def _speed(result: Mapping[str, Any]) -> dict[str, Any]:
 
 _OF_DENSE = {f"{name}0": name for name in ("loss", "accuracy", *paired.CONTINUOUS)}
 _OF_DENSE |= {"loss0_stderr": "loss_stderr", "accuracy0_stderr": "accuracy_stderr"}
-"""Columns that are those of the model's dense row."""
+"""Those of the model's dense row."""
 _LOSS = {"loss": "mean", "loss_stderr": "stderr", "loss_tokens": "tokens", "heldout": "corpus", "heldout_data": "data"}
 _LOSS |= {name: name for name in ("context", "token_perplexity", "word_perplexity", "bits_per_byte")}
 _RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {

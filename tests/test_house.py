@@ -21,7 +21,7 @@ FLOORS = (  # from the top; a room imports only from floors below its own
     "records",
     "models provenance specs",
     "csv_tables files paired project",
-    "errors progress words",
+    "allocator errors progress words",
 )
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from claw.allocator import freed_memory_kept
 from claw.errors import InputError
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.identity import identify
@@ -70,6 +71,7 @@ class CompressionReport:
         )
 
 
+@freed_memory_kept()
 @leaves_as_before
 def compress(
     model: nn.Module,

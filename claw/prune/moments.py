@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 PANELS = 4  # of a Gram matrix, along each side: 10 of 16 are computed
-SMALL = 256  # columns in a panel at least: smaller products cost more than they save
+SMALL = 144  # columns in a panel at least: smaller products cost more than they save
 
 
 class Gram:

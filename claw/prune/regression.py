@@ -195,15 +195,15 @@ def _refit_half(
     norm, after = ((block.input_norm, block.after_attention), (block.mlp_norm, block.after_mlp))[half]
     letters = "qkv" if half == 0 else "gu" if block.gated else "u"
     linears, writer = [block.linear(letter) for letter in letters], block.linear("od"[half])
-    dtype, device = writer.weight.dtype, writer.weight.device
-    fit = _Fit(kept[letters[0]].shape[1], linears[0].in_features, device, dtype)
+    dtype = writer.weight.dtype
+    fit = _Fit(kept[letters[0]].shape[1], linears[0])
     for pair in pairs:
         fit.add(torch.cat(pair.read[half], -1).flatten(0, -2), normed(norm, pair.before(half, block).to(dtype)).flatten(0, -2))
     wanted = torch.cat([kept[letter] for letter in letters]).float()
     biases = [linear.bias for linear in linears]
     _refit(linears, fit.through(wanted, None if biases[0] is None else torch.cat(biases)), penalties.reads)
 
-    fit, entering = _Fit(writer.out_features, writer.in_features, device, dtype), []
+    fit, entering = _Fit(writer.out_features, writer), []
     for pair in pairs:
         entering.append(_entering(half, block, pair))
         wanted = pair.missing(half) if after is None else _before_norm(pair, half, surgery.norm_gain(after, inner))
@@ -216,19 +216,26 @@ def _refit_half(
 
 
 class _Fit:
-    """What a linear is fitted on: moments of what it reads, x (n,), and of what it is to give, y (m,)."""
+    """What a linear is fitted on: moments of what it reads, x (n,), and of what it is to give, y (m,).
 
-    def __init__(self, outs: int, ins: int, device: torch.device, dtype: torch.dtype):
+    Their sums are wanted only for one with a bias, which is fitted about the means.
+    """
+
+    def __init__(self, outs: int, linear: nn.Linear):
+        ins, device, dtype = linear.in_features, linear.weight.device, linear.weight.dtype
         self.gram, self.cross = Gram(ins, device, dtype), Cross(outs, ins, device, dtype)
-        self.ins, self.outs, self.count = torch.zeros(ins, device=device), torch.zeros(outs, device=device), 0
+        self.biased, self.count = linear.bias is not None, 0
+        self.ins, self.outs = torch.zeros(ins, device=device), torch.zeros(outs, device=device)
 
     def add(self, targets: torch.Tensor, rows: torch.Tensor) -> None:
         """Add the rows of y (N, m) and x (N, n)."""
+        targets, rows = targets.float(), rows.float()
         self.gram.add(rows)
         self.cross.add(targets, rows)
-        self.ins += rows.float().sum(0)
-        self.outs += targets.float().sum(0)
         self.count += len(rows)
+        if self.biased:
+            self.ins += rows.sum(0)
+            self.outs += targets.sum(0)
 
     def through(self, weight: torch.Tensor, bias: torch.Tensor | None) -> "_Fit":
         """The same for W y + b instead of y."""

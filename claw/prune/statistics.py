@@ -9,8 +9,9 @@ For every block and each of four sites, the second moments of what is read there
 | mlp | normalised input of the feed-forward, before the norm's gain: what gate and up read | d |
 | ffn | input of the down projection | m |
 
-and for the stream between blocks the mean cosine and the mean angle between any two depths. Where gradients are asked for,
-the first-order Taylor term of every neuron and key-value group (`write_taylor_terms`).
+for heads and ffn, whose units are scored and refitted, also means, magnitudes and a penalty; and for the stream between blocks
+the mean cosine and the mean angle between any two depths. Where gradients are asked for, the first-order
+Taylor term of every neuron and key-value group (`write_taylor_terms`).
 
 Notable choices:
 - The model is walked block by block: all calibration tokens pass one block before the next, so only one block's moments
@@ -36,6 +37,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from claw.allocator import freed_memory_kept
 from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, anatomy
@@ -87,7 +89,7 @@ class Statistics:
         return Blocks(ids=ids, scored=scored.bool(), words=0.0, bytes=0, corpus=self.corpus, purpose="calibration")
 
     def moment(self, index: int, site: str, name: str) -> torch.Tensor:
-        """Of one site of block `index`: "gram" (n, n), the mean of x xᵀ; "mean", "spread" (n,); "ridge" (), best penalty."""
+        """Of one site of a block: "gram" (n, n), the mean of x xᵀ; of "heads" and "ffn" "mean", "spread" (n,), "ridge" ()."""
         return _stored(self.folder / f"{index:03d}.safetensors", f"{site}.{name}")
 
     def stream_gram(self) -> torch.Tensor:
@@ -112,6 +114,7 @@ def _stored(path: Path, name: str) -> torch.Tensor:
         return tensors.get_tensor(name)
 
 
+@freed_memory_kept()
 @leaves_as_before
 def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, heldout: Blocks | None = None) -> Statistics:
     """Statistics of `model` on `blocks` in evaluation mode, from the cache where this pair was seen before.
@@ -207,18 +210,20 @@ class _SiteMoments:
             sequences = unit_rms(sequences, module)
         flat = sequences.flatten(0, -2)
         self.grams[self.half].add(flat)
-        self.total += flat.sum(0)
-        self.spread += sequences.abs().mean(dim=-2).square().sum(0)
-        self.tokens[self.half] += flat.shape[0]
+        self.tokens[self.half] += len(flat)
+        if self.name not in NORMALISED:
+            ones = flat.new_ones(1, sequences.shape[-2])  # sums as products: a fraction of the time that `sum` takes
+            self.total += (ones @ sequences).flatten(0, -2).sum(0)
+            self.spread += (ones @ sequences.abs()).div(ones.numel()).square().flatten(0, -2).sum(0)
 
     def result(self) -> dict[str, torch.Tensor]:
         self.handle.remove()
         tokens, sums = sum(self.tokens), [gram.total() for gram in self.grams]
-        halves = (total / max(n, 1) for total, n in zip(sums, self.tokens, strict=True))
-        ridge = 0.0 if self.name in NORMALISED else best_penalty(*halves)
-        gram = (sums[0] + sums[1]) / tokens
-        mean, spread = (self.total / tokens).float(), self.spread.sqrt().float()
-        moments = {"gram": gram, "mean": mean, "spread": spread, "ridge": torch.tensor(ridge)}
+        moments = {"gram": (sums[0] + sums[1]) / tokens}
+        if self.name not in NORMALISED:
+            ridge = best_penalty(*(total / max(n, 1) for total, n in zip(sums, self.tokens, strict=True)))
+            moments |= {"mean": (self.total / tokens).float(), "spread": self.spread.sqrt().float()}
+            moments["ridge"] = torch.tensor(ridge)
         return {f"{self.name}.{name}": moment.cpu().contiguous() for name, moment in moments.items()}
 
 
@@ -233,12 +238,14 @@ def best_penalty(fit: torch.Tensor, validation: torch.Tensor) -> float:
     kept, rest = slice(0, None, 2), slice(1, None, 2)
     size = fit.diagonal().mean()
     values, vectors = torch.linalg.eigh(fit[kept, kept])
+    # in the basis of the eigenvectors a penalty is a scale of each row, and its error takes no product of matrices
     projected = vectors.T @ fit[kept, rest]
+    linear = (projected * (vectors.T @ validation[kept, rest])).sum(1)
+    quadratic = (projected @ projected.T) * (vectors.T @ validation[kept, kept] @ vectors)
     best, least = 1e-2, float("inf")
     for penalty in PENALTIES:
-        weights = vectors @ (projected / (values.clamp_min(0) + penalty * size)[:, None])
-        error = validation.diagonal()[rest].sum() - 2 * (weights * validation[kept, rest]).sum()
-        error = error + (weights * (validation[kept, kept] @ weights)).sum()
+        scale = 1 / (values.clamp_min(0) + penalty * size)
+        error = validation.diagonal()[rest].sum() - 2 * scale @ linear + scale @ quadratic @ scale
         if error < least:
             best, least = penalty, float(error)
     return best

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from claw import records
+from claw.allocator import freed_memory_kept
 from claw.evaluate import tasks
 from claw.models import load
 from claw.progress import tqdm
@@ -25,6 +26,7 @@ def check_evaluate(asked: EvaluateParameters) -> None:
             check_unseen(checkpoints.experiment_of(name), asked.heldout)
 
 
+@freed_memory_kept()
 def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:
     """Held-out loss (where not yet recorded) and tasks of each checkpoint; the records of both stages.
 
