@@ -325,7 +325,7 @@ def _finite(value: float | None) -> float:
 
 
 def _is_number(value: float | None) -> bool:
-    """JSON has null where a frame had NaN."""
+    """JSON has null for NaN."""
     return value is not None and not math.isnan(value)
 
 

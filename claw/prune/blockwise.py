@@ -120,7 +120,7 @@ def head_backward(
     flat, targets = hidden[:, :-1][places].detach(), ids[:, 1:][places]
     pieces, sums = [], [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     for states, wanted in zip(flat.split(HEAD_TOKENS), targets.split(HEAD_TOKENS), strict=True):
-        with torch.enable_grad(), _differentiable(weights):
+        with torch.enable_grad(), differentiable(weights):
             states = states.clone().requires_grad_(True)
             logits = readout.logits(parts.head(parts.norm(states)).float())
             loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, len(targets))
@@ -134,7 +134,7 @@ def head_backward(
 
 
 @contextmanager
-def _differentiable(weights: list[nn.Parameter]) -> Iterator[None]:
+def differentiable(weights: list[nn.Parameter]) -> Iterator[None]:
     """Weights that require a gradient for a while."""
     before = [weight.requires_grad for weight in weights]
     try:
@@ -160,7 +160,7 @@ def backward_through(
     """
     for layer in reversed(parts.layers):
         weights = weights_of(layer)
-        with torch.enable_grad(), _differentiable(weights):
+        with torch.enable_grad(), differentiable(weights):
             start = entering.pop().detach().requires_grad_(True)
             out = run_block(layer, start, arguments[layer.index])
             entered, *gradients = torch.autograd.grad(out, [start, *weights], gradient)

@@ -9,7 +9,8 @@ known only at the end of the model, so the gains that weigh the dimensions befor
 gradient of the cross-entropy. They are a few thousandths of the weights, so little text does not overfit them, and one pass
 over it is enough.
 
-A backward pass holds the activations of one block at a time: what enters each block is kept, and the block computed again.
+The gradients come from the forward pass that recovery trains with (`claw.engine.training`), where a model gets that. Else a
+backward pass holds the activations of one block at a time: what enters each block is kept, and the block computed again.
 """
 
 import functools
@@ -18,10 +19,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from claw.engine.head_loss import head_cross_entropy, head_of
+from claw.engine.training import LONGEST, Forward, needs_checkpointing
 from claw.models.anatomy import Anatomy, anatomy
+from claw.models.arithmetic import readout_of
 from claw.models.blocks import Layer
 from claw.progress import tqdm
-from claw.prune.blockwise import backward_through, forward_through, head_backward
+from claw.prune.blockwise import backward_through, differentiable, forward_through, head_backward
 from claw.texts.token_blocks import Blocks
 
 STEP_TOKENS = 2048  # of one step
@@ -31,12 +35,14 @@ RATE, STEEPEST = 0.075, 0.02  # Adam's, falling to zero: RATE times the square o
 
 def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     """Train the norms' gains in place, one pass over `blocks`; `removed` is the share of the parameters that the model lost."""
-    parts = anatomy(model)
+    parts, forward = anatomy(model), Forward(model)
     batches = list(zip(*(t.split(max(1, STEP_TOKENS // blocks.length)) for t in (blocks.ids, blocks.scored)), strict=True))
     chosen = functools.partial(_cheap_ones, biases=len(batches) >= STEPS_FOR_BIASES)
     weights = [weight for layer in parts.layers for weight in chosen(layer)] + _of_norm(parts.norm, biases=True)
     if not weights or not any(scored[:, 1:].any() for _, scored in batches):
         return
+    at_once = forward.decoder is not None and blocks.length <= LONGEST
+    forward.recomputes = at_once and needs_checkpointing(model, *batches[0][0].shape, lean=True)
     wide = [weight.detach().float().clone() for weight in weights]
     optimiser = torch.optim.Adam(wide, lr=min(STEEPEST, RATE * removed**2))
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches))
@@ -44,7 +50,8 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     try:
         model.requires_grad_(False)
         for ids, scored in tqdm(batches, desc="norm gains", unit=" steps", leave=False):
-            gradients = _gradients(parts, ids.to(parts.device), scored.to(parts.device), chosen)
+            where = ids.to(parts.device), scored.to(parts.device)
+            gradients = _at_once(forward, *where, weights) if at_once else _gradients(parts, *where, chosen)
             if not all(gradient.isfinite().all() for gradient in gradients):
                 break
             for value, gradient in zip(wide, gradients, strict=True):
@@ -56,6 +63,15 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     finally:
         for parameter, flag in before:
             parameter.requires_grad_(flag)
+
+
+def _at_once(forward: Forward, ids: torch.Tensor, scored: torch.Tensor, weights: list[nn.Parameter]) -> list[torch.Tensor]:
+    """As `_gradients`, of `weights`, by one forward and one backward pass."""
+    places = scored[:, 1:].flatten().nonzero()[:, 0]
+    with torch.enable_grad(), differentiable(weights):
+        hidden = forward(ids)[:, :-1].flatten(0, 1)[places] * readout_of(forward.model).scale
+        loss = head_cross_entropy(hidden, head_of(forward.model), ids[:, 1:].flatten()[places]) / max(1, len(places))
+        return list(torch.autograd.grad(loss, weights))
 
 
 def _gradients(

@@ -17,6 +17,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from claw.engine.head_loss import Head, head_cross_entropy
+from claw.engine.training import Forward
 from claw.errors import InputError
 from claw.models.anatomy import anatomy
 from claw.models.arithmetic import readout_of
@@ -25,7 +27,6 @@ from claw.models.linears import is_linear
 from claw.models.load import check_same_vocabulary
 from claw.models.undisturbed import undisturbed
 from claw.recovery import objective
-from claw.recovery.forward import Forward
 from claw.recovery.kept_blocks import kept_blocks
 from claw.recovery.teacher import Remembered, Teacher
 from claw.specs.experiment import Recovery
@@ -59,10 +60,10 @@ class Student:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
 
     @property
-    def head(self) -> objective.Head:
+    def head(self) -> Head:
         """As it is now; FSDP puts another weight there while a batch is computed."""
         head: Any = self.model.get_output_embeddings()
-        return objective.Head(head.weight, head.bias, self.cap)
+        return Head(head.weight, head.bias, self.cap)
 
     def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
@@ -72,7 +73,7 @@ class Student:
         inputs: list[torch.Tensor] | None = [] if self.kept else None
         hidden = self.forward(ids, inputs)[:, :-1].flatten(0, 1)[places] * self.scale
         if self.teacher is None:
-            return objective.head_cross_entropy(hidden, head, targets)
+            return head_cross_entropy(hidden, head, targets)
         choices: dict[str, Any] = {"kind": recovery.divergence, "data": recovery.data_loss, "skew": recovery.skew or 0.0}
         if recovery.top_k and not self.kept:
             top = self.teacher.top(ids, recovery.top_k).at(places)

@@ -17,14 +17,13 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psutil
 import torch
 from torch import nn
 
+from claw.engine.training import needs_checkpointing
 from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.files import digest, discard
-from claw.models.families import width_in
 from claw.models.identity import identify
 from claw.models.load import check_ids
 from claw.models.planned import check_window
@@ -289,20 +288,6 @@ class Position:
         train = self.loss / self.targets if self.targets else math.nan
         self.moments.append(LossPoint(self.tokens, train, heldout))
         self.loss, self.targets = 0.0, 0
-
-
-def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
-    """Whether the activations of so many blocks would take more than half of the memory that is free.
-
-    A block of layers keeps about 16 states and 8 inner ones of a token, or half of that in a `lean` forward of our own, and at
-    worst the probabilities of attention.
-    """
-    config, weight = model.config.get_text_config(), next(model.parameters())
-    device, states = weight.device, 16 * config.hidden_size + 8 * width_in(config)
-    numbers = states // (2 if lean else 1) + config.num_attention_heads * length
-    need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return need > free / 2
 
 
 def _mix(*numbers: int) -> int:

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from claw.engine.head_loss import Head, head_of
+from claw.engine.training import Forward
 from claw.errors import InputError
 from claw.files import digest
 from claw.files.seals import made_once
@@ -29,18 +31,11 @@ from claw.models.undisturbed import undisturbed
 from claw.progress import tqdm
 from claw.project import cache
 from claw.recovery import objective
-from claw.recovery.forward import Forward
 from claw.texts.token_blocks import Blocks
 
 PART = 32768  # tokens of a file
 PASS = {"cpu": 4096, "cuda": 16384}  # tokens in one forward pass
 VERSION = 1  # of what is kept; part of its name
-
-
-def head_of(model: Any) -> objective.Head:
-    """What gives a model's logits from its last hidden states, which are to be multiplied by `Readout.scale` before."""
-    head = model.get_output_embeddings()
-    return objective.Head(head.weight, head.bias, readout_of(model).cap)
 
 
 class Teacher:
@@ -52,7 +47,7 @@ class Teacher:
         self.vocabulary = model.config.get_text_config().vocab_size
 
     @property
-    def head(self) -> objective.Head:
+    def head(self) -> Head:
         return head_of(self.model)
 
     @torch.no_grad()

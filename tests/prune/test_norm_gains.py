@@ -5,6 +5,7 @@ import torch
 from conftest import tiny_model
 from trained import pairs, untrained
 
+from claw.engine.training import Forward
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
 from claw.prune import norm_gains
@@ -63,6 +64,24 @@ def test_gradients_are_those_of_a_plain_backward_pass(family):
     torch.nn.functional.cross_entropy(logits, part.ids[:, 1:][scored[:, 1:]]).backward()
     for weight, gradient in zip(weights, found, strict=True):
         torch.testing.assert_close(gradient, weight.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3"])
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_gradients_of_the_fast_pass_are_the_same(family, recomputes, tokenizer, train_text):
+    model = tiny_model(family)
+    parts, forward = anatomy(model), Forward(model)
+    part = token_blocks.blocks(tokenizer, train_text, length=64, count=6)
+    assert forward.decoder is not None
+    forward.recomputes = recomputes
+    scored = part.scored.clone()
+    scored[2:, 20:] = False
+    chosen = lambda layer: norm_gains._cheap_ones(layer, biases=True)
+    weights = [weight for layer in parts.layers for weight in chosen(layer)] + list(parts.norm.parameters())
+    model.requires_grad_(False)
+    slow = norm_gains._gradients(parts, part.ids, scored, chosen)
+    for one, other in zip(norm_gains._at_once(forward, part.ids, scored, weights), slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
 
 
 def test_text_without_targets_changes_nothing(blocks):

@@ -53,7 +53,7 @@ def loss_of(model, dense, blocks, **choices):
 @pytest.mark.parametrize("stock", [False, True])
 def test_the_parents_own_states_cost_nothing_and_others_do(blocks, family, stock, monkeypatch):
     if stock:
-        monkeypatch.setattr("claw.recovery.forward.LONGEST", 1)
+        monkeypatch.setattr("claw.engine.training.LONGEST", 1)
     dense = tiny_model(family)
     assert loss_of(dense, dense, blocks, hidden_loss=1.0)[0] == pytest.approx(0, abs=1e-4)
     small = without(dense, 1)

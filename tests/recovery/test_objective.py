@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from claw.engine import head_loss
+from claw.engine.head_loss import Head
 from claw.recovery import objective, schedule
 
 
@@ -47,13 +49,13 @@ def compare(loss, expected, *leaves):
 @given(st.integers(1, 40), st.integers(0, 99), st.sampled_from([3, 16, 1024]))
 def test_cross_entropy_in_chunks(positions, seed, chunk):
     hidden, weight, targets = tensors(positions, seed)
-    kept = objective.CHUNK
-    objective.CHUNK = chunk
+    kept = head_loss.CHUNK
+    head_loss.CHUNK = chunk
     try:
-        loss = objective.head_cross_entropy(hidden, objective.Head(weight), targets)
+        loss = head_loss.head_cross_entropy(hidden, Head(weight), targets)
         compare(loss, F.cross_entropy(hidden @ weight.t(), targets, reduction="sum"), hidden, weight)
     finally:
-        objective.CHUNK = kept
+        head_loss.CHUNK = kept
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
@@ -65,9 +67,9 @@ def test_a_head_with_a_bias_and_a_cap(cap, biased):
     leaves = [hidden, weight, *([bias] if biased else [])]
     capped = lambda z: z if cap is None else cap * torch.tanh(z / cap)
     logits = lambda: capped(F.linear(hidden, weight, bias))
-    head, teacher = objective.Head(weight, bias, cap), objective.Head(taught, None, cap)
+    head, teacher = Head(weight, bias, cap), Head(taught, None, cap)
     torch.testing.assert_close(head.logits(hidden), logits())
-    compare(objective.head_cross_entropy(hidden, head, targets), F.cross_entropy(logits(), targets, reduction="sum"), *leaves)
+    compare(head_loss.head_cross_entropy(hidden, head, targets), F.cross_entropy(logits(), targets, reduction="sum"), *leaves)
     wanted = divergence_of("forward", logits().log_softmax(-1), capped(other @ taught.t()).log_softmax(-1), 0.1)
     choices = dict(kind="forward", data=0.0)
     compare(objective.divergence(hidden, head, other, teacher, targets, **choices), wanted, *leaves)
@@ -91,9 +93,7 @@ draws = given(
 def test_divergence(positions, seed, kind, data, skew):
     hidden, weight, targets = tensors(positions, seed)
     other, head, _ = tensors(positions, seed + 1000, requires_grad=False)
-    loss = objective.divergence(
-        hidden, objective.Head(weight), other, objective.Head(head), targets, kind=kind, data=data, skew=skew
-    )
+    loss = objective.divergence(hidden, Head(weight), other, Head(head), targets, kind=kind, data=data, skew=skew)
     logits, taught = hidden @ weight.t(), other @ head.t()
     expected = divergence_of(kind, logits.log_softmax(-1), taught.log_softmax(-1), skew)
     compare(loss, (1 - data) * expected + data * F.cross_entropy(logits, targets, reduction="sum"), hidden, weight)
@@ -104,8 +104,8 @@ def test_divergence(positions, seed, kind, data, skew):
 def test_divergence_over_the_most_probable_tokens(positions, seed, kind, data, skew):
     hidden, weight, targets = tensors(positions, seed)
     other, head, _ = tensors(positions, seed + 1000, requires_grad=False)
-    top = objective.Top.of(*objective.top_of(other, objective.Head(head), 7))
-    loss = objective.top_divergence(hidden, objective.Head(weight), top, targets, kind=kind, data=data, skew=skew)
+    top = objective.Top.of(*objective.top_of(other, Head(head), 7))
+    loss = objective.top_divergence(hidden, Head(weight), top, targets, kind=kind, data=data, skew=skew)
     logits = hidden @ weight.t()
     expected = divergence_of(kind, bucketed(logits, top.ids), top.logarithms, skew)
     compare(loss, (1 - data) * expected + data * F.cross_entropy(logits, targets, reduction="sum"), hidden, weight)
@@ -118,16 +118,16 @@ def test_the_most_probable_tokens_are_all_tokens_where_k_is_the_vocabulary(kind)
     logarithms, ids = (other @ head.t()).log_softmax(-1).topk(50)
     top = objective.Top.of(ids, F.pad(logarithms, (0, 1), value=objective.LEAST))
     choices = dict(kind=kind, data=0.2, skew=0.1)
-    whole = objective.divergence(hidden, objective.Head(weight), other, objective.Head(head), targets, **choices)
-    compare(objective.top_divergence(hidden, objective.Head(weight), top, targets, **choices), whole, hidden, weight)
-    kept = objective.Top.of(*objective.top_of(other, objective.Head(head), 50))  # rounded as it is on disk
-    near = objective.top_divergence(hidden, objective.Head(weight), kept, targets, **choices)
+    whole = objective.divergence(hidden, Head(weight), other, Head(head), targets, **choices)
+    compare(objective.top_divergence(hidden, Head(weight), top, targets, **choices), whole, hidden, weight)
+    kept = objective.Top.of(*objective.top_of(other, Head(head), 50))  # rounded as it is on disk
+    near = objective.top_divergence(hidden, Head(weight), kept, targets, **choices)
     assert float(near.detach()) == pytest.approx(float(whole.detach()), rel=2e-3)
 
 
 def test_what_others_have_is_what_is_left():
     other, head, _ = tensors(30, 3, requires_grad=False)
-    top = objective.Top.of(*objective.top_of(other, objective.Head(head), 5))
+    top = objective.Top.of(*objective.top_of(other, Head(head), 5))
     torch.testing.assert_close(top.logarithms, bucketed(other @ head.t(), top.ids), rtol=0, atol=3e-3)
     torch.testing.assert_close(top.logarithms.exp().sum(-1), torch.ones(30))
 
@@ -143,7 +143,7 @@ def test_hidden_states_are_compared_relative_to_the_teachers():
 def test_a_frozen_head_gets_no_gradient():
     hidden, weight, targets = tensors(5, 0)
     weight.requires_grad_(False)
-    objective.head_cross_entropy(hidden, objective.Head(weight), targets).backward()
+    head_loss.head_cross_entropy(hidden, Head(weight), targets).backward()
     assert weight.grad is None and (hidden.grad != 0).any()
 
 

@@ -6,8 +6,9 @@ from conftest import tiny_model
 from trained import chains, trained_granite
 
 import claw
-from claw.recovery import forward, recipes
-from claw.recovery.forward import Forward
+from claw.engine import training
+from claw.engine.training import Forward
+from claw.recovery import recipes
 from claw.specs.experiment import Recovery
 from claw.specs.spec import build_spec
 
@@ -37,7 +38,7 @@ def test_full_gradients(family, dtype, tolerance):
 
 
 def test_several_blocks_of_queries_and_recomputation(family, monkeypatch):
-    monkeypatch.setattr(forward, "QUERIES", 16)
+    monkeypatch.setattr(training, "QUERIES", 16)
     model = tiny_model(family)
     run = Forward(model)
     run.recomputes = True
@@ -58,7 +59,7 @@ def test_adapters(family):
 def test_long_blocks_take_the_stock_forward(monkeypatch):
     model = tiny_model("llama")
     run = Forward(model)
-    monkeypatch.setattr(forward, "LONGEST", 8)
+    monkeypatch.setattr(training, "LONGEST", 8)
     monkeypatch.setattr(Forward, "_block", None)
     compare(model, run, 1e-6)
 
@@ -83,11 +84,11 @@ def wrong_attention(q, k, v, **choices):
     return right_attention(q, k, v, **choices | {"scale": choices["scale"] * 1.02})
 
 
-right_attention = forward.training_attention
+right_attention = training.training_attention
 
 
 def test_a_small_mistake_in_this_forward_is_seen(monkeypatch):
-    monkeypatch.setattr(forward, "training_attention", wrong_attention)
+    monkeypatch.setattr(training, "training_attention", wrong_attention)
     run = Forward(tiny_model("llama"))
     assert run.decoder is None and "hidden states differ" in run.reason
 

@@ -10,6 +10,7 @@ the stock pass; other models, those that drop out, and long blocks go through th
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from claw.engine.decoder import Decoder, rotate, rotation
 from claw.models.anatomy import anatomy
 from claw.models.arithmetic import once
 from claw.models.blocks import Layer, norm_epsilon
+from claw.models.families import width_in
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
 TRIAL = 24  # tokens of a sequence in the comparison
@@ -87,6 +89,20 @@ class Forward:
 
     def _after(self, norm: Any, y: Tensor) -> Tensor:
         return y if norm is None else self._norm(norm, y)
+
+
+def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
+    """Whether the activations of so many blocks would take more than half of the memory that is free.
+
+    A block of layers keeps about 16 states and 8 inner ones of a token, or half of that in a `lean` forward of our own, and at
+    worst the probabilities of attention.
+    """
+    config, weight = model.config.get_text_config(), next(model.parameters())
+    device, states = weight.device, 16 * config.hidden_size + 8 * width_in(config)
+    numbers = states // (2 if lean else 1) + config.num_attention_heads * length
+    need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return need > free / 2
 
 
 @torch.no_grad()
