@@ -127,9 +127,10 @@ def table_of(study: Study, folder: Path) -> pd.DataFrame:
         return _sorted(kept)
     made = records.table(folder, study.evaluation)
     _compare(made, kept, earlier.source)
-    both = made.set_index("experiment").combine_first(earlier.rows).reset_index()
     columns = [*made.columns, *(name for name in kept.columns if name not in made)]
-    return _sorted(both.reindex(columns=columns))
+    made, kept = (frame.reindex(columns=columns).set_index("experiment") for frame in (made, kept))
+    filled = made.where(made.notna(), kept.reindex(made.index))
+    return _sorted(pd.concat([filled.dropna(axis=1, how="all"), kept[~kept.index.isin(made.index)]]).reset_index()[columns])
 
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
