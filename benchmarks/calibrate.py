@@ -30,7 +30,7 @@ from claw.engine.training import Forward
 from claw.files import sha256
 from claw.models.anatomy import anatomy
 from claw.prune import norm_gains, statistics
-from claw.prune.blockwise import check_walk, first_inputs, run_block, token_batches
+from claw.prune.blockwise import check_walk, forward_through, token_batches
 
 TURNS = {"kept": "calibration, freed memory kept", "usual": "calibration, as glibc has it"}
 
@@ -86,13 +86,10 @@ def timed(run: Any) -> tuple[float, int]:
     return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-@torch.no_grad()
 def walk(parts: Any, blocks: Any) -> None:
     """The text through all blocks, batch by batch."""
     for ids in token_batches(parts, blocks.ids, at_least=2):
-        hidden, arguments = first_inputs(parts, ids)
-        for layer in parts.layers:
-            hidden = run_block(layer, hidden, arguments[layer.index])
+        forward_through(parts, ids)
 
 
 @torch.no_grad()
@@ -125,7 +122,7 @@ def gains(parts: Any, blocks: Any) -> None:
         print(f"  gains block by block only: {forward.reason}")
         return
     chosen = lambda layer: norm_gains._cheap_ones(layer, biases=True)
-    weights = [weight for layer in parts.layers for weight in chosen(layer)] + list(parts.norm.parameters())
+    weights = norm_gains._weights(parts, chosen)
     at_once, apart = [], []
     for _ in range(5):
         at_once.append(timed(lambda: norm_gains._at_once(forward, part.ids, part.scored, weights))[0])

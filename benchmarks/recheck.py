@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from claw.stages import checkpoints
+from claw.sweep.earlier import SAME
 
 SHARED = ("archives", "corpora", "datasets", "models", "tasks")  # downloads; everything else is computed again
-SAME = 0.05  # of a standard error: what other threads and machines may change in bf16
 
 
 def main() -> int:

@@ -70,6 +70,11 @@ class Forward:
             x = checkpoint(self._block, *given, use_reentrant=False) if self.recomputes else self._block(*given)
         return self._norm(parts.norm, x).view(batch, length, -1)
 
+    def scored_states(self, ids: Tensor, scored: Tensor, inputs: list[Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """States (N, d) before the scored tokens of blocks (B, T), the ids of these (N,), and their places among B·(T-1)."""
+        places = scored[:, 1:].flatten().nonzero()[:, 0]
+        return self(ids, inputs)[:, :-1].flatten(0, 1)[places], ids[:, 1:].flatten()[places], places
+
     def _block(self, layer: Layer, x: Tensor, batch: int, rotation, masks: list[Tensor]) -> Tensor:
         y = self._norm(layer.input_norm, x)
         q, k, v = (linear(y, module) for module in (layer.q, layer.k, layer.v))

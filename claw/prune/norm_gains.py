@@ -35,12 +35,13 @@ RATE, STEEPEST = 0.075, 0.02  # Adam's, falling to zero: RATE times the square o
 
 def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
     """Train the norms' gains in place, one pass over `blocks`; `removed` is the share of the parameters that the model lost."""
-    parts, forward = anatomy(model), Forward(model)
+    parts = anatomy(model)
     batches = list(zip(*(t.split(max(1, STEP_TOKENS // blocks.length)) for t in (blocks.ids, blocks.scored)), strict=True))
     chosen = functools.partial(_cheap_ones, biases=len(batches) >= STEPS_FOR_BIASES)
-    weights = [weight for layer in parts.layers for weight in chosen(layer)] + _of_norm(parts.norm, biases=True)
+    weights = _weights(parts, chosen)
     if not weights or not any(scored[:, 1:].any() for _, scored in batches):
         return
+    forward = Forward(model)
     at_once = forward.decoder is not None and blocks.length <= LONGEST
     forward.recomputes = at_once and needs_checkpointing(model, *batches[0][0].shape, lean=True)
     wide = [weight.detach().float().clone() for weight in weights]
@@ -67,10 +68,10 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
 
 def _at_once(forward: Forward, ids: torch.Tensor, scored: torch.Tensor, weights: list[nn.Parameter]) -> list[torch.Tensor]:
     """As `_gradients`, of `weights`, by one forward and one backward pass."""
-    places = scored[:, 1:].flatten().nonzero()[:, 0]
     with torch.enable_grad(), differentiable(weights):
-        hidden = forward(ids)[:, :-1].flatten(0, 1)[places] * readout_of(forward.model).scale
-        loss = head_cross_entropy(hidden, head_of(forward.model), ids[:, 1:].flatten()[places]) / max(1, len(places))
+        states, targets, _ = forward.scored_states(ids, scored)
+        hidden = states * readout_of(forward.model).scale
+        loss = head_cross_entropy(hidden, head_of(forward.model), targets) / max(1, len(targets))
         return list(torch.autograd.grad(loss, weights))
 
 
@@ -83,6 +84,11 @@ def _gradients(
     for *_, gradients in backward_through(parts, entering, arguments, gradient, chosen):
         of_norms = [*gradients, *of_norms]
     return of_norms
+
+
+def _weights(parts: Anatomy, chosen: Callable[[Layer], list[nn.Parameter]]) -> list[nn.Parameter]:
+    """What is refitted: `chosen` of each block in order, then all of the last norm."""
+    return [weight for layer in parts.layers for weight in chosen(layer)] + _of_norm(parts.norm, biases=True)
 
 
 def _cheap_ones(layer: Layer, *, biases: bool) -> list[nn.Parameter]:

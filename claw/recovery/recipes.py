@@ -68,10 +68,9 @@ class Student:
     def loss(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
         """Sum of the recipe's loss over the targets of blocks (B, T), float32."""
         recovery, head = self.recovery, self.head
-        places = scored[:, 1:].flatten().nonzero()[:, 0]
-        targets = ids[:, 1:].flatten()[places]
         inputs: list[torch.Tensor] | None = [] if self.kept else None
-        hidden = self.forward(ids, inputs)[:, :-1].flatten(0, 1)[places] * self.scale
+        states, targets, places = self.forward.scored_states(ids, scored, inputs)
+        hidden = states * self.scale
         if self.teacher is None:
             return head_cross_entropy(hidden, head, targets)
         choices: dict[str, Any] = {"kind": recovery.divergence, "data": recovery.data_loss, "skew": recovery.skew or 0.0}

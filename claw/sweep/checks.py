@@ -22,7 +22,6 @@ from claw.recovery import schedule
 from claw.specs import methods
 from claw.specs.study import Study
 from claw.sweep import machine, origin
-from claw.sweep.earlier import read_earlier
 from claw.sweep.plan import Plan
 from claw.texts import token_blocks
 from claw.texts.conversations import Conversation, encode_conversation
@@ -88,7 +87,7 @@ def _check_records(plan: Plan) -> Iterator[str]:
             "delete that folder to measure all again."
         )
     if plan.spared:
-        yield read_earlier(plan.study).note(len(plan.spared))
+        yield plan.earlier.note(len(plan.spared))
     if len(plan.dtypes) > 1:
         yield f"The records in {plan.folder} are of several number types: {', '.join(sorted(plan.dtypes))}."
     elif others:

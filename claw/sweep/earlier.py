@@ -75,7 +75,8 @@ def read_earlier(study: Study) -> Earlier:
         raise InputError(f"goes_on_from: {study.goes_on_from} {reason}. Name the .csv file that `claw table` wrote.")
     rows = rows[rows["status"] != "failed"].set_index("experiment")
     wanted = rows[rows.index.isin([experiment.id for experiment in study.experiments])]
-    for column, here, asked in _differences(wanted, study.evaluation):
+    if differences := _differences(wanted, study.evaluation):
+        column, here, asked = differences[0]
         raise InputError(
             f"goes_on_from: {study.goes_on_from} was measured with {column} {here}, and the study asks for {asked}, so new "
             "rows would not belong with the old ones. Ask for the same, or leave goes_on_from out to measure all again."
@@ -130,6 +131,7 @@ def table_of(study: Study, folder: Path) -> pd.DataFrame:
     columns = [*made.columns, *(name for name in kept.columns if name not in made)]
     made, kept = (frame.reindex(columns=columns).set_index("experiment") for frame in (made, kept))
     filled = made.where(made.notna(), kept.reindex(made.index))
+    # columns that are empty here would make pandas guess at types
     return _sorted(pd.concat([filled.dropna(axis=1, how="all"), kept[~kept.index.isin(made.index)]]).reset_index()[columns])
 
 

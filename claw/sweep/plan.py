@@ -20,7 +20,7 @@ from claw.project import run_folder
 from claw.specs import methods, on_disk
 from claw.specs.experiment import Curve, Experiment
 from claw.specs.study import Study
-from claw.sweep.earlier import Earlier, read_earlier
+from claw.sweep.earlier import NOTHING, Earlier, read_earlier
 
 COMPRESS, RECOVER, EVALUATE, SPEED, LAWS = "10_compress", "20_recover", "30_evaluate", "40_speed", "50_laws"
 
@@ -63,7 +63,8 @@ class Plan:
     wanted: dict[str, tuple[str, Experiment]]  # every record the study needs: file name to stage and experiment
     done: frozenset[str]  # names of those that are there
     unusable: Mapping[str, on_disk.Unusable] = field(default_factory=dict)  # those that are there and cannot be used, with why
-    spared: frozenset[str] = frozenset()  # names of those done that a table of before makes needless
+    earlier: Earlier = NOTHING  # the table that the study goes on from
+    spared: frozenset[str] = frozenset()  # names of those done that it makes needless
     dtypes: frozenset[str] = frozenset()  # number types of those that are done
 
     def missing(self) -> int:
@@ -118,7 +119,7 @@ def make(study: Study, folder: Path) -> Plan:
     dense = [job for e in study.experiments if e.compression.method == methods.DENSE for job in planner.dense_jobs(e)]
     jobs = [*dense, *(job for curve in study.curves for job in planner.curve_jobs(curve))]
     options: dict[str, Any] = {"wanted": wanted, "done": planner.done, "unusable": unusable, "dtypes": known}
-    options["spared"] = spared
+    options |= {"earlier": before, "spared": spared}
     return Plan(study=study, folder=folder, jobs=tuple(jobs), **options)
 
 

@@ -48,15 +48,21 @@ def test_biases_are_refitted_where_the_text_gives_enough_steps(family):
         assert all(name.endswith(WRITERS[family]) for name in changed - norms)
 
 
+def some_targets(model, part):
+    """A part with targets in some places only, what is refitted of a block, and of the model, whose weights are frozen."""
+    scored = part.scored.clone()
+    scored[2:, 20:] = False
+    chosen = lambda layer: norm_gains._cheap_ones(layer, biases=True)
+    parts = anatomy(model)
+    model.requires_grad_(False)
+    return scored, chosen, [weight for layer in parts.layers for weight in chosen(layer)] + list(parts.norm.parameters())
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "olmo2"])
 def test_gradients_are_those_of_a_plain_backward_pass(family):
     model = untrained(family)
     parts, part = anatomy(model), pairs(6, 4, "calibration")
-    scored = part.scored.clone()
-    scored[2:, 20:] = False
-    chosen = lambda layer: norm_gains._cheap_ones(layer, biases=True)
-    weights = [weight for layer in parts.layers for weight in chosen(layer)] + list(parts.norm.parameters())
-    model.requires_grad_(False)
+    scored, chosen, weights = some_targets(model, part)
     found = norm_gains._gradients(parts, part.ids, scored, chosen)
     for weight in weights:
         weight.requires_grad_(True)
@@ -74,11 +80,7 @@ def test_gradients_of_the_fast_pass_are_the_same(family, recomputes, tokenizer, 
     part = token_blocks.blocks(tokenizer, train_text, length=64, count=6)
     assert forward.decoder is not None
     forward.recomputes = recomputes
-    scored = part.scored.clone()
-    scored[2:, 20:] = False
-    chosen = lambda layer: norm_gains._cheap_ones(layer, biases=True)
-    weights = [weight for layer in parts.layers for weight in chosen(layer)] + list(parts.norm.parameters())
-    model.requires_grad_(False)
+    scored, chosen, weights = some_targets(model, part)
     slow = norm_gains._gradients(parts, part.ids, scored, chosen)
     for one, other in zip(norm_gains._at_once(forward, part.ids, scored, weights), slow, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
