@@ -1,12 +1,14 @@
-"""The sceptic's check: re-run random experiments of a run from their records alone, and one loss by hand: the same numbers?
+"""The sceptic's check: re-run random experiments of a study from their choices alone, and one loss by hand: the same numbers?
 
-    python benchmarks/recheck.py runs/reference --count 5 --seed 0 [--tasks] [--model smollm2-135m] [--unrecovered]
+    python benchmarks/recheck.py params/reference.yaml --count 5 --seed 0 [--model smollm2-135m] [--unrecovered]
+    python benchmarks/recheck.py runs/explore --count 5 --tasks
 
-Experiments are drawn (seeded) from a run's loss records. Each is made again from what its record says (model, method, ratio,
-seed, calibration, recovery, held-out text, number type) in an empty folder, with statistics, policies and scores that were
-cached before out of reach. The last lines compute the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM
-and torch.nn.functional.cross_entropy on the same token blocks, one block at a time, in the number type of the record, in
-float32 and in bfloat16. `docs/numbers.md` says what two programs may differ by, and how far each is from float32.
+Experiments are drawn (seeded) from those with a measured loss: of a study's table, the one it goes on from included, or of the
+records of a run. Each is made again from what is said of it (model, method, ratio, seed, calibration, recovery, held-out text,
+number type) in an empty folder, with statistics, policies and scores that were cached before out of reach. The last lines
+compute the loss of a re-made checkpoint without claw: stock AutoModelForCausalLM and torch.nn.functional.cross_entropy on the
+same token blocks, one block at a time, in the number type of the row, in float32 and in bfloat16. `docs/numbers.md` says what
+two programs may differ by, and how far each is from float32.
 """
 
 import argparse
@@ -15,22 +17,47 @@ import os
 import random
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from claw.specs.experiment import Experiment
+from claw.specs.methods import DENSE
 from claw.stages import checkpoints
 from claw.sweep.earlier import SAME
 
 SHARED = ("archives", "corpora", "datasets", "models", "tasks")  # downloads; everything else is computed again
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The held-out loss of an experiment, and how it was measured; `tasks` is the record of its tasks, where there is one."""
+
+    experiment: Experiment
+    mean: float  # nats/token
+    stderr: float
+    tokens: int
+    context: int
+    corpus: str
+    data: str  # digest of the tokens scored
+    dtype: str
+    code: str
+    tasks: dict | None = None
+
+    @property
+    def blocks(self) -> int:
+        return math.ceil(self.tokens / (self.context - 1))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of a run, with its records")
+    parser.add_argument("source", type=Path, help="a study's .yaml file, or the folder of a run with its records")
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="of this model only")
     parser.add_argument("--unrecovered", action="store_true", help="no recovered experiments, which take minutes each")
-    parser.add_argument("--tasks", action="store_true", help="score the tasks again, too")
+    parser.add_argument(
+        "--tasks", action="store_true", help="score the tasks again, too; of a run only, as a table has no answers"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recheck-") as folder:
         from claw.project import cache
@@ -46,97 +73,138 @@ def main() -> int:
 
 def recheck(chosen: argparse.Namespace, folder: Path) -> int:
     """Re-run what was drawn, print both numbers of each; the number of experiments that came out differently."""
-    from claw import records
-
-    loss = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "loss" and r["status"] == "done"}
-    scored = {r["experiment"]: r for r in records.every(chosen.run) if r["stage"] == "tasks" and r["status"] == "done"}
-    names = sorted(name for name, record in loss.items() if wanted(record["spec"], chosen))
+    there = of_study(chosen.source) if chosen.source.suffix == ".yaml" else of_run(chosen.source)
+    names = sorted(name for name, measured in there.items() if wanted(measured.experiment, chosen))
     if not names:
-        print(f"{chosen.run} has no such experiment with a measured loss.")
+        print(f"{chosen.source} has no such experiment with a measured loss.")
         return 1
     drawn = random.Random(chosen.seed).sample(names, min(chosen.count, len(names)))
-    print(f"{len(drawn)} of {len(names)} experiments of {chosen.run}, drawn with seed {chosen.seed}")
+    print(f"{len(drawn)} of {len(names)} experiments of {chosen.source}, drawn with seed {chosen.seed}")
     different = 0
     for name in drawn:
         started = time.monotonic()
-        print(f"\n{name}  {title(loss[name])}")
-        again = remake(loss[name], folder)
-        different += not compare_loss(loss[name], again)
-        if chosen.tasks and name in scored:
-            different += not compare_tasks(scored[name], folder)
-        print(f"  {time.monotonic() - started:.0f} s")
-    by_hand(loss, drawn, folder)
+        print(f"\n{name}  {title(there[name].experiment)}", flush=True)
+        different += not compare_loss(there[name], remake(there[name], folder))
+        if chosen.tasks and there[name].tasks:
+            different += not compare_tasks(there[name], folder)
+        print(f"  {time.monotonic() - started:.0f} s", flush=True)
+    by_hand([there[name] for name in drawn], folder)
     print(f"\n{different} of {len(drawn)} differ by more than {SAME} standard errors or in an answer")
     return int(different > 0)
 
 
-def wanted(spec: dict, chosen: argparse.Namespace) -> bool:
+def of_study(path: Path) -> dict[str, Measured]:
+    """What the table of a study says, by experiment."""
+    from claw.specs.study import load_study
+    from claw.sweep.earlier import table_of
+    from claw.sweep.plan import folder_of
+
+    study = load_study(path)
+    table = table_of(study, folder_of(study)).set_index("experiment")
+    rows = table[table["loss"].notna()]
+    return {
+        experiment.id: Measured(
+            experiment=experiment,
+            mean=row["loss"],
+            stderr=row["loss_stderr"],
+            tokens=int(row["loss_tokens"]),
+            context=int(row["context"]),
+            corpus=row["heldout"],
+            data=row["heldout_data"],
+            dtype=row["dtype"],
+            code=row["code"],
+        )
+        for experiment in study.experiments
+        if experiment.id in rows.index
+        for row in (rows.loc[experiment.id],)
+    }
+
+
+def of_run(folder: Path) -> dict[str, Measured]:
+    """What the records of a run say, by experiment."""
+    from claw import records
+
+    every = [record for record in records.every(folder) if record["status"] == "done"]
+    scored = {record["experiment"]: record for record in every if record["stage"] == "tasks"}
+    return {
+        record["experiment"]: Measured(
+            experiment=Experiment.model_validate(record["spec"]),
+            **{name: record["result"][name] for name in ("mean", "stderr", "tokens", "context", "corpus", "data")},
+            dtype=record["environment"]["dtype"],
+            code=record["environment"]["code"],
+            tasks=scored.get(record["experiment"]),
+        )
+        for record in every
+        if record["stage"] == "loss"
+    }
+
+
+def wanted(experiment: Experiment, chosen: argparse.Namespace) -> bool:
     """Whether an experiment may be drawn."""
-    compression = spec["compression"]
+    compression = experiment.compression
     return (
-        compression["method"] != "dense"
-        and (not chosen.model or compression["model"] == chosen.model)
-        and not (chosen.unrecovered and spec["recovery"])
+        compression.method != DENSE
+        and (not chosen.model or compression.model == chosen.model)
+        and not (chosen.unrecovered and experiment.recovery)
     )
 
 
-def title(record: dict) -> str:
-    """Model, method, ratio, seed and recovery of a record."""
-    compression, recovery = record["spec"]["compression"], record["spec"]["recovery"]
-    more = f", {recovery['recipe']} {recovery['tokens']} tokens" if recovery else ""
-    return f"{compression['model']}, {compression['method']} r = {compression['ratio']:g} seed {compression['seed']}{more}"
+def title(experiment: Experiment) -> str:
+    """Model, method, ratio, seed and recovery of an experiment."""
+    compression, recovery = experiment.compression, experiment.recovery
+    more = f", {recovery.title} {recovery.tokens} tokens" if recovery else ""
+    return f"{compression.model}, {compression.method} r = {compression.ratio:g} seed {compression.seed}{more}"
 
 
-def remake(record: dict, folder: Path) -> dict:
+def remake(measured: Measured, folder: Path) -> dict:
     """The loss record of the same experiment, made again in `folder`."""
     from claw import records
     from claw.models import load
     from claw.specs.notebooks import CompressParameters, RecoverParameters
     from claw.stages import compress, recover
 
-    compression, recovery, result = record["spec"]["compression"], record["spec"]["recovery"], record["result"]
-    blocks = math.ceil(result["tokens"] / (result["context"] - 1))
-    shared = {"run": str(folder), "dtype": record["environment"]["dtype"], "heldout": result["corpus"]}
-    shared |= {"heldout_tokens": blocks * result["context"], "context": result["context"]}
-    text = compression["calibration"]  # None for methods that need no text
+    compression, recovery = measured.experiment.compression, measured.experiment.recovery
+    shared = {"run": str(folder), "dtype": measured.dtype, "heldout": measured.corpus}
+    shared |= {"heldout_tokens": measured.blocks * measured.context, "context": measured.context}
+    text = compression.calibration  # None for methods that need no text
     names = {"calibration": "corpus", "calibration_tokens": "tokens", "calibration_length": "length"}
-    calibration = {name: text[part] for name, part in names.items()} if text else {}
-    same = {name: compression[name] for name in ("model", "method", "ratio_of", "seed")}
-    asked = CompressParameters(**shared, **calibration, **same, ratios=(compression["ratio"],))
+    calibration = {name: getattr(text, part) for name, part in names.items()} if text else {}
+    same = {name: getattr(compression, name) for name in ("model", "method", "ratio_of", "seed")}
+    asked = CompressParameters(**shared, **calibration, **same, ratios=(compression.ratio,))
     model, tokenizer = load.load(asked.model, dtype=asked.dtype)
     results = compress.compress_curve(asked, model, tokenizer)
     if recovery:
         del model
         (point,) = asked.curve.experiments
-        given = {**recovery, "tokens": (recovery["tokens"],)}
+        given = {**recovery.model_dump(), "tokens": (recovery.tokens,)}
         series = RecoverParameters(**shared, **given, checkpoints=(str(checkpoints.checkpoint_folder(folder, point)),))
         results = recover.recover_checkpoints(series)
-    again = next(r for r in results if r["stage"] == "loss" and r["experiment"] == record["experiment"])
+    again = next(r for r in results if r["stage"] == "loss" and r["experiment"] == measured.experiment.id)
     assert records.checksum(again) == again["checksum"]
     return again
 
 
-def compare_loss(record: dict, again: dict) -> bool:
+def compare_loss(was: Measured, again: dict) -> bool:
     """Print both losses; whether they agree."""
-    was, now = record["result"], again["result"]
-    gap = (now["mean"] - was["mean"]) / was["stderr"]
-    text = "same text" if was["data"] == now["data"] else f"OTHER TEXT {was['data']} {now['data']}"
-    code = "same code" if record["environment"]["code"] == again["environment"]["code"] else "code has changed since"
+    now = again["result"]
+    gap = (now["mean"] - was.mean) / was.stderr
+    text = "same text" if was.data == now["data"] else f"OTHER TEXT {was.data} {now['data']}"
+    code = "same code" if was.code == again["environment"]["code"] else "code has changed since"
     print(
-        f"  loss  recorded {was['mean']:.6f}  again {now['mean']:.6f}  difference {now['mean'] - was['mean']:+.2e} "
+        f"  loss  recorded {was.mean:.6f}  again {now['mean']:.6f}  difference {now['mean'] - was.mean:+.2e} "
         f"({gap:+.4f} standard errors), {text}, {code}"
     )
-    return abs(gap) <= SAME and was["data"] == now["data"]
+    return abs(gap) <= SAME and was.data == now["data"]
 
 
-def compare_tasks(record: dict, folder: Path) -> bool:
+def compare_tasks(was: Measured, folder: Path) -> bool:
     """Score a re-made checkpoint's tasks as the record did; print both, and whether every answer is the same."""
     from claw.evaluate import tasks
     from claw.models import load
 
-    result = record["result"]
+    result = was.tasks["result"]
     rows = {(row["task"], row["metric"]): row["value"] for row in result["rows"]}
-    model, tokenizer = load.load(str(folder / "checkpoints" / record["experiment"]), dtype=record["environment"]["dtype"])
+    model, tokenizer = load.load(str(folder / "checkpoints" / was.experiment.id), dtype=was.dtype)
     names = tuple(dict.fromkeys(task for task, _ in rows))
     hub = any(row["source"] == "hub" for row in result["rows"])
     frame, samples = tasks.score_tasks(
@@ -155,26 +223,25 @@ def compare_tasks(record: dict, folder: Path) -> bool:
     return flipped == 0
 
 
-def by_hand(loss: dict, drawn: list[str], folder: Path) -> None:
+def by_hand(drawn: list[Measured], folder: Path) -> None:
     """The loss of the first re-made checkpoint with stock transformers, in several number types, beside the recorded one."""
     from claw.models import pretrained
     from claw.texts import token_blocks
 
-    name = next((name for name in drawn if (folder / "checkpoints" / name).is_dir()), None)
-    if name is None:
+    was = next((measured for measured in drawn if (folder / "checkpoints" / measured.experiment.id).is_dir()), None)
+    if was is None:
         print("\nNone of these has a checkpoint to compute a loss of by hand.")
         return
-    result, place = loss[name]["result"], folder / "checkpoints" / name
-    count = math.ceil(result["tokens"] / (result["context"] - 1))
+    place = folder / "checkpoints" / was.experiment.id
     tokenizer = pretrained.tokenizer_in(place)
-    blocks = token_blocks.blocks(tokenizer, result["corpus"], length=result["context"], count=count, purpose="heldout")
+    blocks = token_blocks.blocks(tokenizer, was.corpus, length=was.context, count=was.blocks, purpose="heldout")
     print()
-    for dtype in dict.fromkeys((loss[name]["environment"]["dtype"], "float32", "bfloat16")):
+    for dtype in dict.fromkeys((was.dtype, "float32", "bfloat16")):
         mean = stock_loss(place, blocks, dtype)
         print(
-            f"by hand  {name} with stock transformers in {dtype}: {mean:.6f} over {blocks.tokens} tokens; "
-            f"recorded {result['mean']:.6f} over {result['tokens']} in {loss[name]['environment']['dtype']}, "
-            f"difference {mean - result['mean']:+.2e} ({(mean - result['mean']) / result['stderr']:+.4f} standard errors)"
+            f"by hand  {was.experiment.id} with stock transformers in {dtype}: {mean:.6f} over {blocks.tokens} tokens; "
+            f"recorded {was.mean:.6f} over {was.tokens} in {was.dtype}, "
+            f"difference {mean - was.mean:+.2e} ({(mean - was.mean) / was.stderr:+.4f} standard errors)"
         )
 
 

@@ -78,7 +78,8 @@ def _check_records(plan: Plan) -> Iterator[str]:
     for name, problem in plan.unusable.items():
         if problem.precious:
             raise InputError(f"{records / name} stands where this study writes, and {problem}.")
-        yield f"{records / name} is damaged ({problem}); it is measured again."
+        instead = f"the row in {plan.earlier.source} stands for it" if name in plan.spared else "it is measured again"
+        yield f"{records / name} is damaged ({problem}); {instead}."
     others = sorted(plan.dtypes - {plan.study.dtype})
     if others and plan.study.dtype != "auto":
         raise InputError(
