@@ -87,6 +87,19 @@ def test_a_plan_says_what_it_goes_on_from(committed, tmp_path, capsys):
     assert "before.csv has 4 experiments already: 6 records need not be made." in capsys.readouterr().out
 
 
+def test_a_damaged_record_whose_row_the_table_has_is_not_measured_again(committed, tmp_path):
+    study, _ = committed
+    study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"heldout": "wikipedia-heldout"})})
+    pd.read_csv(study.goes_on_from).assign(heldout="wikipedia-heldout").to_csv(study.goes_on_from, index=False)
+    spared, missing = plan.make(study, tmp_path / "run").spared, plan.make(study, tmp_path / "run").missing()
+    victim = tmp_path / "run" / "records" / min(spared)
+    victim.parent.mkdir(parents=True)
+    victim.write_text("{")
+    made = plan.make(study, tmp_path / "run")
+    assert made.spared == spared and made.missing() == missing
+    assert any(victim.name in note and "before.csv stands for it" in note for note in checks.check_plan(made))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
