@@ -49,9 +49,3 @@ def evaluation_errors(rows: pd.DataFrame, response: str) -> np.ndarray:
         error = np.where(error == 0, seen.min() if len(seen) else 0.0, error)
     dense = is_dense(rows).to_numpy() & np.isfinite(error)
     return np.where(dense, 0.0, np.where(np.isfinite(error), error, alone))
-
-
-def is_paired(rows: pd.DataFrame, response: str) -> bool:
-    """Whether the table has paired errors of this response."""
-    name = f"{DIFFERENCES.get(response, '')}_stderr"
-    return name in rows and bool(rows.loc[~is_dense(rows), name].notna().any())
