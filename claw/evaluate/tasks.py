@@ -67,8 +67,9 @@ def _manager(*, hub: bool) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval and datasets from logging and drawing bars of their own."""
+    """Keep lm-eval and datasets from logging and drawing bars of their own, and datasets from reporting what it loads."""
     import datasets
+    import datasets.config
     import lm_eval.api.task
 
     with ExitStack() as stack:
@@ -79,6 +80,8 @@ def quiet() -> Iterator[None]:
             datasets.disable_progress_bars()
             stack.callback(datasets.enable_progress_bars)
         stack.enter_context(mock.patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items))
+        # datasets reports each load to a server, even of local files, and waits up to three seconds for its answer
+        stack.enter_context(mock.patch.object(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False, create=True))
         yield
 
 

@@ -1,11 +1,16 @@
 """The tokenizer of a checkpoint folder, or one paragraph on why there is none: packages, files, or nothing in it."""
 
+import json
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from claw.errors import InputError
+from claw.files import digest, sha256
 from claw.models import pretrained
 from claw.models.other_files import not_the_file
 
@@ -13,16 +18,56 @@ TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model",
     "sentencepiece.bpe.model",
 )  # fmt: skip
+NO_TOKENIZER = ("claw.json", "config.json", "generation_config.json", "model.safetensors.index.json")
+"""Files beside a tokenizer that say nothing of it, but for the classes that a configuration names."""
 PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 ELSEWHERE = "save tokenizer.json there from an environment that reads it"
 WORDS = "the of and in a is for on with by".split()
 PROBE = f"{string.ascii_lowercase} {string.ascii_uppercase} {string.digits}"
 
 
+_read: ContextVar[dict[str, Any] | None] = ContextVar("tokenizers that were read", default=None)
+
+
+@contextmanager
+def tokenizers_read_once() -> Iterator[None]:
+    """While it is open, folders with equal tokenizers share one object: all checkpoints of a model have the same.
+
+    Reading that of Gemma takes four seconds. Whoever opens it hands none of them on to somebody who may change it.
+    """
+    token = _read.set({})
+    try:
+        yield
+    finally:
+        _read.reset(token)
+
+
+def shared_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder as transformers reads it, or the one that was read from equal files before."""
+    known = _read.get()
+    if known is None:
+        return pretrained.tokenizer_in(folder)
+    key = _contents(folder)
+    if key not in known:
+        known.clear()  # one is enough, and some take a gigabyte
+        known[key] = pretrained.tokenizer_in(folder)
+    known[key].name_or_path = str(folder)
+    return known[key]
+
+
+def _contents(folder: Path) -> str:
+    """A digest of all that a tokenizer is made of: its files, and the classes that the configuration names."""
+    small = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model", ".jinja"))
+    parts = [f"{path.name} {sha256(path)}\n" for path in small if path.name not in NO_TOKENIZER]
+    config = folder / "config.json"
+    named = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return digest(*parts, json.dumps([named.get(name) for name in ("model_type", "tokenizer_class", "auto_map")]))
+
+
 def read_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder. InputError for damaged files, packages that are not here, and an empty one."""
     try:
-        tokenizer = pretrained.tokenizer_in(folder)
+        tokenizer = shared_tokenizer(folder)
         ids = set(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
     except Exception as error:  # each kind of tokenizer fails in its own way
         told = " ".join(str(error).split())[:300] or repr(error)

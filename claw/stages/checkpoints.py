@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 
 from claw import files
 from claw.errors import InputError
-from claw.models.pretrained import stock_reload, tokenizer_in
+from claw.models.pretrained import stock_reload
+from claw.models.tokenizer_files import shared_tokenizer
 from claw.models.undisturbed import leaves_as_before, undisturbed
 from claw.progress import of_transformers
 from claw.project import inside_project
@@ -185,7 +186,7 @@ def check_reload(model: Any, folder: Path) -> None:
 
 def check_tokens(tokenizer: Any, folder: Path) -> None:
     """Raise InputError unless the tokenizer saved in `folder` gives the same ids as `tokenizer`."""
-    again = tokenizer_in(folder)
+    again = shared_tokenizer(folder)
     text = " ".join(["The naïve 123,456 cats\n\tsat… on it.", *tokenizer.all_special_tokens])
     if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
         raise InputError("The saved tokenizer gives other tokens than the one in memory. Save it with the fast tokenizer.")

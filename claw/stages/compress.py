@@ -9,6 +9,7 @@ from claw import records
 from claw.errors import InputError
 from claw.models import load, sources
 from claw.models.anatomy import anatomy
+from claw.models.tokenizer_files import tokenizers_read_once
 from claw.progress import tqdm
 from claw.prune import compress
 from claw.prune.compress import CompressionReport
@@ -40,6 +41,7 @@ def statistics_for(
     return calibrate(model, blocks, gradients=gradients, heldout=heldout)
 
 
+@tokenizers_read_once()
 def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> list[dict[str, Any]]:
     """Compress along the curve, save each checkpoint, measure its held-out loss; the records of both.
 

@@ -7,6 +7,7 @@ from claw import records
 from claw.allocator import freed_memory_kept
 from claw.evaluate import tasks
 from claw.models import load
+from claw.models.tokenizer_files import tokenizers_read_once
 from claw.progress import tqdm
 from claw.project import inside_project
 from claw.specs.notebooks import EvaluateParameters
@@ -27,6 +28,7 @@ def check_evaluate(asked: EvaluateParameters) -> None:
 
 
 @freed_memory_kept()
+@tokenizers_read_once()
 def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:
     """Held-out loss (where not yet recorded) and tasks of each checkpoint; the records of both stages.
 

@@ -127,6 +127,17 @@ def test_nothing_is_printed_but_the_bar(tokenizer, capfd):
 
 
 @needs_archive
+def test_nobody_is_told_which_files_are_scored(tokenizer, monkeypatch):
+    """datasets counts loads on a server, of files on this disk too."""
+    asked = []
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.load.get_session", lambda: asked.append("a session"))
+    tasks.built_tasks.cache_clear()
+    tasks.score_tasks(tiny_model("llama"), tokenizer, ["piqa", "arc_easy"], limit=2, cache=False)
+    assert not asked
+
+
+@needs_archive
 @pytest.mark.real
 def test_equal_to_lm_eval_on_a_real_model():
     model, tokenizer = load.load("smollm2-135m", dtype="float32")
