@@ -209,7 +209,7 @@ def work(job: Job, *before: Outcome, folder: Path, limit: float | None, shares: 
     threads = max(1, len(machine.cores()) // share)
     gpu = machine.gpus_of(int(get_worker().name), workers) if workers else None
     stop = functools.partial(_stop_unwanted, job, folder)
-    return run_jobs.attempt(job, folder, before, limit=limit, waiting=stop, threads=threads, gpu=gpu)
+    return run_jobs.attempt(job, folder, before, limit=limit, waiting=stop, threads=threads, gpu=gpu, alone=share == 1)
 
 
 def _stop_unwanted(job: Job, folder: Path) -> None:

@@ -21,11 +21,12 @@ MODULES = ("papermill", "ipykernel.kernelapp", "claw.stages", "claw.figures.meas
 """What a fork server imports before its first job."""
 
 
-def environment(threads: int | None = None, gpu: str | None = None, *, alone: bool = False) -> dict[str, str]:
+def environment(threads: int | None = None, gpu: str | None = None, *, alone: bool = True) -> dict[str, str]:
     """Environment of a job that may use this many processor threads (all, if not said) and these GPUs.
 
     Threads that spin while they wait take the processor from the jobs beside them, so they are told to sleep; not those of a
-    job that is `alone` on its machine, because a thread that sleeps wakes up late, and that would be timed.
+    job that is `alone` on its machine, because a thread that sleeps wakes up late: scoring takes a sixth longer, and it would
+    be timed.
     """
     own = dict(os.environ)
     if not alone:

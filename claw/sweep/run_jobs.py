@@ -137,7 +137,7 @@ def run_job(
     description = {"id": job.id, "notebook": job.notebook, "title": job.title, "output": output}
     files.write_text(request, json.dumps(description | {"parameters": job.parameters, "makes": job.makes}, indent=1))
     with locks.room(cache() / "machines", alone=job.alone), _open(log) as out:
-        process = processes.start(request, out, alone=job.alone, **machine)
+        process = processes.start(request, out, **machine)
         started = time.monotonic()
         try:
             while process.wait(1.0 if limit is None else min(1.0, limit)) is None:

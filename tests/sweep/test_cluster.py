@@ -68,11 +68,12 @@ def test_jobs_wait_for_those_they_need_and_two_run_at_a_time(full_plan, ran, sch
 
 
 def test_what_is_timed_has_all_cores_and_the_others_share_them(full_plan, monkeypatch, scheduler):
-    threads = {}
-    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **options: threads.update({job: options["threads"]}))
+    given = {}
+    shown = lambda options: (options["threads"], options["alone"])
+    monkeypatch.setattr(run_jobs, "run_job", lambda job, folder, **options: given.update({job: shown(options)}))
     assert cluster.run_on_workers(full_plan, lambda job: None, scheduler=scheduler) == []
     cores = len(machine.cores())
-    assert {job.alone: count for job, count in threads.items()} == {True: cores, False: max(1, cores // 2)}
+    assert {job.alone: count for job, count in given.items()} == {True: (cores, True), False: (max(1, cores // 2), False)}
 
 
 @pytest.mark.parametrize("most", [1, 3, 100])

@@ -359,14 +359,12 @@ def test_ctrl_c_stops_cleanly_and_twice_too(study_file, tmp_path, times):
 def test_jobs_beside_each_other_share_the_cores_and_do_not_spin(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert processes.environment()["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in processes.environment()
-    assert (
-        processes.environment(3, "1")["OMP_NUM_THREADS"] == "3" and processes.environment(3, "1")["CUDA_VISIBLE_DEVICES"] == "1"
-    )
-    alone = processes.environment(4, alone=True)  # what is timed has threads that may spin
-    assert "OMP_WAIT_POLICY" not in alone and alone["OMP_NUM_THREADS"] == "4"
+    beside = processes.environment(3, "1", alone=False)
+    assert beside["OMP_WAIT_POLICY"] == "PASSIVE" and beside["OMP_NUM_THREADS"] == "3" and beside["CUDA_VISIBLE_DEVICES"] == "1"
+    alone = processes.environment()  # as in a run of one job after the other
+    assert "OMP_WAIT_POLICY" not in alone and "OMP_NUM_THREADS" not in alone
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert processes.environment()["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert processes.environment(alone=False)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_more_than_a_machine_offers_is_refused(study):
