@@ -73,7 +73,7 @@ def main() -> int:
 
 def recheck(chosen: argparse.Namespace, folder: Path) -> int:
     """Re-run what was drawn, print both numbers of each; the number of experiments that came out differently."""
-    there = of_study(chosen.source) if chosen.source.suffix == ".yaml" else of_run(chosen.source)
+    there = of_study(chosen.source) if chosen.source.suffix in (".yaml", ".yml") else of_run(chosen.source)
     names = sorted(name for name, measured in there.items() if wanted(measured.experiment, chosen))
     if not names:
         print(f"{chosen.source} has no such experiment with a measured loss.")
@@ -100,23 +100,22 @@ def of_study(path: Path) -> dict[str, Measured]:
     from claw.sweep.plan import folder_of
 
     study = load_study(path)
-    table = table_of(study, folder_of(study)).set_index("experiment")
-    rows = table[table["loss"].notna()]
+    planned = {experiment.id: experiment for experiment in study.experiments}
+    table = table_of(study, folder_of(study))
+    table = table[table["loss"].notna() & table["experiment"].isin(planned.keys())]
     return {
-        experiment.id: Measured(
-            experiment=experiment,
-            mean=row["loss"],
-            stderr=row["loss_stderr"],
-            tokens=int(row["loss_tokens"]),
-            context=int(row["context"]),
-            corpus=row["heldout"],
-            data=row["heldout_data"],
-            dtype=row["dtype"],
-            code=row["code"],
+        row.experiment: Measured(
+            experiment=planned[row.experiment],
+            mean=row.loss,
+            stderr=row.loss_stderr,
+            tokens=int(row.loss_tokens),
+            context=int(row.context),
+            corpus=row.heldout,
+            data=row.heldout_data,
+            dtype=row.dtype,
+            code=row.code,
         )
-        for experiment in study.experiments
-        if experiment.id in rows.index
-        for row in (rows.loc[experiment.id],)
+        for row in table.itertuples()
     }
 
 
@@ -152,7 +151,7 @@ def wanted(experiment: Experiment, chosen: argparse.Namespace) -> bool:
 def title(experiment: Experiment) -> str:
     """Model, method, ratio, seed and recovery of an experiment."""
     compression, recovery = experiment.compression, experiment.recovery
-    more = f", {recovery.title} {recovery.tokens} tokens" if recovery else ""
+    more = f", {recovery.recipe} {recovery.tokens} tokens" if recovery else ""
     return f"{compression.model}, {compression.method} r = {compression.ratio:g} seed {compression.seed}{more}"
 
 

@@ -1,7 +1,6 @@
 """The sceptic's check finds an honest run honest and a doctored one doctored."""
 
 import json
-import re
 import sys
 
 import pytest
@@ -44,9 +43,7 @@ def check(recheck, run, monkeypatch, capsys, *more):
 def test_an_honest_run_comes_out_the_same_by_claw_and_by_hand(recheck, run, monkeypatch, capsys):
     code, said = check(recheck, run, monkeypatch, capsys, "--count", "9")
     assert code == 0, said
-    assert (
-        "3 of 3 experiments" in said and re.search(r"lora \(.*\) 256 tokens", said) and said.count("same text, same code") == 3
-    )
+    assert "3 of 3 experiments" in said and "lora 256 tokens" in said and said.count("same text, same code") == 3
     gap = float(said.partition("by hand")[2].partition(" standard errors")[0].rpartition("(")[2])
     assert abs(gap) < 0.01
     assert said.count("with stock transformers in float32") == said.count("with stock transformers in bfloat16") == 1

@@ -18,13 +18,13 @@ TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model",
     "sentencepiece.bpe.model",
 )  # fmt: skip
-NO_TOKENIZER = ("claw.json", "config.json", "generation_config.json", "model.safetensors.index.json")
-"""Files beside a tokenizer that say nothing of it, but for the classes that a configuration names."""
 PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 ELSEWHERE = "save tokenizer.json there from an environment that reads it"
 WORDS = "the of and in a is for on with by".split()
 PROBE = f"{string.ascii_lowercase} {string.ascii_uppercase} {string.digits}"
-
+NO_TOKENIZER = {"claw.json", "config.json", "generation_config.json", "model.safetensors.index.json"}
+WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md"}
+"""Names and suffixes of files that say nothing of a tokenizer, but for the classes that a configuration names."""
 
 _read: ContextVar[dict[str, Any] | None] = ContextVar("tokenizers that were read", default=None)
 
@@ -57,8 +57,9 @@ def shared_tokenizer(folder: Path) -> Any:
 
 def _contents(folder: Path) -> str:
     """A digest of all that a tokenizer is made of: its files, and the classes that the configuration names."""
-    small = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model", ".jinja"))
-    parts = [f"{path.name} {sha256(path)}\n" for path in small if path.name not in NO_TOKENIZER]
+    beside = (*folder.iterdir(), *folder.glob("additional_chat_templates/*"))
+    own = sorted(p for p in beside if p.is_file() and p.suffix not in WEIGHTS and p.name not in NO_TOKENIZER)
+    parts = [f"{path.name} {sha256(path)}\n" for path in own]
     config = folder / "config.json"
     named = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     return digest(*parts, json.dumps([named.get(name) for name in ("model_type", "tokenizer_class", "auto_map")]))

@@ -27,7 +27,7 @@ def test_equal_files_are_read_once_while_it_is_asked_for(folder_model, other_mod
     assert read_tokenizer(Path(folder_model)) is not read_tokenizer(Path(folder_model)) is not first
 
 
-@pytest.mark.parametrize("change", ["token", "template", "class"])
+@pytest.mark.parametrize("change", ["token", "template", "class", "any file"])
 def test_a_tokenizer_that_differs_is_read(folder_model, other_model, change):
     if change == "token":
         tokenizer = read_tokenizer(other_model)
@@ -35,6 +35,8 @@ def test_a_tokenizer_that_differs_is_read(folder_model, other_model, change):
         tokenizer.save_pretrained(other_model)
     elif change == "template":
         (other_model / "chat_template.jinja").write_text("{{ messages }}")
+    elif change == "any file":  # of a kind that this claw does not know
+        (other_model / "vocabulary.tiktoken").write_text("IQ== 0")
     else:
         config = json.loads((other_model / "config.json").read_text())
         (other_model / "config.json").write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))

@@ -363,6 +363,8 @@ def test_jobs_beside_each_other_share_the_cores_and_do_not_spin(monkeypatch):
     assert beside["OMP_WAIT_POLICY"] == "PASSIVE" and beside["OMP_NUM_THREADS"] == "3" and beside["CUDA_VISIBLE_DEVICES"] == "1"
     alone = processes.environment()  # as in a run of one job after the other
     assert "OMP_WAIT_POLICY" not in alone and "OMP_NUM_THREADS" not in alone
+    timed = processes.environment(4, alone=True)  # what is timed has threads that may spin
+    assert "OMP_WAIT_POLICY" not in timed and timed["OMP_NUM_THREADS"] == "4"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert processes.environment(alone=False)["OMP_WAIT_POLICY"] == "ACTIVE"
 
