@@ -41,8 +41,9 @@ def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
 def sliced(parts: Anatomy, target: Shape, statistics: Statistics) -> nn.Module:
     """The stock model of hidden width d' = target.hidden under one global rotation."""
     trial_cut.check_cut(parts, "hidden")
-    directions = principal_directions(statistics.stream_gram().to(parts.device))
-    return rotation.rotated(parts, directions[:, : target.hidden])
+    directions = principal_directions(statistics.stream_gram().to(parts.device))[:, : target.hidden]
+    half = torch.finfo(parts.dtype).bits == 16  # then float32 products round to the same weights, but for ties
+    return rotation.rotated(parts, directions.float() if half else directions)
 
 
 def check_rotatable(parts: Anatomy) -> None:

@@ -28,6 +28,17 @@ def test_rotating_at_full_width_changes_no_logit(family, blocks, own_cache):
     assert torch.allclose(small(blocks.ids[:4]).logits, model(blocks.ids[:4]).logits, atol=1e-4)
 
 
+def test_half_precision_weights_are_rotated_as_in_double_precision(blocks, own_cache):
+    model = tiny_model("qwen2").bfloat16()
+    parts, statistics = anatomy(model), calibrate(model, blocks)
+    fast = slicegpt.sliced(parts, parts.shape.with_(hidden=24), statistics).state_dict()
+    directions = slicegpt.principal_directions(statistics.stream_gram())[:, :24]
+    for name, exact in rotation.rotated(parts, directions).state_dict().items():
+        assert fast[name].dtype == torch.bfloat16
+        assert torch.allclose(fast[name], exact, rtol=2**-7, atol=1e-6), name  # a tie, rounded to the other side
+        assert (fast[name] != exact).float().mean() < 0.01, name
+
+
 @pytest.mark.parametrize("family", ["phi", "nemotron", "starcoder2", "cohere"])
 def test_rotating_layer_norms_at_full_width_changes_no_logit(family):
     """With gains, biases and a mean that all do something."""
