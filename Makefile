@@ -61,6 +61,7 @@ figures: $(VENV)/.installed  ## draw the figures and tables of results/reference
 	@$(BIN)/papermill $$(test -t 2 || echo --no-progress-bar) --kernel python3 notebooks/70_paper_figures.ipynb runs/paper/70_paper_figures.ipynb -p table results/reference.csv -p out .
 	@$(BIN)/python -c 'from claw import figures, laws; \
 	  figures.first_figure(laws.read_points(laws.read("results/reference.csv"))).save("figures")'
+	@$(BIN)/claw foretell results/reference.csv --score results/foretold/qwen2.5-coder-1.5b-second.csv --figures figures
 
 findings: $(VENV)/.installed  ## write laws, verdicts and advice of results/reference.csv beside it
 	@$(BIN)/claw findings results/reference.csv --study params/reference.yaml --out results

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     foretell.add_argument(
         "--score", type=Path, metavar="FILE.csv", help="compare what was foretold in this file with the table"
     )
+    foretell.add_argument("--figures", type=Path, metavar="FOLDER", help="with --score: draw both beside each other in here")
 
     command(_models, "list the known models, and which are on this machine")
     fetch = command(_fetch, "download models, corpora and tasks by name, verified and cached")
@@ -182,17 +183,21 @@ def _findings(parsed: argparse.Namespace) -> None:
 def _foretell(parsed: argparse.Namespace) -> None:
     from claw import laws, records
     from claw.csv_tables import read_table
+    from claw.figures import foretold_points
     from claw.sweep import foretell
 
     given = {name: getattr(parsed, name) for name in ("study", "model", "out") if getattr(parsed, name) is not None}
-    if (len(given) < 3) if parsed.score is None else given:
+    if (len(given) < 3 or parsed.figures is not None) if parsed.score is None else given:
         raise InputError(
             "foretell either writes, `claw foretell TABLE --study STUDY.yaml --model NAME --out FILE.csv`, or scores what was "
-            "written, `claw foretell TABLE --score FILE.csv`."
+            "written, `claw foretell TABLE --score FILE.csv [--figures FOLDER]`."
         )
     table = laws.read(inside_project(parsed.table))
     if parsed.score is not None:
-        print(*foretell.score_text(foretell.compared(read_table(parsed.score), table)), sep="\n")
+        both = foretell.compared(read_table(parsed.score), table)
+        print(*foretell.score_text(both), sep="\n")
+        if parsed.figures is not None:
+            foretold_points(both).save(parsed.figures)
         return
     if parsed.out.suffix != ".csv":
         raise InputError(f"--out {parsed.out} must end in .csv.")

@@ -12,6 +12,7 @@ _WHERE = {
     "meta_analysis": "left_out_papers sizes_in_families slope_forest",
     "first_look": "first_figure",
     "fits": "diagnostic_panels law_curves leave_one_out out_of_sample",
+    "foretold": "foretold_points",
     "splits": "text_splits",
     "tradeoffs": "advice_pareto loss_against_time radar recovery_gains speed_against_share",
 }

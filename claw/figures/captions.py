@@ -20,6 +20,7 @@ CAPTIONS = {
     r"paper_radar": "How much of each ability above guessing is kept; the outer ring is the dense model.",
     r"paper_recovery": "How much of the loss a short training after the cut wins back.",
     r"guide_(loss|accuracy)_by_(\w+)": "{0} against what a model costs; the star is what is advised.",
+    r"foretold": "What laws said of a model before anything of it was measured, with their bands, and what was then measured.",
     r"loss_curve": "Loss on held-out text against the share of all parameters removed; dotted is the dense model.",
     r"kept_map": "What was removed where: a row is a layer, dark was kept, light was cut.",
     r"evaluation": "Loss and accuracy against the share removed; dashed is the dense model, dotted is guessing.",

@@ -111,7 +111,8 @@ def test_the_command_writes_and_scores(tmp_path, monkeypatch, capsys, table):
     place = [str(tmp_path / name) for name in ("some.csv", "s.yaml", "f.csv", "all.csv")]
     assert cli.main(["foretell", place[0], "--study", place[1], "--model", LAST, "--out", place[2]]) == 0
     assert "45 points of model-3 foretold by 6 laws" in capsys.readouterr().out
-    assert cli.main(["foretell", place[3], "--score", place[2]]) == 0
+    assert cli.main(["foretell", place[3], "--score", place[2], "--figures", str(tmp_path / "drawn")]) == 0
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} >= {"foretold.png", "foretold.csv"}
     out = capsys.readouterr().out
     assert "before anything of it was measured" in out and "works, recovered" in out
     assert cli.main(["foretell", place[3]]) == 2 and "either writes" in capsys.readouterr().err
