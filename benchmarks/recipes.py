@@ -2,10 +2,11 @@
 
     python benchmarks/recipes.py CHECKPOINT ... [--dense smollm2-135m] [--recipes FILE.yaml] [--tokens 50000 200000 1000000]
 
-A checkpoint is a folder that claw saved, or METHOD:RATIO:RATIO_OF of the dense model, such as claw:0.5:params, which is
-compressed first. FILE.yaml is a list of recipes as under `recovery:` in a study, without tokens; without it a short list is
-taken. One line of JSON is printed for each result as soon as it is known (`| tee recipes.jsonl`), the table at the end. What a
-file named by --done has is not computed again.
+A checkpoint is a folder that claw saved, METHOD:RATIO:RATIO_OF of the dense model, such as claw:0.5:params, which is
+compressed first, or `dense` for the dense model itself: a control, because what training on a text gains there is no recovery.
+FILE.yaml is a list of recipes as under `recovery:` in a study, without tokens; without it a short list is taken. One line of
+JSON is printed for each result as soon as it is known (`| tee recipes.jsonl`), the table at the end. What a file named
+by --done has is not computed again.
 """
 
 import argparse
@@ -110,7 +111,9 @@ def results(small: Any, blocks: Any, recoveries: list[Recovery], heldout: Any, t
 
 
 def compressed(name: str, dense: Any, tokenizer: Any, asked: argparse.Namespace) -> Any:
-    """The model in a folder, or the dense one compressed as METHOD:RATIO:RATIO_OF says."""
+    """The model in a folder, the dense one, or the dense one compressed as METHOD:RATIO:RATIO_OF says."""
+    if name == "dense":
+        return dense
     if Path(name).is_dir():
         return claw.load(name, dtype=asked.dtype, device=asked.device)[0]
     method, ratio, *of = name.split(":")

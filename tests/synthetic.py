@@ -11,6 +11,7 @@ MODELS = {  # family, parameters, dense loss, tokenizer
 METHODS = {"random": 9.0, "magnitude": 12.0, "prunenet": 6.0, "wanda-sp+ridge": 2.4, "flap+ridge": 2.2, "taylor": 3.5}
 METHODS |= {"slicegpt": 3.0, "claw": 1.5}
 """How fast loss rises."""
+TEXT = 0.1  # what training on the text gains at most on a dense model
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 TASKS = {  # chance, dense accuracy, metric
     "arc_challenge": (0.25, 0.30, "acc_norm"),
@@ -27,7 +28,7 @@ def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tas
     draw = np.random.default_rng(seed)
     rows = []
     for model in models:
-        rows.append(_row(draw, model, "dense", 0.0, tasks=tasks))
+        rows += [_row(draw, model, "dense", 0.0, tokens=d, tasks=tasks) for d in ((0, 1e5, 4e5) if recovery else (0,))]
         for method in methods:
             for number in (0, 1) if method in tuple(METHODS)[:2] else (0,):
                 for r in RATIOS:
@@ -36,7 +37,7 @@ def study_table(models=tuple(MODELS), methods=tuple(METHODS), recovery=True, tas
                 rows += [_row(draw, model, method, r, tokens=d, tasks=tasks) for r in (0.3, 0.7) for d in (1e5, 4e5)]
     table = pd.DataFrame(rows)
     table["experiment"] = [f"{i:016x}" for i in range(len(table))]
-    dense = table[table["method"] == "dense"].set_index("model")
+    dense = table[(table["method"] == "dense") & (table["recovery_tokens"] == 0)].set_index("model")
     for name, of_dense in (("loss", "loss0"), ("accuracy", "accuracy0"), ("accuracy_stderr", "accuracy0_stderr")):
         if name in table:
             table[of_dense] = table["model"].map(dense[name])
@@ -49,6 +50,7 @@ def _row(draw, model, method, r, *, seed=0, tokens=0, tasks=True, speed=False) -
     excess = slope * r**2 / (1 + 0.04 * slope * r**2) * (1 - 0.35 * (1 - np.exp(-tokens / 2e5)))
     share = 0.75 * r if method == "slicegpt" else r if method == "claw" else 0.62 * r
     loss = dense + excess + 0.02 * draw.standard_normal() * (r > 0)
+    loss -= TEXT * (1 - np.exp(-tokens / 2e5)) * (r == 0)
     row = {"model": model, "family": family, "method": method, "ratio": r, "ratio_of": "own"}
     row |= {"ratio_params": share, "ratio_nonembedding": share, "ratio_flops": 0.9 * share, "seed": seed}
     row |= {"recovery": "lora" if tokens else "none", "recovery_tokens": int(tokens), "recovery_run": "run" if tokens else ""}

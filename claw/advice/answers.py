@@ -16,6 +16,7 @@ from claw.advice.task_names import few_tasks
 from claw.advice.true_shares import TRUE, complete_shares, percent, percents
 from claw.laws import Laws
 from claw.laws.points import is_dense
+from claw.laws.recovered import text_gains
 from claw.specs.methods import RIDGE, is_control
 from claw.words import number, plural, tokens_text
 
@@ -135,13 +136,14 @@ def _controls(laws: Laws, best: dict[str, Reach]) -> str:
 
 
 def _recovered(laws: Laws, best: dict[str, Reach]) -> str:
-    told = []
+    told, alone = [], text_gains(laws.points).set_index(["model", "recovery", "recovery_tokens"])["gain"].to_dict()
     for model, one in best.items():
         if trained := reach.reaches(laws, MAIN, model, recovered=True):
             after = trained[0]
-            told.append(
-                f"after {tokens_text(after.curve.tokens)} one may remove {after.removed} instead of {percent(one.share)}"
-            )
+            text = f"after {tokens_text(after.curve.tokens)} one may remove {after.removed} instead of {percent(one.share)}"
+            if gain := alone.get((model, after.curve.recovery, after.curve.tokens)):
+                text += f" (the whole model, trained alike, changes its loss by {-gain:+.1%}: as much is the text, no recovery)"
+            told.append(text)
     return "; ".join(told) or "no run was recovered by training, so what that wins back is not known"
 
 
@@ -175,6 +177,8 @@ def unknowns(laws: Laws) -> list[tuple[str, str]]:
         answers.append((f"other models than {known}", "add to `models` of the study"))
     if not (rows["recovery_tokens"] > 0).any():
         answers.append(("what training would win back", "add `recovery` to the study"))
+    elif text_gains(laws.points).empty:
+        answers.append(("how much of what training gains is the text", "add `{method: dense}` to `recovery_of`"))
     seeds = cut.groupby(["model", "method", "ratio", "recovery_tokens"])["seed"].nunique()
     if len(seeds) and (few := int((seeds < FEWEST_SEEDS).sum())):
         answers.append(

@@ -121,7 +121,8 @@ def limitations(laws: Laws, table: pd.DataFrame) -> Iterator[str]:
             "**Different tokenizers.** Losses per token do not compare between models; laws are relative to each model's own "
             "dense loss, and where models compete they do so in bits per byte."
         )
-    cut, recovered = rows[~is_dense(rows)], rows[rows["recovery_tokens"] > 0]
+    cut = rows[~is_dense(rows)]
+    recovered = cut[cut["recovery_tokens"] > 0]
     if len(models) > 1:
         spread = cut.groupby("method")["model"].nunique()
         yield (

@@ -136,7 +136,7 @@ def advise(
     laws = replace(laws, points=points)
     chosen = tuple(models) or tuple(sorted(set(points.rows["model"])))
     unit, factors, groups, rests = choice.groups_of(laws, response, chosen)
-    parts = [choice.dense_options(laws, chosen, response)]
+    parts = [choice.dense_options(laws, chosen, response, most_recovery)]
     served = {one.curve.model for one in laws.readings(response) if not is_control(one.curve.method)}
     for one in laws.readings(response):
         model, method, _, tokens, _ = one.curve

@@ -70,16 +70,20 @@ def groups_of(laws: Laws, response: str, models: tuple[str, ...]) -> tuple[str, 
     return "nats per token", ones, named, f"{note} would make them compare ({gone} lacks it); so would asking for accuracy"
 
 
-def dense_options(laws: Laws, models: tuple[str, ...], response: str) -> pd.DataFrame:
-    """Models as they are: measured, so only as unsure as the measurement."""
-    rows = laws.points.of(response, dense=True, recovered=False)
-    rows = rows[is_dense(rows) & rows["model"].isin(models)].drop_duplicates("model").reset_index(drop=True)
+def dense_options(laws: Laws, models: tuple[str, ...], response: str, most_recovery: float | None = None) -> pd.DataFrame:
+    """Models as they are, and trained on as much as compressed ones where that was measured: only as unsure as that is."""
+    rows = laws.points.of(response, dense=True)
+    rows = rows[is_dense(rows) & rows["model"].isin(models)]
+    rows = rows if most_recovery is None else rows[rows["recovery_tokens"] <= most_recovery]
+    rows = rows.drop_duplicates(["model", "recovery_tokens"]).reset_index(drop=True)
+    tokens = rows["recovery_tokens"].astype(float)
     error = rows.get(f"{response}_stderr", pd.Series(0.0, rows.index)).fillna(0.0).astype(float)
     value = rows[response].astype(float)
-    frame = pd.DataFrame({"model": rows["model"], "method": AS_IS, "tokens": 0.0, "ratio": 0.0, "value": value})
+    frame = pd.DataFrame({"model": rows["model"], "method": AS_IS, "tokens": tokens, "ratio": 0.0, "value": value})
     frame = frame.assign(low=value - 1.96 * error, high=value + 1.96 * error, scale=error, df=math.inf, share=0.0)
     frame = frame.assign(ratio_of="own", measured=True, bracket_low=0.0, bracket_high=0.0, predicted=value)
-    return frame.assign(option=frame["model"] + f" {AS_IS}")
+    trained = [f", trained on {tokens_text(count)}" if count else "" for count in tokens]
+    return frame.assign(option=frame["model"] + f" {AS_IS}" + pd.Series(trained, rows.index, dtype=object))
 
 
 def curve_options(laws: Laws, one: Reading) -> pd.DataFrame:

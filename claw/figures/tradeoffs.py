@@ -14,8 +14,8 @@ from claw.figures.style import Drawing
 from claw.laws import Laws
 from claw.laws import speed_law as speeds
 from claw.laws.fitted import POOLED
-from claw.laws.points import is_dense, unrecovered
-from claw.laws.recovered import gains
+from claw.laws.points import DENSE, is_dense, unrecovered
+from claw.laws.recovered import gains, text_gains
 from claw.records import primary_columns
 from claw.specs.budget import LIMITS
 from claw.words import quantity
@@ -234,7 +234,8 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
 
 @style.paper()
 def recovery_gains(laws: Laws) -> Drawing:
-    """Share of the loss that recovery won back, against tokens; a line per method, a row per model, a column per ratio.
+    """Share of the loss that recovery won back, against tokens; a line per method, a row per model, a column per ratio. In
+    black what the same training gains on the dense model, where that was measured: as much is the text, and no recovery.
 
     With one method, or more than `MOST_COLUMNS` ratios, a panel holds all ratios of a model, named at the ends of their lines.
     """
@@ -245,6 +246,8 @@ def recovery_gains(laws: Laws) -> Drawing:
         )
     models = laws.points.by_size(set(won["model"]))
     won = won.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
+    alone = text_gains(laws.points).groupby(["model", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
+    alone = alone[alone["model"].isin(models)].assign(method=DENSE, ratio=0.0)
     ratios = sorted(won["ratio"].unique())
     apart = won["method"].nunique() > 1 and 1 < len(ratios) <= MOST_COLUMNS
     shown = [(model, ratio) for model in models for ratio in ratios] if apart else [(model, None) for model in models]
@@ -255,6 +258,7 @@ def recovery_gains(laws: Laws) -> Drawing:
         rows = won[(won["model"] == model) & (won["ratio"].eq(ratio) if apart else True)]
         panel.set_visible(not rows.empty)  # a ratio at which this model was not recovered
         _gains(panel, rows, named=not apart)
+        _gains(panel, alone[alone["model"] == model], named=False)
         panel.set_title(f"{model}, r = {ratio:g}" if apart else model)
         panel.set_xlim(0, (1.05 if apart else 1.22) * 1e-6 * won["recovery_tokens"].max())
         panel.axhline(0, color=style.BLACK, lw=0.6)
@@ -263,8 +267,9 @@ def recovery_gains(laws: Laws) -> Drawing:
             panel.tick_params(labelleft=True)
         panel.set_xlabel("recovery D (M tokens)")
     handles = style.method_handles(won["method"])
+    handles += [style.handle("the whole model, trained alike", ms=4, **style.style_of(DENSE))] if len(alone) else []
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
-    return Drawing("paper_recovery", figure, won)
+    return Drawing("paper_recovery", figure, pd.concat([won, alone[won.columns]], ignore_index=True))
 
 
 def _gains(panel: Axes, rows: pd.DataFrame, *, named: bool) -> None:

@@ -34,6 +34,10 @@ def recovery_verdicts(points: Points, level: float) -> list[Verdict]:
     low, high, change = table["gain"].min(), table["gain"].max(), math.expm1(mean.value)
     words = f"{better} of {plural(len(table), 'recovered run')} have a lower loss than the same model without recovery "
     words += f"({-low:+.1%} to {-high:+.1%}, {change:+.1%} on average over {mean.of('experiment')})"
+    if len(known := table[table["text"].notna()]):
+        no_more = int((known["gain"] <= known["text"]).sum())
+        text = " to ".join(f"{-share:+.1%}" for share in sorted({known["text"].min(), known["text"].max()}))
+        words += f"; whole models trained alike change by {text}, and {no_more} of {len(known)} recovered runs gain no more"
     evidence = {"pairs": len(table), "better": better, "change": change, "p": p}
     if least >= ALPHA:
         first = cannot_judge(lowers, f"{plural(mean.curves, 'recovered experiment')}: too few for any test")

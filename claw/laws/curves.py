@@ -125,7 +125,7 @@ def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[
     for (model, method, recovery, tokens, ratio_of), cut in rows[~is_dense(rows)].groupby(list(KEY), sort=True):
         curve = CurveKey(model, method, recovery, int(tokens), ratio_of)
         cut = _alike(cut, axis)
-        yield curve, pd.concat([_zero(zeros[model], curve), cut]) if model in zeros else cut
+        yield curve, pd.concat([zero_rows(zeros[model], curve), cut]) if model in zeros else cut
 
 
 def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio") -> pd.DataFrame:
@@ -133,7 +133,7 @@ def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio")
     rows = points.of(response, axis, dense=True)
     rows = rows[rows["model"] == curve.model]
     dense, own = is_dense(rows), (rows[list(KEY)] == list(curve)).all(axis=1)
-    return pd.concat([_zero(rows[dense], curve), _alike(rows[own & ~dense], axis)])
+    return pd.concat([zero_rows(rows[dense], curve), _alike(rows[own & ~dense], axis)])
 
 
 def _alike(cut: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -155,7 +155,7 @@ def _alike(cut: pd.DataFrame, axis: str) -> pd.DataFrame:
     return rows.assign(**{axis: rows.groupby(places)[axis].transform("mean")}).loc[cut.index]
 
 
-def _zero(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:
+def zero_rows(dense: pd.DataFrame, curve: CurveKey) -> pd.DataFrame:
     """The row(s) at r = 0 that belong to a curve: its own, else the dense model's."""
     if len(dense) <= 1:
         return dense[dense["recovery_tokens"].isin((0, curve.tokens))]

@@ -29,8 +29,9 @@ def evaluation_errors(rows: pd.DataFrame, response: str) -> np.ndarray:
         Var log(L/L0) = V/L² + V0/L0² - 2C/(L L0),   C = (V + V0 - V_paired)/2
 
     with V, V0 the variances of L and L0 by themselves. Of an accuracy, the paired error of A - A0; where no answer changed
-    sides the smallest one seen, because an error of zero is none. Dense models have zero. Where the column of differences
-    does not belong to the response of this table (a loss in another unit) the error of the value by itself is taken.
+    sides the smallest one seen, because an error of zero is none. Dense models that were not trained have zero. Where the
+    column of differences does not belong to the response of this table (a loss in another unit) the error of the value by
+    itself is taken.
     """
     column = lambda name: rows[name].to_numpy(float) if name in rows else np.full(len(rows), np.nan)
     alone, difference = column(f"{response}_stderr"), DIFFERENCES.get(response, "")
@@ -47,5 +48,5 @@ def evaluation_errors(rows: pd.DataFrame, response: str) -> np.ndarray:
     else:
         seen = error[error > 0]
         error = np.where(error == 0, seen.min() if len(seen) else 0.0, error)
-    dense = is_dense(rows).to_numpy() & np.isfinite(error)
+    dense = is_dense(rows).to_numpy() & ~(column("recovery_tokens") > 0) & np.isfinite(error)
     return np.where(dense, 0.0, np.where(np.isfinite(error), error, alone))

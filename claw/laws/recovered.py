@@ -3,6 +3,9 @@
 Runs of one experiment (model, method, ratio, axis) with several budgets or seeds share the unrecovered model they are compared
 with, so they are no independent pairs. If recovery did nothing, the runs of an experiment could be exchanged, the unrecovered
 one among them: the permutation test within experiments follows, which is exact whatever their noise and however many budgets.
+
+Training on a text makes every model better at texts of its kind, a whole one too. What a dense model gains when it is trained
+alike is therefore the control: a compressed model that gains no more has won nothing back.
 """
 
 import math
@@ -13,16 +16,18 @@ import pandas as pd
 
 from claw.laws.evaluation_error import evaluation_errors
 from claw.laws.over_curves import Mean, mean_over_curves
-from claw.laws.points import Points, unrecovered
+from claw.laws.points import Points, is_dense, unrecovered
 
 EXPERIMENT = ["model", "method", "ratio", "ratio_of"]
+TRAINING = ["model", "recovery", "recovery_tokens"]
 EXACT = 100_000  # permutations up to which all are tried; beyond, as many draws
 
 
 def gains(points: Points, response: str = "loss") -> pd.DataFrame:
     """Relative improvement by recovery of each experiment over the same one without: gain, stderr, model, method, ratio, D.
 
-    With paired errors `stderr` is at most what it says: both are paired with the dense model, which they share.
+    `text`: that of the dense model, trained alike (NaN where it was not), which wins nothing back and gains all the same. With
+    paired errors `stderr` is at most what it says: both are paired with the dense model, which they share.
     """
     rows = points.of(response)
     rows = rows.assign(se=evaluation_errors(rows, response))
@@ -30,7 +35,19 @@ def gains(points: Points, response: str = "loss") -> pd.DataFrame:
     after = rows[rows["recovery_tokens"] > 0].merge(before, on=EXPERIMENT)
     gain = 1 - after[response] / after["before"]
     share = np.sqrt((after["se"] / after[response]) ** 2 + (after["before_se"] / after["before"]) ** 2)
-    return after[[*EXPERIMENT, "recovery_tokens", "before"]].assign(after=after[response], gain=gain, stderr=(1 - gain) * share)
+    table = after[[*EXPERIMENT, "recovery", "recovery_tokens", "before"]]
+    table = table.assign(after=after[response], gain=gain, stderr=(1 - gain) * share)
+    alone = text_gains(points, response).rename(columns={"gain": "text"})
+    return table.merge(alone[[*TRAINING, "text"]], on=TRAINING, how="left")
+
+
+def text_gains(points: Points, response: str = "loss") -> pd.DataFrame:
+    """Relative improvement of each dense model by training alone, the control of recovery: TRAINING, gain, stderr."""
+    rows = points.of(response, dense=True, recovered=True)
+    rows = rows[is_dense(rows) & (rows["recovery_tokens"] > 0) & np.isfinite(rows[f"{response}0"])]
+    gain = 1 - rows[response] / rows[f"{response}0"]
+    frame = rows[TRAINING].assign(gain=gain, stderr=evaluation_errors(rows, response) / rows[f"{response}0"])
+    return frame.groupby(TRAINING, as_index=False)[["gain", "stderr"]].mean()
 
 
 def paired(points: Points, response: str = "loss", level: float = 0.95) -> tuple[Mean, pd.DataFrame]:

@@ -83,7 +83,7 @@ def _rows(laws: Laws, one: Reading) -> pd.DataFrame:
     rows = laws.points.rows[laws.points.rows["model"] == one.curve.model]
     whole = is_dense(rows)
     cut = (rows["method"] == one.curve.method) & (rows["recovery_tokens"] == one.curve.tokens)
-    rows = rows[whole | cut]
+    rows = pd.concat([curves.zero_rows(rows[whole], one.curve), rows[cut & ~whole]])
     return rows.assign(**{one.axis: rows[one.axis].where(~is_dense(rows), 0.0)})
 
 

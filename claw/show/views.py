@@ -127,8 +127,9 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
         law, bracket = "auto" if own else POOLED[response], one.points if one else None
         band = laws.predict(GRID, model, method, tokens=tokens, response=response, law=law, interval=kind, axis=axis)
         rows, dense = laws.points.of(response, axis, dense=True), float(laws.points.dense_row(model)[f"{response}0"])
-        cut, whole = (rows["recovery_tokens"] == budget for budget in (tokens, 0))
-        shown = ((rows["method"] == method) & cut) | (is_dense(rows) & whole)
+        cut, untrained = (rows["recovery_tokens"] == budget for budget in (tokens, 0))
+        whole = is_dense(rows) & (rows["model"] == model)
+        shown = ((rows["method"] == method) & cut) | (whole & (cut if (whole & cut).any() else untrained))
     rows = rows[shown & (rows["model"] == model)]
     measured = pd.DataFrame({"ratio": rows[axis].astype(float), "value": rows[response].astype(float)})
     reach = None

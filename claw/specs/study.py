@@ -75,7 +75,7 @@ class Study(Placement):
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     calibration: Calibration = Calibration()
     recovery: tuple[RecoverySeries, ...] = ()
-    recovery_of: tuple[Selection, ...] = ()  # which points are recovered; all where none is named
+    recovery_of: tuple[Selection, ...] = ()  # which points are recovered; all, and `dense`, where none is named
     evaluation: Evaluation = Evaluation()
     speed: Speed | None = None
     speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
@@ -112,11 +112,13 @@ class Study(Placement):
     @model_validator(mode="after")
     def _points_are_in_the_grid(self) -> "Study":
         grid = {"model": self.models, "method": self.methods, "ratio": self.ratios, "seed": self.seeds}
+        trained = grid | {"method": (*self.methods, methods.DENSE)}  # the control of recovery
         for field in ("exclude", "recovery_of", "speed_of", "keep_checkpoints_of"):
+            known = trained if field == "recovery_of" else grid
             for points in getattr(self, field):
                 for name, values in points.choices.items():
-                    if strange := [value for value in values if value not in grid[name]]:
-                        there = ", ".join(map(str, grid[name]))
+                    if strange := [value for value in values if value not in known[name]]:
+                        there = ", ".join(map(str, known[name]))
                         raise InputError(f"{field} names {name} {strange[0]}, which is not in this study: {there}.")
         return self
 
@@ -146,7 +148,7 @@ class Study(Placement):
         """Every point once, then what is recovered from it; the dense model of each is always among them."""
         points = [experiment for curve in self.curves for experiment in curve.experiments]
         dense = [Experiment.of_dense(model) for model in dict.fromkeys(point.compression.model for point in points)]
-        experiments = [e for point in points for e in (point, *self.recovered(point))]
+        experiments = [e for point in (*dense, *points) for e in (point, *self.recovered(point))]
         return tuple({e.id: e for e in (*dense, *experiments)}.values())
 
     @functools.cached_property
@@ -156,11 +158,18 @@ class Study(Placement):
         return {"loss": self.evaluation.loss.digest, "tasks": self.evaluation.accuracy.digest, "speed": speed}
 
     def recovered(self, point: Experiment) -> tuple[Experiment, ...]:
-        """The recoveries of a point; none of the dense model, nor of one that has no checkpoint to start from."""
+        """The recoveries of a point; none of one that has no checkpoint to start from.
+
+        The dense model is trained too, unless `recovery_of` names other methods only: what it gains is the text, no recovery.
+        """
         if not self.recovery or not _named(self.recovery_of, point.compression):
             return ()
-        if not methods.makes_checkpoint(point.compression.method):
-            return ()
+        if point.compression.method == methods.DENSE:
+            named = any("method" in points.choices and points.fits(point.compression) for points in self.recovery_of)
+            return self._trained(point) if named or not self.recovery_of else ()
+        return self._trained(point) if methods.makes_checkpoint(point.compression.method) else ()
+
+    def _trained(self, point: Experiment) -> tuple[Experiment, ...]:
         return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in self._recoveries)
 
     def keeps(self, experiment: Experiment) -> bool:

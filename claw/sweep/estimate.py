@@ -115,6 +115,7 @@ def estimate_plan(plan: Plan) -> Estimate:
         return Estimate(**time)
     saves = lambda e: (1 + len(study.recovered(e))) * methods.makes_checkpoint(e.compression.method)
     disk = [sizes[curve.model] * sum(map(saves, curve.experiments)) for curve in study.curves]
+    disk += [size * len(study.recovered(Experiment.of_dense(model))) for model, size in sizes.items()]
     return Estimate(**time, disk=max(disk, default=0.0), disk_all=sum(disk), memory=2 * max(sizes.values()))
 
 

@@ -1,7 +1,8 @@
 """The jobs a study still needs, worked out from the records on disk.
 
 One job is one notebook: a stage of a curve, so that the model is loaded once and its statistics serve all ratios. The
-dense model of each study model comes first, because every curve is compared with it.
+dense model of each study model comes first, because every curve is compared with it; where models are recovered, it is trained
+as they are, last of all, as a control.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import functools
 import gc
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,10 @@ def make(study: Study, folder: Path) -> Plan:
     known = frozenset(dtypes - {None}) | (before.dtypes if spared else frozenset())
     (dtype,) = known if study.dtype == "auto" and len(known) == 1 else (study.dtype,)  # one number type for all of a study
     planner = _Planner(study, folder, frozenset(done), names, dtype)
-    dense = [job for e in study.experiments if e.compression.method == methods.DENSE for job in planner.dense_jobs(e)]
+    whole = [e for e in study.experiments if e.compression.method == methods.DENSE and e.recovery is None]
+    dense = [job for e in whole for job in planner.dense_jobs(e)]
     jobs = [*dense, *(job for curve in study.curves for job in planner.curve_jobs(curve))]
+    jobs += [job for e in whole for job in planner.control_jobs(e)]
     options: dict[str, Any] = {"wanted": wanted, "done": planner.done, "unusable": unusable, "dtypes": known}
     options |= {"earlier": before, "spared": spared}
     return Plan(study=study, folder=folder, jobs=tuple(jobs), **options)
@@ -194,13 +197,7 @@ class _Planner:
         jobs = [compress]
         if not methods.find_method(curve.method)[0].plain:
             return jobs
-        for series in study.recovery:
-            made = {p.id: [e for e in recovered[p.id] if e.recovery in series.recoveries] for p in points}
-            starts = [p for p in points if any(map(self._lacks, made[p.id]))]
-            if starts:
-                given = self._heldout() | self._checkpoints(starts) | series.model_dump(mode="json", exclude_none=True)
-                makes = self._records([e for p in starts for e in made[p.id]], "recover", "loss")
-                jobs.append(self._job(RECOVER, f"{title} {series.recipe}", given, makes, compress))
+        jobs += self._recovery_jobs(title, points, compress)
         evaluated = [e for p in points for e in (p, *recovered[p.id]) if self._lacks(e, "tasks")]
         if evaluated:
             given = self._evaluation() | self._checkpoints(evaluated)
@@ -209,6 +206,27 @@ class _Planner:
         if study.speed and timed:
             given = self._checkpoints(timed) | study.speed.model_dump(mode="json")
             jobs.append(self._job(SPEED, title, given, self._records(timed, "speed"), compress))
+        return jobs
+
+    def control_jobs(self, dense: Experiment) -> list[Job]:
+        """Train a dense model as its compressed ones are, and measure it: what the text alone gains."""
+        title, trained = f"{dense.compression.model} dense", [e for e in self.study.recovered(dense) if self._lacks(e)]
+        jobs = self._recovery_jobs(title, [dense])
+        if evaluated := [e for e in trained if self._lacks(e, "tasks")]:
+            given = self._evaluation() | self._checkpoints(evaluated)
+            jobs.append(self._job(EVALUATE, f"{title} trained", given, self._records(evaluated, "tasks"), *jobs))
+        return jobs
+
+    def _recovery_jobs(self, title: str, points: Sequence[Experiment], *needs: Job) -> list[Job]:
+        """A job for each recipe, of the points that lack a record of it."""
+        jobs = []
+        for series in self.study.recovery:
+            made = {p.id: [e for e in self.study.recovered(p) if e.recovery in series.recoveries] for p in points}
+            starts = [p for p in points if any(map(self._lacks, made[p.id]))]
+            if starts:
+                given = self._heldout() | self._checkpoints(starts) | series.model_dump(mode="json", exclude_none=True)
+                makes = self._records([e for p in starts for e in made[p.id]], "recover", "loss")
+                jobs.append(self._job(RECOVER, f"{title} {series.recipe}", given, makes, *needs))
         return jobs
 
     def _job(self, notebook: str, title: str, given: Mapping[str, Any], makes: tuple[str, ...], *needs: Job) -> Job:
@@ -241,4 +259,7 @@ class _Planner:
         return self._heldout() | self.study.evaluation.model_dump(mode="json", include=names)
 
     def _checkpoints(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
-        return {"checkpoints": [str(self.folder / "checkpoints" / e.id) for e in experiments]}
+        """Where they are; a dense model that was not trained goes by its own name."""
+        plain = lambda e: e.compression.method == methods.DENSE and e.recovery is None
+        names = [e.compression.model if plain(e) else str(self.folder / "checkpoints" / e.id) for e in experiments]
+        return {"checkpoints": names}

@@ -43,6 +43,14 @@ def test_recovery_may_be_of_some_points_only():
     assert {(c.method, c.ratio) for c in recovered} == {("magnitude", 0.5)} and len(recovered) == 2
 
 
+def test_the_dense_model_is_trained_too_unless_others_only_are_named():
+    text = BASE + "recovery: [{tokens: [8192, 16384]}]\n"
+    trained = lambda more: [e.recovery.tokens for e in parse(text + more).experiments if e.recovery and not e.compression.ratio]
+    assert trained("") == trained("recovery_of: [{method: [magnitude, dense]}]") == [8192, 16384]
+    assert not any(map(trained, ("recovery_of: [{ratio: 0.5}]", "recovery_of: [{model: smollm2-135m}]")))
+    assert not parse(BASE + "recovery_of: [{method: dense}]").recovered(parse(BASE).experiments[0])
+
+
 @pytest.mark.parametrize(
     "more, timed",
     [
@@ -66,6 +74,7 @@ def test_speed_may_be_of_some_points_only(more, timed):
         (BASE + "exclude: [{method: wanda-sp}]", "exclude names method wanda-sp, which is not in this study"),
         (BASE + "recovery_of: [{ratio: 0.4}]", "recovery_of names ratio 0.4"),
         (BASE + "speed_of: [{method: ppm}]", "speed_of names method ppm"),
+        (BASE + "speed_of: [{method: dense}]", "speed_of names method dense"),
         (BASE.replace("random", "randm"), r"s\.yaml, line 4: methods: unknown method 'randm'"),
         (BASE.replace("0.5", "1.5"), r"line 5: ratios\.1 = 1\.5.*less than 1"),
         (BASE.replace("name: s", "name: ../s"), "line 2: name"),

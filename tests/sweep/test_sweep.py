@@ -37,6 +37,25 @@ def test_with_tasks_every_curve_is_evaluated_after_it_is_compressed(study, tmp_p
     assert len(made.wanted) == 21
 
 
+def test_the_dense_model_is_trained_last_where_it_is_named(study, tmp_path):
+    named = {
+        "recovery": [{"tokens": [128, 256], "length": 64}],
+        "recovery_of": [{"method": ["random", "dense"], "ratio": [0, 0.4]}],
+    }
+    evaluation = study.evaluation.model_copy(update={"tasks": ("piqa",)})
+    given = study.model_dump(exclude_unset=True) | named | {"evaluation": evaluation}
+    study = type(study).model_validate(given)
+    made = plan.make(study, tmp_path)
+    train, measure = made.jobs[-2:]
+    assert (train.notebook, measure.notebook) == ("20_recover", "30_evaluate") and measure.needs == (train.id,)
+    assert train.parameters["checkpoints"] == [study.models[0]] and len(train.makes) == 4 and len(measure.makes) == 2
+    assert all(Path(name).parent == tmp_path / "checkpoints" for name in measure.parameters["checkpoints"])
+    assert sorted(name for job in made.jobs for name in job.makes) == sorted(made.wanted)
+    write_all(tmp_path, made)
+    (tmp_path / "records" / train.makes[0]).unlink()
+    assert [job.notebook for job in plan.make(study, tmp_path).jobs] == ["20_recover"]
+
+
 def test_what_is_recorded_is_not_planned_again_and_what_failed_is(study, tmp_path):
     first = plan.make(study, tmp_path)
     write_all(tmp_path, first)
