@@ -116,15 +116,16 @@ def recovery_progress(moments: pd.DataFrame) -> Drawing:
     figure, panels = style.grid(len(ratios), width="neurips")
     for panel, ratio in zip(panels, ratios, strict=True):
         for method, runs in moments[moments["ratio"] == ratio].groupby("method"):
-            colour, longest = style.colour(method), runs["budget"].max()
-            for budget, rows in runs.groupby("budget"):
+            colour = style.colour(method)
+            for _, rows in runs.groupby("budget"):
                 rows = rows.sort_values("tokens")
-                text = method if budget == longest else None
-                panel.plot(rows["tokens"], rows["heldout"], color=colour, ls=style.line(method), label=text)
+                panel.plot(rows["tokens"], rows["heldout"], color=colour, ls=style.line(method))
                 panel.plot(rows["tokens"].iloc[-1], rows["heldout"].iloc[-1], color=colour, marker="o", ms=3)
         panel.set(title=_cut(moments, ratio), xlabel="tokens of recovery")
     panels[0].set_ylabel(LOSS)
-    panels[0].legend(loc="upper right")
+    methods = sorted(set(moments["method"]))
+    handles = [style.handle(name, color=style.colour(name), ls=style.line(name), marker="o", ms=3) for name in methods]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return Drawing("recovery_progress", figure, moments.reset_index(drop=True))
 
 

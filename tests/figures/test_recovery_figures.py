@@ -1,0 +1,41 @@
+"""Figures of recovery: every method is told, and what training gains on the whole model stands beside what it wins back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import TEXT, study_table
+
+from claw import figures, laws
+from claw.errors import InputError
+
+
+def moments():
+    """The dense model and two methods at one ratio, trained on two budgets."""
+    rows = []
+    for method, ratio, start in (("dense", 0.0, 3.0), ("flap", 0.5, 4.0), ("random", 0.5, 6.0)):
+        for budget in (1000, 4000):
+            for tokens in (0, budget // 2, budget):
+                row = {"method": method, "ratio": ratio, "ratio_params": 0.6 * ratio, "budget": budget, "tokens": tokens}
+                rows.append(row | {"heldout": start * (1 - 0.1 * tokens / 4000)})
+    return pd.DataFrame(rows)
+
+
+def test_every_method_is_in_the_legend_whichever_panel_it_is_in():
+    drawing = figures.recovery_progress(moments())
+    (legend,) = drawing.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["dense", "flap", "random"]
+    assert [panel.get_title() for panel in drawing.figure.axes] == ["0% removed (r = 0)", "30% removed (r = 0.5)"]
+    with pytest.raises(InputError, match="no recovery has been run"):
+        figures.recovery_progress(moments().assign(heldout=np.nan))
+
+
+def test_what_the_text_gains_is_drawn_where_dense_models_were_trained():
+    table = study_table()
+    drawing = figures.recovery_gains(laws.fit(table, compare=False))
+    whole = drawing.numbers[drawing.numbers["method"] == "dense"]
+    assert len(whole) == 6 and (whole["gain"] > 0).all() and (whole["gain"] < TEXT).all()
+    titles = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert titles[-1] == "the whole model, trained alike"
+    untrained = table[(table["method"] != "dense") | (table["recovery_tokens"] == 0)]
+    plain = figures.recovery_gains(laws.fit(untrained, compare=False))
+    assert "dense" not in set(plain.numbers["method"]) and len(plain.figure.legends[0].get_texts()) == len(titles) - 1
