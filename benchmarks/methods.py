@@ -5,7 +5,8 @@ python benchmarks/methods.py --methods claw flap+ridge "optipfair PPM" --ratios 
 
 Each method runs in a process of its own, one after the other, on the same calibration and held-out blocks, so that peak memory
 is its own. Rows go to OUT/rows.jsonl as they are known, each with its model and texts: only those of the same are compared.
-`--match` compares PPM and PruneNet with the peers' own at equal FFN ratios.
+`--match` compares PPM and PruneNet with the peers' own at equal FFN ratios; `--control` measures what the last steps of `claw`,
+which see the loss of the calibration text, gain on the whole model: so much is the text.
 
 An anchor outside of this project: Llama-3.2-1B on WikiText-2 (perplexity at a true 20 and 40 %: LaMoC 17.2 and 41.3, MoDeGPT
 17.5 and 44.2, as their authors print them), where the hub or a folder with the model and the two texts are at hand:
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--match", action="store_true", help="PPM and PruneNet against the peers' own, three seeds")
+    parser.add_argument("--control", action="store_true", help="the last steps of claw on the whole model")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-methods"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -66,6 +68,9 @@ def main() -> None:
         return
     if asked.match:
         match(asked)
+        return
+    if asked.control:
+        control(asked)
         return
     for method in asked.methods:
         if remaining(method, asked):
@@ -134,6 +139,16 @@ def measure(method: str, asked: argparse.Namespace) -> None:
         with (asked.out / "rows.jsonl").open("a") as out:
             out.write(json.dumps(row) + "\n")
         print({name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
+
+
+def control(asked: argparse.Namespace) -> None:
+    """Held-out loss of the whole model as it is, and after the last steps of `claw`, as where a tenth is removed."""
+    model, calibration, heldout = setting(asked)
+    before = held_out.cross_entropy(model, heldout).mean
+    statistics = claw.calibrate(model, calibration)
+    whole_model.refit_norms(model, statistics, 0.1, each=False)
+    after = held_out.cross_entropy(model, heldout).mean
+    print(f"{asked.model}: the whole model {before:.3f}, after the last steps of claw {after:.3f} ({after - before:+.3f})")
 
 
 def reloads(model: nn.Module) -> bool:

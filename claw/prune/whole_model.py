@@ -121,6 +121,11 @@ def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, units: su
         return surgery.cut(parts, target, surgery.Units(range(dense.depth)))
     small = fitted_shape(parts, target, statistics, units=units)
     each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # where less is cut that only fits the text
-    final_gain.refit(small, calibration_text(statistics, "gains", LAST_TOKENS), each=each)
-    norm_gains.refit_gains(small, calibration_text(statistics, "gains"), targets.removed(dense, target, "params"))
+    refit_norms(small, statistics, targets.removed(dense, target, "params"), each=each)
     return small
+
+
+def refit_norms(small: nn.Module, statistics: Statistics, removed: float, *, each: bool) -> None:
+    """The last steps, in place: the gain of the last norm (of `each` of its dimensions), then those of all norms."""
+    final_gain.refit(small, calibration_text(statistics, "gains", LAST_TOKENS), each=each)
+    norm_gains.refit_gains(small, calibration_text(statistics, "gains"), removed)
