@@ -221,12 +221,17 @@ def score(both: pd.DataFrame) -> pd.DataFrame:
     """A row per part of the points and law: points, error, bias, covered, bands and width, of what `compared` returns.
 
     error: median |foretold / measured - 1|; bias: median foretold / measured - 1; covered: share of the `bands` that hold the
-    measurement, which should be the level; width: median of high / low. The part "works" leaves out destroyed models.
+    measurement, which should be the level; width: median of high / low. The part "works" leaves out destroyed models; a part
+    of the same points as one before is not said again.
     """
     recovered, rows = both["recovery_tokens"] > 0, []
     parts = {"every point": both["measured"] > 0, "works": both["works"], "works, not recovered": both["works"] & ~recovered}
     parts |= {"works, recovered": both["works"] & recovered}
+    told = list[pd.Series]()
     for part, mask in parts.items():
+        if any(mask.equals(other) for other in told):  # nothing was recovered, or nothing destroyed
+            continue
+        told.append(mask)
         for law, own in both[mask & both["foretold"].notna()].groupby("law", sort=False):
             off = own["foretold"] / own["measured"] - 1
             row = {"of": part, "law": law, "points": len(own), "error": off.abs().median(), "bias": off.median()}
