@@ -197,7 +197,7 @@ class _Planner:
         jobs = [compress]
         if not methods.find_method(curve.method)[0].plain:
             return jobs
-        jobs += self._recovery_jobs(title, points, compress)
+        jobs += self._recovery_jobs(title, points, recovered, compress)
         evaluated = [e for p in points for e in (p, *recovered[p.id]) if self._lacks(e, "tasks")]
         if evaluated:
             given = self._evaluation() | self._checkpoints(evaluated)
@@ -210,18 +210,20 @@ class _Planner:
 
     def control_jobs(self, dense: Experiment) -> list[Job]:
         """Train a dense model as its compressed ones are, and measure it: what the text alone gains."""
-        title, trained = f"{dense.compression.model} dense", [e for e in self.study.recovered(dense) if self._lacks(e)]
-        jobs = self._recovery_jobs(title, [dense])
+        title, trained = f"{dense.compression.model} dense", self.study.recovered(dense)
+        jobs = self._recovery_jobs(title, [dense], {dense.id: trained})
         if evaluated := [e for e in trained if self._lacks(e, "tasks")]:
             given = self._evaluation() | self._checkpoints(evaluated)
             jobs.append(self._job(EVALUATE, f"{title} trained", given, self._records(evaluated, "tasks"), *jobs))
         return jobs
 
-    def _recovery_jobs(self, title: str, points: Sequence[Experiment], *needs: Job) -> list[Job]:
-        """A job for each recipe, of the points that lack a record of it."""
+    def _recovery_jobs(
+        self, title: str, points: Sequence[Experiment], recovered: Mapping[str, Sequence[Experiment]], *needs: Job
+    ) -> list[Job]:
+        """A job for each recipe, of the points that lack a record of it; `recovered` by the id of the point."""
         jobs = []
         for series in self.study.recovery:
-            made = {p.id: [e for e in self.study.recovered(p) if e.recovery in series.recoveries] for p in points}
+            made = {p.id: [e for e in recovered[p.id] if e.recovery in series.recoveries] for p in points}
             starts = [p for p in points if any(map(self._lacks, made[p.id]))]
             if starts:
                 given = self._heldout() | self._checkpoints(starts) | series.model_dump(mode="json", exclude_none=True)
