@@ -25,7 +25,7 @@ from claw.advice.true_shares import TRUE
 from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
 from claw.laws import ALL, Laws, OwnTable, catalogue, fitting, read, speed_law, tables
-from claw.laws.points import DEFAULTS, is_dense
+from claw.laws.points import DEFAULTS, is_dense, unrecovered
 from claw.laws.verdicts import Verdict
 from claw.models import sources
 from claw.project import REFERENCE, project_folder
@@ -235,7 +235,9 @@ def figure_of(source: Path, folder: Path) -> str:
 
 def beside(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Dense accuracies of this table beside published ones of the same model, task and metric."""
-    dense = table[table["method"] == "dense"].drop_duplicates("model").set_index("model")
+    dense = table[table["method"] == "dense"]
+    dense = unrecovered(dense) if "recovery_tokens" in dense else dense
+    dense = dense.drop_duplicates("model").set_index("model")
     rows = []
     for other in published.itertuples():
         column = f"{other.task}_{other.metric}"

@@ -10,11 +10,12 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
 
+COLUMNS = 4
 TICKS = (1, 1.5, 2, 3, 5, 8, 12)  # of L/L0
 
 
 @style.paper()
-def foretold_points(both: pd.DataFrame, law: str = "method") -> Drawing:
+def foretold_points(both: pd.DataFrame, law: str = "curves") -> Drawing:
     """Compressed over dense loss against the share of all parameters removed: what one law foretold with its band, what the
     other laws did (thin), and what was measured; points outside their band are ringed. Without recovery only.
 
@@ -28,7 +29,7 @@ def foretold_points(both: pd.DataFrame, law: str = "method") -> Drawing:
         raise InputError(f"No point was foretold by the law {law!r}; there are {', '.join(sorted(set(both['law'])))}.")
     axis = style.leading_axis(both)
     methods = sorted(set(both["method"]))
-    figure, panels = style.grid(len(methods), 4, each=1.75, head=0.5, sharex=True, sharey=True)
+    figure, panels = style.grid(len(methods), COLUMNS, each=1.75, head=0.5, sharex=True, sharey=True)
     for method, panel in zip(methods, panels, strict=True):
         own = both[both["method"] == method].sort_values(axis)
         for name, rows in own.groupby("law"):
@@ -51,14 +52,16 @@ def foretold_points(both: pd.DataFrame, law: str = "method") -> Drawing:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_formatter("")
         style.removed_axis(panel, axis, both[axis])
+        panel.set_xlabel("parameters removed" if axis == "ratio_params" else style.AXIS_LABELS[axis])
+    for panel in panels[:-COLUMNS]:
         panel.set_xlabel("")
-    figure.supxlabel(style.AXIS_LABELS[axis], fontsize=8)
-    figure.supylabel("loss, compressed over dense", fontsize=8)
+    for panel in panels[::COLUMNS]:
+        panel.set_ylabel("loss over dense")
     chosen = both[both["law"] == law]
     error = float(np.median(np.abs(chosen["foretold"] / chosen["measured"] - 1)))
     bands, level = chosen["covered"].dropna(), float(both["level"].iloc[0])
     inside = f"{bands.mean():.0%} of {len(bands)} points inside their {level:.0%} bands" if len(bands) else "no bands"
-    figure.suptitle(f"{', '.join(dict.fromkeys(both['model']))}: {inside}; median error {error:.0%}", fontsize=9)
+    figure.suptitle(f"{', '.join(dict.fromkeys(both['model']))}: {inside}; median error {error:.0%}", fontsize=8)
     handles = [
         style.handle("measured", color=style.BLACK, marker="o", ls="", ms=4),
         style.handle("outside its band", color=style.BLACK, marker="o", ls="", ms=7, mfc="none", mew=0.7),

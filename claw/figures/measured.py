@@ -91,6 +91,8 @@ def _measure(panel: Axes, table: pd.DataFrame, measure: str) -> pd.DataFrame:
     )
     shown = shown[shown["value"].notna()]
     dense = shown[shown["method"] == "dense"]
+    if "recovery_tokens" in dense and (dense["recovery_tokens"] == 0).any():
+        dense = dense[dense["recovery_tokens"] == 0]  # without those that were trained as a control
     for (model, method), rows in shown[shown["method"] != "dense"].groupby(["model", "method"], sort=False):
         rows = pd.concat([dense[dense["model"] == model], rows]).sort_values("share")
         look = style.style_of(method) | {"ls": style.line(method)}

@@ -1,5 +1,7 @@
 """What is foretold comes from other models only, holds what is measured as often as it says, and is scored by hand the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,7 +96,8 @@ def test_the_score_is_as_by_hand(table, said):
     assert score["covered"] == pytest.approx(np.mean((own["low"] <= share) & (share <= own["high"])))
     assert score["points"] == len(own) == 45
     parts = foretell.score(both).set_index(["of", "law"])["points"]
-    assert parts["works, recovered", "method"] + parts["works, not recovered", "method"] == parts["works", "method"]
+    assert parts["works, recovered", "method"] + parts["works, not recovered", "method"] == parts["every point", "method"]
+    assert "works" not in parts.index.get_level_values("of")  # every point works, so it would be said twice
 
 
 def test_a_file_that_was_written_scores_the_same(tmp_path, table, said):
@@ -126,3 +129,10 @@ def test_what_cannot_be_foretold_is_refused(table):
         foretell.foretell(table[table["model"] == LAST], study(), LAST)
     with pytest.raises(InputError, match="no column"):
         foretell.compared(table, table)
+
+
+def test_what_was_foretold_of_the_committed_model_is_scored_as_the_docs_quote():
+    root = Path(__file__).parents[2]
+    said = read_table(root / "results" / "foretold" / "qwen2.5-coder-1.5b-second.csv")
+    both = foretell.compared(said, read_table(root / "results" / "reference.csv"))
+    assert "\n".join(foretell.score_text(both)) in (root / "docs" / "numbers.md").read_text()
