@@ -52,9 +52,10 @@ def foretold_points(both: pd.DataFrame, law: str = "curves") -> Drawing:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_formatter("")
         style.removed_axis(panel, axis, both[axis])
-        panel.set_xlabel("parameters removed" if axis == "ratio_params" else style.AXIS_LABELS[axis])
-    for panel in panels[:-COLUMNS]:
         panel.set_xlabel("")
+    for panel in panels[-COLUMNS:]:  # the last of each column
+        panel.set_xlabel("parameters removed" if axis == "ratio_params" else style.AXIS_LABELS[axis])
+        panel.tick_params(labelbottom=True)
     for panel in panels[::COLUMNS]:
         panel.set_ylabel("loss over dense")
     chosen = both[both["law"] == law]

@@ -42,8 +42,13 @@ def gains(points: Points, response: str = "loss") -> pd.DataFrame:
 
 
 def text_gains(points: Points, response: str = "loss") -> pd.DataFrame:
-    """Relative improvement of each dense model by training alone, the control of recovery: TRAINING, gain, stderr."""
-    rows = points.of(response, dense=True, recovered=True)
+    """Relative improvement of each dense model by training alone, the control of recovery: TRAINING, gain, stderr.
+
+    No rows where no dense model was trained, or the response was not measured.
+    """
+    if response not in points.responses:
+        return pd.DataFrame(columns=[*TRAINING, "gain", "stderr"])
+    rows = points.of(response, dense=True)
     rows = rows[is_dense(rows) & (rows["recovery_tokens"] > 0) & np.isfinite(rows[f"{response}0"])]
     gain = 1 - rows[response] / rows[f"{response}0"]
     frame = rows[TRAINING].assign(gain=gain, stderr=evaluation_errors(rows, response) / rows[f"{response}0"])

@@ -245,6 +245,11 @@ class Experiment(Spec):
         return self.digest
 
     @property
+    def untouched(self) -> bool:
+        """Whether this is a dense model as it is: neither compressed nor trained."""
+        return self.compression.method == methods.DENSE and self.recovery is None
+
+    @property
     def dense(self) -> "Experiment":
         """The uncompressed model that this one is compared with."""
         return self.of_dense(self.compression.model)

@@ -165,11 +165,13 @@ class Study(Placement):
         if not self.recovery or not _named(self.recovery_of, point.compression):
             return ()
         if point.compression.method == methods.DENSE:
-            named = any("method" in points.choices and points.fits(point.compression) for points in self.recovery_of)
-            return self._trained(point) if named or not self.recovery_of else ()
-        return self._trained(point) if methods.makes_checkpoint(point.compression.method) else ()
-
-    def _trained(self, point: Experiment) -> tuple[Experiment, ...]:
+            wanted = not self.recovery_of or any(
+                "method" in points.choices and points.fits(point.compression) for points in self.recovery_of
+            )
+        else:
+            wanted = methods.makes_checkpoint(point.compression.method)
+        if not wanted:
+            return ()
         return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in self._recoveries)
 
     def keeps(self, experiment: Experiment) -> bool:

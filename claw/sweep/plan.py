@@ -117,7 +117,7 @@ def make(study: Study, folder: Path) -> Plan:
     known = frozenset(dtypes - {None}) | (before.dtypes if spared else frozenset())
     (dtype,) = known if study.dtype == "auto" and len(known) == 1 else (study.dtype,)  # one number type for all of a study
     planner = _Planner(study, folder, frozenset(done), names, dtype)
-    whole = [e for e in study.experiments if e.compression.method == methods.DENSE and e.recovery is None]
+    whole = [e for e in study.experiments if e.untouched]
     dense = [job for e in whole for job in planner.dense_jobs(e)]
     jobs = [*dense, *(job for curve in study.curves for job in planner.curve_jobs(curve))]
     jobs += [job for e in whole for job in planner.control_jobs(e)]
@@ -132,7 +132,7 @@ def _spared(
     """Records that a table of before makes needless: not of the dense model where more of its model is to be measured."""
     spared = before.spares(names) - done
     begun = {e.compression.model for name, (_, e) in wanted.items() if name not in spared and name not in done}
-    needed = lambda e: e.compression.method == methods.DENSE and e.compression.model in begun
+    needed = lambda e: e.untouched and e.compression.model in begun
     return frozenset(name for name in spared if not needed(wanted[name][1]))
 
 
@@ -173,9 +173,10 @@ class _Planner:
 
     def dense_jobs(self, experiment: Experiment) -> list[Job]:
         """The job that measures a dense model, unless it was measured."""
-        model = experiment.compression.model
-        given = self._evaluation() | {"checkpoints": [model]}
-        return [self._job(EVALUATE, f"{model} dense", given, self._records([experiment]))] if self._lacks(experiment) else []
+        if not self._lacks(experiment):
+            return []
+        given = self._evaluation() | self._checkpoints([experiment])
+        return [self._job(EVALUATE, f"{experiment.compression.model} dense", given, self._records([experiment]))]
 
     def curve_jobs(self, curve: Curve) -> list[Job]:
         """Compress, recover, evaluate and time the points of a curve that lack a record; lost checkpoints are made again.
@@ -261,7 +262,6 @@ class _Planner:
         return self._heldout() | self.study.evaluation.model_dump(mode="json", include=names)
 
     def _checkpoints(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
-        """Where they are; a dense model that was not trained goes by its own name."""
-        plain = lambda e: e.compression.method == methods.DENSE and e.recovery is None
-        names = [e.compression.model if plain(e) else str(self.folder / "checkpoints" / e.id) for e in experiments]
-        return {"checkpoints": names}
+        """Where they are; a dense model as it is goes by its own name."""
+        place = lambda e: e.compression.model if e.untouched else str(self.folder / "checkpoints" / e.id)
+        return {"checkpoints": [place(e) for e in experiments]}

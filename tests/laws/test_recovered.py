@@ -71,3 +71,8 @@ def test_the_guide_offers_whole_models_trained_as_much_as_one_can_spend(fitted):
     assert names(0) == ["model-s as it is"]
     assert names(1e5) == ["model-s as it is", "model-s as it is, trained on 100k tokens"]
     assert dense_options(fitted, ("model-s",), "loss")["value"].is_monotonic_decreasing
+
+
+def test_a_table_without_losses_has_no_control_and_says_what_is_unknown(table):
+    bare = laws.fit(table.drop(columns=[name for name in table if "loss" in name or "bits" in name]), compare=False)
+    assert recovered.text_gains(bare.points).empty and unknowns(bare)

@@ -56,6 +56,20 @@ def test_only_what_the_table_lacks_is_measured_and_the_dense_model_beside_it(com
     pd.testing.assert_frame_equal(earlier.table_of(study, tmp_path / "run"), whole, check_dtype=False)
 
 
+def test_a_control_that_the_table_has_is_not_trained_again(alike, tmp_path):
+    more = {"recovery": [{"tokens": [128], "length": 64}], "recovery_of": [{"method": "dense"}]}
+    study = type(alike).model_validate(alike.model_dump(exclude_unset=True) | more)
+    first = plan.make(part_of(study, study.methods[:1]), tmp_path / "before")
+    assert [job.notebook for job in first.jobs][-1] == "20_recover"
+    measure(tmp_path / "before", first)
+    records.save_csv(records.table(tmp_path / "before"), tmp_path / "before.csv")
+    made = plan.make(study.model_copy(update={"goes_on_from": str(tmp_path / "before.csv")}), tmp_path / "run")
+    assert [(job.notebook, job.title.split()[1]) for job in made.jobs] == [
+        ("30_evaluate", "dense"),
+        ("10_compress", study.methods[1]),
+    ]
+
+
 def test_a_whole_table_leaves_nothing_to_run_and_is_the_table(committed, tmp_path):
     study, whole = committed
     records.save_csv(whole, tmp_path / "whole.csv")
