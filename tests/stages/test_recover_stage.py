@@ -122,8 +122,10 @@ def test_a_study_plans_recovery_between_compressing_and_evaluating(tmp_path):
     study = studies.parse_study(values, {}, "x")
     planned = plan.make(study, tmp_path)
     names = [job.notebook for job in planned.jobs]
-    assert names == ["30_evaluate", "10_compress", "20_recover", "20_recover", "30_evaluate", "40_speed", "10_compress"]
-    assert len(study.experiments) == 1 + (1 + 3) + 1  # dense; a point and its recoveries; one without checkpoint
+    control = ["20_recover", "20_recover", "30_evaluate"]  # the whole model trained alike, last of all
+    curves = ["10_compress", "20_recover", "20_recover", "30_evaluate", "40_speed", "10_compress"]
+    assert names == ["30_evaluate", *curves, *control]
+    assert len(study.experiments) == (1 + 3) + (1 + 3) + 1  # dense and a point with recoveries; one without checkpoint
     made = [name for job in planned.jobs for name in job.makes]
     assert sorted(made) == sorted(planned.wanted) and len(set(made)) == len(made)
     recover = planned.jobs[2].parameters
