@@ -1,7 +1,7 @@
 """What a practitioner acts on, in plain sentences and one small table: how far, with what, what it then answers.
 
-The sentences open the findings page (`first_lines`) and end a run (`closing`). Every number is read off the measured points of
-one curve, and is said to be measured, or between which measured points it lies.
+A table and sentences open the findings page (`how_far_table`, `first_lines`), sentences end a run (`closing`). Every number is
+read off the measured points of one curve.
 """
 
 import math
@@ -22,8 +22,8 @@ from claw.words import number, plural, tokens_text
 
 THRESHOLDS = (1.05, 1.1, 1.25)
 MAIN = 1.1
-MODELS = 3  # in one line
 NAMED = 3
+SAID = 2  # models in the last lines of a run
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # of which a small table shows two
 ROWS = 4
 FEWEST_SEEDS = 3
@@ -41,45 +41,52 @@ def models_of(laws: Laws) -> list[str]:
     return sorted(counts.index, key=lambda name: (-counts[name], name))
 
 
-def how_far(laws: Laws, threshold: float, model: str) -> str:
-    """How far one model goes for so much more loss, with which method, and which others cannot be told apart from it."""
-    own = reach.reaches(laws, threshold, model) or reach.reaches(laws, threshold, model, controls=True)
+def how_far_table(laws: Laws) -> pd.DataFrame:
+    """One row a model: the share of its parameters that may go for so much more loss, and what that answers and how fast it is.
+
+    The last columns are of what goes furthest for 10 % more loss. Columns without an entry are left out; empty without losses.
+    """
+    laws = shared_out(laws)
+    if "loss" not in laws.points.responses:
+        return pd.DataFrame()
+    rows = []
+    for model in models_of(laws):
+        far = {threshold: _furthest(laws, threshold, model) for threshold in THRESHOLDS}
+        if not any(far.values()):
+            continue
+        row = {"model": model} | {f"{percent(t - 1)} more loss": _how_far(own) for t, own in far.items()}
+        best = far[MAIN][0] if far[MAIN] and far[MAIN][0].share > 0 else None
+        then = {"answers": _answers(laws, best), "speed": _speeds(laws, best)} if best else {}
+        rows.append(row | {f"{name} at {percent(MAIN - 1)}": text for name, text in then.items()})
+    return pd.DataFrame(rows).replace("", np.nan).dropna(axis="columns", how="all").fillna("–")
+
+
+def _furthest(laws: Laws, threshold: float, model: str) -> list[Reach]:
+    """What goes furthest for so much more loss, the best first; controls where nothing else was measured."""
+    return reach.reaches(laws, threshold, model) or reach.reaches(laws, threshold, model, controls=True)
+
+
+def _how_far(own: list[Reach]) -> str:
+    """How far one model goes, with which method, and which others cannot be told apart from it."""
     if not own:
         return ""
     best = own[0]
-    only = " (a control; nothing else was measured)" if is_control(best.curve.method) else ""
     if best.share <= 0:
-        return f"none of {model}: no measured curve stays within it"
-    all_of_it = ", as far as was measured" if best.all_of_it else f", {_beside(best)}"
+        return "nothing: no measured curve stays within it"
+    only = " (a control; nothing else was measured)" if is_control(best.curve.method) else ""
+    end = ", as far as was measured" if best.all_of_it else ""
     alike = [one.curve.method for one in reach.tied(best, own)]
-    more = f"; not told apart from it: {', '.join(alike[:NAMED])}{' …' if len(alike) > NAMED else ''}" if alike else ""
-    return f"{best.removed}{only}{all_of_it}{more}"
-
-
-def _beside(one: Reach) -> str:
-    """Between which measured points an answer lies."""
-    text = (lambda share: "the dense model" if share == 0 else percent(share)) if one.known else "r = {:.2g}".format
-    points = [f"{text(share)} (loss {value:.2f})" for share, value in one.beside]
-    return f"measured: {points[0]}" if len(points) == 1 else f"between {points[0]} and {points[1]}"
+    more = f"; not told apart: {', '.join(alike[:NAMED])}{' …' if len(alike) > NAMED else ''}" if alike else ""
+    return f"{best.brief}{only}{end}{more}"
 
 
 def first_lines(laws: Laws) -> list[str]:
-    """Ten lines of Markdown that a practitioner acts on, generated from the measured points; fewer where less was measured."""
+    """What stands below `how_far_table`: lines of Markdown with the control, what training wins back, and what is unknown."""
     laws = shared_out(laws)
     if "loss" not in laws.points.responses:
         return ["**How far?** No loss was measured, so nothing is said of how far one can go; the accuracies are below."]
-    models = models_of(laws)
-    lines = []
-    for threshold in THRESHOLDS:
-        told = [text for model in models[:MODELS] if (text := how_far(laws, threshold, model))]
-        if told:
-            lines.append(f"**For {percent(threshold - 1)} more loss remove** {'. '.join(told)}.")
-    best = {model: own[0] for model in models[:MODELS] if (own := reach.reaches(laws, MAIN, model)) and own[0].share > 0}
-    lines += [f"**Then it answers:** {text}." for text in [_answers(laws, list(best.values()))] if text]
-    lines += [f"**Then it is as fast:** {text}." for text in [_speeds(laws, list(best.values()))] if text]
-    lines += [f"**A control:** {text}." for text in [_controls(laws, best)] if text]
-    lines += [f"**Trained again:** {text}." for text in [_recovered(laws, best)] if text]
-    lines += [f"**Further:** {text}." for text in [_further(laws, models)] if text]
+    best = {model: own[0] for model in models_of(laws) if (own := reach.reaches(laws, MAIN, model)) and own[0].share > 0}
+    lines = [f"**A control:** {_controls(laws, best)}.", f"**Trained again:** {_recovered(laws, best)}."]
     unknown = unknowns(laws)
     return [*lines, f"**Unknown:** {'; '.join(what for what, _ in unknown)}.", f"**To find out:** {_to_do(unknown)}."]
 
@@ -88,34 +95,23 @@ def _to_do(unknown: list[tuple[str, str]]) -> str:
     return "; ".join(dict.fromkeys(how for _, how in unknown[:NAMED]))
 
 
-def _answers(laws: Laws, best: list[Reach]) -> str:
-    """Accuracy at what 10 % more loss allows, beside the dense model's and guessing."""
-    told, tasks = [], few_tasks(laws.points.rows) or "its tasks"
-    for one in best:
-        reading = reach.reading_like(laws, one.curve, "accuracy", one.axis)
-        said = reach.quote(reading, one.share) if reading else None
-        if reading and said and math.isfinite(reading.dense):
-            chance = float(laws.points.dense_row(one.curve.model).get("chance", math.nan))
-            guess = f" (guessing gives {percent(chance)})" if math.isfinite(chance) else ""
-            told.append(
-                f"{one.curve.model} with {one.curve.method} {percent(said.value)} "
-                f"({percents(max(0.0, said.low), min(1.0, said.high))}) of {tasks} instead of {percent(reading.dense)}, "
-                f"{said.source}{guess}"
-            )
-    return "; ".join(told) or "no accuracy was measured there"
+def _answers(laws: Laws, one: Reach) -> str:
+    """Accuracy there, beside the dense model's and guessing; empty where none was measured."""
+    reading = reach.reading_like(laws, one.curve, "accuracy", one.axis)
+    said = reach.quote(reading, one.share) if reading else None
+    if not reading or not said or not math.isfinite(reading.dense):
+        return ""
+    chance = float(laws.points.dense_row(one.curve.model).get("chance", math.nan))
+    guess = f" (guessing {percent(chance)})" if math.isfinite(chance) else ""
+    span = percents(max(0.0, said.low), min(1.0, said.high))
+    return f"{percent(said.value)} ({span}) instead of {percent(reading.dense)}{guess}"
 
 
-def _speeds(laws: Laws, best: list[Reach]) -> str:
-    """Measured speed-ups at what 10 % more loss allows."""
-    told, names = [], {"speedup_decode": "decoding", "speedup_prefill": "prefill"}
-    for one in best:
-        pairs = {name: reach.speedup(laws, one.curve, one.share, response) for response, name in names.items() if one.known}
-        timed = {name: pair for name, pair in pairs.items() if pair}
-        if timed:
-            parts = [f"{name} {value:.2f} times as fast" for name, (value, _) in timed.items()]
-            sources = " and ".join(dict.fromkeys(source for _, source in timed.values()))
-            told.append(f"{one.curve.model} with {one.curve.method} {', '.join(parts)} ({sources})")
-    return "; ".join(told) or "no speed was measured there"
+def _speeds(laws: Laws, one: Reach) -> str:
+    """Measured speed-ups there; empty where none was measured."""
+    names = {"speedup_decode": "decode", "speedup_prefill": "prefill"}
+    pairs = {name: reach.speedup(laws, one.curve, one.share, response) for response, name in names.items() if one.known}
+    return ", ".join(f"{name} {pair[0]:.2f} ×" for name, pair in pairs.items() if pair)
 
 
 def _controls(laws: Laws, best: dict[str, Reach]) -> str:
@@ -145,24 +141,6 @@ def _recovered(laws: Laws, best: dict[str, Reach]) -> str:
                 text += f" (the whole model, trained alike, changes its loss by {-gain:+.1%}: as much is the text, no recovery)"
             told.append(text)
     return "; ".join(told) or "no run was recovered by training, so what that wins back is not known"
-
-
-def _further(laws: Laws, models: list[str]) -> str:
-    """The lowest measured loss at 30 and at 50 % of the parameters."""
-    told = []
-    for model in models[:MODELS]:
-        for share in (0.3, 0.5):
-            pairs = [pair for pair in reach.best_at(laws, model, share) if not is_control(pair[0].curve.method)]
-            if pairs and (dense := pairs[0][0].dense) > 0:
-                reading, said = pairs[0]
-                if reach.wrecked(laws, reading.curve, said.at):
-                    told.append(f"at {percent(said.at)} of {model} nothing that was measured still works")
-                    continue
-                told.append(
-                    f"at {percent(said.at)} of {model} the lowest loss is {said.value:.2f} ({said.value / dense:.2f} × dense) "
-                    f"with {reading.curve.method}, {said.source}"
-                )
-    return "; ".join(told)
 
 
 def unknowns(laws: Laws) -> list[tuple[str, str]]:
@@ -241,9 +219,8 @@ def closing(laws: Laws) -> tuple[list[str], list[str]]:
     who = models[0] if len(models) == 1 else plural(len(models), "model")
     counts = f"{plural(cut['method'].nunique(), 'method')}, {plural(cut['ratio'].nunique(), 'ratio')}"
     said = [f"Measured: {who}, {counts}; {'held-out loss' * loss}{answered}." if models else "Measured: dense models only."]
-    for model in models[:2] if loss else ():
-        own = reach.reaches(laws, MAIN, model) or reach.reaches(laws, MAIN, model, controls=True)
-        if not own:
+    for model in models[:SAID] if loss else ():
+        if not (own := _furthest(laws, MAIN, model)):
             continue
         best = own[0]
         names = [one.curve.method for one in reach.tied(best, own)]
@@ -256,6 +233,8 @@ def closing(laws: Laws) -> tuple[list[str], list[str]]:
             said.append(
                 f"Then it answers {percent(there.value)} of {tasks} instead of {percent(reading.dense)} ({there.source})."
             )
+    if loss and len(models) > SAID:
+        said.append(f"The report has {plural(len(models) - SAID, 'more model')}.")
     unknown = unknowns(laws)[:2]
     said.append(f"Unknown: {'; '.join(what for what, _ in unknown)}. To find out: {_to_do(unknown)}.")
     table = small_table(laws, models[0]) if models and loss else pd.DataFrame()

@@ -1,8 +1,9 @@
 """Findings of a table in words and tables, as Markdown: every sentence and number is generated, none is typed by hand.
 
-`claw findings mine.csv` writes findings.md (a figure, ten lines to act on, what to do at 10 to 90 %, what these data cannot
-say, and behind folds the verdicts on the claims of the original paper and the laws with their intervals), README.md (what was
-run, see `claw.advice.datasheet`) and laws.json into the folder `mine-findings`, or into the one that `--out` names.
+`claw findings mine.csv` writes findings.md (a figure, a table and a few lines to act on, what to do at 10 to 90 %, what these
+data cannot say, and behind folds the verdicts on the claims of the original paper and the laws with their intervals),
+README.md (what was run, see `claw.advice.datasheet`) and laws.json into the folder `mine-findings`, or into the one that
+`--out` names.
 
 Notable choices:
 - Each claim is judged twice: against the ratio that was asked for, and against the share of parameters truly removed.
@@ -21,6 +22,7 @@ from claw import files
 from claw.advice import answers, datasheet, judged_claims, recommend
 from claw.advice.judged_claims import fold
 from claw.advice.sharpness import sharpness
+from claw.advice.task_names import few_tasks
 from claw.advice.true_shares import TRUE
 from claw.csv_tables import TEXT, read_table
 from claw.errors import InputError
@@ -35,6 +37,12 @@ PICTURES = ("readme.png", "paper_loss.png", "loss*.png", "*loss*.png")
 """Figures that show losses against what was removed, the first that is there."""
 AXES = {"ratio": "nominal ratio", TRUE: "share of parameters"}
 SHARES = {"ratio": "nominal ratio", TRUE: "true share"}
+HOW_FAR = (
+    "**How far?** {what} that can go without retraining for so much more loss, with its "
+    "interval, and the method that goes furthest. For 10 % also how much of {tasks} the model then answers, and how fast it is "
+    "beside the dense one."
+)
+OWN_RATIO = "The method's own ratio (the table does not say which share of the parameters that is)"
 
 INTRODUCTIONS = {
     "Our own claim": "Judged by the same rules.",
@@ -168,7 +176,7 @@ def _few_models(rows: pd.DataFrame, models: list[str]) -> Iterator[str]:
 def findings_page(
     table: pd.DataFrame, laws: Laws, name: str, published: pd.DataFrame | None = None, *, figure: str = ""
 ) -> str:
-    """findings.md as text: a figure and ten lines first, then advice, limits, and the statistics behind folds.
+    """findings.md as text: a figure, a row a model and a few lines first, then advice, limits, and statistics behind folds.
 
     `published`: dense accuracies of others, columns model, task, metric, value, shots, source. `figure`: path of a picture from
     where the page lies.
@@ -193,6 +201,10 @@ def findings_page(
         "Dense models beside published numbers": pd.DataFrame() if published is None else beside(table, published),
     }
     parts = ["# Findings", *([f"![Held-out loss against what was removed]({figure})"] if figure else [])]
+    far = answers.how_far_table(laws)
+    what = "The share of each model's parameters" if TRUE in told.points.axes else OWN_RATIO
+    said = HOW_FAR.format(what=what, tasks=few_tasks(told.points.rows) or "its tasks")
+    parts += [] if far.empty else [said, markdown(far)]
     parts += ["\n".join(f"- {line}" for line in answers.first_lines(laws))]
     parts += [
         f"Read off the measured points of {code_span(name)} by {code_span(f'claw findings {name}')}; nothing here is typed by "

@@ -100,6 +100,15 @@ class Reach:
         return f"{share}{self.interval} of {parameters} with {method}" + (f" ({own}" if own else "")
 
     @property
+    def brief(self) -> str:
+        """10 % (5 to 15) with wanda-sp+ridge (ratio 0.17 of the FFN)."""
+        name = self.curve.method
+        if not self.known:
+            return f"{own_ratio(self.ratio, name, self.curve.ratio_of)} with {name}"
+        _, _, own = removal(self.share, self.ratio, name, self.curve.ratio_of, "the").partition(" (")
+        return f"{percent(self.share)}{self.interval} with {name}" + (f" ({own}" if own else "")
+
+    @property
     def interval(self) -> str:
         """(5 to 15 %), and what is beyond the measured range said so."""
         if self.all_of_it or (math.isnan(self.low) and math.isnan(self.high)):
