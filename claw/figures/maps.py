@@ -14,9 +14,11 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
 from claw.records import PRIMARY
+from claw.words import tokens_text
 
 BINS = 64  # stretches of the cut axis that one row of `kept_map` shows
 RIGHT_OR_WRONG = ListedColormap(["#f3d9c9", "#4f81b5"])  # wrong, right; they differ in grey too
+CURVE = ["model", "method", "ratio_of", "seed", "recipe", "tokens"]  # what makes a curve of `flips`
 STATE_COLOURS = {"planned": "#eeeeee", "running": "#f0c808", "done": "#2f7d4f", "failed": "#c23b22"}
 
 
@@ -67,28 +69,29 @@ def flips(results: Sequence[Mapping[str, Any]]) -> Drawing:
     """Which questions each model answers rightly: a column per question, a row per ratio, one panel per task and curve.
 
     Questions stand in the order of the last ratio up to which they were answered as by the dense model, those that it answers
-    rightly first. Titles count, against the dense model, what the most compressed one lost and gained.
+    rightly first. Titles count, against the dense model as it is, what the most compressed one lost and gained. Seeds, and what
+    was recovered by other recipes or on other numbers of tokens, are curves of their own.
     """
     answers = _answers(results)
     if answers.empty:
         raise InputError("No record says which questions were answered rightly: score some tasks and evaluate again.")
     grids = list(_grids(answers))
-    columns = ["model", "method", "task", "ratio", "lost", "gained", "n"]
+    columns = ["model", "curve", "task", "ratio", "lost", "gained", "n"]
     if not grids:
         return _nothing("flips", "One ratio alone shows no changes; add the dense model and others.", 1.0, columns)
     numbers = []
     figure, panels = style.grid(len(grids), 2, head=0.4, each=1.35)
-    for panel, ((model, method, task), grid) in zip(panels, grids, strict=True):
+    for panel, ((model, curve, task), grid) in zip(panels, grids, strict=True):
         ratios = list(grid.columns)
         right = grid.to_numpy(dtype=bool).T[:, _order(grid)]
         panel.imshow(right, cmap=RIGHT_OR_WRONG, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         lost, gained = (right[0] & ~right).sum(axis=1), (~right[0] & right).sum(axis=1)
-        panel.set_title(f"{task}, {method}: r = {ratios[-1]:g} lost {lost[-1]}, gained {gained[-1]}")
+        panel.set_title(f"{task}, {curve}: r = {ratios[-1]:g} lost {lost[-1]}, gained {gained[-1]}")
         panel.set_yticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
         panel.set_xlim(-0.5, right.shape[1] - 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(False)
-        row = {"model": model, "method": method, "task": task, "ratio": ratios}
+        row = {"model": model, "curve": curve, "task": task, "ratio": ratios}
         numbers.append(pd.DataFrame(row | {"lost": lost, "gained": gained, "n": right.shape[1]}))
     figure.supylabel("ratio r", fontsize=8)
     figure.supxlabel("questions (dark: answered rightly)", fontsize=8)
@@ -101,22 +104,31 @@ def _answers(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for record in results:
         if (record["stage"], record["status"]) != ("tasks", "done"):
             continue
-        model = {name: record["spec"]["compression"][name] for name in ("model", "method", "ratio")}
+        compression, recovery = record["spec"]["compression"], record["spec"]["recovery"] or {}
+        about = {name: compression[name] for name in ("model", "method", "ratio", "ratio_of", "seed")}
+        about |= {"recipe": recovery.get("recipe", ""), "tokens": recovery.get("tokens", 0)}
         for task, metrics in record["result"].get("answered", {}).items():
             sides = next((metrics[metric] for metric in PRIMARY if metric in metrics), "")
-            rows += [{**model, "task": task, "question": i, "right": side == "1"} for i, side in enumerate(sides)]
-    return pd.DataFrame(rows, columns=["model", "method", "ratio", "task", "question", "right"])
+            rows += [{**about, "task": task, "question": i, "right": side == "1"} for i, side in enumerate(sides)]
+    return pd.DataFrame(rows, columns=[*CURVE, "ratio", "task", "question", "right"])
 
 
 def _grids(answers: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
-    """Questions × ratios of each model, method and task that has more than one ratio, the dense model's as ratio 0."""
-    dense = answers[answers["method"] == "dense"]
-    for (model, method, task), rows in answers[answers["method"] != "dense"].groupby(["model", "method", "task"], sort=False):
+    """Questions × ratios of each model, curve and task that has more than one ratio, the dense model's as ratio 0."""
+    whole = answers["method"] == "dense"
+    dense, cut = answers[whole & (answers["tokens"] == 0)], answers[~whole]
+    told = cut.groupby(["model", "method"])[CURVE[2:]].nunique()
+    for (*key, task), rows in cut.groupby([*CURVE, "task"], sort=False):
+        model, method, ratio_of, seed, recipe, tokens = key
+        several = told.loc[(model, method)] > 1
+        names = {f"of {ratio_of}": several["ratio_of"], f"seed {seed}": several["seed"]}
+        names |= {f"{recipe} {tokens_text(tokens)}": tokens > 0}
+        curve = ", ".join([method, *(name for name, said in names.items() if said)])
         own = dense[(dense["model"] == model) & (dense["task"] == task)]
-        rows = pd.concat([own, rows]).drop_duplicates(["ratio", "question"])
-        grid = rows.pivot(index="question", columns="ratio", values="right")
+        grid = pd.concat([own, rows]).drop_duplicates(["ratio", "question"])
+        grid = grid.pivot(index="question", columns="ratio", values="right")
         if grid.shape[1] > 1 and 0.0 in grid:
-            yield (model, method, task), grid
+            yield (model, curve, task), grid
 
 
 def _order(grid: pd.DataFrame) -> np.ndarray:

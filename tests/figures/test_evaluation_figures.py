@@ -6,15 +6,17 @@ import pytest
 
 from claw import figures, records
 from claw.errors import InputError
-from claw.specs.experiment import Compression, Experiment
+from claw.specs.experiment import Compression, Experiment, Recovery
 
 RATIOS = (0.0, 0.2, 0.4, 0.6)
 TASKS = ("piqa", "arc_easy", "mmlu")
 N = 80
 
 
-def tasks_record(method: str, ratio: float, right: dict[str, np.ndarray]) -> dict:
-    experiment = Experiment(compression=Compression(model="m", method=method, ratio=ratio))
+def tasks_record(
+    method: str, ratio: float, right: dict[str, np.ndarray], seed: int = 0, recovery: Recovery | None = None
+) -> dict:
+    experiment = Experiment(compression=Compression(model="m", method=method, ratio=ratio, seed=seed), recovery=recovery)
     rows = [
         {"task": task, "metric": metric, "value": float(sides.mean()), "stderr": 0.05, "n": len(sides), "chance": 0.25}
         for task, sides in right.items()
@@ -80,10 +82,10 @@ def test_no_tasks_or_no_rows_say_what_to_do(table):
 def test_flips_are_counted_against_the_dense_model(results):
     drawing = figures.flips(results)
     numbers = drawing.numbers
-    assert set(numbers["task"]) == set(TASKS) and set(numbers["method"]) == {"flap", "magnitude"}
+    assert set(numbers["task"]) == set(TASKS) and set(numbers["curve"]) == {"flap", "magnitude"}
     sides = {r["spec"]["compression"]["ratio"]: r["result"]["answered"]["piqa"]["acc"] for r in results[:4]}
     lost = sum(a == "1" and b == "0" for a, b in zip(sides[0.0], sides[0.6], strict=True))
-    row = numbers[(numbers["task"] == "piqa") & (numbers["method"] == "flap") & (numbers["ratio"] == 0.6)].iloc[0]
+    row = numbers[(numbers["task"] == "piqa") & (numbers["curve"] == "flap") & (numbers["ratio"] == 0.6)].iloc[0]
     assert row["lost"] == lost > 0
     assert (numbers[numbers["ratio"] == 0.0][["lost", "gained"]] == 0).all(axis=None)
 
@@ -93,6 +95,27 @@ def test_the_map_shows_each_question_once(results):
     assert image.shape == (len(RATIOS), N)
     assert (np.diff(image[0].astype(int)) <= 0).all()  # what the dense model answers rightly stands first
     assert image.sum(axis=1).tolist() == [r["result"]["answered"]["piqa"]["acc"].count("1") for r in results[:4]]
+
+
+def test_seeds_and_recovered_models_have_maps_of_their_own_beside_the_dense_model_as_it_is(results):
+    trained = Recovery(recipe="lora", tokens=1000, corpus="c", length=8, batch=1, learning_rate=1e-3, rank=4)
+    none, every = np.zeros(N, dtype=bool), np.ones(N, dtype=bool)
+    more = [
+        tasks_record("dense", 0.0, {"piqa": none}, recovery=trained),
+        tasks_record("flap", 0.2, {"piqa": none}, recovery=trained),
+        tasks_record("flap", 0.2, {"piqa": every}, recovery=trained.model_copy(update={"tokens": 5000})),
+        tasks_record("flap", 0.2, {"piqa": none}, seed=1),
+    ]
+    dense = results[0]["result"]["answered"]["piqa"]["acc"].count("1")
+    for order in (results + more, more + results):
+        numbers = figures.flips(order).numbers
+        last = numbers[(numbers["task"] == "piqa") & (numbers["ratio"] == 0.2)].set_index("curve")
+        assert {name: (row["lost"], row["gained"]) for name, row in last.iterrows() if name.startswith("flap, seed")} == {
+            "flap, seed 0": tuple(last.loc["flap, seed 0", ["lost", "gained"]]),
+            "flap, seed 0, lora 1k tokens": (dense, 0),
+            "flap, seed 0, lora 5k tokens": (0, N - dense),
+            "flap, seed 1": (dense, 0),
+        }
 
 
 def test_one_model_alone_has_no_flips(results):
