@@ -18,13 +18,13 @@ import pandas as pd
 
 from claw.advice.true_shares import ROUNDING, TRUE, share_of_ratio
 from claw.errors import InputError
-from claw.laws import Laws, Reading
+from claw.laws import CurveKey, Laws, Reading
 from claw.laws.points import DEFAULTS, is_dense
 from claw.laws.sizes import named_family
 from claw.specs.budget import LIMITS, Budget
-from claw.words import tokens_text
 
 AS_IS = "as it is"
+CURVE = ["model", "method", "recovery", "tokens", "ratio_of"]
 GRID = 0.01
 MARGIN = 0.1
 LEAST = 0.05  # probability of being best below which nothing is recommended
@@ -75,14 +75,19 @@ def dense_options(laws: Laws, models: tuple[str, ...], response: str, most_recov
     rows = laws.points.of(response, dense=True)
     rows = rows[is_dense(rows) & rows["model"].isin(models)]
     rows = rows if most_recovery is None else rows[rows["recovery_tokens"] <= most_recovery]
-    rows = rows.drop_duplicates(["model", "recovery_tokens"]).reset_index(drop=True)
-    tokens = rows["recovery_tokens"].astype(float)
     error = rows.get(f"{response}_stderr", pd.Series(0.0, rows.index)).fillna(0.0).astype(float)
-    value = rows[response].astype(float)
+    amounts = rows.assign(value=rows[response].astype(float), error=error)
+    rows = amounts.groupby(["model", "recovery_tokens", "recovery"], as_index=False)[["value", "error"]].mean()
+    tokens, value, error = (rows[name].astype(float) for name in ("recovery_tokens", "value", "error"))
     frame = pd.DataFrame({"model": rows["model"], "method": AS_IS, "tokens": tokens, "ratio": 0.0, "value": value})
     frame = frame.assign(low=value - 1.96 * error, high=value + 1.96 * error, scale=error, df=math.inf, share=0.0)
     frame = frame.assign(ratio_of="own", measured=True, bracket_low=0.0, bracket_high=0.0, predicted=value)
-    trained = [f", trained on {tokens_text(count)}" if count else "" for count in tokens]
+    frame["recovery"] = rows["recovery"]
+    keys = [
+        CurveKey(model, AS_IS, recipe, int(count))
+        for model, recipe, count in zip(rows["model"], rows["recovery"], tokens, strict=True)
+    ]
+    trained = [f", trained on {key.training}" if key.tokens else "" for key in keys]
     return frame.assign(option=frame["model"] + f" {AS_IS}" + pd.Series(trained, rows.index, dtype=object))
 
 
@@ -95,12 +100,12 @@ def curve_options(laws: Laws, one: Reading) -> pd.DataFrame:
     ratios = ratios[(ratios >= one.low) & (ratios < 1)]
     band = one.predict(ratios)
     value, low, high = (band[name].to_numpy(float) for name in ("mean", "run_low", "run_high"))
-    model, method, _, tokens, ratio_of = one.curve
+    model, method, recipe, tokens, ratio_of = one.curve
     law = next((law for law in laws.curves_of(one.response, one.axis) if law.curve == one.curve), None)
-    recovery = f" and {tokens_text(tokens)} of recovery" if tokens else ""
+    recovery = f" and {one.curve.training}" if tokens else ""
     frame = pd.DataFrame({"model": model, "method": method, "tokens": float(tokens), "ratio": ratios, "value": value})
     frame = frame.assign(low=low, high=high, scale=(high - low) / 2 / one.quantile, df=one.df, ratio_of=ratio_of)
-    frame["share"] = share_of_ratio(laws.points, ratios, model, method)
+    frame["recovery"], frame["share"] = recipe, share_of_ratio(laws.points, ratios, model, method, ratio_of)
     frame["measured"] = np.abs(ratios[:, None] - points).min(axis=1) <= SAME if len(ratios) else np.empty(0, bool)
     frame[["bracket_low", "bracket_high"]] = band[["bracket_low", "bracket_high"]]
     frame["predicted"] = law.predict(ratios)["mean"].to_numpy() if law is not None and len(ratios) else math.nan
@@ -111,7 +116,7 @@ def with_costs(laws: Laws, options: pd.DataFrame, budget: Budget) -> pd.DataFram
     """Costs of each option; NaN where the table does not tell. InputError if a limit needs what is nowhere."""
     times = dict(budget.dense_milliseconds)
     options = options.assign(**dict.fromkeys(LIMITS, math.nan))
-    for (model, method), index in options.groupby(["model", "method"]).groups.items():
+    for (model, method, ratio_of), index in options.groupby(["model", "method", "ratio_of"]).groups.items():
         r = options.loc[index, "ratio"].to_numpy(float)
         rows = laws.points.rows[laws.points.rows["model"] == model]
         amounts = rows.reindex(columns=["parameters0", "parameters", "flops_per_token"]).astype(float)
@@ -119,7 +124,7 @@ def with_costs(laws: Laws, options: pd.DataFrame, budget: Budget) -> pd.DataFram
         sizes = pd.concat([dense["parameters0"], dense["parameters"], amounts["parameters0"]]).dropna()
         size, work = (next(iter(known), math.nan) for known in (sizes, dense["flops_per_token"]))
         for cost, full, axis in (("parameters", size, TRUE), ("flops", work, "ratio_flops")):
-            removed = 0.0 if method == AS_IS else share_of_ratio(laws.points, r, str(model), str(method), axis)
+            removed = 0.0 if method == AS_IS else share_of_ratio(laws.points, r, str(model), str(method), str(ratio_of), axis)
             options.loc[index, cost] = full * (1 - removed)
         if model in times and method == AS_IS:
             options.loc[index, "milliseconds"] = times[model]
@@ -159,7 +164,7 @@ def best_of_curves(options: pd.DataFrame, budget: Budget, response: str, draws: 
     within = options[fits & (whole | ~options["model"].isin(options.loc[fits & whole, "model"]))]
     sign = 1 if response == "loss" else -1
     chosen = []
-    for _, own in within.groupby(["model", "method", "tokens", "ratio_of"], sort=True):
+    for _, own in within.groupby(CURVE, sort=True):
         best = own.loc[(sign * own["value"]).idxmin()]
         axis = "share" if math.isfinite(best["share"]) else "ratio"
         near = own[own["measured"] & ((own[axis] - best[axis]).abs() <= ROUNDING)]

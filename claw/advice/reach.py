@@ -138,7 +138,7 @@ def _reach(laws: Laws, one: Reading, threshold: float) -> Reach:
     critical = one.critical_ratio(threshold)
     share = 0.0 if math.isnan(critical.ratio) else critical.ratio
     true = one.axis == TRUE
-    ratio = ratio_of_share(laws.points, share, one.curve.model, one.curve.method) if true else share
+    ratio = ratio_of_share(laws.points, share, *one.curve[:2], one.curve.ratio_of) if true else share
     edges: dict[str, Any] = {"low": critical.low, "high": critical.high, "all_of_it": critical.ratio >= critical.limit}
     place: dict[str, Any] = {"curve": one.curve, "threshold": threshold, "axis": one.axis, "share": share, "ratio": ratio}
     return Reach(**place, **edges, beside=critical.bracket)

@@ -13,13 +13,13 @@ from scipy import stats
 
 from claw.advice import reach
 from claw.advice.guide import advise
-from claw.advice.options import AS_IS
+from claw.advice.options import AS_IS, CURVE
 from claw.advice.true_shares import ROUNDING, TRUE, complete_shares, own_ratio, percent
 from claw.errors import InputError
 from claw.laws import CurveKey, Laws
 from claw.specs.budget import Budget
 from claw.specs.methods import is_control
-from claw.words import quantity, tokens_text
+from claw.words import quantity
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 RANKED = (0.1, 0.2, 0.3, 0.5)  # at which methods are ranked on either axis
@@ -60,22 +60,22 @@ def _first(names: list[str]) -> str:
 
 def _ranked(laws: Laws, model: str, axis: str, r: float) -> list[str]:
     """Methods of a model by the loss read off their points at r, within the measured range, without recovery."""
-    losses = {
-        one.curve.method: float(one.mean(r)[0])
+    losses = [
+        (float(one.mean(r)[0]), one.curve.method)
         for one in laws.readings("loss", axis)
         if one.curve.model == model and one.curve.tokens == 0 and one.low <= r <= one.high
-    }
-    return sorted(losses, key=losses.__getitem__)
+    ]
+    return list(dict.fromkeys(method for _, method in sorted(losses)))
 
 
 def _by_law(laws: Laws, model: str, r: float) -> list[str]:
     """Methods of a model by the loss that the laws of their curves predict at a share, within the fitted range."""
-    losses = {
-        law.curve.method: float(law.predict(r)["mean"].iloc[0])
+    losses = [
+        (float(law.predict(r)["mean"].iloc[0]), law.curve.method)
         for law in laws.curves_of("loss", TRUE)
         if law.curve.model == model and law.curve.tokens == 0 and law.low <= r <= law.high
-    }
-    return sorted(losses, key=losses.__getitem__)
+    ]
+    return list(dict.fromkeys(method for _, method in sorted(losses)))
 
 
 def advice_table(laws: Laws) -> pd.DataFrame:
@@ -100,9 +100,9 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
     if best is None or best["method"] == AS_IS:
         unknown = " ".join(advice.unjudged)
         return {"do": f"nothing that was measured removes so much{f', as far as can be judged. {unknown}' if unknown else ''}"}
-    recovered = f", then {tokens_text(best['tokens'])} of recovery" if best["tokens"] else ""
     alone = is_control(best["method"])  # which the advice names only where a model has nothing else
     curve = _curve(laws, best)
+    recovered = f", then {curve.training}" if curve.tokens else ""
     wrecked = reach.wrecked(laws, curve, best["ratio"], "ratio")
     warning = "only a control was measured: " if alone else "nothing that still works; nearest: " if wrecked else ""
     source = "measured" if best["measured"] else f"between r = {best['bracket_low']:.2g} and {best['bracket_high']:.2g}"
@@ -123,9 +123,7 @@ def _cut(laws: Laws, model: str, dense: pd.Series, budget: Budget) -> dict[str, 
 
 def _curve(laws: Laws, best: pd.Series) -> CurveKey:
     """The curve that an option is read off."""
-    known = ("model", "method", "tokens", "ratio_of")
-    curves = (one.curve for one in laws.readings("loss"))
-    return next(curve for curve in curves if all(getattr(curve, name) == best[name] for name in known))
+    return next(one.curve for one in laws.readings("loss") if all(getattr(one.curve, name) == best[name] for name in CURVE))
 
 
 def _accuracy(laws: Laws, curve: CurveKey, ratio: float, dense: pd.Series) -> str:

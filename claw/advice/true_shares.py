@@ -113,10 +113,15 @@ def _derived(row: Any) -> float:
     return float(row.ratio * parts[part] / parts["all"]) if part else math.nan
 
 
-def share_of_ratio(points: Points, r: Any, model: str, method: str, axis: str = TRUE) -> np.ndarray:
+def cut_rows(rows: pd.DataFrame, model: str, method: str, ratio_of: str) -> pd.DataFrame:
+    """The rows of a table in which a method cut a model by ratios that count the same."""
+    alike = (rows["model"] == model) & (rows["method"] == method) & (rows["ratio_of"] == ratio_of)
+    return rows[alike & (rows["ratio"] > 0)]
+
+
+def share_of_ratio(points: Points, r: Any, model: str, method: str, ratio_of: str, axis: str = TRUE) -> np.ndarray:
     """Share removed at nominal ratios of a curve that recorded it; NaN where it did not: another's share is no answer."""
-    r = np.atleast_1d(np.asarray(r, float))
-    rows = points.rows[(points.rows["model"] == model) & (points.rows["method"] == method) & (points.rows["ratio"] > 0)]
+    r, rows = np.atleast_1d(np.asarray(r, float)), cut_rows(points.rows, model, method, ratio_of)
     if axis not in rows or not rows[axis].notna().any():
         return np.full(len(r), math.nan)
     known = rows.groupby("ratio")[axis].mean().dropna()
@@ -125,9 +130,9 @@ def share_of_ratio(points: Points, r: Any, model: str, method: str, axis: str = 
     return np.interp(r, np.append(0.0, known.index), np.append(0.0, known.to_numpy()))
 
 
-def ratio_of_share(points: Points, share: float, model: str, method: str) -> float:
+def ratio_of_share(points: Points, share: float, model: str, method: str, ratio_of: str) -> float:
     """The nominal ratio of a curve that removes this share, by lines between the measured ones; NaN beyond them."""
-    rows = points.rows[(points.rows["model"] == model) & (points.rows["method"] == method) & (points.rows["ratio"] > 0)]
+    rows = cut_rows(points.rows, model, method, ratio_of)
     known = rows.groupby("ratio")[TRUE].mean().dropna() if TRUE in rows else pd.Series(dtype=float)
     r, s = np.append(0.0, known.index.to_numpy(float)), np.append(0.0, known.to_numpy(float))
     for place in range(len(r) - 2, -1, -1):  # from the end: a method may add parameters first

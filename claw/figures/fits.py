@@ -132,7 +132,8 @@ def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataF
     r = np.union1d(grid, one.points["ratio"].clip(lower=0))
     if one.curve not in {law.curve for law in laws.curves_of(one.response, one.axis)}:
         return one.predict(r)
-    return laws.predict(np.append(r, far), *one.curve[:2], one.curve.tokens, one.response, axis=one.axis)
+    which: dict[str, Any] = {"recovery": one.curve.recovery, "ratio_of": one.curve.ratio_of}
+    return laws.predict(np.append(r, far), *one.curve[:2], one.curve.tokens, one.response, axis=one.axis, **which)
 
 
 def _draw(

@@ -45,6 +45,12 @@ class CurveKey(NamedTuple):
     ratio_of: str = "own"
 
     @property
+    def training(self) -> str:
+        """What recovered it: 1M tokens of lora; empty without recovery."""
+        recipe = self.recovery if self.recovery not in ("", "none") else "recovery"
+        return f"{tokens_text(self.tokens)} of {recipe}" if self.tokens else ""
+
+    @property
     def title(self) -> str:
         """For people: smollm2-135m · magnitude · lora 1M tokens."""
         axis = "" if self.ratio_of == "own" else f" · ratio of {self.ratio_of}"

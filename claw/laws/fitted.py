@@ -49,14 +49,23 @@ class FittedLaws:
     unfitted: pd.DataFrame
 
     def curve(
-        self, model: str, method: str, response: str = "loss", tokens: float = 0, *, axis: str = "ratio", form: str = ""
+        self,
+        model: str,
+        method: str,
+        response: str = "loss",
+        tokens: float = 0,
+        *,
+        axis: str = "ratio",
+        form: str = "",
+        recovery: str = "",
+        ratio_of: str = "",
     ) -> CurveLaw:
-        """The law of one curve. InputError names what there is."""
+        """The law of one curve. InputError names what there is, as where `recovery` or `ratio_of` must tell curves apart."""
         have = [law for law in self.curves if (law.response, law.axis) == (response, axis)]
         if not have:
             raise unknown("response or axis", f"{response}, {axis}", {f"{law.response}, {law.axis}" for law in self.curves})
         form = form or self.form_of(response, axis)
-        for law in _of_curve(have, model, method, tokens):
+        for law in _of_curve(have, model, method, tokens, recovery, ratio_of):
             if law.form == form:
                 return law
         catalogue.find_form(form)
@@ -95,13 +104,23 @@ class FittedLaws:
             kept[response, axis] = reading.read_curves(self.points, response, axis, self.level) if known else []
         return kept[response, axis]
 
-    def reading(self, model: str, method: str, response: str = "loss", tokens: float = 0, *, axis: str = "ratio") -> Reading:
-        """One curve as it was measured. InputError names what there is."""
+    def reading(
+        self,
+        model: str,
+        method: str,
+        response: str = "loss",
+        tokens: float = 0,
+        *,
+        axis: str = "ratio",
+        recovery: str = "",
+        ratio_of: str = "",
+    ) -> Reading:
+        """One curve as it was measured. InputError names what there is; `recovery` and `ratio_of` as for `curve`."""
         have = self.readings(response, axis)
         if not have:
             known = {f"{name}, {other}" for name in self.points.responses for other in self.points.axes}
             raise unknown("response or axis", f"{response}, {axis}", known)
-        return _of_curve(have, model, method, tokens)[0]
+        return _of_curve(have, model, method, tokens, recovery, ratio_of)[0]
 
     def across(self, response: str, axis: str = "ratio", method: str | None = None, scope: str = WORKING) -> list[PooledLaw]:
         """The laws across models of a response on an axis, of one method or of every one; of working rows, or of every row."""
@@ -149,6 +168,8 @@ class FittedLaws:
         dense: float | None = None,
         chance: float | None = None,
         statistic: str = "median",
+        recovery: str = "",
+        ratio_of: str = "",
     ) -> pd.DataFrame:
         """Frame over r: mean, confidence band (the law's), new-run band, new-model band, and whether r is beyond the fit.
 
@@ -160,15 +181,18 @@ class FittedLaws:
         or the name of a form across models insists. A band that the table cannot carry is NaN. A model that is not in the table
         needs `dense`, its loss or accuracy uncompressed (and `chance` for accuracy above guessing). `interval` is a kind of
         `claw.laws.KINDS`, for laws across models; each law has its default. For a measured speed-up (a column such as
-        speedup_decode) r is converted to the share that the speed law is in, unless `axis` is that share.
+        speedup_decode) r is converted to the share that the speed law is in, unless `axis` is that share. Where recipes or what
+        a ratio counts differ between curves of one method, `recovery` and `ratio_of` say which is meant.
         `frame.attrs["law"]` says what answered.
         """
+        curve = {"recovery": recovery, "ratio_of": ratio_of}
         if response.startswith("speedup"):
             return self._speedup(r, model, method, response, form=law, interval=interval, given=axis)
         if law == "curve":
-            return self._by_law(r, self.curve(str(model), method, response, tokens, axis=axis))
-        if law in ("auto", "reading") and ((one := self._measured(model, method, tokens, response, axis)) or law == "reading"):
-            one = one or self.reading(str(model), method, response, tokens, axis=axis)
+            return self._by_law(r, self.curve(str(model), method, response, tokens, axis=axis, **curve))
+        measured = law in ("auto", "reading") and self._is_measured(model, method, tokens, response, axis)
+        if measured or law == "reading":
+            one = self.reading(str(model), method, response, tokens, axis=axis, **curve)
             frame = self._read(r, one)
             return frame if law == "reading" else self._beyond(frame, one)
         form = POOLED[response] if law == "auto" else law
@@ -192,10 +216,10 @@ class FittedLaws:
         frame.attrs["law"] = f"{pooled.form} ({pooled.method})"
         return frame
 
-    def _measured(self, model: str | None, method: str, tokens: float, response: str, axis: str) -> Reading | None:
-        """The reading of a curve that was measured."""
+    def _is_measured(self, model: str | None, method: str, tokens: float, response: str, axis: str) -> bool:
+        """Whether there is a curve that was measured."""
         every = self.readings(response, axis)
-        return next((one for one in every if one.curve[:2] == (model, method) and one.curve.tokens == tokens), None)
+        return any(one.curve[:2] == (model, method) and one.curve.tokens == tokens for one in every)
 
     def _read(self, r: Any, one: Reading) -> pd.DataFrame:
         """A reading with the band of a new model."""
@@ -283,8 +307,9 @@ class FittedLaws:
         Where the curve was measured it is read off the points, and says between which.
         """
         axis = options.get("axis", "ratio")
-        if options.get("law", "auto") in ("auto", "reading") and (one := self._measured(model, method, tokens, response, axis)):
-            return one.critical_ratio(threshold)
+        if options.get("law", "auto") in ("auto", "reading") and self._is_measured(model, method, tokens, response, axis):
+            which = {name: options.get(name, "") for name in ("recovery", "ratio_of")}
+            return self.reading(model, method, response, tokens, axis=axis, **which).critical_ratio(threshold)
         high = self.points.of(response, axis)[axis].max()
         band = self.predict(np.linspace(0, high, critical.GRID), model, method, tokens, response, **options)
         dense = options.get("dense") or self._dense(model, response).get("dense", math.nan)
@@ -301,8 +326,8 @@ class FittedLaws:
         return rows.reindex(columns=list(columns)).rename(columns=columns).sort_values("ratio", ignore_index=True)
 
 
-def _of_curve(have: list[Kind], model: str, method: str, tokens: float) -> list[Kind]:
-    """Those of one curve. InputError names what there is."""
+def _of_curve(have: list[Kind], model: str, method: str, tokens: float, recovery: str, ratio_of: str) -> list[Kind]:
+    """Those of one curve. InputError names what there is, as where there are several."""
     for name, value in (("model", model), ("method", method)):
         names = {getattr(one.curve, name) for one in have}
         if value not in names:
@@ -311,4 +336,15 @@ def _of_curve(have: list[Kind], model: str, method: str, tokens: float) -> list[
     if tokens not in {one.curve.tokens for one in have}:
         budgets = ", ".join(sorted({f"{one.curve.tokens:g}" for one in have})) or "none"
         raise InputError(f"{model} · {method} has no curve with {tokens:g} recovery tokens. It has: {budgets}.")
-    return [one for one in have if one.curve.tokens == tokens]
+    have = [one for one in have if one.curve.tokens == tokens]
+    for name, value in (("recovery", recovery), ("ratio_of", ratio_of)):
+        names = {getattr(one.curve, name) for one in have}
+        if len(names) > 1 and not value:
+            raise InputError(
+                f"{model} · {method} has {len(names)} curves that differ in {name}: {', '.join(sorted(names))}. Say which with "
+                f"{name}=."
+            )
+        if value and value not in names:
+            raise unknown(name, value, names)
+        have = [one for one in have if value in ("", getattr(one.curve, name))]
+    return have

@@ -16,7 +16,7 @@ from claw import words
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import label
-from claw.laws import KINDS, Laws, fit, speed_law
+from claw.laws import KINDS, CurveKey, Laws, fit, speed_law
 from claw.laws.points import AXES, is_dense
 from claw.show import how_far, start, unseen
 from claw.show.page_parts import framed, shared
@@ -176,7 +176,9 @@ class Explorer(ipywidgets.VBox):
                 "model and method, r = 0 (the dense model) among them. laws.unfitted says why each law was not fitted."
             )
         self.laws = laws
-        self.curves = sorted(set(zip(rows["model"], rows["method"], rows["recovery_tokens"].astype(float), strict=True)))
+        columns = [rows[name] for name in ("model", "method", "recovery", "recovery_tokens", "ratio_of")]
+        columns[3] = columns[3].astype(int)
+        self.curves = sorted({CurveKey(*key) for key in zip(*columns, strict=True)})
         with style.paper():
             self.panels = [_Panel(name, self.axis) for name in responses]
         self.words = ipywidgets.HTML()
@@ -185,10 +187,12 @@ class Explorer(ipywidgets.VBox):
         self._choose()
 
     def _menus(self) -> ipywidgets.Widget:
-        models = sorted({model for model, _, _ in self.curves})
+        models = sorted({key.model for key in self.curves})
         self.model = ipywidgets.Dropdown(options=models, value=models[0], description="model")
         self.method = ipywidgets.Dropdown(description="method")
-        self.tokens = ipywidgets.SelectionSlider(options=[("none", 0.0)], description="recovery")  # the measured budgets
+        self.ratio_of = ipywidgets.Dropdown(description="ratio of")
+        self.tokens = ipywidgets.SelectionSlider(options=[("none", 0)], description="recovery")  # the measured budgets
+        self.recovery = ipywidgets.Dropdown(description="recipe")
         share: dict[str, Any] = {"description": "removed", "readout_format": ".1%"} if self.axis != "ratio" else {}
         wide: dict[str, Any] = {"layout": {"width": "100%"}, "style": WIDE}
         self.ratio = ipywidgets.FloatSlider(0.1, min=0, max=0.95, step=STEP, **({"description": "ratio r"} | share), **wide)
@@ -200,28 +204,33 @@ class Explorer(ipywidgets.VBox):
         shown = [(text, name) for name, (_, text) in reversed(BANDS.items())]
         self.bands = ipywidgets.SelectMultiple(options=shown, value=("confidence", "run"), rows=3, description="bands")
         self._offer()
-        for menu in (self.model, self.method):
+        curve = [self.model, self.method, self.ratio_of, self.tokens, self.recovery]
+        for menu in curve:
             menu.observe(lambda *_: self._offer(), "value")
-        for menu in (self.model, self.method, self.tokens, self.interval, self.bands, self.allowed):
+        for menu in (*curve, self.interval, self.bands, self.allowed):
             menu.observe(lambda *_: self._choose(), "value")
         self.ratio.observe(lambda *_: self._slide(), "value")
-        choices = [self.model, self.method, self.tokens, self.interval, self.bands]
+        choices = [*curve, self.interval, self.bands]
         return ipywidgets.VBox([self.ratio, self.allowed, ipywidgets.HBox(choices, layout=WRAPPED)])
 
     def _offer(self) -> None:
-        """Offer the methods and budgets that the model has."""
-        methods = sorted({method for model, method, _ in self.curves if model == self.model.value})
-        _set_options(self.method, [(name, name) for name in methods])
-        budgets = [tokens for *curve, tokens in self.curves if curve == [self.model.value, self.method.value]]
-        _set_options(self.tokens, [(words.tokens_text(tokens) if tokens else "none", tokens) for tokens in budgets])
+        """Offer what was measured of the model, then of its method, and so on; a menu of one entry only where all have it."""
+        have = [key for key in self.curves if key.model == self.model.value]
+        for name in ("method", "ratio_of", "tokens", "recovery"):
+            menu, values = getattr(self, name), sorted({getattr(key, name) for key in have})
+            label = (lambda count: words.tokens_text(count) if count else "none") if name == "tokens" else str
+            _set_options(menu, [(label(value), value) for value in values])
+            have = [key for key in have if getattr(key, name) == menu.value]
+            if name in ("ratio_of", "recovery"):
+                menu.layout.display = None if len(values) > 1 else "none"
 
     @property
     def choice(self) -> Choice:
         """What the menus say."""
-        return Choice(self.model.value, self.method.value, self.tokens.value, self.interval.value)
+        return Choice(CurveKey(*(getattr(self, name).value for name in CurveKey._fields)), self.interval.value)
 
     def _choose(self) -> None:
-        if self.choice[:3] not in self.curves:  # between two menus: the other one is about to change
+        if self.choice.curve not in self.curves:  # between two menus: the other one is about to change
             return
         self.missing = []
         for panel in self.panels:
@@ -231,7 +240,7 @@ class Explorer(ipywidgets.VBox):
                 view = view_of(self.laws, self.choice, panel.response, max(0.01, 1 + worse))
             except InputError as error:
                 self.missing.append(f"No law of {panel.response} here: {error}")
-            panel.choose(view, self.choice.method, self.bands.value)
+            panel.choose(view, self.choice.curve.method, self.bands.value)
         ends = [panel.view.end for panel in self.panels if panel.view is not None]
         self.ratio.max = min(max(ends, default=GRID[-1]), GRID[-1])
         self._slide()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from claw.advice.task_names import few_tasks
+from claw.advice.true_shares import cut_rows
 from claw.errors import InputError
 from claw.laws import Laws, curves, speed_law
 from claw.laws.fitted import POOLED
@@ -67,7 +68,7 @@ def _curve(laws: Laws, one: Reading) -> dict[str, Any]:
     worse = np.arange(ACCEPTED[one.response] + 1) / 100
     thresholds = 1 + worse if one.response == "loss" else 1 - worse
     rows = _rows(laws, one)
-    own = own_ratios(laws, one.curve.model, one.curve.method, one.axis)
+    own = own_ratios(laws, one.curve.model, one.curve.method, one.curve.ratio_of, one.axis)
     points = [[*map(float, row), _at(own, row[0])] for row in one.points[["ratio", "value", "stderr"]].to_numpy()]
     curve: dict[str, Any] = one.curve._asdict() | {"control": is_control(one.curve.method), "dense": one.dense}
     curve |= {"step": STEP, "noise": one.noise, "points": points, "limit": one.high}
@@ -81,8 +82,9 @@ def _curve(laws: Laws, one: Reading) -> dict[str, Any]:
 def _rows(laws: Laws, one: Reading) -> pd.DataFrame:
     """The rows of a curve and of its dense model."""
     rows = laws.points.rows[laws.points.rows["model"] == one.curve.model]
-    whole = is_dense(rows)
-    cut = (rows["method"] == one.curve.method) & (rows["recovery_tokens"] == one.curve.tokens)
+    whole, tokens = is_dense(rows), rows["recovery_tokens"] == one.curve.tokens
+    recipe = (rows["recovery"] == one.curve.recovery) if one.curve.tokens else tokens
+    cut = (rows["method"] == one.curve.method) & (rows["ratio_of"] == one.curve.ratio_of) & recipe & tokens
     rows = pd.concat([curves.zero_rows(rows[whole], one.curve), rows[cut & ~whole]])
     return rows.assign(**{one.axis: rows[one.axis].where(~is_dense(rows), 0.0)})
 
@@ -101,10 +103,9 @@ def _at(pairs: list[list[float]], share: float) -> float:
     return float(np.interp(share, places[:, 0], places[:, 1])) if pairs else math.nan
 
 
-def own_ratios(laws: Laws, model: str, method: str, axis: str) -> list[list[float]]:
+def own_ratios(laws: Laws, model: str, method: str, ratio_of: str, axis: str) -> list[list[float]]:
     """[share, own ratio] measured of a method on a model, from 0 on by share; empty on the axis of the own ratio."""
-    rows = laws.points.rows[~is_dense(laws.points.rows)]
-    own = [] if axis == "ratio" else _means(rows[(rows["model"] == model) & (rows["method"] == method)], axis, "ratio")
+    own = [] if axis == "ratio" else _means(cut_rows(laws.points.rows, model, method, ratio_of), axis, "ratio")
     return [[0.0, 0.0], *own] if own and own[0][0] > 0 else own  # a method that first adds parameters has no ratio at 0
 
 

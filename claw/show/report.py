@@ -96,7 +96,7 @@ def slider_curves(laws: Laws) -> list[dict[str, Any]]:
     lead, carried = laws.points.leading_axis, list[dict[str, Any]]()
     tasks = few_tasks(laws.points.rows)
     for one in laws.slider_json():
-        own = how_far.own_ratios(laws, one["model"], one["method"], one["axis"])
+        own = how_far.own_ratios(laws, one["model"], one["method"], one["ratio_of"], one["axis"])
         carried.append(one | {"own": own, "tasks": tasks, "end": how_far.end_of(one["axis"], one["range"][1], own)})
     carried += _speeds(laws, carried)
     order = laws.points.by_size({one["model"] for one in carried})
@@ -112,15 +112,16 @@ def _speeds(laws: Laws, carried: list[dict[str, Any]]) -> list[dict[str, Any]]:
         axis = speed_law.speed_axis(laws.points, response)
         law = next((law for law in laws.across(response, axis) if law.form == POOLED["speed"]), None)
         timed = rows[rows[response].notna() & rows[axis].notna()]
-        for (model, method), own in timed.groupby(["model", "method"]):
-            like = next((one for one in carried if (one["model"], one["method"], one["axis"]) == (model, method, axis)), None)
+        for key, own in timed.groupby(["model", "method", "ratio_of"]):
+            what = dict(zip(("model", "method", "ratio_of", "axis"), (*key, axis), strict=True))
+            like = next((one for one in carried if what.items() <= one.items()), None)
             means = own.groupby(axis)[response].mean()
             points = [[0.0, 1.0, 0.0], *([float(r), float(times), 0.0] for r, times in means.items())]
             end = like["end"] if like else float(means.index.max())
             steps = np.arange(math.floor(float(means.index.max()) / STEP + 1e-9) + 1) * STEP
-            band = law.predict(steps, 1.0, model=str(model)) if law else pd.DataFrame({"mean": np.full(len(steps), np.nan)})
+            band = law.predict(steps, 1.0, model=str(key[0])) if law else pd.DataFrame({"mean": np.full(len(steps), np.nan)})
             grid = {name: band.get(column, pd.Series(np.nan, band.index)).tolist() for name, column in COLUMNS.items()}
-            curve = {"model": model, "method": method, "tokens": 0.0, "response": response, "axis": axis, "dense": 1.0}
+            curve = what | {"recovery": "none", "tokens": 0.0, "response": response, "dense": 1.0}
             curve |= {
                 "unit": "times as fast as dense",
                 "level": laws.level,

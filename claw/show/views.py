@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from claw import words
 from claw.advice.task_names import few_tasks
-from claw.laws import KINDS, Critical, Laws, critical
+from claw.advice.true_shares import cut_rows
+from claw.laws import KINDS, Critical, CurveKey, Laws, critical, curves
 from claw.laws.fitted import POOLED
-from claw.laws.points import is_dense
 from claw.show import how_far
 
 STEP = 0.005
@@ -23,9 +22,7 @@ OWN = "own"
 class Choice(NamedTuple):
     """What the menus say."""
 
-    model: str
-    method: str
-    tokens: float
+    curve: CurveKey
     interval: str = OWN
 
 
@@ -114,31 +111,29 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
 
     `threshold` is a share of the dense value (1.1 allows 10 % more loss; 0.9 keeps 90 % of the accuracy).
     """
-    model, method, tokens, interval = choice
+    key, interval = choice
+    model, method, recovery, tokens, ratio_of = key
     axis = laws.points.leading_axis
+    which: dict[str, Any] = {"recovery": recovery, "ratio_of": ratio_of}
     speed, own = response.startswith("speedup"), interval == OWN
     kind, bracket = next(iter(KINDS)) if own else interval, None
     if speed:  # one law across models, of the cut alone
         band = laws.predict(GRID, model, method, response=response, interval=kind, axis=axis)
-        rows, dense = laws.points.rows, 1.0
-        shown = (rows["method"] == method) & rows[response].notna() & ~is_dense(rows)
+        rows, dense = cut_rows(laws.points.rows, model, method, ratio_of), 1.0
+        rows = rows[rows[response].notna()]
     else:
-        one = laws.reading(model, method, response, tokens, axis=axis) if own else None
+        one = laws.reading(model, method, response, tokens, axis=axis, **which) if own else None
         law, bracket = "auto" if own else POOLED[response], one.points if one else None
-        band = laws.predict(GRID, model, method, tokens=tokens, response=response, law=law, interval=kind, axis=axis)
-        rows, dense = laws.points.of(response, axis, dense=True), float(laws.points.dense_row(model)[f"{response}0"])
-        cut, untrained = (rows["recovery_tokens"] == budget for budget in (tokens, 0))
-        whole = is_dense(rows) & (rows["model"] == model)
-        shown = ((rows["method"] == method) & cut) | (whole & (cut if (whole & cut).any() else untrained))
-    rows = rows[shown & (rows["model"] == model)]
+        band = laws.predict(GRID, model, method, tokens, response, axis=axis, law=law, interval=kind, **which)
+        rows, dense = curves.rows_of(laws.points, key, response, axis), float(laws.points.dense_row(model)[f"{response}0"])
     measured = pd.DataFrame({"ratio": rows[axis].astype(float), "value": rows[response].astype(float)})
     reach = None
     if threshold and own and not speed and math.isfinite(dense):
-        reach = laws.critical_ratio(threshold, model, method, tokens, response, axis=axis)
+        reach = laws.critical_ratio(threshold, model, method, tokens, response, axis=axis, **which)
     elif threshold and not speed and math.isfinite(dense):
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
         reach = critical.ratio(within, threshold, dense, response, level=laws.level, title=model)
-    pairs = tuple((share, ratio) for share, ratio in how_far.own_ratios(laws, model, method, axis))
+    pairs = tuple((share, ratio) for share, ratio in how_far.own_ratios(laws, model, method, ratio_of, axis))
     known = {"dense": dense, "band": band, "measured": measured, "bracket": bracket, "axis": axis, "own": pairs}
     known["tasks"] = few_tasks(laws.points.rows[laws.points.rows["model"] == model]) if response == "accuracy" else ""
     return View(response=response, **known, critical=reach, level=laws.level)
@@ -146,9 +141,9 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
 
 def answer_sentence(choice: Choice, views: Sequence[View], r: float) -> str:
     """What the laws say at one ratio, as one sentence, and how far one can go."""
-    recovery = f" and {words.tokens_text(choice.tokens)} of recovery" if choice.tokens else ""
+    key, recovery = choice.curve, f" and {choice.curve.training}" if choice.curve.tokens else ""
     said = "; ".join(view.sentence(r) for view in views)
-    what = f"Removing {views[0].removed(r, choice.model)} with {choice.method}{recovery}"
+    what = f"Removing {views[0].removed(r, key.model)} with {key.method}{recovery}"
     text = f"{what}: {said}." + "".join(map(View.reach, views))
     if any(view.at(r)["extrapolated"] for view in views):
         text += " This is beyond the measured range: the course of a law, a guess."

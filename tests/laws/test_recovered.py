@@ -69,7 +69,7 @@ def test_a_trained_dense_model_has_an_error_and_the_dense_model_none(table):
 def test_the_guide_offers_whole_models_trained_as_much_as_one_can_spend(fitted):
     names = lambda most: list(dense_options(fitted, ("model-s",), "loss", most)["option"])
     assert names(0) == ["model-s as it is"]
-    assert names(1e5) == ["model-s as it is", "model-s as it is, trained on 100k tokens"]
+    assert names(1e5) == ["model-s as it is", "model-s as it is, trained on 100k tokens of lora"]
     assert dense_options(fitted, ("model-s",), "loss")["value"].is_monotonic_decreasing
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from claw import laws
 from claw.errors import InputError
-from claw.laws import simulate
+from claw.laws import CurveKey, simulate
 from claw.laws.simulate import Design
 from claw.show import explorer as widgets
 
@@ -49,7 +49,7 @@ def test_menus_offer_what_was_measured(fitted):
     explorer.tokens.value = 1e6
     explorer.method.value = "b"
     assert [value for _, value in explorer.tokens.options] == [0.0]
-    assert explorer.choice == widgets.Choice("model-0", "b", 0.0, "own")
+    assert explorer.choice == widgets.Choice(CurveKey("model-0", "b"), "own")
     explorer.model.value = "model-2"
     assert "of model-2&#x27;s parameters" in explorer.words.value
 
