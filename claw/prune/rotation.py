@@ -21,6 +21,7 @@ READERS = {
     "mlp_norm": ("mlp.gate_proj", "mlp.up_proj"),
 }
 TINY = 1e-6  # a smaller gain hides the bias behind it
+ROWS = 1 << 14  # of a vocabulary that are turned at a time
 
 
 def rotated(parts: Anatomy, basis: torch.Tensor) -> Any:
@@ -101,12 +102,17 @@ def held_shift(parts: Anatomy, norm: Any) -> torch.Tensor:
 
 def rotated_embedding(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
     """E Q for a basis Q (d, d'), in the type of Q."""
-    return (parts.embedding.weight.to(basis.dtype) @ basis).to(parts.dtype)
+    return _turned(parts.embedding.weight, basis)
 
 
 def rotated_head(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
     """W diag(gain of the final norm) Q for a basis Q (d, d'), in the type of Q: a head that is not tied."""
-    return ((parts.head.weight.to(basis.dtype) * norm_gain(parts.norm, parts, basis.dtype)) @ basis).to(parts.dtype)
+    return _turned(parts.head.weight, basis, norm_gain(parts.norm, parts, basis.dtype))
+
+
+def _turned(weight: torch.Tensor, basis: torch.Tensor, gain: torch.Tensor | float = 1.0) -> torch.Tensor:
+    """W diag(gain) Q, some rows at a time: in the type of Q a vocabulary may be larger than the rest of the model."""
+    return torch.cat([((rows.to(basis.dtype) * gain) @ basis).to(weight.dtype) for rows in weight.split(ROWS)])
 
 
 def rotate_reads(state: State, parts: Anatomy, layer: Layer, attention: torch.Tensor, mlp: torch.Tensor) -> None:
