@@ -18,7 +18,7 @@ from claw.laws import Laws
 from claw.laws.points import is_dense
 from claw.laws.recovered import text_gains
 from claw.specs.methods import RIDGE, is_control
-from claw.words import number, plural, tokens_text
+from claw.words import number, plural
 
 THRESHOLDS = (1.05, 1.1, 1.25)
 MAIN = 1.1
@@ -136,7 +136,7 @@ def _recovered(laws: Laws, best: dict[str, Reach]) -> str:
     for model, one in best.items():
         if trained := reach.reaches(laws, MAIN, model, recovered=True):
             after = trained[0]
-            text = f"after {tokens_text(after.curve.tokens)} one may remove {after.removed} instead of {percent(one.share)}"
+            text = f"after {after.curve.training} one may remove {after.removed} instead of {percent(one.share)}"
             if gain := alone.get((model, after.curve.recovery, after.curve.tokens)):
                 text += f" (the whole model, trained alike, changes its loss by {-gain:+.1%}: as much is the text, no recovery)"
             told.append(text)

@@ -11,8 +11,13 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
 from claw.records import primary_columns
+from claw.words import tokens_text
 
-NUMBERS = ["model", "method", "ratio", "share", "measure", "value", "stderr", "chance", "n"]
+NUMBERS = "model method ratio_of recovery recovery_tokens ratio share measure value stderr chance n".split()
+CURVE = ["model", "method", "ratio_of", "recovery_tokens", "recovery"]
+TRAINED = (":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))  # dashes of what was recovered, by its training
+LETTERS, ROW = 100, 0.16  # in a row of a legend, and its height in inches
+WITHOUT = {"ratio_of": "own", "recovery": "none", "recovery_tokens": 0}  # for tables that do not say
 LOSS = style.LABELS["loss"]
 EMPTY = "There is nothing to draw: evaluate some checkpoints first."
 
@@ -67,7 +72,7 @@ def accuracy_by_task(table: pd.DataFrame) -> Drawing:
 
 @style.paper()
 def _over_ratio(name: str, table: pd.DataFrame, measures: Mapping[str, str], columns: int) -> Drawing:
-    """One panel per measure, a curve per model and method that starts at the dense model."""
+    """One panel per measure; a curve per model, method and training from the dense model on, through the means over seeds."""
     figure, panels = style.grid(len(measures), columns, head=0.3, each=2.1)
     numbers = [_measure(panel, table, measure) for panel, measure in zip(panels, measures, strict=True)]
     for panel, title in zip(panels, measures.values(), strict=True):
@@ -76,7 +81,10 @@ def _over_ratio(name: str, table: pd.DataFrame, measures: Mapping[str, str], col
         style.removed_axis(panel, axis, table[axis])
     named = {text: handle for panel in panels for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(6, len(named)))
+        wide = LETTERS // (max(map(len, named)) + 8)  # as many as go beside each other
+        columns = max(1, min(6, wide, len(named)))
+        figure.set_figheight(figure.get_figheight() + ROW * (math.ceil(len(named) / columns) - 1))
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
     return Drawing(name, figure, pd.concat(numbers, ignore_index=True))
 
 
@@ -90,16 +98,30 @@ def _measure(panel: Axes, table: pd.DataFrame, measure: str) -> pd.DataFrame:
         measure=measure, share=share, **{name: table.get(column, math.nan) for name, column in columns.items()}
     )
     shown = shown[shown["value"].notna()]
-    dense = shown[shown["method"] == "dense"]
-    if "recovery_tokens" in dense and (dense["recovery_tokens"] == 0).any():
-        dense = dense[dense["recovery_tokens"] == 0]  # without those that were trained as a control
-    for (model, method), rows in shown[shown["method"] != "dense"].groupby(["model", "method"], sort=False):
-        rows = pd.concat([dense[dense["model"] == model], rows]).sort_values("share")
-        look = style.style_of(method) | {"ls": style.line(method)}
+    shown = shown.assign(**{name: shown.get(name, value) for name, value in WITHOUT.items()})
+    whole = shown["method"] == "dense"
+    dense, cut = shown[whole & (shown["recovery_tokens"] == 0)], shown[~whole]
+    trainings = sorted(
+        set(cut.loc[cut["recovery_tokens"] > 0, ["recovery_tokens", "recovery"]].itertuples(index=False, name=None))
+    )
+    several = cut.groupby(["model", "method"])["ratio_of"].nunique() > 1
+    for (model, method, ratio_of, *training), rows in cut.groupby(CURVE, sort=False):
+        alike = shown[whole & (shown[CURVE[3:]] == training).all(axis=1)]  # trained as a control
+        start = (alike if len(alike) else dense).query("model == @model")
+        look, names = style.style_of(method) | {"ls": style.line(method)}, [method]
+        names += [f"of {ratio_of}"] if several[model, method] else []
+        if tuple(training) in trainings:
+            look |= {"ls": TRAINED[trainings.index(tuple(training)) % len(TRAINED)]}
+            names.append(f"{tokens_text(training[0])} of {training[1]}")
         look |= {} if shown["model"].nunique() == 1 else {"marker": style.marker(str(rows["family"].iloc[-1]))}
-        text = method if shown["model"].nunique() == 1 else f"{method}, {model}"
-        error = 2 * rows["stderr"].fillna(0)
-        panel.errorbar(rows["share"], rows["value"], error, capsize=1.5, elinewidth=0.7, label=text, **look)
+        text = ", ".join(names if shown["model"].nunique() == 1 else [*names, model])
+        rows = pd.concat([start, rows])
+        means = rows.groupby("ratio")[["share", "value"]].mean().sort_values("share")  # over seeds
+        panel.plot(means["share"], means["value"], **look | {"marker": ""})
+        panel.errorbar(
+            rows["share"], rows["value"], 2 * rows["stderr"].fillna(0), capsize=1.5, elinewidth=0.7, **look | {"ls": ""}
+        )
+        panel.plot([], [], label=text, **look)
     for row in dense.itertuples():
         panel.errorbar(0, row.value, 2 * row.stderr, capsize=1.5, color=style.BLACK, marker=style.marker(str(row.family)))
         panel.axhline(row.value, color=style.BLACK, ls="--", lw=0.7, label="dense")

@@ -30,6 +30,7 @@ SHARES = {
 }
 LOG_TICKS = (1, 1.5, 2, 3, 5, 7)
 FEWEST_TASKS = 3  # that make a radar
+RECIPES = ("-", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))  # dashes of each recipe, where there are several
 MOST_COLUMNS = 4  # of panels of recovery
 TASKS = {
     "hellaswag": "Hella-\nSwag",
@@ -234,8 +235,8 @@ def _kept(laws: Laws, ratio: float) -> pd.DataFrame:
 
 @style.paper()
 def recovery_gains(laws: Laws) -> Drawing:
-    """Share of the loss that recovery won back, against tokens; a line per method, a row per model, a column per ratio. In
-    black what the same training gains on the dense model, where that was measured: as much is the text, and no recovery.
+    """Share of the loss that recovery won back, against tokens; a line per method and recipe, a row per model, a column per
+    ratio. In black what the same training gains on the dense model, where that was measured: as much is the text, no recovery.
 
     With one method, or more than `MOST_COLUMNS` ratios, a panel holds all ratios of a model, named at the ends of their lines.
     """
@@ -245,9 +246,10 @@ def recovery_gains(laws: Laws) -> Drawing:
             "No compressed model was recovered: put `recovery:` into the study, or `claw run params/recovery.yaml`."
         )
     models = laws.points.by_size(set(won["model"]))
-    won = won.groupby(["model", "method", "ratio", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
-    alone = text_gains(laws.points).groupby(["model", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
-    alone = alone[alone["model"].isin(models)].assign(method=DENSE, ratio=0.0)
+    won = won.groupby(["model", "method", "ratio", "recovery", "recovery_tokens"], as_index=False)[["gain", "stderr"]].mean()
+    recipes = sorted(set(won["recovery"]))
+    alone = text_gains(laws.points)
+    alone = alone[alone["model"].isin(models) & alone["recovery"].isin(recipes)].assign(method=DENSE, ratio=0.0)
     ratios = sorted(won["ratio"].unique())
     apart = won["method"].nunique() > 1 and 1 < len(ratios) <= MOST_COLUMNS
     shown = [(model, ratio) for model in models for ratio in ratios] if apart else [(model, None) for model in models]
@@ -257,8 +259,8 @@ def recovery_gains(laws: Laws) -> Drawing:
     for place, (panel, (model, ratio)) in enumerate(zip(panels, shown, strict=True)):
         rows = won[(won["model"] == model) & (won["ratio"].eq(ratio) if apart else True)]
         panel.set_visible(not rows.empty)  # a ratio at which this model was not recovered
-        _gains(panel, rows, named=not apart)
-        _gains(panel, alone[alone["model"] == model], named=False)
+        _gains(panel, rows, recipes, named=not apart)
+        _gains(panel, alone[alone["model"] == model], recipes, named=False)
         panel.set_title(f"{model}, r = {ratio:g}" if apart else model)
         panel.set_xlim(0, (1.05 if apart else 1.22) * 1e-6 * won["recovery_tokens"].max())
         panel.axhline(0, color=style.BLACK, lw=0.6)
@@ -268,20 +270,24 @@ def recovery_gains(laws: Laws) -> Drawing:
         panel.set_xlabel("recovery D (M tokens)")
     handles = style.method_handles(won["method"])
     handles += [style.handle("the whole model, trained alike", ms=4, **style.style_of(DENSE))] if len(alone) else []
+    dashes = RECIPES if len(recipes) > 1 else ()
+    handles += [style.handle(recipe, color=style.BLACK, ls=ls, lw=1) for recipe, ls in zip(recipes, dashes, strict=False)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, handlelength=3.2)
     return Drawing("paper_recovery", figure, pd.concat([won, alone[won.columns]], ignore_index=True))
 
 
-def _gains(panel: Axes, rows: pd.DataFrame, *, named: bool) -> None:
+def _gains(panel: Axes, rows: pd.DataFrame, recipes: list[str], *, named: bool) -> None:
     """Lines from no recovery on; `named`: their ratio at the end, where names that would lie on each other move apart."""
     ends = []
-    for (method, ratio), part in rows.sort_values("recovery_tokens").groupby(["method", "ratio"]):
+    for (method, ratio, recipe), part in rows.sort_values("recovery_tokens").groupby(["method", "ratio", "recovery"]):
         x, y = np.append(0, part["recovery_tokens"] / 1e6), np.append(0, 100 * part["gain"])
         error = np.append(0, 100 * part["stderr"].fillna(0))
-        panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **style.style_of(method))
+        look = style.style_of(method)
+        look |= {"ls": RECIPES[recipes.index(recipe) % len(RECIPES)]} if len(recipes) > 1 else {}
+        panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **look)
         ends.append((y[-1], x[-1], ratio, style.colour(method)))
     step, last = max(1e-9, 100 * rows["gain"].abs().max() / 12), -np.inf
     for y, x, ratio, ink in sorted(ends) if named else ():
         last = max(y, last + step)
-        look: Any = {"color": ink, "fontsize": 6, "va": "center"}
-        panel.annotate(f"r = {ratio:g}", (x, last), xytext=(5, 0), textcoords="offset points", **look)
+        text: Any = {"color": ink, "fontsize": 6, "va": "center"}
+        panel.annotate(f"r = {ratio:g}", (x, last), xytext=(5, 0), textcoords="offset points", **text)

@@ -122,3 +122,21 @@ def test_one_model_alone_has_no_flips(results):
     assert figures.flips(results[:1]).numbers.empty
     with pytest.raises(InputError, match="score some tasks"):
         figures.flips([])
+
+
+def test_what_was_recovered_has_a_curve_of_its_own_that_starts_at_the_dense_model_trained_alike(table):
+    """Budgets, recipes and seeds of one method were joined by one line."""
+    cut = table[table["method"] == "flap"]
+    trained = [
+        cut.assign(recovery="lora", recovery_tokens=1000, loss=cut["loss"] - 0.1),
+        cut.assign(recovery="full", recovery_tokens=1000, loss=cut["loss"] - 0.2),
+        table[table["method"] == "dense"].assign(recovery="lora", recovery_tokens=1000, loss=2.8),
+        cut.assign(seed=1, loss=cut["loss"] + 0.2),
+    ]
+    drawing = figures.evaluation(pd.concat([table, *trained], ignore_index=True))
+    panel = drawing.figure.axes[0]
+    lines = {tuple(np.round(np.asarray(line.get_ydata(), float), 3)) for line in panel.get_lines() if len(line.get_ydata()) > 2}
+    means = lambda start, change: tuple(np.round([start, *(cut["loss"] + change)], 3))
+    assert {means(3.0, 0.1), means(2.8, -0.1), means(3.0, -0.2)} <= lines
+    assert {"flap", "flap, 1k tokens of lora", "flap, 1k tokens of full"} <= set(panel.get_legend_handles_labels()[1])
+    assert (drawing.numbers["recovery_tokens"] > 0).any()

@@ -39,3 +39,17 @@ def test_what_the_text_gains_is_drawn_where_dense_models_were_trained():
     untrained = table[(table["method"] != "dense") | (table["recovery_tokens"] == 0)]
     plain = figures.recovery_gains(laws.fit(untrained, compare=False))
     assert "dense" not in set(plain.numbers["method"]) and len(plain.figure.legends[0].get_texts()) == len(titles) - 1
+
+
+def test_recipes_have_lines_of_their_own():
+    table = study_table()
+    trained = table[table["recovery_tokens"] > 0]
+    both = pd.concat(
+        [table, trained.assign(recovery="full", loss=0.9 * trained["loss"], experiment=trained["experiment"] + "f")],
+        ignore_index=True,
+    )
+    one, two = (figures.recovery_gains(laws.fit(frame, compare=False)) for frame in (table, both))
+    ours = two.numbers[two.numbers["recovery"] != "full"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours, one.numbers)
+    titles = [[text.get_text() for text in drawing.figure.legends[0].get_texts()] for drawing in (one, two)]
+    assert set(titles[1]) - set(titles[0]) == {"full", "lora"}
