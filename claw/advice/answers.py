@@ -190,14 +190,14 @@ def two_shares(laws: Laws, model: str) -> tuple[float, ...]:
 
 def small_table(laws: Laws, model: str) -> pd.DataFrame:
     """Methods of a model at two true shares: loss, whether measured (*) or between points, and accuracy where there is one."""
-    shares, rows = two_shares(laws, model), {}
+    shares, rows = two_shares(laws, model), list[tuple[float, dict[str, str]]]()
     for one in laws.readings("loss", TRUE):
         if one.curve.model != model or one.curve.tokens:
             continue
         quotes = [reach.quote(one, share) for share in shares]
         accuracy = reach.reading_like(laws, one.curve, "accuracy")
         right = [reach.quote(accuracy, share) if accuracy else None for share in shares]
-        cells = {}
+        cells = {"method": one.curve.method}
         for share, loss, answered in zip(shares, quotes, right, strict=True):
             cells[f"loss ({percent(share)} removed)"] = f"{loss.value:.2f}{'*' * loss.measured}" if loss else "–"
             if accuracy:
@@ -205,9 +205,8 @@ def small_table(laws: Laws, model: str) -> pd.DataFrame:
                     f"{percent(answered.value)}{'*' * answered.measured}" if answered else "–"
                 )
         last = next((said.value for said in quotes if said), math.inf)
-        rows[one.curve.method] = (last, cells)
-    ordered = sorted(rows, key=lambda name: rows[name][0])
-    return pd.DataFrame([{"method": name} | rows[name][1] for name in ordered])
+        rows.append((last, cells))
+    return pd.DataFrame([cells for _, cells in sorted(rows, key=lambda row: row[0])])
 
 
 def closing(laws: Laws) -> tuple[list[str], list[str]]:
