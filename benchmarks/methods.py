@@ -119,7 +119,7 @@ def measure(method: str, asked: argparse.Namespace) -> None:
         print(f"claw: costs of each axis known after {time.perf_counter() - started:.0f} s", flush=True)
     for ratio in remaining(method, asked):
         row = conditions(asked) | {"method": method, "target": ratio, "dense_loss": dense_loss, "peer": method in PEERS}
-        started = time.perf_counter()
+        started, small = time.perf_counter(), None
         try:
             if method in PEERS:
                 small = PEERS[method](copy.deepcopy(model), ratio, calibration.ids, asked.seed)

@@ -59,8 +59,9 @@ def costs(parts: Anatomy, statistics: Statistics) -> allocation.Costs:
         dense = held_out.cross_entropy(parts.model, blocks).mean
         measured: dict[str, list[tuple[float, float]]] = {}
         for axis, share, shape in tqdm(axis_shapes(parts), desc="costs of each axis", unit=" cuts", leave=False):
-            small = fitted_shape(parts, shape, statistics, COST_TOKENS, units_of(parts, shape, statistics, merge=False))
-            measured.setdefault(axis, []).append((share, held_out.cross_entropy(small, blocks).mean - dense))
+            units = units_of(parts, shape, statistics, merge=False)  # no name for the small model: it goes before the next one
+            loss = held_out.cross_entropy(fitted_shape(parts, shape, statistics, COST_TOKENS, units), blocks).mean
+            measured.setdefault(axis, []).append((share, loss - dense))
         write_text(path, json.dumps({"points": measured}))
     points = json.loads(path.read_text())["points"]
     return allocation.Costs({axis: tuple(map(tuple, pairs)) for axis, pairs in points.items()})

@@ -74,6 +74,7 @@ def compress_curve(asked: CompressParameters, model: nn.Module, tokenizer) -> li
                     checkpoints.save(small, tokenizer, place, report, experiment=experiment, base_model=compression.model)
             if not measured:
                 measure_loss(folder, experiment, small, blocks, evaluation)
+            del small  # before the next one is made: two would be as large as the dense model
         results += records.read_stages(folder, experiment.id, {"compress": "", "loss": evaluation.loss.digest})
     return results
 

@@ -56,6 +56,7 @@ def evaluate_checkpoints(asked: EvaluateParameters) -> list[dict[str, Any]]:
                 measure_loss(folder, experiment, model, heldout_blocks(evaluation, tokenizer), evaluation)
             if "tasks" in missing:
                 measure_tasks(folder, experiment, model, tokenizer, evaluation)
+            del model  # before the next one is loaded
         results += records.read_stages(folder, experiment.id, {"compress": ""} | stages)
     return results
 

@@ -34,10 +34,12 @@ def time_checkpoints(asked: SpeedParameters) -> list[dict[str, Any]]:
         if not records.has(folder, experiment.id, "speed", measured):
             parent = experiment.compression.model
             if parent not in dense:
+                dense.clear()
                 dense = {parent: load.load(parent, dtype=asked.dtype, device=asked.device)}
             small, tokenizer = load.load(name, dtype=asked.dtype, device=asked.device)
             load.check_same_tokenizer(tokenizer, dense[parent][1])
             with recorded(folder, experiment, "speed", small, measured) as result:
                 result.update(timing.measure_speed(small, against=dense[parent][0], **choices).to_dict())
+            del small  # before the next one is loaded
         results += records.read_stages(folder, experiment.id, {"compress": "", "speed": measured})
     return results

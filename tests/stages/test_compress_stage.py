@@ -1,6 +1,8 @@
 """Stages record every point at once, skip what is recorded, and leave nothing half done."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from claw import records
 from claw.errors import InputError
 from claw.evaluate import held_out
 from claw.models import load
+from claw.prune import whole_model
 from claw.specs.notebooks import CompressParameters, EvaluateParameters
 from claw.stages import checkpoints, compress, evaluate, frames, measure
 
@@ -116,3 +119,36 @@ def test_a_curve_without_the_dense_model_is_compared_with_it_all_the_same(asked,
     monkeypatch.setattr(held_out, "cross_entropy", lambda *_, **__: pytest.fail("measured again"))
     assert compress.dense_records(asked, *loaded)
     assert compress.dense_records(asked.model_copy(update={"ratios": (0.0, 0.5)}), *loaded) == []  # it is on the curve
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Fails where one model that `compress`, `load` or a refit gave is still held when the next one is asked for."""
+
+    def watch(owner, name):
+        plain, given = getattr(owner, name), []
+
+        def once(*args, **choices):
+            gc.collect()
+            assert not [ref for ref in given if ref() is not None], f"{name}: the model before is still there"
+            made = plain(*args, **choices)
+            given.append(weakref.ref(made[0] if isinstance(made, tuple) else made))
+            return made
+
+        monkeypatch.setattr(owner, name, once)
+
+    return watch
+
+
+def test_no_more_than_one_small_model_is_held_at_a_time(asked, alone):
+    """Two beside the dense model are three times its weights, where two fit."""
+    whole = asked.model_copy(update={"method": "claw", "ratios": (0.2, 0.4)})
+    model, tokenizer = load.load(asked.model, dtype=asked.dtype)
+    alone(whole_model, "fitted_shape")
+    alone(compress.compress, "compress")
+    results = compress.compress_curve(whole, model, tokenizer)
+    folders = tuple(frames.checkpoint_frame(results, asked.folder)["folder"])
+    assert len(folders) == 2
+    shared = {name: getattr(asked, name) for name in ("heldout", "heldout_tokens", "run", "dtype")}
+    alone(evaluate.load, "load")
+    assert evaluate.evaluate_checkpoints(EvaluateParameters(checkpoints=folders, context=32, **shared))
