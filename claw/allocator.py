@@ -38,6 +38,12 @@ def freed_memory_kept() -> Iterator[None]:
             libc.malloc_trim(0)
 
 
+def give_back_freed() -> None:
+    """Give the system what was freed so far, also inside `freed_memory_kept`: after a step that leaves many holes."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
 def _set(libc: Any, options: dict[int, int]) -> None:
     for option, value in options.items():
         libc.mallopt(option, value)

@@ -1,4 +1,4 @@
-"""Figures of curves and laws: through points, predictions against measurements, which form errs least, what fits rest on."""
+"""Figures of curves and laws: through points, foretold against measured, which form errs least, what fits rest on."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -72,9 +72,8 @@ def law_curves(
     models = points.by_size({curve.model for curve in drawn})
     columns = min(4 if paper else 3, len(models))
     blocks = math.ceil(len(models) / columns)
-    figure = looks.figure(
-        "icml-wide", (0.75 + 1.75 * len(axes) * blocks) if paper else (0.75 + (2.0 if columns > 1 else 3.0) * blocks)
-    )
+    each = 1.75 * len(axes) if paper else 2.0 if columns > 1 else 3.0
+    figure = looks.figure("icml-wide", 0.75 + each * blocks)
     panels = figure.subplots(len(axes) * blocks, columns, squeeze=False)
     numbers = []
     for number, model in enumerate(models):
@@ -122,7 +121,7 @@ def _drawn_curves(laws: Laws, response: str, axis: str, form: str) -> Sequence[C
 
 
 def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataFrame | None:
-    """What a curve says from 0 to its largest ratio, its own points among them, and so far beyond."""
+    """What a curve says from 0 to its largest ratio, at its points too, and so far beyond."""
     if one is None:
         return None
     grid = np.linspace(max(one.low, 0.0), max(one.high, 0.0), GRID)
@@ -132,8 +131,9 @@ def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataF
     r = np.union1d(grid, one.points["ratio"].clip(lower=0))
     if one.curve not in {law.curve for law in laws.curves_of(one.response, one.axis)}:
         return one.predict(r)
-    which: dict[str, Any] = {"recovery": one.curve.recovery, "ratio_of": one.curve.ratio_of}
-    return laws.predict(np.append(r, far), *one.curve[:2], one.curve.tokens, one.response, axis=one.axis, **which)
+    *key, recipe, tokens, of = one.curve
+    r = np.append(r, far)
+    return laws.predict(r, *key, tokens, one.response, axis=one.axis, recovery=recipe, ratio_of=of)
 
 
 def _draw(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from claw.allocator import give_back_freed
 from claw.models.anatomy import Anatomy
 from claw.models.blocks import Layer, has_shift, norm_epsilon
 from claw.models.common_names import State, common_state
@@ -68,6 +69,7 @@ def rebased(
         rotate_reads(state, parts, layer, read, read)
         rotate_write(state, f"{start}.self_attn.o_proj", write)
         rotate_write(state, f"{start}.mlp.down_proj", write)
+        give_back_freed()  # weights that stay lie between copies that do not: at 1.5 B as many holes as weights
     state["model.embed_tokens.weight"] = rotated_embedding(parts, write)
     if parts.positions is not None:
         table = state["model.positions.weight"]
@@ -112,7 +114,11 @@ def rotated_head(parts: Anatomy, basis: torch.Tensor) -> torch.Tensor:
 
 def _turned(weight: torch.Tensor, basis: torch.Tensor, gain: torch.Tensor | float = 1.0) -> torch.Tensor:
     """W diag(gain) Q, some rows at a time: in the type of Q a vocabulary may be larger than the rest of the model."""
-    return torch.cat([((rows.to(basis.dtype) * gain) @ basis).to(weight.dtype) for rows in weight.split(ROWS)])
+    turned = weight.new_empty(len(weight), basis.shape[1])
+    for first in range(0, len(weight), ROWS):
+        some = slice(first, first + ROWS)
+        turned[some] = (weight[some].to(basis.dtype) * gain) @ basis
+    return turned
 
 
 def rotate_reads(state: State, parts: Anatomy, layer: Layer, attention: torch.Tensor, mlp: torch.Tensor) -> None:

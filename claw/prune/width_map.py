@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from claw.allocator import give_back_freed
 from claw.models.anatomy import Anatomy
 from claw.models.common_names import State, common_state
 from claw.models.shape import Shape
@@ -119,7 +120,9 @@ def projected(parts: Anatomy, target: Shape, units: Units, mapping: WidthMap, st
         state = rotation.rebased(parts, mapping.back, mapping.down.T, 1.0, tied=parts.tied, state=state)
         if parts.tied:
             state["model.norm.weight"] = (mapping.gain - parts.gain_offset).to(parts.dtype)
-    return surgery.assemble(parts, state, units.layers, **surgery.sizes_of(parts, target))
+    small = surgery.assemble(parts, state, units.layers, **surgery.sizes_of(parts, target))
+    give_back_freed()
+    return small
 
 
 def selected(parts: Anatomy, state: State, kept: torch.Tensor) -> State:
