@@ -24,7 +24,7 @@ from claw.specs.methods import is_control
 
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
-WIDELY = 3  # losses that differ by this factor are drawn on a log scale
+WIDELY = 3  # losses that differ by this factor are drawn by logs
 FEW, PRINTED = 3, {"confidence": 0.15}  # curves that have room for two bands each; bands in print
 BEYOND = 0.1  # how far the screen shows a curve beyond its points
 MORE_RATIOS = "run a study with ratios above 0, such as params/quickstart.yaml."
