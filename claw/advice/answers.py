@@ -23,6 +23,7 @@ from claw.words import number, plural
 THRESHOLDS = (1.05, 1.1, 1.25)
 MAIN = 1.1
 NAMED = 3
+WIDE = 0.25  # between measured points: an answer that lies between such says so
 SAID = 2  # models in the last lines of a run
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # of which a small table shows two
 ROWS = 4
@@ -74,10 +75,19 @@ def _how_far(own: list[Reach]) -> str:
     if best.share <= 0:
         return "nothing: no measured curve stays within it"
     only = " (a control; nothing else was measured)" if is_control(best.curve.method) else ""
-    end = ", as far as was measured" if best.all_of_it else ""
+    end = ", as far as was measured" if best.all_of_it else _wide(best)
     alike = [one.curve.method for one in reach.tied(best, own)]
     more = f"; not told apart: {', '.join(alike[:NAMED])}{' …' if len(alike) > NAMED else ''}" if alike else ""
     return f"{best.brief}{only}{end}{more}"
+
+
+def _wide(one: Reach) -> str:
+    """Between which measured points an answer lies, where they are far from each other."""
+    shares = [share for share, _ in one.beside]
+    if len(shares) < 2 or shares[1] - shares[0] <= WIDE:
+        return ""
+    text = (lambda share: "the dense model" if share == 0 else percent(share)) if one.known else "r = {:.2g}".format
+    return f", between {text(shares[0])} and {text(shares[1])}"
 
 
 def first_lines(laws: Laws) -> list[str]:

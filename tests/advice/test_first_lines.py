@@ -16,7 +16,7 @@ from claw.laws.claim import cannot_judge, judged
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference.csv"
 PERCENT = r"(\d+(?:\.\d)?) %"
-FAR = re.compile(rf"{PERCENT}(?: \([^)]*\))? with (\S+?)(?: \(ratio ([\d.]+)[^)]*\))?(?:$|, as far|; not told)")
+FAR = re.compile(rf"{PERCENT}(?: \([^)]*\))? with (\S+?)(?: \(ratio ([\d.]+)[^)]*\))?(?:$|, as far|, between|; not told)")
 ANSWERS = re.compile(rf"{PERCENT} \([^)]*\) instead of {PERCENT}")
 CONTROL = re.compile(rf"(\S+) at {PERCENT} of (\S+)'s parameters has ([\d.]+) × the dense loss \(([\d.]+),")
 
