@@ -34,11 +34,15 @@ def foretold_points(both: pd.DataFrame, law: str = "curves") -> Drawing:
         own = both[both["method"] == method].sort_values(axis)
         for name, rows in own.groupby("law"):
             mean = rows.groupby(axis)[["foretold", "low", "high"]].mean()
+            alone: dict[str, Any] = {"marker": "_", "ms": 14} if len(mean) == 1 else {}  # a line needs two points
             if name != law:
-                panel.plot(mean.index, mean["foretold"], color=style.GREY, lw=0.6, alpha=0.8, zorder=1)
+                panel.plot(mean.index, mean["foretold"], color=style.GREY, lw=0.6, alpha=0.8, zorder=1, **alone)
                 continue
-            panel.fill_between(mean.index, mean["low"], mean["high"], color=style.colour(method), alpha=0.15, lw=0)
-            panel.plot(mean.index, mean["foretold"], color=style.colour(method), lw=1.3, zorder=2)
+            ink = style.colour(method)
+            panel.fill_between(mean.index, mean["low"], mean["high"], color=ink, alpha=0.15, lw=0)
+            if alone:
+                panel.vlines(mean.index, mean["low"], mean["high"], color=ink, alpha=0.15, lw=8)
+            panel.plot(mean.index, mean["foretold"], color=ink, lw=1.3, zorder=2, **alone)
         look: dict[str, Any] = style.style_of(method) | {"ls": "", "ms": 4}
         panel.plot(own[axis], own["measured"], **look, zorder=3)
         outside = own[(own["law"] == law) & (own["covered"] == 0)]

@@ -17,6 +17,7 @@ is measured.
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ COLUMNS = (
 """A point; what a law says of its L/L0; which points, hash of `claw.laws` and of claw said so, and when. `left_out`: measured
 rows of this model that the table held and the laws did not see; 0 where it was foretold before it was measured."""
 FEWEST = 2  # models for a mean of curves, and degrees of freedom for a band: three models, and a quantile of 4.3
+WRONG = 0.01  # of the parameters: by how much a share may be foretold wrongly in the median before it is said
 ALIKE = 0.1  # by how much two budgets of recovery may differ and count as one: blocks and batches round them
 
 
@@ -81,6 +83,12 @@ def planned_points(study: Study, model: str, laws: Laws) -> pd.DataFrame:
     """A row per planned point of a model: COLUMNS that place it, `parameters` of the dense model, and `curve`."""
     config = planned.planned_config(model)
     shape = planned.planned_anatomy(config).shape if config is not None else None
+    if shape is None:
+        warnings.warn(
+            f"The shape of {model} is not known here, so the shares that its cuts remove are guessed from other models, and "
+            f"laws of the true share are asked at these. `claw fetch {model}` first.",
+            stacklevel=3,
+        )
     known = sources.models().get(model)
     size = shape.parameters if shape else known.parameters if known else math.nan
     rows = []
@@ -197,6 +205,7 @@ def _by_published(
 def compared(foretold: pd.DataFrame, table: pd.DataFrame | OwnTable) -> pd.DataFrame:
     """What was foretold, with columns `measured` (L/L0), `covered` (NaN without a band) and `works`, as far as it was measured.
 
+    `ratio_params` is the share truly removed, where the table has it, and `share_foretold` the one that laws were asked at.
     InputError: a file that `foretell` did not write, or a table without any of its points.
     """
     if lacking := [name for name in COLUMNS if name not in foretold]:
@@ -211,8 +220,11 @@ def compared(foretold: pd.DataFrame, table: pd.DataFrame | OwnTable) -> pd.DataF
         raise InputError(f"The table measures nothing of what was foretold of {', '.join(sorted(names))}: {why}.")
     works = flagged(rows) != DESTROYED
     known = pd.DataFrame({"measured": rows["loss"] / rows["loss0"], "works": works}).set_axis(rows["experiment"])
+    known["share"] = rows[TRUE].to_numpy(float) if TRUE in rows else math.nan
     known = known[np.isfinite(known["measured"])]
     both = foretold[foretold["experiment"].isin(known.index)].join(known, on="experiment")
+    both["share_foretold"] = both[TRUE]
+    both[TRUE] = both.pop("share").fillna(both[TRUE])
     inside = both["measured"].between(both["low"], both["high"]).astype(float)
     return both.assign(covered=inside.where(both["low"].notna() & both["high"].notna())).reset_index(drop=True)
 
@@ -254,3 +266,12 @@ def score_text(both: pd.DataFrame) -> Iterator[str]:
         covered = f"{row.covered:.0%} of {row.bands}" if row.bands else "no band"
         width = f"{row.width:.2f}" if row.bands else "–"
         yield f"{row.of:22} {row.law:24} {row.points:6} {row.error:6.1%} {row.bias:+6.1%}  {covered:>11}  {width}"
+    points = both.drop_duplicates("experiment")
+    wrong = (points["share_foretold"] - points[TRUE]).abs()
+    if wrong.median() > WRONG:
+        worst = points.loc[wrong.idxmax()]
+        yield (
+            f"The shares were foretold wrongly, by {wrong.median():.0%} of the parameters in the median and by up to "
+            f"{wrong.max():.0%} ({worst['method']}: {worst['share_foretold']:.0%} for {worst[TRUE]:.0%}), because the model's "
+            "shape was not known then; laws of the true share rest on them."
+        )

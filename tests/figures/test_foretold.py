@@ -41,6 +41,13 @@ def test_measured_points_are_drawn_and_those_outside_their_band_ringed():
     assert len(drawing.numbers) == len(both) and np.allclose(drawing.numbers["measured"], both["measured"])
 
 
+def test_a_method_of_one_point_shows_what_was_foretold_of_it():
+    both = compared()
+    panels = foretold_points(both[(both["method"] != "flap") | (both["ratio"] == 0.5)]).figure.axes
+    markers = [marker for marker, x in lines(panels[0]) if len(x)]
+    assert markers.count("_") == 2 and len(panels[0].collections) == 2  # two laws; a band and its line
+
+
 def test_a_law_without_bands_and_recovered_rows():
     drawing = foretold_points(compared(low=np.nan, high=np.nan, covered=np.nan), law="curves")
     assert "no bands" in drawing.figure.get_suptitle()

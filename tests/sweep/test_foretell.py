@@ -100,6 +100,22 @@ def test_the_score_is_as_by_hand(table, said):
     assert "works" not in parts.index.get_level_values("of")  # every point works, so it would be said twice
 
 
+def test_points_lie_at_the_share_that_was_removed_and_a_wrong_one_is_said(table, said):
+    truly = table.set_index("experiment")["ratio_params"]
+    for gone in (0.0, 0.05):
+        both = foretell.compared(said.assign(ratio_params=said["ratio_params"] - gone), table)
+        np.testing.assert_allclose(both["ratio_params"], truly[both["experiment"]])
+        np.testing.assert_allclose(
+            both["share_foretold"],
+            said.set_index(["experiment", "law"])["ratio_params"][list(zip(both["experiment"], both["law"], strict=True))]
+            - gone,
+        )
+        lines = "\n".join(foretell.score_text(both))
+        assert ("The shares were foretold wrongly, by 5%" in lines) == (gone > 0)
+    with pytest.warns(UserWarning, match=f"claw fetch {LAST}"):
+        foretell.foretell(table[table["model"] != LAST], study(), LAST)
+
+
 def test_a_file_that_was_written_scores_the_same(tmp_path, table, said):
     (tmp_path / "f.csv").write_text(table_text(said))
     once, again = (foretell.score(foretell.compared(one, table)) for one in (said, read_table(tmp_path / "f.csv")))
