@@ -35,7 +35,7 @@ def freed_memory_kept() -> Iterator[None]:
         _inside -= 1
         if libc and not _inside:
             _set(libc, USUAL)
-            libc.malloc_trim(0)
+            give_back_freed()
 
 
 def give_back_freed() -> None:

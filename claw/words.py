@@ -34,6 +34,11 @@ def _scaled(value: float) -> tuple[float, str]:
     return next(((value / size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (value, ""))
 
 
+def training_text(tokens: float, recipe: str) -> str:
+    """1M tokens of lora; of recovery where no recipe is named."""
+    return f"{tokens_text(tokens)} of {'recovery' if recipe in ('', 'none') else recipe}"
+
+
 def tokens_text(tokens: float) -> str:
     """1000000 as 1M tokens."""
     value, unit = _scaled(tokens)

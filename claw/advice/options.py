@@ -24,7 +24,7 @@ from claw.laws.sizes import named_family
 from claw.specs.budget import LIMITS, Budget
 
 AS_IS = "as it is"
-CURVE = ["model", "method", "recovery", "tokens", "ratio_of"]
+CURVE = list(CurveKey._fields)
 GRID = 0.01
 MARGIN = 0.1
 LEAST = 0.05  # probability of being best below which nothing is recommended

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from claw.advice.true_shares import ROUNDING, TRUE, own_ratio, percent, percents, ratio_of_share, removal
+from claw.advice.true_shares import ROUNDING, TRUE, own_bracket, own_ratio, percent, percents, ratio_of_share
 from claw.laws import CurveKey, Laws, Reading
 from claw.laws.curves import rows_of
 from claw.laws.points import is_dense
@@ -95,9 +95,8 @@ class Reach:
         if not self.known:
             text = f"{own_ratio(self.ratio, method, ratio_of)} of {model} with {method}"
             return f"{text} (the table does not say which share of the parameters that is)"
-        share, _, bracket = removal(self.share, self.ratio, method, ratio_of, f"{model}'s").partition(" of ")
-        parameters, _, own = bracket.partition(" (")
-        return f"{share}{self.interval} of {parameters} with {method}" + (f" ({own}" if own else "")
+        bracket = own_bracket(self.ratio, method, ratio_of)
+        return f"{percent(self.share)}{self.interval} of {model}'s parameters with {method}{bracket}"
 
     @property
     def brief(self) -> str:
@@ -105,8 +104,7 @@ class Reach:
         name = self.curve.method
         if not self.known:
             return f"{own_ratio(self.ratio, name, self.curve.ratio_of)} with {name}"
-        _, _, own = removal(self.share, self.ratio, name, self.curve.ratio_of, "the").partition(" (")
-        return f"{percent(self.share)}{self.interval} with {name}" + (f" ({own}" if own else "")
+        return f"{percent(self.share)}{self.interval} with {name}{own_bracket(self.ratio, name, self.curve.ratio_of)}"
 
     @property
     def interval(self) -> str:

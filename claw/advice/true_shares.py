@@ -173,6 +173,10 @@ def removal(share: float, ratio: float, method: str, ratio_of: str, whose: str =
     """10 % of its parameters (ratio 0.17 of the FFN): the true share leads, the method's own ratio in brackets."""
     if not math.isfinite(share):
         return f"{own_ratio(ratio, method, ratio_of)} of {method} (the table does not say which share of {whose} parameters)"
-    bracket = own_ratio(ratio, method, ratio_of)
-    bare = bracket.endswith("of all parameters") or not math.isfinite(ratio)
-    return f"{percent(share)} of {whose} parameters" + ("" if bare else f" ({bracket})")
+    return f"{percent(share)} of {whose} parameters{own_bracket(ratio, method, ratio_of)}"
+
+
+def own_bracket(ratio: float, method: str, ratio_of: str) -> str:
+    """The method's own ratio in brackets; empty where it is the share itself, or not known."""
+    text = own_ratio(ratio, method, ratio_of)
+    return "" if text.endswith("of all parameters") or not math.isfinite(ratio) else f" ({text})"

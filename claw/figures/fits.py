@@ -24,7 +24,7 @@ from claw.specs.methods import is_control
 
 TICKS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 GRID = 61
-WIDELY = 3  # losses that differ by this factor are drawn by logs
+WIDELY = 3  # losses that differ by this factor are drawn on a log scale
 FEW, PRINTED = 3, {"confidence": 0.15}  # curves that have room for two bands each; bands in print
 BEYOND = 0.1  # how far the screen shows a curve beyond its points
 MORE_RATIOS = "run a study with ratios above 0, such as params/quickstart.yaml."
@@ -131,9 +131,8 @@ def _band(laws: Laws, one: CurveLaw | Reading | None, beyond: float) -> pd.DataF
     r = np.union1d(grid, one.points["ratio"].clip(lower=0))
     if one.curve not in {law.curve for law in laws.curves_of(one.response, one.axis)}:
         return one.predict(r)
-    model, method, recipe, tokens, of = one.curve
-    which: Any = {"axis": one.axis, "recovery": recipe, "ratio_of": of}
-    return laws.predict(np.append(r, far), model, method, tokens, one.response, **which)
+    key = one.curve
+    return laws.predict(np.append(r, far), key.model, key.method, key.tokens, one.response, axis=one.axis, **key.apart)
 
 
 def _draw(

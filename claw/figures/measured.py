@@ -11,11 +11,10 @@ from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import Drawing
 from claw.records import primary_columns
-from claw.words import tokens_text
+from claw.words import training_text
 
 NUMBERS = "model method ratio_of recovery recovery_tokens ratio share measure value stderr chance n".split()
 CURVE = ["model", "method", "ratio_of", "recovery_tokens", "recovery"]
-TRAINED = (":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))  # dashes of what was recovered, by its training
 LETTERS, ROW = 100, 0.16  # in a row of a legend, and its height in inches
 WITHOUT = {"ratio_of": "own", "recovery": "none", "recovery_tokens": 0}  # for tables that do not say
 LOSS = style.LABELS["loss"]
@@ -111,8 +110,8 @@ def _measure(panel: Axes, table: pd.DataFrame, measure: str) -> pd.DataFrame:
         look, names = style.style_of(method) | {"ls": style.line(method)}, [method]
         names += [f"of {ratio_of}"] if several[model, method] else []
         if tuple(training) in trainings:
-            look |= {"ls": TRAINED[trainings.index(tuple(training)) % len(TRAINED)]}
-            names.append(f"{tokens_text(training[0])} of {training[1]}")
+            look |= {"ls": style.BROKEN[trainings.index(tuple(training)) % len(style.BROKEN)]}
+            names.append(training_text(*training))
         look |= {} if shown["model"].nunique() == 1 else {"marker": style.marker(str(rows["family"].iloc[-1]))}
         text = ", ".join(names if shown["model"].nunique() == 1 else [*names, model])
         rows = pd.concat([start, rows])

@@ -36,6 +36,7 @@ WIDTHS = {"icml": 3.25, "icml-wide": 6.75, "neurips": 5.5, "iclr": 5.5}
 _BLUE, _ORANGE, _GREEN, RED, _PURPLE, _BROWN, _PINK, GREY, _YELLOW, _SKY = seaborn.color_palette("colorblind").as_hex()
 BLACK = "#222222"
 SOLID, COMPENSATED, EXTRAPOLATED = "-", (0, (6, 1, 1, 1)), (0, (2, 2))
+BROKEN = (":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))  # lines of one method, or recipe, that are told apart
 LOOKS: dict[str, tuple[str, str, Any]] = {
     "dense": (BLACK, "o", SOLID),
     "random": (GREY, "X", (0, (1, 1.2))),

@@ -30,7 +30,7 @@ SHARES = {
 }
 LOG_TICKS = (1, 1.5, 2, 3, 5, 7)
 FEWEST_TASKS = 3  # that make a radar
-RECIPES = ("-", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))  # dashes of each recipe, where there are several
+RECIPES = ("-", *style.BROKEN)  # dashes of each recipe, where there are several
 MOST_COLUMNS = 4  # of panels of recovery
 TASKS = {
     "hellaswag": "Hella-\nSwag",

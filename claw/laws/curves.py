@@ -25,7 +25,7 @@ from claw.laws.critical import Critical
 from claw.laws.evaluation_error import columns_of_errors
 from claw.laws.forms import from_scale
 from claw.laws.points import DENSE, Points, is_dense, unrecovered
-from claw.words import html_table, number, tokens_text, with_interval
+from claw.words import html_table, number, tokens_text, training_text, with_interval
 
 UNITS = {"loss": "nats per token", "accuracy": "fraction correct"}
 KEY = ("model", "method", "recovery", "recovery_tokens", "ratio_of")
@@ -47,8 +47,12 @@ class CurveKey(NamedTuple):
     @property
     def training(self) -> str:
         """What recovered it: 1M tokens of lora; empty without recovery."""
-        recipe = self.recovery if self.recovery not in ("", "none") else "recovery"
-        return f"{tokens_text(self.tokens)} of {recipe}" if self.tokens else ""
+        return training_text(self.tokens, self.recovery) if self.tokens else ""
+
+    @property
+    def apart(self) -> dict[str, Any]:
+        """What tells curves of one model, method and number of tokens apart, as `Laws.predict` takes it."""
+        return {"recovery": self.recovery, "ratio_of": self.ratio_of}
 
     @property
     def title(self) -> str:
@@ -137,9 +141,15 @@ def split(points: Points, response: str, axis: str = "ratio") -> Iterator[tuple[
 def rows_of(points: Points, curve: CurveKey, response: str, axis: str = "ratio") -> pd.DataFrame:
     """The rows of one curve, the dense model among them."""
     rows = points.of(response, axis, dense=True)
+    zeros, cut = zeros_and_cut(rows, curve)
+    return pd.concat([zeros, _alike(cut, axis)])
+
+
+def zeros_and_cut(rows: pd.DataFrame, curve: CurveKey) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of rows, dense models among them, those of one curve: at r = 0, and where something was removed."""
     rows = rows[rows["model"] == curve.model]
     dense, own = is_dense(rows), (rows[list(KEY)] == list(curve)).all(axis=1)
-    return pd.concat([zero_rows(rows[dense], curve), _alike(rows[own & ~dense], axis)])
+    return zero_rows(rows[dense], curve), rows[own & ~dense]
 
 
 def _alike(cut: pd.DataFrame, axis: str) -> pd.DataFrame:

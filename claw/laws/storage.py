@@ -137,8 +137,7 @@ def slider_data(laws: FittedLaws) -> list[dict[str, Any]]:
             slider |= {"beyond": [], "law": ""}
             if law := next((law for law in laws.curves_of(response, axis) if law.curve == key), None):
                 past = np.arange(len(step), LAST + 1) * STEP
-                which: dict[str, Any] = {"recovery": key.recovery, "ratio_of": key.ratio_of}
-                on = laws.predict(past, *key[:2], key.tokens, response, axis=axis, **which)["mean"] if len(past) else ()
+                on = laws.predict(past, *key[:2], key.tokens, response, axis=axis, **key.apart)["mean"] if len(past) else ()
                 slider["beyond"] = [[_short(r), _short(mean)] for r, mean in zip(past, on, strict=True)]
                 slider["law"] = f"{law.form}: {catalogue.find_form(law.form).formula}"
             sliders.append(slider)

@@ -16,7 +16,7 @@ from claw import words
 from claw.errors import InputError
 from claw.figures import style
 from claw.figures.style import label
-from claw.laws import KINDS, CurveKey, Laws, fit, speed_law
+from claw.laws import KINDS, CurveKey, Laws, curves, fit, speed_law
 from claw.laws.points import AXES, is_dense
 from claw.show import how_far, start, unseen
 from claw.show.page_parts import framed, shared
@@ -176,9 +176,8 @@ class Explorer(ipywidgets.VBox):
                 "model and method, r = 0 (the dense model) among them. laws.unfitted says why each law was not fitted."
             )
         self.laws = laws
-        columns = [rows[name] for name in ("model", "method", "recovery", "recovery_tokens", "ratio_of")]
-        columns[3] = columns[3].astype(int)
-        self.curves = sorted({CurveKey(*key) for key in zip(*columns, strict=True)})
+        named = rows[list(curves.KEY)].astype({"recovery_tokens": int}).itertuples(index=False, name=None)
+        self.curves = sorted({CurveKey(*key) for key in named})
         with style.paper():
             self.panels = [_Panel(name, self.axis) for name in responses]
         self.words = ipywidgets.HTML()

@@ -81,11 +81,7 @@ def _curve(laws: Laws, one: Reading) -> dict[str, Any]:
 
 def _rows(laws: Laws, one: Reading) -> pd.DataFrame:
     """The rows of a curve and of its dense model."""
-    rows = laws.points.rows[laws.points.rows["model"] == one.curve.model]
-    whole, tokens = is_dense(rows), rows["recovery_tokens"] == one.curve.tokens
-    recipe = (rows["recovery"] == one.curve.recovery) if one.curve.tokens else tokens
-    cut = (rows["method"] == one.curve.method) & (rows["ratio_of"] == one.curve.ratio_of) & recipe & tokens
-    rows = pd.concat([curves.zero_rows(rows[whole], one.curve), rows[cut & ~whole]])
+    rows = pd.concat(curves.zeros_and_cut(laws.points.rows, one.curve))
     return rows.assign(**{one.axis: rows[one.axis].where(~is_dense(rows), 0.0)})
 
 

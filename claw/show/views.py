@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -112,9 +112,8 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
     `threshold` is a share of the dense value (1.1 allows 10 % more loss; 0.9 keeps 90 % of the accuracy).
     """
     key, interval = choice
-    model, method, recovery, tokens, ratio_of = key
+    model, method, _, tokens, ratio_of = key
     axis = laws.points.leading_axis
-    which: dict[str, Any] = {"recovery": recovery, "ratio_of": ratio_of}
     speed, own = response.startswith("speedup"), interval == OWN
     kind, bracket = next(iter(KINDS)) if own else interval, None
     if speed:  # one law across models, of the cut alone
@@ -122,14 +121,14 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
         rows, dense = cut_rows(laws.points.rows, model, method, ratio_of), 1.0
         rows = rows[rows[response].notna()]
     else:
-        one = laws.reading(model, method, response, tokens, axis=axis, **which) if own else None
+        one = laws.reading(model, method, response, tokens, axis=axis, **key.apart) if own else None
         law, bracket = "auto" if own else POOLED[response], one.points if one else None
-        band = laws.predict(GRID, model, method, tokens, response, axis=axis, law=law, interval=kind, **which)
+        band = laws.predict(GRID, model, method, tokens, response, axis=axis, law=law, interval=kind, **key.apart)
         rows, dense = curves.rows_of(laws.points, key, response, axis), float(laws.points.dense_row(model)[f"{response}0"])
     measured = pd.DataFrame({"ratio": rows[axis].astype(float), "value": rows[response].astype(float)})
     reach = None
     if threshold and own and not speed and math.isfinite(dense):
-        reach = laws.critical_ratio(threshold, model, method, tokens, response, axis=axis, **which)
+        reach = laws.critical_ratio(threshold, model, method, tokens, response, axis=axis, **key.apart)
     elif threshold and not speed and math.isfinite(dense):
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
         reach = critical.ratio(within, threshold, dense, response, level=laws.level, title=model)

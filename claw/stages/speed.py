@@ -34,8 +34,8 @@ def time_checkpoints(asked: SpeedParameters) -> list[dict[str, Any]]:
         if not records.has(folder, experiment.id, "speed", measured):
             parent = experiment.compression.model
             if parent not in dense:
-                dense.clear()
-                dense = {parent: load.load(parent, dtype=asked.dtype, device=asked.device)}
+                dense.clear()  # before the next one is loaded
+                dense[parent] = load.load(parent, dtype=asked.dtype, device=asked.device)
             small, tokenizer = load.load(name, dtype=asked.dtype, device=asked.device)
             load.check_same_tokenizer(tokenizer, dense[parent][1])
             with recorded(folder, experiment, "speed", small, measured) as result:
