@@ -30,7 +30,8 @@ def with_interval(value: float, interval: Sequence[float], digits: int = 3) -> s
 
 
 def _scaled(value: float) -> tuple[float, str]:
-    """1.5e9 as 1.5 and G."""
+    """1.5e9 as 1.5 and G, 999,936 as 1 and M: rounded to three digits first, which can take it to the next unit."""
+    value = float(f"{value:.3g}") if math.isfinite(value) else value
     return next(((value / size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (value, ""))
 
 

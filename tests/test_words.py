@@ -67,6 +67,7 @@ def test_an_interval_is_left_out_where_there_is_none():
         (0, "0", "0 tokens"),
         (999, "999", "999 tokens"),
         (1000, "1 k", "1k tokens"),
+        (999_936, "1 M", "1M tokens"),
         (1_500_000, "1.5 M", "1.5M tokens"),
         (2.5e10, "25 G", "25G tokens"),
     ],

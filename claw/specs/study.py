@@ -51,6 +51,23 @@ class Selection(Spec):
         return bool(self.choices) and all(getattr(compression, name) in values for name, values in self.choices.items())
 
 
+class RecoverySelection(Selection):
+    """Points that are recovered, with all budgets of the study's recipes or with those in `tokens` only."""
+
+    tokens: tuple[Count, ...] | None = None
+
+    @functools.cached_property
+    def choices(self) -> dict[str, tuple]:
+        return self.model_dump(exclude_none=True, exclude={"tokens"})
+
+    def fits(self, compression: Compression) -> bool:
+        return super().fits(compression) or (self.tokens is not None and not self.choices)
+
+    def has(self, recovery: Recovery) -> bool:
+        """Whether this budget is among its own."""
+        return self.tokens is None or recovery.tokens in self.tokens
+
+
 class Resources(Spec):
     """What one job needs of the machine it runs on; a worker that offers less gets none."""
 
@@ -75,7 +92,7 @@ class Study(Placement):
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     calibration: Calibration = Calibration()
     recovery: tuple[RecoverySeries, ...] = ()
-    recovery_of: tuple[Selection, ...] = ()  # which points are recovered; all, and `dense`, where none is named
+    recovery_of: tuple[RecoverySelection, ...] = ()  # which points are recovered; all, and `dense`, where none is named
     evaluation: Evaluation = Evaluation()
     speed: Speed | None = None
     speed_of: tuple[Selection, ...] = ()  # which points are timed; all where none is named
@@ -120,6 +137,11 @@ class Study(Placement):
                     if strange := [value for value in values if value not in known[name]]:
                         there = ", ".join(map(str, known[name]))
                         raise InputError(f"{field} names {name} {strange[0]}, which is not in this study: {there}.")
+        budgets = sorted({recovery.tokens for recovery in self._recoveries})
+        for tokens in (tokens for points in self.recovery_of for tokens in points.tokens or ()):
+            if tokens not in budgets:
+                there = ", ".join(map(str, budgets)) or "none"
+                raise InputError(f"recovery_of names {tokens} tokens, which no entry of recovery trains on: {there}.")
         return self
 
     @property
@@ -162,17 +184,18 @@ class Study(Placement):
 
         The dense model is trained too, unless `recovery_of` names other methods only: what it gains is the text, no recovery.
         """
-        if not self.recovery or not _named(self.recovery_of, point.compression):
+        chosen = [points for points in self.recovery_of if points.fits(point.compression)]
+        if not self.recovery or (self.recovery_of and not chosen):
             return ()
         if point.compression.method == methods.DENSE:
-            wanted = not self.recovery_of or any(
-                "method" in points.choices and points.fits(point.compression) for points in self.recovery_of
-            )
+            chosen = [points for points in chosen if "method" in points.choices]
+            wanted = bool(chosen) or not self.recovery_of
         else:
             wanted = methods.makes_checkpoint(point.compression.method)
         if not wanted:
             return ()
-        return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in self._recoveries)
+        budgets = [r for r in self._recoveries if not chosen or any(points.has(r) for points in chosen)]
+        return tuple(Experiment(compression=point.compression, recovery=recovery) for recovery in budgets)
 
     def keeps(self, experiment: Experiment) -> bool:
         """Whether its checkpoint, if it has one, stays after the last job that needs it."""

@@ -221,13 +221,17 @@ class _Planner:
     def _recovery_jobs(
         self, title: str, points: Sequence[Experiment], recovered: Mapping[str, Sequence[Experiment]], *needs: Job
     ) -> list[Job]:
-        """A job for each recipe, of the points that lack a record of it; `recovered` by the id of the point."""
+        """A job for each recipe and its budgets, of the points that lack a record; `recovered` by the id of the point."""
         jobs = []
         for series in self.study.recovery:
             made = {p.id: [e for e in recovered[p.id] if e.recovery in series.recoveries] for p in points}
-            starts = [p for p in points if any(map(self._lacks, made[p.id]))]
-            if starts:
+            alike: dict[tuple[int, ...], list[Experiment]] = {}  # points that are recovered with the same budgets
+            for p in points:
+                if any(map(self._lacks, made[p.id])):
+                    alike.setdefault(tuple(e.recovery.tokens for e in made[p.id] if e.recovery), []).append(p)
+            for budgets, starts in alike.items():
                 given = self._heldout() | self._checkpoints(starts) | series.model_dump(mode="json", exclude_none=True)
+                given |= {"tokens": list(budgets)}
                 makes = self._records([e for p in starts for e in made[p.id]], "recover", "loss")
                 jobs.append(self._job(RECOVER, f"{title} {series.recipe}", given, makes, *needs))
         return jobs

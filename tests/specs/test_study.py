@@ -43,6 +43,16 @@ def test_recovery_may_be_of_some_points_only():
     assert {(c.method, c.ratio) for c in recovered} == {("magnitude", 0.5)} and len(recovered) == 2
 
 
+def test_some_points_may_have_some_budgets_only():
+    text = BASE + "recovery: [{tokens: [8192, 16384]}]\nrecovery_of: "
+    budgets = lambda of: [(e.compression.method, e.recovery.tokens) for e in parse(text + of).experiments if e.recovery]
+    both = [("random", 8192), ("random", 16384)]
+    assert budgets("[{method: random}, {method: [random, magnitude], tokens: 16384}]") == [*both, ("magnitude", 16384)]
+    assert budgets("[{tokens: 8192}]") == [("random", 8192), ("magnitude", 8192)]
+    assert budgets("[{method: dense, tokens: 8192}, {ratio: 0.5, seed: 0}]")[0] == ("dense", 8192)
+    assert ("dense", 16384) not in budgets("[{method: dense, tokens: 8192}, {ratio: [0, 0.5]}]")
+
+
 def test_the_dense_model_is_trained_too_unless_others_only_are_named():
     text = BASE + "recovery: [{tokens: [8192, 16384]}]\n"
     trained = lambda more: [e.recovery.tokens for e in parse(text + more).experiments if e.recovery and not e.compression.ratio]
@@ -73,6 +83,8 @@ def test_speed_may_be_of_some_points_only(more, timed):
     [
         (BASE + "exclude: [{method: wanda-sp}]", "exclude names method wanda-sp, which is not in this study"),
         (BASE + "recovery_of: [{ratio: 0.4}]", "recovery_of names ratio 0.4"),
+        (BASE + "recovery: [{tokens: [8192]}]\nrecovery_of: [{tokens: 99}]", "recovery_of names 99 tokens.*trains on: 8192"),
+        (BASE + "recovery_of: [{method: random, tokens: 8192}]", "no entry of recovery trains on: none"),
         (BASE + "speed_of: [{method: ppm}]", "speed_of names method ppm"),
         (BASE + "speed_of: [{method: dense}]", "speed_of names method dense"),
         (BASE.replace("random", "randm"), r"s\.yaml, line 4: methods: unknown method 'randm'"),

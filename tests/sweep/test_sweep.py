@@ -56,6 +56,22 @@ def test_the_dense_model_is_trained_last_where_it_is_named(study, tmp_path):
     assert [job.notebook for job in plan.make(study, tmp_path).jobs] == ["20_recover"]
 
 
+def test_points_with_other_budgets_are_recovered_in_a_job_of_their_own(study, tmp_path):
+    named = {
+        "recovery": [{"tokens": [256, 128], "length": 64}],
+        "recovery_of": [{"method": ["random", "dense"], "tokens": [128]}, {"method": "random", "ratio": 0.4}],
+    }
+    study = type(study).model_validate(study.model_dump(exclude_unset=True) | named)
+    made = plan.make(study, tmp_path)
+    trained = [job for job in made.jobs if job.notebook == "20_recover"]
+    budgets = {
+        tuple(job.parameters["tokens"]): len(job.parameters["checkpoints"]) for job in trained if "dense" not in job.title
+    }
+    others = sum(e.compression.method == "random" and e.recovery is None for e in study.experiments) - 1
+    assert budgets == {(128, 256): 1, (128,): others} and trained[-1].parameters["tokens"] == [128]
+    assert sorted(name for job in made.jobs for name in job.makes) == sorted(made.wanted)
+
+
 def test_what_is_recorded_is_not_planned_again_and_what_failed_is(study, tmp_path):
     first = plan.make(study, tmp_path)
     write_all(tmp_path, first)
