@@ -250,8 +250,11 @@ def test_what_is_committed_of_the_study_is_of_its_plan_and_paired_with_dense_mod
         rows = list(csv.DictReader(file))
     assert {row["experiment"] for row in rows} <= planned.keys() and len(rows) == len({row["experiment"] for row in rows})
     assert all(row["method"] == planned[row["experiment"]].compression.method for row in rows)
-    dense = {row["model"]: row["loss"] for row in rows if row["method"] == methods.DENSE and row["recovery"] == "none"}
-    assert all(row["loss0"] == dense[row["model"]] for row in rows if row["loss0"])
+    dense = {row["model"]: row for row in rows if row["method"] == methods.DENSE and row["recovery"] == "none"}
+    for row in rows:  # of the same machine's dense model, whose loss another machine's differs from by rounding
+        other = dense[row["model"]]
+        rounding = 0 if row["device"] == other["device"] else 0.001
+        assert not row["loss0"] or abs(float(row["loss0"]) - float(other["loss"])) <= rounding
 
 
 @pytest.mark.parametrize(

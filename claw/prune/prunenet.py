@@ -87,11 +87,11 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
     grams = [weight.T @ weight for weight in weights]
     references = [singular_values(gram, parts.width) for gram in grams]
     count = max(1, int((1 - ratio) * parts.width))
-    generator = torch.Generator(device=parts.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # all is drawn on the CPU, so a GPU learns from the same draws
     with undisturbed(), torch.enable_grad():
         torch.manual_seed(seed)
-        project = nn.Linear(parts.hidden, parts.width, device=parts.device)
-        combine = nn.Parameter(torch.rand(parts.width, device=parts.device))
+        project = nn.Linear(parts.hidden, parts.width).to(parts.device)
+        combine = nn.Parameter(torch.rand(parts.width).to(parts.device))
         trained = [*project.parameters(), combine]
         optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE)
         effective = lambda: (project.weight.T @ combine, project.bias @ combine)  # v and c: (W Aᵀ) s is m times as dear
@@ -102,7 +102,7 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
             vector, offset = effective()
             for i, weight in enumerate(weights):
                 noisy = keep_probabilities(weight @ vector + offset, generator)
-                chosen = torch.multinomial(noisy.detach(), count, generator=generator)
+                chosen = torch.multinomial(noisy.detach().cpu(), count, generator=generator).to(parts.device)
                 reward = spectrum_reward(weight, grams[i], references[i], chosen)
                 total += reward
                 loss = loss - DISCOUNT**i * reward * torch.log(noisy[chosen].clamp_min(1e-12)).sum()
@@ -117,8 +117,8 @@ def train(parts: Anatomy, ratio: float, seed: int, episodes: int = EPISODES) -> 
 
 
 def keep_probabilities(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """p̃ = σ(logit u + logit α) for logits of α, u ~ U(0, 1)."""
-    noise = torch.rand(logits.shape, generator=generator, device=logits.device).clamp(1e-6, 1 - 1e-6)
+    """p̃ = σ(logit u + logit α) for logits of α, u ~ U(0, 1) drawn on the CPU."""
+    noise = torch.rand(logits.shape, generator=generator).to(logits.device).clamp(1e-6, 1 - 1e-6)
     return torch.sigmoid(torch.logit(noise) + logits).clamp(1e-12, 1.0)
 
 
