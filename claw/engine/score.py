@@ -21,7 +21,6 @@ from claw.engine.prefix_tree import Batch, PrefixTree, Request, Row, Stem, padde
 from claw.engine.stock import StockForward
 from claw.errors import InputError
 from claw.models.arithmetic import Readout, readout_of
-from claw.models.causality import keep_order
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # tokens that pass through the model together
 ATTENTION_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of a batch: its mask, and a stem's keys and values for every row
@@ -46,14 +45,8 @@ class Scorer:
         self.stock: Any = None if self.decoder else StockForward(model)
         self.readout = readout_of(model) if self.decoder else Readout()
         self.device = next(model.parameters()).device
-        keep_order(model, self._states if self.decoder else None)
         self.batch_tokens = batch_tokens or _for(self.device, BATCH_TOKENS)
         self.step = _for(self.device, ALIGNMENT) if self.decoder else 1
-
-    def _states(self, ids: torch.Tensor) -> torch.Tensor:
-        """Hidden states (1, T, d) of the fast pass for ids (1, T)."""
-        decoder: Any = self.decoder
-        return decoder.hidden(Packed.sequences(ids), torch.arange(ids.numel(), device=self.device))[None]
 
     def prefix_tree(self, requests: Sequence[Request]) -> PrefixTree:
         """The order in which these requests are computed; reusable with another model of the same tokenizer."""

@@ -22,7 +22,6 @@ from claw.engine.decoder import Decoder, rotate, rotation
 from claw.models.anatomy import anatomy
 from claw.models.arithmetic import once
 from claw.models.blocks import Layer, norm_epsilon
-from claw.models.causality import keep_order
 from claw.models.families import width_in
 
 LONGEST = 1024  # tokens; above this the probabilities of attention would fill memory
@@ -40,7 +39,6 @@ class Forward:
         self.model = model
         self.decoder: Decoder | None = None
         self.recomputes = False
-        keep_order(model)
         if next(model.parameters()).device.type != "cpu":
             self.reason = "its own forward is for a CPU"
             return

@@ -20,7 +20,6 @@ import torch
 
 from claw.errors import InputError, unknown, without_credentials
 from claw.models import adapters, folders, gguf, other_files, pretrained, sources, stored, towers
-from claw.models.causality import keep_order
 from claw.models.tokenizer_files import TOKENIZERS, read_tokenizer
 from claw.models.undisturbed import leaves_as_before
 from claw.project import cache, inside_project
@@ -51,9 +50,7 @@ def load(name: str, *, dtype: str = "auto", device: str = "auto", device_map: An
         model.config._name_or_path = tokenizer.name_or_path = name
     if not looked_at or len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         check_vocabulary(model, tokenizer)
-    model = (model if device_map is not None else model.to(place)).eval()
-    keep_order(model)
-    return model, tokenizer
+    return (model if device_map is not None else model.to(place)).eval(), tokenizer
 
 
 def _read(location: Path, dtype: torch.dtype, device_map: Any, *, looked_at: bool = False) -> tuple[Any, Any]:

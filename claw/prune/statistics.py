@@ -42,7 +42,6 @@ from claw.errors import InputError
 from claw.files import digest, made_once
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.blocks import Layer
-from claw.models.causality import keep_order
 from claw.models.identity import identify
 from claw.models.linears import is_transposed, out_in, part_of
 from claw.models.load import check_ids
@@ -126,7 +125,6 @@ def calibrate(model: nn.Module, blocks: Blocks, *, gradients: bool = False, held
     parts = anatomy(model)
     check_ids(blocks.ids, model)
     check_window(parts.config, blocks.length, "calibration text in blocks")
-    keep_order(model)
     if heldout is not None:
         check_no_overlap(blocks, heldout)
     identity, data = identify(model), blocks.sha256
