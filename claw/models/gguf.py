@@ -20,6 +20,7 @@ from claw.files import digest, is_as_sealed, made_once, sealed, sha256, whole
 from claw.models import pretrained, stored
 from claw.models.archives import CHUNK, fetch, open_member
 from claw.models.folders import check_decoder
+from claw.models.gguf_tokenizer import tokenizer_in_file
 from claw.models.sources import ModelSource, folder_of_known
 from claw.progress import of_transformers, tqdm
 from claw.project import cache
@@ -150,7 +151,7 @@ def _convert(gguf: Path, folder: Path, name: str, checksum: str, known: ModelSou
         fields, tensors = _content(gguf, name)
         config = _completed(pretrained.gguf_config_in(gguf.parent, gguf.name), fields)
         model, info = pretrained.gguf_in(gguf.parent, gguf.name, config)
-        tokenizer = pretrained.tokenizer_in(gguf.parent, gguf_file=gguf.name)
+        tokenizer = tokenizer_in_file(gguf, name)
     except InputError:
         raise
     except Exception as error:  # a damaged file makes its readers fail in any way

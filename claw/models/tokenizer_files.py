@@ -1,6 +1,7 @@
 """The tokenizer of a checkpoint folder, or one paragraph on why there is none: packages, files, or nothing in it."""
 
 import json
+import re
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 ELSEWHERE = "save tokenizer.json there from an environment that reads it"
 WORDS = "the of and in a is for on with by".split()
 PROBE = f"{string.ascii_lowercase} {string.ascii_uppercase} {string.digits}"
+WORD = re.compile("[\u2581\u0120]([a-z]{4,})")
+"""A word after a space, as pieces and byte-level vocabularies write it."""
+SAMPLE = 100  # words that are looked at; a vocabulary with fewer is not
 NO_TOKENIZER = {"claw.json", "config.json", "generation_config.json", "model.safetensors.index.json"}
 WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md"}
 """Names and suffixes of files that say nothing of a tokenizer, but for the classes that a configuration names."""
@@ -65,6 +69,17 @@ def _contents(folder: Path) -> str:
     return digest(*parts, json.dumps([named.get(name) for name in ("model_type", "tokenizer_class", "auto_map")]))
 
 
+def falls_apart(tokenizer: Any) -> str:
+    """A word of the tokenizer's own vocabulary that it cuts into pieces, as it does with most; empty for a sound one."""
+    words = sorted(match[1] for piece in tokenizer.get_vocab() if (match := WORD.fullmatch(piece)))
+    some = words[:: max(1, len(words) // SAMPLE)]
+    if len(words) < SAMPLE:
+        return ""
+    encoded = tokenizer([f" {word}" for word in some], add_special_tokens=False)["input_ids"]
+    broken = [word for word, ids in zip(some, encoded, strict=True) if len(ids) > 2]  # two: a space by itself, and the word
+    return broken[0] if 2 * len(broken) > len(some) else ""
+
+
 def read_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder. InputError for damaged files, packages that are not here, and an empty one."""
     try:
@@ -78,6 +93,12 @@ def read_tokenizer(folder: Path) -> Any:
             f"The tokenizer in {folder} is empty: letters and digits give no token of a vocabulary, so its file (tokenizer"
             ".json, tokenizer.model, or vocab.json with merges.txt) is not there or not read. Fetch it, or save the model's "
             "tokenizer there: tokenizer.save_pretrained(folder)."
+        )
+    if word := falls_apart(tokenizer):
+        raise InputError(
+            f"The tokenizer in {folder} is damaged: {word!r} is in its vocabulary, but is cut into pieces, as most words are. "
+            "Fetch it again; a folder in claw's cache, which an older transformers made of a GGUF file, may be deleted, and is "
+            "made anew."
         )
     check_pieces(folder, tokenizer)
     return tokenizer
