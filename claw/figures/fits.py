@@ -89,7 +89,8 @@ def law_curves(
                 parts = _draw(panel, rows, band, faces[curve.method], kinds, span=np.ptp(values), paper=paper)
                 numbers += [part.assign(axis=axis, model=curve.model, method=curve.method) for part in parts]
             panel.axhline(dense[f"{response}0"], color=looks.BLACK, lw=0.7, ls=":", zorder=1)
-            looks.removed_axis(panel, axis, pd.concat([rows["ratio"] for _, rows in own or measured[axis]]))
+            removed = pd.concat([rows["ratio"] for _, rows in own or measured[axis]])
+            looks.removed_axis(panel, axis, removed, narrow=columns > 3)
             if paper and response == "accuracy":  # one scale, for comparison
                 values = pd.concat([rows["mean"] for _, rows in measured[axis]])
             _limit(panel, response, values, paper=paper)

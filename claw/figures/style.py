@@ -120,12 +120,12 @@ def leading_axis(table: pd.DataFrame) -> str:
     return "ratio_params" if "ratio_params" in table and table["ratio_params"].notna().any() else "ratio"
 
 
-def removed_axis(panel: Axes, axis: str, removed: Iterable[float]) -> None:
-    """Label an axis of what was removed, over the range of the data; shares are percentages."""
+def removed_axis(panel: Axes, axis: str, removed: Iterable[float], *, narrow: bool = False) -> None:
+    """Label an axis of what was removed, over the range of the data; shares are percentages. `narrow`: in two lines."""
     known = [value for value in removed if math.isfinite(value)]
     low, high = min([0.0, *known]), max([0.02, *known])
     panel.set_xlim(low - 0.03 * (high - low), high + 0.04 * (high - low))
-    panel.set_xlabel(AXIS_LABELS[axis])
+    panel.set_xlabel(AXIS_LABELS[axis].replace(" parameters " if narrow else "\n", "\nparameters "))
     if axis == "ratio_params":
         panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 

@@ -7,6 +7,8 @@ from synthetic import TEXT, study_table
 
 from claw import figures, laws
 from claw.errors import InputError
+from claw.laws import simulate
+from claw.laws.simulate import Design
 
 
 def moments():
@@ -53,3 +55,18 @@ def test_recipes_have_lines_of_their_own():
     pd.testing.assert_frame_equal(ours, one.numbers)
     titles = [[text.get_text() for text in drawing.figure.legends[0].get_texts()] for drawing in (one, two)]
     assert set(titles[1]) - set(titles[0]) == {"full", "lora"}
+
+
+def test_many_ratios_of_several_methods_stand_against_what_was_removed():
+    design = Design(models=2, methods=("a", "b"), ratios=(0.1, 0.2, 0.3, 0.5, 0.7), tokens=(0, 1e6, 2e6))
+    table = simulate.simulated_table(design, {"loss": simulate.TRUTHS["loss"]})
+    fewer = table[(table["model"] != min(table["model"])) | (table["recovery_tokens"] < 2e6)]
+    for rows, panels in ((table, 4), (fewer, 3)):
+        drawing = figures.recovery_gains(laws.fit(rows, draws=100, compare=False))
+        shown = [panel for panel in drawing.figure.axes if panel.get_visible()]
+        assert len(shown) == panels and all("M tokens" in panel.get_title() for panel in shown)
+        assert all(len(panel.containers) == 2 for panel in shown)  # a line per method
+        numbers = drawing.numbers
+        assert np.isfinite(numbers["removed"]).all() and len(numbers) == 2 * 5 * panels
+    one = table[table["method"] == "a"]  # a panel of a model, its ratios named
+    assert "tokens" not in figures.recovery_gains(laws.fit(one, draws=100, compare=False)).figure.axes[0].get_title()
