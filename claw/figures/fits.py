@@ -86,7 +86,8 @@ def law_curves(
             for curve, rows in own:
                 band = _band(laws, fitted[axis].get(curve), beyond=0 if paper else BEYOND)
                 kinds = PRINTED if paper else _kinds(curve.method, len(own))
-                parts = _draw(panel, rows, band, faces[curve.method], kinds, span=np.ptp(values), paper=paper)
+                span = np.ptp(values) / max(1.0, len(own) / FEW)
+                parts = _draw(panel, rows, band, faces[curve.method], kinds, span=span, paper=paper)
                 numbers += [part.assign(axis=axis, model=curve.model, method=curve.method) for part in parts]
             panel.axhline(dense[f"{response}0"], color=looks.BLACK, lw=0.7, ls=":", zorder=1)
             removed = pd.concat([rows["ratio"] for _, rows in own or measured[axis]])
@@ -148,8 +149,8 @@ def _draw(
 ) -> list[pd.DataFrame]:
     """Draw one curve and its band, where there is one; the numbers drawn.
 
-    On paper a band wider than `span`, the range of all that was measured, is left to the numbers: it says that the curve is
-    unknown, and would only hide the others.
+    On paper a band wider than `span`, the range of all that was measured or, of many curves, a part of it, is left to the
+    numbers: it says that the curve is hardly known, and would only hide the others.
     """
     rows = rows[~rows["dense"]] if paper else rows
     for dense, part in rows.groupby("dense"):
