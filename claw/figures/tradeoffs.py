@@ -301,7 +301,7 @@ def _gains_over_ratios(laws: Laws, won: pd.DataFrame, alone: pd.DataFrame) -> Dr
         here = lambda rows, own=(model, budget): rows[rows["model"].eq(own[0]) & rows["recovery_tokens"].eq(own[1])]
         rows = here(won).sort_values("removed")
         panel.set_visible(not rows.empty)  # a budget that this model was not trained with
-        dashes = lambda recipe: {"ls": RECIPES[recipes.index(recipe) % len(RECIPES)]} if len(recipes) > 1 else {}
+        dashes: Any = lambda recipe: {"ls": RECIPES[recipes.index(recipe) % len(RECIPES)]} if len(recipes) > 1 else {}
         for (method, recipe), part in rows.groupby(["method", "recovery"]):
             look = style.style_of(method) | dashes(recipe)
             panel.errorbar(part["removed"], 100 * part["gain"], 100 * part["stderr"].fillna(0), ms=3.5, elinewidth=0.6, **look)
@@ -309,7 +309,7 @@ def _gains_over_ratios(laws: Laws, won: pd.DataFrame, alone: pd.DataFrame) -> Dr
             panel.axhline(100 * gain, color=style.BLACK, lw=1.1, **dashes(recipe))
         panel.axhline(0, color=style.BLACK, lw=0.6)
         panel.set_title(f"{model}, {tokens_text(budget)}")
-        style.removed_axis(panel, axis, rows["removed"])
+        style.removed_axis(panel, axis, won["removed"])
         if place % len(budgets) == 0:
             panel.set_ylabel("loss won back (%)")
     return _recovery_drawing(figure, won, alone, recipes, columns=MOST_COLUMNS, marker="")
