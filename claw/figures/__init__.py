@@ -14,7 +14,8 @@ _WHERE = {
     "fits": "diagnostic_panels law_curves leave_one_out out_of_sample",
     "foretold": "foretold_points",
     "splits": "text_splits",
-    "tradeoffs": "advice_pareto loss_against_time radar recovery_gains speed_against_share",
+    "tradeoffs": "advice_pareto loss_against_time radar speed_against_share",
+    "won_back": "recovery_gains",
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
 

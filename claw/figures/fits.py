@@ -149,8 +149,7 @@ def _draw(
 ) -> list[pd.DataFrame]:
     """Draw one curve and its band, where there is one; the numbers drawn.
 
-    On paper a band wider than `span`, the range of all that was measured or, of many curves, a part of it, is left to the
-    numbers: it says that the curve is hardly known, and would only hide the others.
+    On paper a band wider than `span`, a part of the measured range, is left to the numbers: it would only hide the others.
     """
     rows = rows[~rows["dense"]] if paper else rows
     for dense, part in rows.groupby("dense"):

@@ -42,10 +42,11 @@ def pairs(changes: np.ndarray, noise: float, rng: np.random.Generator, budgets: 
     return pd.DataFrame(rows, columns=["method", "ratio", "recovery_tokens", "loss"]).assign(model="m", seed=0)
 
 
-def test_recovery_is_supported_where_every_pair_improves(judged, reference):
+def test_recovery_is_supported_where_nearly_every_pair_improves(judged, reference):
     verdict = about(judged, "recovery lowers loss")
     every = ((reference["recovery_tokens"] > 0) & (reference["method"] != "dense")).sum()
-    assert verdict.verdict == "supported" and f"{every} of {every} recovered runs" in verdict.sentence
+    assert verdict.verdict == "supported" and f" of {every} recovered runs" in verdict.sentence
+    assert 0.98 * every <= verdict.evidence["better"] <= verdict.evidence["pairs"] == every
     assert verdict.evidence["p"] < 0.05
     tests = wald.ask_all(laws.read_points(reference)).set_index("name")
     assert tests.loc["recovery", "p"] == verdict.evidence["p"]
@@ -74,7 +75,7 @@ def test_two_pairs_are_too_few_for_a_verdict():
 
 
 def test_what_cannot_be_judged_is_one_line(reference):
-    one = reference[(reference["model"] == "smollm2-135m") & reference["method"].isin(("dense", "flap"))]
+    one = reference[(reference["model"] == "smollm2-135m") & reference["method"].isin(("dense", "minitron"))]
     one = one.drop(columns=[name for name in one if "speedup" in name or "accuracy" in name])
     judged = verdicts.judge(laws.read_points(one), {}, pd.DataFrame(columns=wald.COLUMNS))
     lines = not_judged(judged)
