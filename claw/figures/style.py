@@ -125,7 +125,8 @@ def removed_axis(panel: Axes, axis: str, removed: Iterable[float], *, narrow: bo
     known = [value for value in removed if math.isfinite(value)]
     low, high = min([0.0, *known]), max([0.02, *known])
     panel.set_xlim(low - 0.03 * (high - low), high + 0.04 * (high - low))
-    panel.set_xlabel(AXIS_LABELS[axis].replace(" parameters " if narrow else "\n", "\nparameters "))
+    text = AXIS_LABELS[axis]
+    panel.set_xlabel(text.replace(" parameters", "\nparameters") if narrow else text)
     if axis == "ratio_params":
         panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 

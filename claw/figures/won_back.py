@@ -38,9 +38,9 @@ def recovery_gains(laws: Laws) -> Drawing:
     alone = text_gains(laws.points)
     alone = alone[alone["model"].isin(models) & alone["recovery"].isin(recipes)].assign(method=DENSE, ratio=0.0)
     ratios = sorted(won["ratio"].unique())
-    if won["method"].nunique() > 1 and len(ratios) > MOST_COLUMNS:
+    apart = won["method"].nunique() > 1 and len(ratios) > 1
+    if apart and len(ratios) > MOST_COLUMNS:
         return _gains_over_ratios(laws, won, alone)
-    apart = won["method"].nunique() > 1 and 1 < len(ratios) <= MOST_COLUMNS
     shown = [(model, ratio) for model in models for ratio in ratios] if apart else [(model, None) for model in models]
     columns = len(ratios) if apart else min(MOST_COLUMNS, len(models))
     width = "icml-wide" if columns > 1 else "icml"
@@ -83,15 +83,13 @@ def _gains_over_ratios(laws: Laws, won: pd.DataFrame, alone: pd.DataFrame) -> Dr
     width = "icml-wide" if len(budgets) > 1 else "icml"
     figure, panels = style.grid(len(shown), len(budgets), width=width, head=0.6, each=2.0, sharey=True)
     for place, (panel, (model, budget)) in enumerate(zip(panels, shown, strict=True)):
-        here = lambda rows, own=(model, budget): rows[rows["model"].eq(own[0]) & rows["recovery_tokens"].eq(own[1])]
-        rows = here(won).sort_values("removed")
+        rows, whole = (frame[(frame["model"] == model) & (frame["recovery_tokens"] == budget)] for frame in (won, alone))
         panel.set_visible(not rows.empty)  # a budget that this model was not trained with
-        dashes: Any = lambda recipe: {"ls": RECIPES[recipes.index(recipe) % len(RECIPES)]} if len(recipes) > 1 else {}
-        for (method, recipe), part in rows.groupby(["method", "recovery"]):
-            look = style.style_of(method) | dashes(recipe)
+        for (method, recipe), part in rows.sort_values("removed").groupby(["method", "recovery"]):
+            look = style.style_of(method) | _dashes(recipe, recipes)
             panel.errorbar(part["removed"], 100 * part["gain"], 100 * part["stderr"].fillna(0), ms=3.5, elinewidth=0.6, **look)
-        for recipe, gain in here(alone)[["recovery", "gain"]].itertuples(index=False):
-            panel.axhline(100 * gain, color=style.BLACK, lw=1.1, **dashes(recipe))
+        for recipe, gain in whole[["recovery", "gain"]].itertuples(index=False):
+            panel.axhline(100 * gain, color=style.BLACK, lw=1.1, **_dashes(recipe, recipes))
         panel.axhline(0, color=style.BLACK, lw=0.6)
         panel.set_title(f"{model}, {tokens_text(budget)}")
         style.removed_axis(panel, axis, won["removed"])
@@ -100,15 +98,18 @@ def _gains_over_ratios(laws: Laws, won: pd.DataFrame, alone: pd.DataFrame) -> Dr
     return _recovery_drawing(figure, won, alone, recipes, columns=MOST_COLUMNS, marker="")
 
 
+def _dashes(recipe: str, recipes: list[str]) -> dict[str, Any]:
+    """The dashes of a recipe; none of its own where there is one only."""
+    return {"ls": RECIPES[recipes.index(recipe) % len(RECIPES)]} if len(recipes) > 1 else {}
+
+
 def _gains(panel: Axes, rows: pd.DataFrame, recipes: list[str], *, named: bool) -> None:
     """Lines from no recovery on; `named`: their ratio at the end, where names that would lie on each other move apart."""
     ends = []
     for (method, ratio, recipe), part in rows.sort_values("recovery_tokens").groupby(["method", "ratio", "recovery"]):
         x, y = np.append(0, part["recovery_tokens"] / 1e6), np.append(0, 100 * part["gain"])
         error = np.append(0, 100 * part["stderr"].fillna(0))
-        look = style.style_of(method)
-        look |= {"ls": RECIPES[recipes.index(recipe) % len(RECIPES)]} if len(recipes) > 1 else {}
-        panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **look)
+        panel.errorbar(x, y, error, ms=3.5, elinewidth=0.6, **style.style_of(method) | _dashes(recipe, recipes))
         ends.append((y[-1], x[-1], ratio, style.colour(method)))
     step, last = max(1e-9, 100 * rows["gain"].abs().max() / 12), -np.inf
     for y, x, ratio, ink in sorted(ends) if named else ():

@@ -45,8 +45,9 @@ def pairs(changes: np.ndarray, noise: float, rng: np.random.Generator, budgets: 
 def test_recovery_is_supported_where_nearly_every_pair_improves(judged, reference):
     verdict = about(judged, "recovery lowers loss")
     every = ((reference["recovery_tokens"] > 0) & (reference["method"] != "dense")).sum()
-    assert verdict.verdict == "supported" and f" of {every} recovered runs" in verdict.sentence
-    assert 0.98 * every <= verdict.evidence["better"] <= verdict.evidence["pairs"] == every
+    better = (recovered.gains(laws.read_points(reference))["gain"] > 0).sum()
+    assert every - 1 <= better <= every  # one of claw at 70 % of SmolLM2-135M gains nothing
+    assert verdict.verdict == "supported" and f"{better} of {every} recovered runs" in verdict.sentence
     assert verdict.evidence["p"] < 0.05
     tests = wald.ask_all(laws.read_points(reference)).set_index("name")
     assert tests.loc["recovery", "p"] == verdict.evidence["p"]
