@@ -96,6 +96,10 @@ class Student:
         _switch(self.model, "enable")({"use_reentrant": False})
         self.forward.recomputes = True
 
+    def measurable(self, wide: Sequence[torch.Tensor]) -> nn.Module:
+        """What is measured on the way: the weights in training, or a plain model where adapters would go the slow stock way."""
+        return self.plain(wide) if self.adapted else self.model
+
     @torch.no_grad()
     def plain(self, wide: Sequence[torch.Tensor]) -> nn.Module:
         """A stock model with the trained weights `wide` (float32) in the type that the given model had."""

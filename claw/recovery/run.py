@@ -163,7 +163,7 @@ class Run:
         first, last = self.budgets[0], self.budgets[-1]
         decaying = self._resume(decay, first)
         if not (decaying or self._resume(stable, first)):
-            self._measure(self.student.model)
+            self._measure(self.student.measurable(self.weights.wide))
         self.student.model.train()
         total = last.ends + sum(budget.ends - budget.decays for budget in self.budgets[:-1])
         broken = None  # the step of the stable phase that was not finite
@@ -189,7 +189,7 @@ class Run:
     def _train(self, budget: Milestone, path: Path, bar: tqdm, *, decay: bool) -> int | None:
         """Steps up to where the budget's decay begins, or those of its decay; the step (from 1) that broke."""
         end, rate = (budget.ends, budget.rate) if decay else (budget.decays, budget.stable_rate)
-        interval = max(1, self.budgets[-1].ends // MEASUREMENTS)
+        interval = self._interval()
         saved = time.monotonic()
         while self.at.step < end:
             started = time.perf_counter()
@@ -205,11 +205,17 @@ class Run:
             bar.update()
             bar.set_postfix_str(f"loss {loss / count:.3f}", refresh=False)
             if not decay and self.at.step % interval == 0:
-                self._measure(self.student.model)
+                self._measure(self.student.measurable(self.weights.wide))
             if time.monotonic() - saved > self.seconds:
                 self._save(path, budget.blocks if decay else 0)
                 saved = time.monotonic()
         return None
+
+    def _interval(self) -> int:
+        """Steps between measurements of the stable phase, so many that no more held-out tokens are read than trained on."""
+        few = self.budgets[-1].ends // MEASUREMENTS
+        read = 0 if self.heldout is None else self.heldout.ids.numel()
+        return max(1, few, math.ceil(read / (self.recovery.batch * self.blocks.length)))
 
     def _order(self, limit: int) -> list[int]:
         """Indices of a step's blocks: in the order given first, then shuffled anew each epoch; the last step may be short."""

@@ -255,6 +255,26 @@ def test_not_a_number_ends_the_run_and_names_the_step(blocks, heldout):
         assert all(p.isfinite().all() for p in small.parameters())
 
 
+@pytest.mark.parametrize("recipe", ["lora", "full"])
+def test_what_is_measured_on_the_way_goes_the_fast_way(recipe, blocks, heldout, monkeypatch):
+    """Adapters that are not merged would be scored by the stock forward, which took longer than the training itself."""
+    monkeypatch.setattr("claw.engine.score.StockForward", None)
+    _, report = claw.recover(tiny_model("llama"), blocks, tokens=64 * 4 * 20, recipe=recipe, heldout=heldout, batch=4)
+    assert len(report.moments) > 3 and all(math.isfinite(moment.heldout) for moment in report.moments)
+
+
+def test_no_more_heldout_tokens_are_read_on_the_way_than_trained_on(blocks, heldout):
+    moments = lambda batch: [
+        moment.tokens
+        for moment in claw.recover(
+            tiny_model("llama"), blocks, tokens=64 * 64, recipe="full", heldout=heldout, batch=batch, decay=0.25
+        )[1].moments
+    ]
+    assert heldout.ids.numel() == 64 * 8
+    assert moments(2) == [64 * seen for seen in (0, 8, 16, 24, 32, 40, 48, 64)]  # 32 steps, 8 of them decay, every 4 measured
+    assert moments(16) == [64 * seen for seen in (0, 16, 32, 48, 64)]  # each step trains on more than is read
+
+
 def test_going_too_far_is_reported(blocks, heldout):
     few = blocks.part(slice(2))
     _, report = claw.recover(
