@@ -33,7 +33,8 @@ from claw.models.linears import set_linear
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import surgery, trial_cut
-from claw.prune.blockwise import first_inputs, run_block, token_batches, unit_rms
+from claw.prune.blockwise import first_inputs, run_block, unit_rms
+from claw.prune.dense_walk import DenseWalk, dense_walks
 from claw.prune.moments import Cross, Gram
 from claw.prune.statistics import Statistics
 from claw.prune.surgery import Units
@@ -83,14 +84,21 @@ def ridge(gram: torch.Tensor, cross: torch.Tensor, start: torch.Tensor, penalty:
 
 @torch.no_grad()
 def regressed(
-    parts: Anatomy, target: Shape, units: Units, statistics: Statistics, blocks: Blocks, penalties: Penalties | None = None
+    parts: Anatomy,
+    target: Shape,
+    units: Units,
+    statistics: Statistics,
+    text: Blocks | Sequence[DenseWalk],
+    penalties: Penalties | None = None,
 ) -> nn.Module:
-    """The stock model of shape `target` that keeps `units`, every linear refitted on `blocks`."""
+    """The stock model of shape `target` that keeps `units`, every linear refitted on a text, or on the dense model's way
+    through it."""
+    walks = dense_walks(parts, text) if isinstance(text, Blocks) else text
     mapping = width_map(parts, statistics, target.hidden)
     small = projected(parts, target, units, mapping, statistics)
-    penalties = penalties or Penalties.best_for(blocks.ids.numel())
+    penalties = penalties or Penalties.best_for(sum(walk.ids.numel() for walk in walks))
     inner = anatomy(small)
-    pairs = [_Pair(parts, inner, mapping, chunk) for chunk in token_batches(parts, blocks.ids)]
+    pairs = [_Pair(walk, inner, mapping) for walk in walks]
     small_layers = dict(zip(units.layers, inner.layers, strict=True))
     run: Sequence[int] = ()
     for layer in tqdm(parts.layers, desc="refitting", unit=" blocks", leave=False):
@@ -105,7 +113,9 @@ def regressed(
     if has_gain(inner.norm) and (parts.tied or mapping.kept is not None):
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does
-        scale = torch.stack([(rms(mapping(pair.dense)) / rms(pair.dense).clamp_min(1e-30)).mean() for pair in pairs]).mean()
+        scale = torch.stack(
+            [(rms(mapping(pair.walk.stream)) / rms(pair.walk.stream).clamp_min(1e-30)).mean() for pair in pairs]
+        ).mean()
         inner.norm.weight.data = (mapping.gain * scale - parts.gain_offset).to(parts.dtype)
     return small
 
@@ -127,14 +137,14 @@ def _kept_weights(parts: Anatomy, run: Sequence[int], units: Units) -> dict[str,
 class _Pair:
     """One batch of text on its way through both models: what the dense block read and gave, and the small stream."""
 
-    def __init__(self, parts: Anatomy, inner: Anatomy, mapping: WidthMap, ids: torch.Tensor):
-        self.mapping, self.residual = mapping, arithmetic_of(parts).residual
-        self.dense, self.dense_arguments = first_inputs(parts, ids)
-        small, self.small_arguments = first_inputs(inner, ids)
+    def __init__(self, walk: DenseWalk, inner: Anatomy, mapping: WidthMap):
+        self.walk, self.mapping, self.residual = walk, mapping, arithmetic_of(walk.parts).residual
+        walk.restart()
+        small, self.small_arguments = first_inputs(inner, walk.ids)
         self.small = self.entering = small.float()
         self.read: list[list[torch.Tensor]] = []  # what the norms before each half gave in the dense blocks
         self.after: list[torch.Tensor] = []  # the dense stream after each half
-        self.written: list[torch.Tensor] = []  # what each half wrote before a norm of its own, where it has one
+        self.written: tuple[torch.Tensor, ...] = ()  # what each half wrote before a norm of its own, where it has one
 
     def advance_dense(self, layer: Layer, run: Sequence[int], *, gives: bool) -> None:
         """Run the dense block, and remember what its halves read and gave where a small block is to be fitted to `run`.
@@ -142,38 +152,17 @@ class _Pair:
         Of the later blocks of a run what their attention wrote is added to what the first one's wrote. What the feed-forward of
         a block read is wanted where it `gives` neurons.
         """
-        read: list[torch.Tensor] = []
-        written: list[torch.Tensor] = []
-        wrote: list[torch.Tensor] = []
-        middle: list[torch.Tensor] = []
-        entering, shape = self.dense, self.dense.shape
-        keep = lambda store: lambda module, args, output=None: store.append((args[0] if output is None else output).view(shape))
-        handles = []
-        if layer.index in run:
-            for norm, entry in ((layer.input_norm, layer.attention_entry), (layer.mlp_norm, layer.mlp_entry)):
-                add = entry.register_forward_pre_hook if norm is None else norm.register_forward_hook
-                handles.append(add(keep(read)))
-            handles.append(layer.mlp_entry.register_forward_pre_hook(keep(middle)))
-            handles.append(layer.o.register_forward_hook(keep(wrote)))
-            for norm in (layer.after_attention, layer.after_mlp):
-                if norm is not None:
-                    handles.append(norm.register_forward_pre_hook(keep(written)))
-        try:
-            self.dense = run_block(layer, self.dense, self.dense_arguments[layer.index])
-        finally:
-            for handle in handles:
-                handle.remove()
-        if layer.index not in run:
+        entering = self.walk.stream
+        passage = self.walk.pass_block(layer, watched=layer.index in run)
+        if passage is None or layer.index not in run:
             return
-        if layer.parallel:
-            middle = [entering + wrote[0] * self.residual]
         if layer.index == run[0]:
-            self.read, self.after = [read[:1], []], [middle[0], self.dense]
-            self.written, self.entering = written, self.small
+            self.read, self.after = [[passage.read[0]], []], [passage.middle, passage.after]
+            self.written, self.entering = passage.written, self.small
         else:
-            self.after = [self.after[0].float() + (middle[0].float() - entering.float()), self.dense]
+            self.after = [self.after[0].float() + (passage.middle.float() - entering.float()), passage.after]
         if gives:
-            self.read[1].append(read[-1])  # the first one, too, where both halves share a norm, which is called once
+            self.read[1].append(passage.read[-1])  # the first one, too, where both halves share a norm, which is called once
 
     def before(self, half: int, layer: Layer) -> torch.Tensor:
         """The small stream that a half reads: after the first one has written, but where both read the same."""

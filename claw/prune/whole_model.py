@@ -9,6 +9,7 @@ calibration text (`PARTS`).
 
 import itertools
 import json
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from claw.models.anatomy import Anatomy
 from claw.models.shape import Shape
 from claw.progress import tqdm
 from claw.prune import allocation, final_gain, latency, norm_gains, regression, scores, surgery, targets, trial_cut, width_map
+from claw.prune.dense_walk import DenseWalk, dense_walks
 from claw.prune.statistics import Statistics
 from claw.texts.token_blocks import Blocks
 
@@ -57,10 +59,12 @@ def costs(parts: Anatomy, statistics: Statistics) -> allocation.Costs:
     if not path.exists():
         blocks = calibration_text(statistics, "costs", COST_TOKENS)
         dense = held_out.cross_entropy(parts.model, blocks).mean
+        text = calibration_text(statistics, "linears", COST_TOKENS)
+        walks = dense_walks(parts, text, keep=statistics.folder) if regression.supports(parts) else None
         measured: dict[str, list[tuple[float, float]]] = {}
         for axis, share, shape in tqdm(axis_shapes(parts), desc="costs of each axis", unit=" cuts", leave=False):
             units = units_of(parts, shape, statistics, merge=False)  # no name for the small model: it goes before the next one
-            loss = held_out.cross_entropy(fitted_shape(parts, shape, statistics, COST_TOKENS, units), blocks).mean
+            loss = held_out.cross_entropy(fitted_shape(parts, shape, statistics, units, walks), blocks).mean
             measured.setdefault(axis, []).append((share, loss - dense))
         write_text(path, json.dumps({"points": measured}))
     points = json.loads(path.read_text())["points"]
@@ -106,13 +110,17 @@ def units_of(parts: Anatomy, target: Shape, statistics: Statistics, *, merge: bo
 
 @torch.no_grad()
 def fitted_shape(
-    parts: Anatomy, target: Shape, statistics: Statistics, tokens: int | None = None, units: surgery.Units | None = None
+    parts: Anatomy,
+    target: Shape,
+    statistics: Statistics,
+    units: surgery.Units | None = None,
+    walks: Sequence[DenseWalk] | None = None,
 ) -> nn.Module:
-    """The model of shape `target` with its linears refitted on at most `tokens` of the text for them."""
+    """The model of shape `target` with its linears refitted on the text for them, or on the dense model's `walks`."""
     units = units or units_of(parts, target, statistics)
     if not regression.supports(parts):
         return surgery.cut(parts, target, units, statistics)
-    return regression.regressed(parts, target, units, statistics, calibration_text(statistics, "linears", tokens))
+    return regression.regressed(parts, target, units, statistics, walks or calibration_text(statistics, "linears"))
 
 
 def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, units: surgery.Units | None = None) -> nn.Module:
@@ -120,7 +128,7 @@ def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, units: su
     dense = parts.shape
     if target == dense:
         return surgery.cut(parts, target, surgery.Units(range(dense.depth)))
-    small = fitted_shape(parts, target, statistics, units=units)
+    small = fitted_shape(parts, target, statistics, units)
     each = target.hidden < dense.hidden or target.depth <= dense.depth / 2  # where less is cut that only fits the text
     refit_norms(small, statistics, targets.removed(dense, target, "params"), each=each)
     return small

@@ -10,6 +10,7 @@ from trained import ENTROPY, chains, pairs, trained, trained_granite
 from claw.evaluate import held_out
 from claw.models.anatomy import anatomy
 from claw.prune import compress, final_gain, regression, scores, whole_model, width_map
+from claw.prune.dense_walk import DenseWalk
 from claw.prune.statistics import calibrate
 from claw.prune.surgery import Units
 from claw.texts import token_blocks
@@ -174,9 +175,9 @@ def test_the_attention_of_a_run_aims_at_what_all_of_its_blocks_attended_to(famil
         module.register_forward_hook(lambda _, args, output, index=layer.index: written.__setitem__(index, output))
     with torch.no_grad():
         mapping = width_map.width_map(parts, calibrate(model, blocks), parts.hidden)
-        pair = regression._Pair(parts, parts, mapping, blocks.ids[:4])
-        entering = pair.dense
+        pair = regression._Pair(DenseWalk(parts, blocks.ids[:4]), parts, mapping)
+        entering = pair.walk.stream
         for layer in parts.layers[:2]:
             pair.advance_dense(layer, (0, 1), gives=layer.index == 1)
     torch.testing.assert_close(pair.after[0], entering + written[0] + written[1], atol=1e-4, rtol=1e-4)
-    assert torch.equal(pair.after[1], pair.dense) and [len(each) for each in pair.read] == [1, 1]
+    assert torch.equal(pair.after[1], pair.walk.stream) and [len(each) for each in pair.read] == [1, 1]
