@@ -73,7 +73,7 @@ class _Panel:
         for line, part in ((self.inside, slice(0, last + 1)), (self.beyond, slice(last, None))):
             line.set_data(GRID[part], mean[part])
             line.set_color(ink)
-        edges = [*view.measured["value"], *mean[inside]]
+        edges = [*view.measured["value"], *mean[inside if inside.any() else view.end >= GRID]]
         for name, fill in self.bands.items():
             low, high = (view.band[f"{name}_{edge}"].to_numpy() for edge in ("low", "high"))
             known = np.isfinite(low) & np.isfinite(high)

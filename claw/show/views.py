@@ -10,6 +10,7 @@ import pandas as pd
 
 from claw.advice.task_names import few_tasks
 from claw.advice.true_shares import cut_rows
+from claw.errors import InputError
 from claw.laws import KINDS, Critical, CurveKey, Laws, critical, curves
 from claw.laws.fitted import POOLED
 from claw.show import how_far
@@ -43,8 +44,9 @@ class View:
 
     @property
     def end(self) -> float:
-        """Where a slider over it ends: what the method can reach."""
-        return how_far.end_of(self.axis, float(self.measured["ratio"].max()), [list(pair) for pair in self.own])
+        """Where a slider over it ends: what the method can reach, whether or not this response was measured."""
+        measured = float(self.measured["ratio"].max()) if len(self.measured) else 0.0
+        return how_far.end_of(self.axis, measured, [list(pair) for pair in self.own]) or float(GRID[-1])
 
     def removed(self, r: float, model: str = "") -> str:
         """What a place on the axis is called: the share of all parameters, the method's own ratio in brackets."""
@@ -67,11 +69,13 @@ class View:
             return f"{self.response} was not measured there, and no law goes so far"
         known = math.isfinite(at["confidence_low"])
         edges = f"{self.level:.0%} confidence {at['confidence_low']:.3g} to {at['confidence_high']:.3g}" if known else ""
+        foreign = "" if len(self.measured) else "not measured of it: what the law of the others says"
         if self.response.startswith("speedup"):
             phase = self.response.removeprefix("speedup").replace("_", " ").strip() or "it"
-            return f"{phase} {at['mean']:.2f} times as fast as dense" + (f" ({edges})" if edges else "")
+            notes = "; ".join(filter(None, (foreign, edges)))
+            return f"{phase} {at['mean']:.2f} times as fast as dense" + (f" ({notes})" if notes else "")
         unit = " nats per token" if self.response == "loss" else f" on {self.tasks}" if self.tasks else ""
-        text, notes = f"{self.response} {at['mean']:.3g}{unit}", [self.between(at)]
+        text, notes = f"{self.response} {at['mean']:.3g}{unit}", [foreign, self.between(at)]
         notes.append(edges)
         if math.isfinite(at["run_low"]):
             notes.append(f"a new run falls between {at['run_low']:.3g} and {at['run_high']:.3g}")
@@ -125,6 +129,10 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
         law, bracket = "auto" if own else POOLED[response], one.points if one else None
         band = laws.predict(GRID, model, method, tokens, response, axis=axis, law=law, interval=kind, **key.apart)
         rows, dense = curves.rows_of(laws.points, key, response, axis), float(laws.points.dense_row(model)[f"{response}0"])
+    if not np.isfinite(band["mean"]).any():
+        raise InputError(
+            f"the {response} of {model} was not measured, nor that of the dense model, which laws are relative to."
+        )
     measured = pd.DataFrame({"ratio": rows[axis].astype(float), "value": rows[response].astype(float)})
     reach = None
     if threshold and own and not speed and math.isfinite(dense):

@@ -1,6 +1,8 @@
 """The explorer: menus that fit together, artists that move, words that say what the laws say."""
 
 import html
+import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -75,7 +77,41 @@ def test_allowing_more_loss_reaches_farther(fitted):
     np.testing.assert_allclose(explorer.panels[0].limit.get_xdata()[0], explorer.panels[0].view.critical.ratio)
 
 
+@pytest.mark.parametrize("unmeasured", ["speedup_decode", "accuracy"])
+def test_a_model_of_which_something_was_not_measured_is_shown_too(unmeasured):
+    """The first model of the menu, as where speeds were taken of another one only."""
+    design = Design(models=3, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0,))
+    table = simulate.simulated_table(design, simulate.TRUTHS)
+    table["speedup_decode"] = (1 - table["ratio_params"]) ** -0.8
+    table["accuracy"] = 0.7 - 0.3 * table["ratio"]
+    dense = table["method"].eq("dense")
+    table = table.assign(accuracy0=table["model"].map(table[dense].set_index("model")["accuracy"]))
+    own = table["model"].eq("model-0")
+    table.loc[own, [unmeasured, *(["accuracy0"] if unmeasured == "accuracy" else [])]] = np.nan
+    explorer = widgets.Explorer(laws.fit(table, compare=False, draws=100))
+    assert explorer.model.value == "model-0"
+    for kind, model in itertools.product(dict(widgets.INTERVALS).values(), ("model-0", "model-1")):
+        explorer.interval.value, explorer.model.value = kind, model
+        said = html.unescape(explorer.words.value)
+        assert "loss 3." in said or "loss 2." in said
+        assert all(np.isfinite(panel.view.end) for panel in explorer.panels if panel.view is not None)
+        assert ("not measured of it" in said) == (model == "model-0" and unmeasured == "speedup_decode"), said
+
+
 def test_a_table_without_laws_says_what_is_missing():
     frame = pd.DataFrame({"model": "m", "method": ["dense", "a"], "ratio": [0.0, 0.3], "loss": [3.0, 3.5]})
     with pytest.raises(InputError, match="three ratios"):
         widgets.Explorer(laws.fit(frame, compare=False))
+
+
+def test_the_reference_study_opens_on_each_of_its_models():
+    """Not everything was measured of every model there, as in most studies."""
+    explorer = widgets.Explorer(
+        laws.fit(laws.read(Path(__file__).parents[2] / "results" / "reference.csv"), compare=False, draws=100)
+    )
+    assert len(explorer.model.options) == 4
+    for model in explorer.model.options:
+        explorer.model.value = model
+        for method in explorer.method.options:
+            explorer.method.value = method[1]
+            assert f"of {model}'s parameters" in html.unescape(explorer.words.value) and not explorer.missing
