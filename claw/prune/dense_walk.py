@@ -1,9 +1,9 @@
 """The dense model on its way through calibration text, block by block: what a regression of a smaller model aims at.
 
 Where several small models are fitted to the same text, as when costs are measured, the dense one need not go over it again: a
-walk that is `kept` writes what its blocks read and gave to files, and maps them back when it is taken anew, so that they take
-memory only while there is some to spare. The files have no name once they are mapped and go with the walk, also with a process
-that is killed.
+walk with a folder to `keep` it in writes what its blocks read and gave to files, and maps them back when it is taken anew, so
+that they take memory only while there is some to spare. The files have no name once they are mapped and go with the walk, also
+with a process that is killed.
 """
 
 import shutil
@@ -46,7 +46,7 @@ class DenseWalk:
         self.stream = self.first
 
     def pass_block(self, layer: Layer, *, watched: bool) -> Passage | None:
-        """Go past a block; what it did, if that is `watched`."""
+        """Go past a block; what it did, or None where that is neither `watched` nor kept."""
         passage = self.known.get(layer.index)
         if passage is None and not watched and self.folder is None:
             self.stream = run_block(layer, self.stream, self.arguments[layer.index])

@@ -48,6 +48,11 @@ class View:
         measured = float(self.measured["ratio"].max()) if len(self.measured) else 0.0
         return how_far.end_of(self.axis, measured, [list(pair) for pair in self.own]) or float(GRID[-1])
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a point of this curve itself, beside the dense model's."""
+        return bool((self.measured["ratio"] > 0).any())
+
     def removed(self, r: float, model: str = "") -> str:
         """What a place on the axis is called: the share of all parameters, the method's own ratio in brackets."""
         if self.axis == "ratio":
@@ -69,17 +74,15 @@ class View:
             return f"{self.response} was not measured there, and no law goes so far"
         known = math.isfinite(at["confidence_low"])
         edges = f"{self.level:.0%} confidence {at['confidence_low']:.3g} to {at['confidence_high']:.3g}" if known else ""
-        foreign = "" if len(self.measured) else "not measured of it: what the law of the others says"
+        notes = [] if self.is_measured else ["not measured of it: what the law of the others says"]
         if self.response.startswith("speedup"):
             phase = self.response.removeprefix("speedup").replace("_", " ").strip() or "it"
-            notes = "; ".join(filter(None, (foreign, edges)))
-            return f"{phase} {at['mean']:.2f} times as fast as dense" + (f" ({notes})" if notes else "")
+            return f"{phase} {at['mean']:.2f} times as fast as dense" + _in_brackets([*notes, edges])
         unit = " nats per token" if self.response == "loss" else f" on {self.tasks}" if self.tasks else ""
-        text, notes = f"{self.response} {at['mean']:.3g}{unit}", [foreign, self.between(at)]
-        notes.append(edges)
+        notes += [self.between(at), edges]
         if math.isfinite(at["run_low"]):
             notes.append(f"a new run falls between {at['run_low']:.3g} and {at['run_high']:.3g}")
-        text += f" ({'; '.join(filter(None, notes))})" if any(notes) else ""
+        text = f"{self.response} {at['mean']:.3g}{unit}{_in_brackets(notes)}"
         return text + (f", {at['mean'] / self.dense:.2f} times the dense {self.dense:.3g}" if self.dense > 0 else "")
 
     def between(self, at: pd.Series) -> str:
@@ -137,13 +140,17 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
     reach = None
     if threshold and own and not speed and math.isfinite(dense):
         reach = laws.critical_ratio(threshold, model, method, tokens, response, axis=axis, **key.apart)
-    elif threshold and not speed and math.isfinite(dense):
+    elif threshold and not speed and math.isfinite(dense) and (measured["ratio"] > 0).any():
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
         reach = critical.ratio(within, threshold, dense, response, level=laws.level, title=model)
     pairs = tuple((share, ratio) for share, ratio in how_far.own_ratios(laws, model, method, ratio_of, axis))
     known = {"dense": dense, "band": band, "measured": measured, "bracket": bracket, "axis": axis, "own": pairs}
     known["tasks"] = few_tasks(laws.points.rows[laws.points.rows["model"] == model]) if response == "accuracy" else ""
     return View(response=response, **known, critical=reach, level=laws.level)
+
+
+def _in_brackets(notes: Sequence[str]) -> str:
+    return f" ({'; '.join(filter(None, notes))})" if any(notes) else ""
 
 
 def answer_sentence(choice: Choice, views: Sequence[View], r: float) -> str:

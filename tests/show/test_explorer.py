@@ -98,6 +98,21 @@ def test_a_model_of_which_something_was_not_measured_is_shown_too(unmeasured):
         assert ("not measured of it" in said) == (model == "model-0" and unmeasured == "speedup_decode"), said
 
 
+def test_a_curve_without_accuracies_is_answered_by_the_law_of_the_others_and_says_so():
+    design = Design(models=3, methods=("a", "b"), ratios=(0.1, 0.3, 0.5, 0.7, 0.9), tokens=(0,))
+    table = simulate.simulated_table(design, simulate.TRUTHS)
+    table["accuracy"] = 0.7 - 0.3 * table["ratio"]
+    table["accuracy0"] = 0.7
+    table.loc[table["model"].eq("model-0") & table["method"].eq("b"), "accuracy"] = np.nan
+    explorer = widgets.Explorer(laws.fit(table, compare=False, draws=100))
+    explorer.interval.value, explorer.method.value = "runs", "b"
+    said = html.unescape(explorer.words.value)
+    assert "not measured of it" in said and "less accuracy allowed" not in said and "the most that was measured" not in said
+    explorer.method.value = "a"
+    said = html.unescape(explorer.words.value)
+    assert "not measured of it" not in said and "less accuracy allowed" in said
+
+
 def test_a_table_without_laws_says_what_is_missing():
     frame = pd.DataFrame({"model": "m", "method": ["dense", "a"], "ratio": [0.0, 0.3], "loss": [3.0, 3.5]})
     with pytest.raises(InputError, match="three ratios"):
