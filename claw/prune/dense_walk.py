@@ -46,7 +46,7 @@ class DenseWalk:
         self.stream = self.first
 
     def pass_block(self, layer: Layer, *, watched: bool) -> Passage | None:
-        """Go past a block; what it did, or None where that is neither `watched` nor kept."""
+        """Go past a block; what it did where that is `watched`, else None."""
         passage = self.known.get(layer.index)
         if passage is None and not watched and self.folder is None:
             self.stream = run_block(layer, self.stream, self.arguments[layer.index])
@@ -56,7 +56,7 @@ class DenseWalk:
             if self.folder is not None and (kept := _mapped_passage(passage, self.folder)):
                 passage = self.known[layer.index] = kept
         self.stream = passage.after
-        return passage
+        return passage if watched else None
 
     def _watch(self, layer: Layer) -> Passage:
         read: list[torch.Tensor] = []

@@ -154,7 +154,7 @@ class _Pair:
         """
         entering = self.walk.stream
         passage = self.walk.pass_block(layer, watched=layer.index in run)
-        if passage is None or layer.index not in run:
+        if passage is None:
             return
         if layer.index == run[0]:
             self.read, self.after = [[passage.read[0]], []], [passage.middle, passage.after]

@@ -42,14 +42,13 @@ def test_a_kept_walk_is_the_same_and_is_made_once(family, dtype, blocks, tmp_pat
     monkeypatch.setattr(dense_walk, "run_block", None)
     again = passages(walk, everything)
     assert not list(tmp_path.iterdir())  # what is mapped has no name that could be left behind
-    for kept in (first, again):
-        for one, other in zip(fresh, kept, strict=True):
-            assert equal(one, other)
+    assert all(equal(*both) for both in zip(fresh, again, strict=True))
+    assert equal(fresh[0], first[0]) and not any(first[1:])  # what is not watched is kept, and not given
     assert torch.equal(walk.stream, fresh[-1].after)
 
 
 @torch.no_grad()
-def test_a_walk_that_is_not_kept_remembers_only_what_is_watched(blocks, tmp_path):
+def test_a_walk_that_is_not_kept_gives_only_what_is_watched(blocks, tmp_path):
     parts = anatomy(tiny_model("llama"))
     assert [passage is not None for passage in passages(DenseWalk(parts, blocks.ids[:8]), (1,))] == [
         layer.index == 1 for layer in parts.layers
