@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from claw.allocator import give_back_freed
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import arithmetic_of
 from claw.models.blocks import Layer, has_gain, normed
@@ -110,6 +111,7 @@ def regressed(
             kept = _kept_weights(parts, run, units)
             for half in range(len(HALVES)):
                 _refit_half(half, inner, small_layers[run[0]], kept, pairs, penalties)
+            give_back_freed()  # runs of other lengths want other sizes: what is kept of each adds up to more than a model
     if has_gain(inner.norm) and (parts.tied or mapping.kept is not None):
         rms = lambda x: x.float().square().mean(-1).sqrt()
         # E[rms(T x) / rms(x)]: what the small final norm divides by, over what the dense one does

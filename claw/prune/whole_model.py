@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from claw.allocator import give_back_freed
 from claw.evaluate import held_out
 from claw.files import write_text
 from claw.models.anatomy import Anatomy
@@ -136,5 +137,7 @@ def build_shape(parts: Anatomy, target: Shape, statistics: Statistics, units: su
 
 def refit_norms(small: nn.Module, statistics: Statistics, removed: float, *, each: bool) -> None:
     """The last steps, in place: the gain of the last norm (of `each` of its dimensions), then those of all norms."""
+    give_back_freed()  # these steps want memory in other sizes than the fit, and than each other
     final_gain.refit(small, calibration_text(statistics, "gains", LAST_TOKENS), each=each)
+    give_back_freed()
     norm_gains.refit_gains(small, calibration_text(statistics, "gains"), removed)
