@@ -125,7 +125,7 @@ def gains(parts: Any, blocks: Any) -> None:
     weights = norm_gains._weights(parts, chosen)
     at_once, apart = [], []
     for _ in range(5):
-        at_once.append(timed(lambda: norm_gains._at_once(forward, part.ids, part.scored, weights))[0])
+        at_once.append(timed(lambda: norm_gains._at_once(forward, part.ids, part.scored, weights, len(part.ids)))[0])
         apart.append(timed(lambda: norm_gains._gradients(parts, part.ids, part.scored, chosen))[0])
     ratios = [slow / fast for slow, fast in zip(apart[1:], at_once[1:], strict=True)]
     both = f"{averages.median(at_once[1:]):.1f} s, block by block {averages.median(apart[1:]):.1f} s"

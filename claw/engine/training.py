@@ -96,16 +96,21 @@ class Forward:
         return y if norm is None else self._norm(norm, y)
 
 
-def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
-    """Whether the activations of so many blocks would take more than half of the memory that is free.
+def activation_bytes(model: Any, rows: int, length: int, *, lean: bool) -> int:
+    """What the activations of so many blocks take until the backward pass, about.
 
     A block of layers keeps about 16 states and 8 inner ones of a token, or half of that in a `lean` forward of our own, and at
     worst the probabilities of attention.
     """
     config, weight = model.config.get_text_config(), next(model.parameters())
-    device, states = weight.device, 16 * config.hidden_size + 8 * width_in(config)
+    states = 16 * config.hidden_size + 8 * width_in(config)
     numbers = states // (2 if lean else 1) + config.num_attention_heads * length
-    need = config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
+    return config.num_hidden_layers * numbers * max(2, weight.element_size()) * rows * length
+
+
+def needs_checkpointing(model: Any, rows: int, length: int, *, lean: bool) -> bool:
+    """Whether the activations of so many blocks would take more than half of the memory that is free."""
+    need, device = activation_bytes(model, rows, length, lean=lean), next(model.parameters()).device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return need > free / 2
 

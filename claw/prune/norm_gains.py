@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from claw.engine.head_loss import head_cross_entropy, head_of
-from claw.engine.training import LONGEST, Forward, needs_checkpointing
+from claw.engine.training import LONGEST, Forward, activation_bytes, needs_checkpointing
 from claw.models.anatomy import Anatomy, anatomy
 from claw.models.arithmetic import readout_of
 from claw.models.blocks import Layer
@@ -29,6 +29,7 @@ from claw.prune.blockwise import backward_through, differentiable, forward_throu
 from claw.texts.token_blocks import Blocks
 
 STEP_TOKENS = 2048  # of one step
+STEP_BYTES = 2 << 30  # of activations at a time: a step of a large model goes in pieces, and its gradients are added up
 STEPS_FOR_BIASES = 8  # fewer fit the text more than the language
 RATE, STEEPEST = 0.075, 0.02  # Adam's, falling to zero: RATE times the square of the share removed, at most STEEPEST
 
@@ -43,7 +44,9 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
         return
     forward = Forward(model)
     at_once = forward.decoder is not None and blocks.length <= LONGEST
-    forward.recomputes = at_once and needs_checkpointing(model, *batches[0][0].shape, lean=True)
+    of_block = activation_bytes(model, 1, blocks.length, lean=True)
+    rows = min(len(batches[0][0]), max(1, STEP_BYTES // of_block))
+    forward.recomputes = at_once and needs_checkpointing(model, rows, blocks.length, lean=True)
     wide = [weight.detach().float().clone() for weight in weights]
     optimiser = torch.optim.Adam(wide, lr=min(STEEPEST, RATE * removed**2))
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches))
@@ -52,7 +55,7 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
         model.requires_grad_(False)
         for ids, scored in tqdm(batches, desc="norm gains", unit=" steps", leave=False):
             where = ids.to(parts.device), scored.to(parts.device)
-            gradients = _at_once(forward, *where, weights) if at_once else _gradients(parts, *where, chosen)
+            gradients = _at_once(forward, *where, weights, rows) if at_once else _gradients(parts, *where, chosen)
             if not all(gradient.isfinite().all() for gradient in gradients):
                 break
             for value, gradient in zip(wide, gradients, strict=True):
@@ -66,13 +69,18 @@ def refit_gains(model: nn.Module, blocks: Blocks, removed: float) -> None:
             parameter.requires_grad_(flag)
 
 
-def _at_once(forward: Forward, ids: torch.Tensor, scored: torch.Tensor, weights: list[nn.Parameter]) -> list[torch.Tensor]:
-    """As `_gradients`, of `weights`, by one forward and one backward pass."""
+def _at_once(
+    forward: Forward, ids: torch.Tensor, scored: torch.Tensor, weights: list[nn.Parameter], rows: int
+) -> list[torch.Tensor]:
+    """As `_gradients`, of `weights`, by forward and backward passes of so many `rows` of the batch."""
+    count, total = max(1, int(scored[:, 1:].sum())), [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     with torch.enable_grad(), differentiable(weights):
-        states, targets, _ = forward.scored_states(ids, scored)
-        hidden = states * readout_of(forward.model).scale
-        loss = head_cross_entropy(hidden, head_of(forward.model), targets) / max(1, len(targets))
-        return list(torch.autograd.grad(loss, weights))
+        for some, marked in zip(ids.split(rows), scored.split(rows), strict=True):
+            states, targets, _ = forward.scored_states(some, marked)
+            hidden = states * readout_of(forward.model).scale
+            loss = head_cross_entropy(hidden, head_of(forward.model), targets) / count
+            total = [sum_ + part for sum_, part in zip(total, torch.autograd.grad(loss, weights), strict=True)]
+    return total
 
 
 def _gradients(
