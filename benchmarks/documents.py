@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from claw.paired import CONTINUOUS
+from claw.records import primary_columns
+
 RESULTS = Path(__file__).parents[1] / "results"
-ACCURACY, CONTINUOUS = ("acc_norm", "acc"), ("p_right", "answer_bpb")
-SAME = ["model", "method", "ratio", "ratio_of", "seed", "recovery_tokens"]
 
 
 def main() -> None:
@@ -34,23 +35,16 @@ def main() -> None:
     print(dense(whole, few))
 
 
-def tasks_of(table: pd.DataFrame) -> list[str]:
-    return [name.removesuffix("_n") for name in table if name.endswith("_n")]
-
-
 def changes(whole: pd.DataFrame, few: pd.DataFrame) -> pd.DataFrame:
     """A row per experiment, task and metric that both tables have: the change and its error on all documents and on few."""
-    pairs = whole[whole["method"] != "dense"].merge(few, on=SAME, suffixes=("", " few"))
+    pairs = whole[whole["method"] != "dense"].merge(few, on="experiment", suffixes=("", " few"))
     rows = []
-    for task in tasks_of(whole):
-        own = next((metric for metric in ACCURACY if f"{task}_{metric}_change" in pairs), None)
-        for metric in filter(None, (own, *CONTINUOUS)):
-            name = f"{task}_{metric}_change"
-            if name in pairs and f"{name} few" in pairs:
-                columns = {"documents": f"{task}_n", "change": name, "error": f"{name}_stderr"}
-                values = {word + of: pairs[column + of] for word, column in columns.items() for of in ("", " few")}
-                kind = metric if metric in CONTINUOUS else "accuracy"
-                rows.append(pairs[["model", "method", "ratio"]].assign(task=task, metric=kind, **values))
+    for task, accuracy in primary_columns(whole).items():
+        for metric, column in {"accuracy": accuracy, **{name: f"{task}_{name}" for name in CONTINUOUS}}.items():
+            columns = {"documents": f"{task}_n", "change": f"{column}_change", "error": f"{column}_change_stderr"}
+            if {f"{name}{of}" for name in columns.values() for of in ("", " few")} <= set(pairs):
+                values = {word + of: pairs[name + of] for word, name in columns.items() for of in ("", " few")}
+                rows.append(pairs[["model", "method", "ratio"]].assign(task=task, metric=metric, **values))
     return pd.concat(rows, ignore_index=True).dropna()
 
 
@@ -58,7 +52,7 @@ def describe(frame: pd.DataFrame, errors: float) -> str:
     """The comparison by metric, and by task within it."""
     off = (frame["change few"] - frame["change"]).abs() / frame["error few"]
     needs = frame["documents"] * (errors * frame["error"] / frame["change"].abs()).replace(0, np.nan) ** 2
-    frame = frame.assign(off=off, needs=needs, hard=needs)
+    frame = frame.assign(off=off, needs=needs)
     tables = []
     for by in (["metric"], ["metric", "task"]):
         groups = frame.groupby(by)
@@ -70,17 +64,13 @@ def describe(frame: pd.DataFrame, errors: float) -> str:
 
 def dense(whole: pd.DataFrame, few: pd.DataFrame) -> str:
     """Accuracies of the dense models on all documents and on few, with standard errors."""
-    rows = []
-    for model, row in whole[whole["method"] == "dense"].groupby("model").first().iterrows():
-        others = few[(few["model"] == model) & (few["method"] == "dense") & (few["recovery_tokens"] == 0)]
-        for task in tasks_of(whole):
-            metric = next((f"{task}_{name}" for name in ACCURACY if pd.notna(row.get(f"{task}_{name}"))), None)
-            if metric is None or others.empty:
-                continue
-            said = [
-                f"{one[metric]:.3f} ± {one[metric + '_stderr']:.3f} ({one[task + '_n']:.0f})" for one in (row, others.iloc[0])
-            ]
-            rows.append({"model": model, "task": task, "all": said[0], "few": said[1]})
+    both, rows = whole[whole["method"] == "dense"].merge(few, on="experiment", suffixes=("", " few")), []
+    for _, row in both.iterrows():
+        for task, metric in primary_columns(whole).items():
+            said = lambda of, row=row, task=task, metric=metric: (
+                f"{row[metric + of]:.3f} ± {row[f'{metric}_stderr{of}']:.3f} ({row[f'{task}_n{of}']:.0f})"
+            )
+            rows.append({"model": row["model"], "task": task, "all": said(""), "few": said(" few")})
     return pd.DataFrame(rows).to_string(index=False)
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from peers import PEERS
 from torch import nn
@@ -116,10 +117,9 @@ class OwnMemory(threading.Thread):
         self.peak = 0
 
     def run(self) -> None:
-        status = Path("/proc/self/status")
-        while status.exists():
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            self.peak = max(self.peak, int(line.split()[1]) * 1024)
+        process = psutil.Process()
+        while hasattr(memory := process.memory_info(), "shared"):  # with files, as Linux counts
+            self.peak = max(self.peak, memory.rss - memory.shared)
             time.sleep(0.2)
 
 

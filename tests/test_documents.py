@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from scripts import script
 
-SAME = {"model": "m", "ratio_of": "own", "recovery_tokens": 0}
 ALL, FEW, SPREAD = 2000, 40, 0.5  # documents, documents, standard deviation of a document's change
 
 
@@ -17,13 +16,29 @@ def tables():
     for seed in range(40):
         values = random.normal(-0.1, SPREAD, ALL)
         for name, some in (("all", values), ("few", values[:FEW])):
-            own = SAME | {"method": "a", "ratio": 0.1, "seed": seed, "piqa_n": len(some)}
+            own = {
+                "experiment": f"a{seed}",
+                "model": "m",
+                "method": "a",
+                "ratio": 0.1,
+                "seed": seed,
+                "piqa_n": len(some),
+                "piqa_chance": 0.5,
+            }
             for metric in ("acc_norm", "p_right"):
                 column = f"piqa_{metric}_change"
-                own |= {column: some.mean(), f"{column}_stderr": some.std(ddof=1) / len(some) ** 0.5}
+                own |= {f"piqa_{metric}": 0.4, column: some.mean(), f"{column}_stderr": some.std(ddof=1) / len(some) ** 0.5}
             rows[name].append(own)
     for name, count in (("all", ALL), ("few", FEW)):
-        dense = SAME | {"method": "dense", "ratio": 0.0, "seed": 0, "piqa_n": count}
+        dense = {
+            "experiment": "dense",
+            "model": "m",
+            "method": "dense",
+            "ratio": 0.0,
+            "seed": 0,
+            "piqa_n": count,
+            "piqa_chance": 0.5,
+        }
         rows[name].append(dense | {"piqa_acc_norm": 0.5, "piqa_acc_norm_stderr": 0.5 / count**0.5})
     return tuple(pd.DataFrame(rows[name]) for name in ("all", "few"))
 

@@ -79,7 +79,8 @@ def _at_once(
             states, targets, _ = forward.scored_states(some, marked)
             hidden = states * readout_of(forward.model).scale
             loss = head_cross_entropy(hidden, head_of(forward.model), targets) / count
-            total = [sum_ + part for sum_, part in zip(total, torch.autograd.grad(loss, weights), strict=True)]
+            for sum_of, part in zip(total, torch.autograd.grad(loss, weights), strict=True):
+                sum_of += part
     return total
 
 

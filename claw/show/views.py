@@ -51,7 +51,7 @@ class View:
     @property
     def is_measured(self) -> bool:
         """Whether there is a point of this curve itself, beside the dense model's."""
-        return bool((self.measured["ratio"] > 0).any())
+        return _has_points(self.measured)
 
     def removed(self, r: float, model: str = "") -> str:
         """What a place on the axis is called: the share of all parameters, the method's own ratio in brackets."""
@@ -140,13 +140,18 @@ def view_of(laws: Laws, choice: Choice, response: str, threshold: float | None =
     reach = None
     if threshold and own and not speed and math.isfinite(dense):
         reach = laws.critical_ratio(threshold, model, method, tokens, response, axis=axis, **key.apart)
-    elif threshold and not speed and math.isfinite(dense) and (measured["ratio"] > 0).any():
+    elif threshold and not speed and math.isfinite(dense) and _has_points(measured):
         within = band[band["ratio"] <= measured["ratio"].max() + STEP / 2]
         reach = critical.ratio(within, threshold, dense, response, level=laws.level, title=model)
     pairs = tuple((share, ratio) for share, ratio in how_far.own_ratios(laws, model, method, ratio_of, axis))
     known = {"dense": dense, "band": band, "measured": measured, "bracket": bracket, "axis": axis, "own": pairs}
     known["tasks"] = few_tasks(laws.points.rows[laws.points.rows["model"] == model]) if response == "accuracy" else ""
     return View(response=response, **known, critical=reach, level=laws.level)
+
+
+def _has_points(measured: pd.DataFrame) -> bool:
+    """Whether rows of a curve hold more than the dense model."""
+    return bool((measured["ratio"] > 0).any())
 
 
 def _in_brackets(notes: Sequence[str]) -> str:
