@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TEXT = tuple(
     "experiment model family method ratio_of recovery recovery_run heldout heldout_data tasks day device dtype status code "
-    "source metric task law curve form response axis budget reason detail".split()
+    "calibration speed_setting source metric task law curve form response axis budget reason detail".split()
 )
 """Columns of names: everything in them is text. What is in other columns is a number wherever it can be one."""
 _FORMULA, _QUOTED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")

@@ -22,7 +22,14 @@ def result(stage, mean=3.0):
         score = {"task": "piqa", "metric": "acc", "value": 0.6, "stderr": 0.1, "n": 10, "chance": 0.5}
         return {"rows": [score, score | {"metric": "acc_norm", "value": 0.7}], "num_fewshot": 0, "limit": 10}
     timing = {"phase": "decode", "batch": 1, "seconds": 0.01, "seconds0": 0.02, "speedup": 2.0, "low": 1.9, "high": 2.1}
-    return {"speedup_decode": 2.0, "timings": [timing | {"ideal": 2.0}], "memory": 1, "memory0": 2}
+    return {
+        "speedup_decode": 2.0,
+        "timings": [timing | {"ideal": 2.0}],
+        "memory": 1,
+        "memory0": 2,
+        "prompt": 256,
+        "generate": 32,
+    }
 
 
 def record(experiment, stage, values=None, measured="", status="done", **change):

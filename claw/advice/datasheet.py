@@ -16,7 +16,9 @@ from claw.words import code_span, markdown, plural
 MEASURED = {
     "Held-out loss": "heldout context loss_tokens",
     "Tasks": "tasks limit num_fewshot",
+    "Calibration": "calibration calibration_tokens calibration_length",
     "Machine": "device dtype",
+    "Speed": "speed_setting",
     "Code": "code",
     "Days (UTC)": "day",
 }

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from claw.errors import InputError, unknown
 from claw.laws import anchored, catalogue, curves, outside, pooled, speed_law, storage, tables, verdicts, wald
+from claw.laws.comparable import rows_alike
 from claw.laws.curves import CurveLaw
 from claw.laws.fitted import FittedLaws
 from claw.laws.points import Points, read_points
@@ -100,11 +101,15 @@ def judge_table(table: pd.DataFrame | OwnTable, level: float = 0.95) -> list[ver
 
 
 def fit_each(table: pd.DataFrame | OwnTable, by: str, **options: Any) -> dict[str, Laws]:
-    """Laws of each group of a table that must not be pooled, by the value of a column, such as heldout."""
+    """Laws of each group of a table that must not be pooled, by the value of a column, such as heldout.
+
+    Rows without calibration text (the dense model, random) are in every group by `calibration`, `calibration_tokens` or
+    `calibration_length`; an empty `limit` is the group "all documents".
+    """
     frame = table.table if isinstance(table, OwnTable) else table
     if by not in frame:
         raise unknown("column", by, map(str, frame.columns))
-    groups = ((str(name), rows) for name, rows in frame.groupby(by, sort=True))
+    groups = rows_alike(frame, by).items()
     return {name: fit(replace(table, table=rows) if isinstance(table, OwnTable) else rows, **options) for name, rows in groups}
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from claw.errors import InputError
 from claw.files import digest
+from claw.laws.comparable import calibration_notes, one_speed_setting, refuse_mixed
 from claw.laws.tidy import DENSE, RESPONSES, OwnTable, is_dense, refuse_untidy, tidy_columns, unrecovered
 from claw.laws.working import FLAGS, flagged
 from claw.words import plural
@@ -136,7 +137,9 @@ def read_points(table: pd.DataFrame | OwnTable) -> Points:
     if not as_read:
         refuse_untidy(rows)
     rows, excluded = _exclude_rows(rows, told_apart="seed" in table or "experiment" in table)
-    _refuse_mixed(rows)
+    refuse_mixed(rows)
+    rows, of_others = one_speed_setting(rows)
+    notes += [*of_others, *calibration_notes(rows)]
     rows = _with_dense(rows, notes)
     rows["flag"] = flagged(rows)
     excluded = pd.concat([excluded, *(_unusable(rows, response) for response in RESPONSES if response in table)])
@@ -234,28 +237,6 @@ def _exclude_rows(rows: pd.DataFrame, told_apart: bool) -> tuple[pd.DataFrame, p
     if told_apart:
         leave_out(rows.duplicated(list(KEY) if "experiment" not in rows else ["experiment"], keep=False), "conflict")
     return rows, pd.concat(excluded)
-
-
-def _refuse_mixed(rows: pd.DataFrame) -> None:
-    """InputError where one column holds measurements that cannot be compared."""
-    for response, settings in {"loss": ("heldout", "context"), "accuracy": ("tasks", "num_fewshot", "limit")}.items():
-        measured = rows[rows[response].notna()] if response in rows else rows.iloc[:0]
-        for name in settings:
-            values = sorted(set(measured[name].dropna().astype(str))) if name in measured else []
-            if len(values) > 1:
-                raise InputError(
-                    f"The {response} column mixes {len(values)} values of {name} ({', '.join(values[:6])}): such measurements "
-                    f"are not comparable and are not pooled. Fit each apart with claw.laws.fit_each(table, by={name!r}), or "
-                    f"keep one: table[table[{name!r}] == {values[0]!r}]."
-                )
-    if "heldout_data" in rows and "loss" in rows:
-        texts = rows[rows["loss"].notna()].groupby("model")["heldout_data"].nunique()
-        if (texts > 1).any():
-            names = ", ".join(texts.index[texts > 1][:6])
-            raise InputError(
-                f"The losses of {names} were measured on different held-out tokens (column heldout_data), so they do not lie "
-                "on one curve. Fit each apart with claw.laws.fit_each(table, by='heldout_data')."
-            )
 
 
 def _with_dense(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:

@@ -155,7 +155,7 @@ class Recovery(Recipe):
     def title(self) -> str:
         """The recipe, and in brackets each choice that is not the one it implies, as tables name it."""
         usual = Recovery.model_validate({"recipe": self.recipe})
-        named = (name for name in Recipe.model_fields if name not in ("tokens", "corpus", "length", "runs", "seed"))
+        named = (name for name in Recipe.model_fields if name not in ("tokens", "runs", "seed"))
         others = [f"{name} {getattr(self, name)}" for name in named if getattr(self, name) != getattr(usual, name)]
         return self.recipe + (f" ({', '.join(others)})" if others else "")
 

@@ -20,6 +20,7 @@ from claw import records
 from claw.csv_tables import read_table
 from claw.errors import InputError
 from claw.project import inside_project
+from claw.records import limit_text
 from claw.specs.experiment import Evaluation
 from claw.specs.methods import DENSE
 from claw.specs.study import Study
@@ -74,8 +75,7 @@ def read_earlier(study: Study) -> Earlier:
         reason = f"has no column {lacking[0]}" if lacking else "names an experiment twice"
         raise InputError(f"goes_on_from: {study.goes_on_from} {reason}. Name the .csv file that `claw table` wrote.")
     rows = rows[rows["status"] != "failed"].set_index("experiment")
-    wanted = rows[rows.index.isin([experiment.id for experiment in study.experiments])]
-    if differences := _differences(wanted, study.evaluation):
+    if differences := _differences(rows, study.evaluation) + _other_texts(rows, study):
         column, here, asked = differences[0]
         raise InputError(
             f"goes_on_from: {study.goes_on_from} was measured with {column} {here}, and the study asks for {asked}, so new "
@@ -95,13 +95,23 @@ def _differences(rows: pd.DataFrame, evaluation: Evaluation) -> list[tuple[str, 
     other += [("loss_tokens", int(n), predicted) for n in _values(rows, "loss_tokens") if abs(n / predicted - 1) > ALIKE]
     scored = rows[rows["tasks"].notna()] if "tasks" in rows else rows.iloc[:0]
     if evaluation.tasks and len(scored):
-        limit = records.limit_text(evaluation.limit)
+        limit = limit_text(evaluation.limit)
         here = {str(_plain(value)) for value in scored["limit"]} if "limit" in scored else {""}
         other += [("limit", value or "none", limit or "none") for value in sorted(here) if value != str(_plain(limit))]
         there = {str(name).removesuffix("_n") for name in scored.columns if str(name).endswith("_n")}
         if missing := [task for task in evaluation.tasks if task not in there]:
             other.append(("tasks", ", ".join(sorted(there)), ", ".join(missing)))
     return other
+
+
+def _other_texts(rows: pd.DataFrame, study: Study) -> list[tuple[str, Any, Any]]:
+    """What curves that the study goes on with were calibrated on, other than the study asks: as `_differences`."""
+    alike = rows[rows["model"].isin(study.models) & rows["method"].isin(study.methods)]
+    asked = {f"calibration_{name}": getattr(study.calibration, name) for name in ("tokens", "length")}
+    asked["calibration"] = study.calibration.corpus
+    return [
+        (column, _plain(here), value) for column, value in asked.items() for here in _values(alike, column) if here != value
+    ]
 
 
 def _values(rows: pd.DataFrame, column: str) -> list:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import tiny_model
 
-from claw import records
 from claw.errors import InputError
 from claw.evaluate import offline_tasks, tasks
+from claw.records.result_columns import RESULTS
 
 ROWS = [
     {"question": "one plus one", "choices": [" two", " three", " four"], "labels": [1, 0, 0], "answer": 0},
@@ -114,7 +114,7 @@ def test_one_name_may_be_a_text(own_tasks, tokenizer):
 
 def test_tasks_without_chance_stay_out_of_the_mean(own_tasks, tokenizer):
     rows = json.loads(json.dumps(score(list(KINDS), tokenizer).to_dict("records")))
-    columns = records._tasks({"rows": rows, "limit": None, "num_fewshot": None})
+    columns = RESULTS["tasks"]({"rows": rows, "limit": None, "num_fewshot": None})
     assert columns["tasks"] == "choices+several_right"
     assert math.isfinite(columns["accuracy"]) and columns["chance"] == pytest.approx(np.mean([4 / 15, 11 / 30]))
     assert columns["num_fewshot"] == "choices:0 last_word:0 several_right:0 written:1"

@@ -49,8 +49,9 @@ def test_a_recipe_has_what_it_uses_and_nothing_else():
 
 
 def test_a_recipe_is_named_by_where_it_departs():
-    assert specs.Recovery(recipe="full", tokens=9, seed=3, corpus="x").title == "full"
+    assert specs.Recovery(recipe="full", tokens=9, seed=3).title == "full"
     assert specs.Recovery(rank=8, decay=1.0).title == "lora (decay 1.0, rank 8)"
+    assert specs.Recovery(corpus="x", length=64).title == "lora (corpus x, length 64)"  # another text is another curve
 
 
 @given(st.sampled_from(["model", "method", "ratios", "seed", "ratio_of", "calibration"]), st.data())

@@ -176,3 +176,15 @@ def test_the_number_type_of_the_table_is_kept(committed, tmp_path):
     with pytest.raises(InputError, match="asks for float32"):
         plan_of = plan.make(study.model_copy(update={"dtype": "float32"}), tmp_path / "run")
         [*checks._check_records(plan_of)]
+
+
+def test_a_curve_is_not_gone_on_with_on_other_calibration_text(committed, tmp_path):
+    study, _ = committed
+    method = study.methods[0]
+    table = pd.read_csv(study.goes_on_from)
+    mine = table["method"] == method
+    table.loc[mine, "calibration_tokens"] = study.calibration.tokens * 2.0
+    table.to_csv(study.goes_on_from, index=False)
+    with pytest.raises(InputError, match=f"calibration_tokens {study.calibration.tokens * 2}, and the study asks for"):
+        plan.make(study, tmp_path / "run")
+    plan.make(study.model_copy(update={"methods": tuple(set(study.methods) - {method})}), tmp_path / "run")

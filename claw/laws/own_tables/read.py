@@ -30,7 +30,7 @@ from claw.words import SURROGATE
 
 NAMES = set(
     "experiment model family method ratio_of recovery recovery_run heldout heldout_data tasks day device dtype status "
-    "code".split()
+    "code calibration speed_setting".split()
 )
 
 

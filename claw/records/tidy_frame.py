@@ -1,18 +1,8 @@
-"""Records: one JSON file per experiment and stage, written atomically; and the tidy table made of them.
+"""The tidy table made of records: one row per experiment, its columns documented."""
 
-`records/<experiment>.<stage>.json` holds the spec, the result, the environment and a checksum. A file is complete or not
-there: it is written beside itself and renamed. A record that is damaged counts as missing and
-is named; one that only another claw can read is named, and never written over.
-
-Stages: `compress` (the report), `recover`, `loss`, `tasks`, `speed`. The last three carry in their name the digest of how
-they were measured, so that measuring differently adds a record and never replaces one.
-"""
-
-import json
-import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,18 +12,12 @@ import pandas as pd
 from claw import paired
 from claw.csv_tables import read_table, table_text
 from claw.errors import InputError
-from claw.files import digest, write_own, write_text
+from claw.files import write_own
+from claw.records.record_files import every
+from claw.records.result_columns import OF_DENSE, RESULTS, SHAPE, judged_scores, speed_setting
 from claw.specs import on_disk
 from claw.specs.experiment import Evaluation, Experiment
 from claw.words import plural
-
-STAGES = ("compress", "recover", "loss", "tasks", "speed")
-PRIMARY = ("acc_norm", "acc")  # the metric of a task that enters `accuracy`: the first that it has
-
-SHAPE = tuple(
-    "family ratio_of ratio_own ratio_params ratio_nonembedding ratio_flops parameters parameters0 flops_per_token".split()
-)
-"""Columns that follow from the compressed model's shape."""
 
 COLUMNS = {
     "experiment": "id: hash of the experiment's spec",
@@ -47,6 +31,9 @@ COLUMNS = {
     "ratio_nonembedding": "fraction removed of the parameters without embedding and head",
     "ratio_flops": "fraction of forward FLOPs per token removed",
     "seed": "seed of the method and of its calibration sample",
+    "calibration": "calibration text; empty for a method that needs none",
+    "calibration_tokens": "tokens of it",
+    "calibration_length": "tokens per block",
     "recovery": "recipe of recovery fine-tuning, with the choices in which it departs from its defaults; none without",
     "recovery_tokens": "D: tokens of recovery really seen; 0 without",
     "recovery_run": "id shared by the milestones of one recovery run",
@@ -100,6 +87,7 @@ COLUMNS = {
     "milliseconds_decode": "time per generated token, batch 1",
     "milliseconds0_prefill": "the same of the dense model, timed in turns with this one",
     "milliseconds0_decode": "the same of the dense model",
+    "speed_setting": "where and how it was timed: processor, threads of a CPU, tokens of the prompt and generated after it",
     "seconds": "wall time of all stages",
     "day": "UTC day on which the first of them began",
     "device": "cpu or name of the GPU",
@@ -113,86 +101,6 @@ _stderr, _change and _change_stderr, and <task>_n; other batches add speedup_pre
 
 ORDER = ("model", "method", "seed", "recovery_tokens", "ratio")  # of rows
 MIXED = "Their losses differ a little by the rounding alone; the column `dtype` says which is which."
-
-
-def path_of(folder: Path, experiment: str, stage: str, measured: str = "") -> Path:
-    """File of one record."""
-    return Path(folder) / "records" / name_of(experiment, stage, measured)
-
-
-def name_of(experiment: str, stage: str, measured: str = "") -> str:
-    """Name of a record's file."""
-    return f"{experiment}.{stage}{'-' if measured else ''}{measured}.json"
-
-
-def checksum(content: Mapping[str, Any]) -> str:
-    """Hash of a record without its own checksum."""
-    return digest(json.dumps({name: value for name, value in content.items() if name != "checksum"}, sort_keys=True))
-
-
-def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write one record atomically: it is there whole or not at all."""
-    record = json.loads(json.dumps({"schema": on_disk.SCHEMA, **content}, default=str))
-    write_text(path, json.dumps(record | {"checksum": checksum(record)}, indent=1))
-
-
-def open_record(path: Path) -> dict[str, Any] | None:
-    """A record as it was written, or None where there is none. Raises `on_disk.Unusable` with the reason for anything else."""
-    content = on_disk.read_object(Path(path))
-    if content is None:
-        return None
-    try:
-        schema = content.get("schema")
-        if isinstance(schema, int) and schema > on_disk.SCHEMA:
-            about = f"it has schema {schema}, and this claw reads up to {on_disk.SCHEMA}"
-            raise on_disk.Unusable(f"{about}. {on_disk.UPGRADE}", precious=True)
-        if content.get("checksum") != checksum(content):
-            raise on_disk.Unusable("its checksum does not fit")
-        on_disk.check_record(content, Path(path).name)
-    except RecursionError as error:
-        raise on_disk.Unusable("it is nested too deeply for anything that claw wrote") from error
-    return content
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A record, or None if it is missing or cannot be used; what cannot be used is named in a warning."""
-    try:
-        return open_record(path)
-    except on_disk.Unusable as problem:
-        warnings.warn(left_out(path, problem), stacklevel=2)
-    return None
-
-
-def left_out(path: Path, problem: on_disk.Unusable) -> str:
-    """A sentence on a record that cannot be used."""
-    if problem.precious:
-        return f"record {path} is left out: {problem}."
-    return f"record {path} is damaged ({problem}); it counts as missing and will be measured again."
-
-
-def read_stages(folder: Path, experiment: str, stages: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The records of an experiment that are there, of these stages, each with the digest of how it was measured."""
-    records = (read_record(path_of(folder, experiment, stage, measured)) for stage, measured in stages.items())
-    return [record for record in records if record is not None]
-
-
-def has(folder: Path, experiment: str, stage: str, measured: str = "") -> bool:
-    """Whether a usable record is there; a failed one is not usable."""
-    content = read_record(path_of(folder, experiment, stage, measured))
-    return content is not None and content["status"] != "failed"
-
-
-def every(folder: Path) -> Iterator[dict[str, Any]]:
-    """All readable records of a run, in the order of their names."""
-    paths = sorted((Path(folder) / "records").glob("*.json"))
-    unusable = 0
-    for path in paths:
-        content = read_record(path)
-        if content is not None:
-            yield content
-        unusable += content is None
-    if unusable:
-        warnings.warn(f"{unusable} of {plural(len(paths), 'record')} in {folder} could not be used.", stacklevel=2)
 
 
 def table(source: str | Path, evaluation: Evaluation | None = None) -> pd.DataFrame:
@@ -240,7 +148,9 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
         if record["status"] != "done":
             row["status"] = record["status"]
         if record["result"]:  # a failed stage has none
-            row |= _RESULTS[stage](record["result"])
+            row |= RESULTS[stage](record["result"])
+            if stage == "speed":
+                row["speed_setting"] = speed_setting(record["result"], record["environment"])
             kept.get(stage, {})[name] = record["result"]
     if len(types) > 1:
         parts = [f"{dtype} ({plural(len(names), 'experiment')})" for dtype, names in sorted(types.items())]
@@ -252,7 +162,7 @@ def from_records(records: Iterable[Mapping[str, Any]], evaluation: Evaluation | 
     frame = pd.DataFrame(rows.values())
     frame = frame.reindex(columns=[*dict.fromkeys([*COLUMNS, *frame.columns])])
     dense = frame[(frame["method"] == "dense") & (frame["recovery_tokens"] == 0)].set_index("model")
-    frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in _OF_DENSE.items()})
+    frame = frame.assign(**{column: frame["model"].map(dense[name]) for column, name in OF_DENSE.items()})
     return frame.sort_values(list(ORDER), ignore_index=True)
 
 
@@ -264,7 +174,7 @@ def _pair(rows: dict[str, dict[str, Any]], kept: Mapping[str, Mapping[str, Mappi
         if name in kept["loss"] and other in kept["loss"]:
             row |= paired.excess(kept["loss"][name], kept["loss"][other])
         if name in kept["tasks"] and other in kept["tasks"]:
-            primary = {task: score["metric"] for task, score in _judged(kept["tasks"][name]).items()}
+            primary = {task: score["metric"] for task, score in judged_scores(kept["tasks"][name]).items()}
             row |= paired.changes(kept["tasks"][name], kept["tasks"][other], primary)
 
 
@@ -274,100 +184,11 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     compression, recovery = spec.compression, spec.recovery
     row: dict[str, Any] = {"experiment": record["experiment"]}
     row |= {name: getattr(compression, name) for name in ("model", "method", "ratio", "ratio_of", "seed")}
+    if text := compression.calibration:
+        row |= {"calibration": text.corpus, "calibration_tokens": text.tokens, "calibration_length": text.length}
     row |= {"recovery": recovery.title if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0}
     row |= {"status": "done"} | {name: record["environment"].get(name) for name in ("code", "device", "dtype")}
     return row, Experiment(compression=compression).id
-
-
-def limit_text(limit: Any) -> Any:
-    """Documents per task as in the column `limit`."""
-    return " ".join(f"{task}:{n}" for task, n in sorted(limit.items())) if isinstance(limit, dict) else limit
-
-
-def _tasks(result: Mapping[str, Any]) -> dict[str, Any]:
-    limit = limit_text(result["limit"])
-    shots = {score["task"]: score.get("num_fewshot", result["num_fewshot"]) for score in result["rows"]}
-    several = " ".join(f"{task}:{n}" for task, n in sorted(shots.items()))
-    columns = {"limit": limit, "num_fewshot": several if len(set(shots.values())) > 1 else next(iter(shots.values()), None)}
-    for score in result["rows"]:
-        task, metric = score["task"], score["metric"]
-        columns |= {f"{task}_{metric}": score["value"], f"{task}_{metric}_stderr": _stderr(score)}
-        columns[f"{task}_n"] = score["n"]
-        if _is_number(score["chance"]) or f"{task}_chance" not in columns:  # its other metrics may have none
-            columns[f"{task}_chance"] = score["chance"]
-    judged = _judged(result)
-    if free := result.get("free"):
-        columns |= {name: free[name] for name in ("repetition", "distinct")}
-    if n := len(judged):
-        columns["accuracy"] = sum(score["value"] for score in judged.values()) / n
-        columns["accuracy_stderr"] = math.sqrt(sum(_stderr(score) ** 2 for score in judged.values())) / n
-        columns["chance"] = sum(score["chance"] for score in judged.values()) / n
-        columns["tasks"] = "+".join(judged)
-        for metric in paired.CONTINUOUS:
-            own = [score for score in result["rows"] if score["metric"] == metric and score["task"] in judged]
-            if own:
-                columns[metric] = sum(score["value"] for score in own) / len(own)
-                columns[f"{metric}_stderr"] = math.sqrt(sum(_finite(score["stderr"]) ** 2 for score in own)) / len(own)
-    return columns
-
-
-def _judged(result: Mapping[str, Any]) -> dict[str, dict]:
-    """By task the score that enters `accuracy`: its primary metric, if there is something to guess from."""
-    by_task: dict[str, dict[str, dict]] = {}
-    for score in result["rows"]:
-        by_task.setdefault(score["task"], {})[score["metric"]] = score
-    primary = {task: next((metrics[m] for m in PRIMARY if m in metrics), None) for task, metrics in by_task.items()}
-    return {task: score for task, score in primary.items() if score and _is_number(score["chance"])}
-
-
-def _finite(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _is_number(value: float | None) -> bool:
-    """JSON has null for NaN."""
-    return value is not None and not math.isnan(value)
-
-
-def _stderr(score: Mapping[str, Any]) -> float:
-    """Standard error of an accuracy: as measured, else binomial over its documents; NaN for fewer than two.
-
-    lm-eval has none for a group with one document per subject (mmlu with limit 1), though the group has many.
-    """
-    if _is_number(score["stderr"]) or score["metric"] in paired.CONTINUOUS:
-        return _finite(score["stderr"])
-    return math.sqrt(score["value"] * (1 - score["value"]) / (score["n"] - 1)) if score["n"] > 1 else math.nan
-
-
-def _speed(result: Mapping[str, Any]) -> dict[str, Any]:
-    columns = {name: value for name, value in result.items() if name.startswith(("speedup_", "ideal_"))}
-    timings = result.get("timings", ())
-    for timing in timings:
-        if timing["batch"] == min(other["batch"] for other in timings):
-            columns[f"milliseconds_{timing['phase']}"] = 1e3 * timing["seconds"]
-            columns[f"milliseconds0_{timing['phase']}"] = 1e3 * timing["seconds0"]
-    return columns
-
-
-_OF_DENSE = {f"{name}0": name for name in ("loss", "accuracy", *paired.CONTINUOUS)}
-_OF_DENSE |= {"loss0_stderr": "loss_stderr", "accuracy0_stderr": "accuracy_stderr"}
-"""Those of the model's dense row."""
-_LOSS = {"loss": "mean", "loss_stderr": "stderr", "loss_tokens": "tokens", "heldout": "corpus", "heldout_data": "data"}
-_LOSS |= {name: name for name in ("context", "token_perplexity", "word_perplexity", "bits_per_byte")}
-_RESULTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "compress": lambda result: {name: result.get(name) for name in SHAPE},
-    "recover": lambda result: {f"recovery_{name}": result[name] for name in ("run", "tokens") if name in result},
-    "loss": lambda result: {column: result[name] for column, name in _LOSS.items()},
-    "tasks": _tasks,
-    "speed": _speed,
-}
-"""Columns that the result of each stage fills."""
-
-
-def primary_columns(table: pd.DataFrame) -> dict[str, str]:
-    """By task of a table, the column of the metric that counts: piqa_acc_norm of piqa."""
-    tasks = [str(name).removesuffix("_chance") for name in table.columns if str(name).endswith("_chance")]
-    return {task: f"{task}_{metric}" for task in tasks for metric in PRIMARY[::-1] if f"{task}_{metric}" in table}
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:

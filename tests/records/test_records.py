@@ -11,8 +11,9 @@ import written
 from claw import files, project, records
 from claw.errors import InputError
 from claw.files import writing
+from claw.records.result_columns import RESULTS
 from claw.specs import on_disk
-from claw.specs.experiment import Compression, Evaluation, Experiment
+from claw.specs.experiment import Calibration, Compression, Evaluation, Experiment
 
 EVALUATION = Evaluation(tasks=("piqa", "winogrande"), limit=10)
 
@@ -152,6 +153,20 @@ def test_milliseconds_are_those_of_the_smallest_batch(run):
     assert (row["speedup_decode"], row["milliseconds_decode"], row["milliseconds0_decode"]) == (2.0, 10.0, 20.0)
 
 
+def test_a_row_says_what_it_was_calibrated_on_and_where_it_was_timed(run):
+    text = Calibration(corpus="c", tokens=128, length=32)
+    small = Experiment(compression=Compression(model="m", method="flap", ratio=0.5, calibration=text))
+    compressed = record(small, "compress", written.result("compress"))
+    records.write_record(records.path_of(run, small.id, "compress"), compressed)
+    timed = record(small, "speed", written.result("speed"), "how")
+    timed["environment"] = timed["environment"] | {"device": "a GPU", "threads": 8}
+    records.write_record(records.path_of(run, small.id, "speed", "how"), timed)
+    rows = records.table(run).set_index("method")
+    columns = ["calibration", "calibration_tokens", "calibration_length", "speed_setting"]
+    assert list(rows.loc["flap", columns]) == ["c", 128, 32, "a GPU, prompt 256, 32 generated"]
+    assert rows.loc[["dense", "magnitude"], columns].isna().all(axis=None)
+
+
 def test_the_newest_run_is_opened_before_the_reference_study(tmp_path):
     with pytest.raises(InputError, match="make demo"):
         project.default_table(tmp_path)
@@ -178,4 +193,5 @@ def test_a_group_without_a_standard_error_gets_the_binomial_one(run):
     own = math.sqrt(0.25 * 0.75 / 56)
     assert row["mmlu_acc_stderr"] == pytest.approx(own)
     assert row["accuracy_stderr"] == pytest.approx(math.hypot(own, 0.1) / 2)
-    assert math.isnan(records._stderr(rows[2]))
+    of_one = RESULTS["tasks"]({"rows": rows[2:], "num_fewshot": 0, "limit": 1})
+    assert math.isnan(of_one["odd_acc_stderr"])
