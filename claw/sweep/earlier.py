@@ -106,12 +106,34 @@ def _differences(rows: pd.DataFrame, evaluation: Evaluation) -> list[tuple[str, 
 
 def _other_texts(rows: pd.DataFrame, study: Study) -> list[tuple[str, Any, Any]]:
     """What curves that the study goes on with were calibrated on, other than the study asks: as `_differences`."""
-    alike = rows[rows["model"].isin(study.models) & rows["method"].isin(study.methods)]
-    asked = {f"calibration_{name}": getattr(study.calibration, name) for name in ("tokens", "length")}
-    asked["calibration"] = study.calibration.corpus
-    return [
-        (column, _plain(here), value) for column, value in asked.items() for here in _values(alike, column) if here != value
-    ]
+    alike, asked = rows[_of_curves(rows, study)], _calibration(study).items()
+    return [(column, _plain(here), value) for column, value in asked for here in _values(alike, column) if here != value]
+
+
+def _calibration(study: Study) -> dict[str, Any]:
+    """What a study calibrates on, as the columns of a table say it."""
+    text = study.calibration
+    return {"calibration": text.corpus, "calibration_tokens": text.tokens, "calibration_length": text.length}
+
+
+def _of_curves(rows: pd.DataFrame, study: Study) -> pd.Series:
+    """Whether a row is of a model and a method that the study has."""
+    return rows["model"].isin(study.models) & rows["method"].isin(study.methods)
+
+
+def _as_calibrated(rows: pd.DataFrame, study: Study, folder: Path) -> pd.DataFrame:
+    """Without the rows of the study's curves that other text was used for: they stay in a run whose study was changed."""
+    other = pd.Series(False, rows.index)
+    for column, value in _calibration(study).items():
+        other |= rows[column].notna() & (rows[column] != value)
+    other &= _of_curves(rows, study)
+    if other.any():
+        warnings.warn(
+            f"{plural(int(other.sum()), 'experiment')} in {folder} were calibrated on other text than the study asks for now, "
+            "and would not lie on its curves: they are left out of its table. Their records stay.",
+            stacklevel=3,
+        )
+    return rows[~other].reset_index(drop=True)
 
 
 def _values(rows: pd.DataFrame, column: str) -> list:
@@ -132,11 +154,11 @@ def table_of(study: Study, folder: Path) -> pd.DataFrame:
     """
     earlier = read_earlier(study)
     if not len(earlier.rows):
-        return records.table(folder, study.evaluation)
+        return _as_calibrated(records.table(folder, study.evaluation), study, folder)
     kept = earlier.rows.reset_index()
     if not (Path(folder) / "records").is_dir():
         return _sorted(kept)
-    made = records.table(folder, study.evaluation)
+    made = _as_calibrated(records.table(folder, study.evaluation), study, folder)
     _compare(made, kept, earlier.source)
     columns = [*made.columns, *(name for name in kept.columns if name not in made)]
     made, kept = (frame.reindex(columns=columns).set_index("experiment") for frame in (made, kept))

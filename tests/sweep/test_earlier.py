@@ -188,3 +188,14 @@ def test_a_curve_is_not_gone_on_with_on_other_calibration_text(committed, tmp_pa
     with pytest.raises(InputError, match=f"calibration_tokens {study.calibration.tokens * 2}, and the study asks for"):
         plan.make(study, tmp_path / "run")
     plan.make(study.model_copy(update={"methods": tuple(set(study.methods) - {method})}), tmp_path / "run")
+
+
+def test_a_study_whose_calibration_was_changed_has_no_old_points_in_its_curves(alike, tmp_path):
+    text = alike.calibration
+    less = alike.model_copy(update={"calibration": text.model_copy(update={"tokens": text.tokens // 2})})
+    for study in (less, alike):
+        measure(tmp_path / "run", plan.make(study, tmp_path / "run"))
+    assert len(records.table(tmp_path / "run")) > len(alike.experiments)
+    with pytest.warns(UserWarning, match="calibrated on other text than the study asks for now"):
+        table = earlier.table_of(alike, tmp_path / "run")
+    assert set(table["experiment"]) == {experiment.id for experiment in alike.experiments}
