@@ -65,7 +65,10 @@ def changes(result: Mapping[str, Any], dense: Mapping[str, Any], primary: Mappin
         own, other = (_scores(one, task, metric) for one in (result, dense))
         if own is not None and other is not None and len(own) == len(other) and _same_documents(result, dense, task):
             columns[f"{task}_{metric}_change"] = values[task, metric] - values0[task, metric]
-            columns[f"{task}_{metric}_change_stderr"] = error_of_mean(own - other)
+            error = error_of_mean(own - other)
+            if error == 0 and result is not dense:  # nothing differs, of a sample that is small
+                error = error_of_none(len(own))
+            columns[f"{task}_{metric}_change_stderr"] = error
     every = {"accuracy": primary} | {name: {task: name for task in primary if (task, name) in values} for name in CONTINUOUS}
     for name, chosen in every.items():
         parts = [f"{task}_{metric}_change" for task, metric in chosen.items()]
@@ -79,6 +82,15 @@ def changes(result: Mapping[str, Any], dense: Mapping[str, Any], primary: Mappin
 def error_of_mean(values: np.ndarray) -> float:
     """Standard error of the mean of independent values; NaN for fewer than two."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def error_of_none(documents: int) -> float:
+    """Standard error of a change of accuracy where no document of a sample changed; their own spread would say it is 0.
+
+    Half a document is added to each kind of pair: both right, both wrong, and each way of differing (Agresti and Min 2005,
+    Statistics in Medicine 24, 729: intervals of a difference of matched proportions).
+    """
+    return 1 / (documents + 2)
 
 
 def _values(result: Mapping[str, Any]) -> dict[tuple[str, str], float]:

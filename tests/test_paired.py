@@ -76,6 +76,16 @@ def test_changes_are_paired_by_document():
     assert columns["p_right_change_stderr"] < 0.1 * paired.error_of_mean(right)
 
 
+def test_no_change_on_few_documents_is_not_known_without_error():
+    """Two models that answer 40 documents alike may differ in one of the next 40."""
+    right, digits = RNG.random(40), "01" * 20
+    dense, same = scored(right, digits), scored(right + RNG.normal(0, 0.01, 40), digits)
+    columns = paired.changes(same, dense, {"piqa": "acc"})
+    assert columns["accuracy_change"] == 0 and columns["accuracy_change_stderr"] == pytest.approx(1 / 42)
+    assert 0 < columns["p_right_change_stderr"] < 0.01
+    assert paired.changes(dense, dense, {"piqa": "acc"})["accuracy_change_stderr"] == 0  # from itself it differs by nothing
+
+
 def test_other_documents_are_not_paired():
     some, others = scored(RNG.random(9), "011" * 3), scored(RNG.random(9), "011" * 3, documents="other")
     assert paired.changes(some, others, {"piqa": "acc"}) == {}
@@ -99,5 +109,5 @@ def test_pairs_are_made_whichever_record_came_first_and_whatever_job_made_it(tmp
     assert table.loc["magnitude", "loss0_stderr"] == table.loc["dense", "loss_stderr"] > 0
     assert table.loc["magnitude", "p_right_change"] == pytest.approx(-right.mean() / 2)
     assert table.loc["magnitude", "p_right0"] == table.loc["dense", "p_right"] == pytest.approx(right.mean())
-    assert table.loc["magnitude", ["accuracy_change", "accuracy_change_stderr"]].tolist() == [0, 0]
+    assert table.loc["magnitude", ["accuracy_change", "accuracy_change_stderr"]].tolist() == [0, 1 / 32]
     assert table.loc["dense", ["excess_loss", "excess_loss_stderr", "p_right_change"]].tolist() == [0, 0, 0]

@@ -155,7 +155,8 @@ class Recovery(Recipe):
     def title(self) -> str:
         """The recipe, and in brackets each choice that is not the one it implies, as tables name it."""
         usual = Recovery.model_validate({"recipe": self.recipe})
-        named = (name for name in Recipe.model_fields if name not in ("tokens", "runs", "seed"))
+        text = ("corpus", "length")  # the last, as a path may be long
+        named = [name for name in Recipe.model_fields if name not in ("tokens", "runs", "seed", *text)] + [*text]
         others = [f"{name} {getattr(self, name)}" for name in named if getattr(self, name) != getattr(usual, name)]
         return self.recipe + (f" ({', '.join(others)})" if others else "")
 
