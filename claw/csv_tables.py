@@ -15,10 +15,12 @@ from claw.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT = tuple(
+NAMES = tuple(
     "experiment model family method ratio_of recovery recovery_run heldout heldout_data tasks day device dtype status code "
-    "calibration speed_setting source metric task law curve form response axis budget reason detail".split()
+    "calibration speed_setting".split()
 )
+"""Columns of names in a table of experiments."""
+TEXT = (*NAMES, *"source metric task law curve form response axis budget reason detail".split())
 """Columns of names: everything in them is text. What is in other columns is a number wherever it can be one."""
 _FORMULA, _QUOTED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 

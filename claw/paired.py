@@ -66,7 +66,7 @@ def changes(result: Mapping[str, Any], dense: Mapping[str, Any], primary: Mappin
         if own is not None and other is not None and len(own) == len(other) and _same_documents(result, dense, task):
             columns[f"{task}_{metric}_change"] = values[task, metric] - values0[task, metric]
             error = error_of_mean(own - other)
-            if error == 0 and result is not dense:  # nothing differs, of a sample that is small
+            if error == 0 and metric not in CONTINUOUS and result is not dense:  # no document changed, of a small sample
                 error = error_of_none(len(own))
             columns[f"{task}_{metric}_change_stderr"] = error
     every = {"accuracy": primary} | {name: {task: name for task in primary if (task, name) in values} for name in CONTINUOUS}

@@ -21,6 +21,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "∞" if value == math.inf else "-∞" if value == -math.inf else f"{value:.{digits}f}"
 
 
+def setting_text(value: object) -> str:
+    """A setting as text: 65536 for 65536.0, which is what a table with empty cells makes of it."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def with_interval(value: float, interval: Sequence[float], digits: int = 3) -> str:
     """1.234 [1.111, 1.357]."""
     low, high = interval

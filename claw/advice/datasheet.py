@@ -11,7 +11,7 @@ from claw.laws.tables import exclusion_table
 from claw.records import COLUMNS
 from claw.specs.experiment import Experiment
 from claw.specs.study import load_study
-from claw.words import code_span, markdown, plural
+from claw.words import code_span, markdown, plural, setting_text
 
 MEASURED = {
     "Held-out loss": "heldout context loss_tokens",
@@ -56,10 +56,9 @@ def completeness(table: pd.DataFrame, plan: Mapping[str, Experiment]) -> pd.Data
 
 def how_measured(table: pd.DataFrame) -> list[str]:
     """How it was measured: held-out text, tasks, machine, time, code; one line each."""
-    plain = lambda value: f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)  # not 512.0
     lines = []
     for title, names in MEASURED.items():
-        values = {name: sorted(set(table[name].dropna().map(plain))) for name in names.split() if name in table}
+        values = {name: sorted(set(table[name].dropna().map(setting_text))) for name in names.split() if name in table}
         if parts := [f"{name} {', '.join(texts)}" for name, texts in values.items() if texts]:
             lines.append(f"- {title}: {'; '.join(parts)}.")
     if "seconds" in table and table["seconds"].notna().any():

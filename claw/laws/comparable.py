@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from claw.errors import InputError
-from claw.words import plural
+from claw.specs.experiment import Calibration
+from claw.words import plural, setting_text
 
 SETTINGS = {"loss": ("heldout", "context"), "accuracy": ("tasks", "num_fewshot", "limit")}
 ALL_DOCUMENTS = "all documents"
 """What an empty `limit` means where there is an accuracy."""
-CALIBRATION = ("calibration", "calibration_tokens", "calibration_length")
+CALIBRATION = tuple(Calibration().columns)
 """Columns that say what a method was calibrated on; empty for one that needs no text."""
 SPEED = "speed_setting"
 """Where and how speeds were timed; empty where none was."""
@@ -44,10 +45,10 @@ def refuse_mixed(rows: pd.DataFrame) -> None:
         several = rows.groupby(["model", "method"])[name].agg(lambda values: sorted(set(values.dropna())))
         several = several[several.map(len) > 1]
         if len(several):
-            (model, method), values = several.index[0], several.iloc[0]
+            (model, method), values = several.index[0], [setting_text(value) for value in several.iloc[0]]
             raise InputError(
-                f"{method} of {model} has rows of {len(values)} values of {name} ({', '.join(map(_plain, values[:6]))}): other "
-                f"calibration text makes another curve. {_apart(name, rows[name], _plain(values[0]))}"
+                f"{method} of {model} has rows of {len(values)} values of {name} ({', '.join(values[:6])}): other calibration "
+                f"text makes another curve. {_apart(name, rows[name], values[0])}"
             )
 
 
@@ -69,7 +70,7 @@ def setting_of(rows: pd.DataFrame, name: str) -> pd.Series:
     if name == "limit":
         said = values.notna() & (values != "")
         values = values.where(said, ALL_DOCUMENTS).where(said | (rows["accuracy"].notna() if "accuracy" in rows else False))
-    return values.map(_plain, na_action="ignore")
+    return values.map(setting_text, na_action="ignore")
 
 
 def rows_alike(rows: pd.DataFrame, by: str) -> dict[str, pd.DataFrame]:
@@ -98,11 +99,7 @@ def one_speed_setting(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def _apart(name: str, column: pd.Series, value: str) -> str:
     """How to take a table apart by a setting."""
     shown = value if column.dtype.kind in "iuf" else repr(value)
-    also = f" | table[{name!r}].isna()" if name in CALIBRATION else ""
-    kept = f"table[(table[{name!r}] == {shown}){also}]" if also else f"table[table[{name!r}] == {shown}]"
-    return f"Fit each apart with claw.laws.fit_each(table, by={name!r}), or keep one: {kept}."
-
-
-def _plain(value: object) -> str:
-    """65536 for 65536.0."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    kept = f"table[{name!r}] == {shown}"
+    if name in CALIBRATION:  # without the rows that need no text, there would be no dense model
+        kept = f"({kept}) | table[{name!r}].isna()"
+    return f"Fit each apart with claw.laws.fit_each(table, by={name!r}), or keep one: table[{kept}]."

@@ -184,8 +184,8 @@ def _identity(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     compression, recovery = spec.compression, spec.recovery
     row: dict[str, Any] = {"experiment": record["experiment"]}
     row |= {name: getattr(compression, name) for name in ("model", "method", "ratio", "ratio_of", "seed")}
-    if text := compression.calibration:
-        row |= {"calibration": text.corpus, "calibration_tokens": text.tokens, "calibration_length": text.length}
+    if compression.calibration:
+        row |= compression.calibration.columns
     row |= {"recovery": recovery.title if recovery else "none", "recovery_tokens": recovery.tokens if recovery else 0}
     row |= {"status": "done"} | {name: record["environment"].get(name) for name in ("code", "device", "dtype")}
     return row, Experiment(compression=compression).id

@@ -53,6 +53,11 @@ class Calibration(Spec):
         """InputError unless a block fits into the tokens."""
         check_block(self.length, self.tokens, "calibration's length and tokens")
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Its choices, as columns of a table and parameters of a notebook name them."""
+        return {"calibration": self.corpus, "calibration_tokens": self.tokens, "calibration_length": self.length}
+
 
 class Compression(Spec):
     """One compressed model."""

@@ -24,7 +24,7 @@ from claw.records import limit_text
 from claw.specs.experiment import Evaluation
 from claw.specs.methods import DENSE
 from claw.specs.study import Study
-from claw.words import plural
+from claw.words import plural, setting_text
 
 MARKS = {"compress": "parameters", "recover": "recovery_run", "loss": "loss", "tasks": "accuracy", "speed": "speedup_decode"}
 """A column that each stage fills."""
@@ -96,8 +96,8 @@ def _differences(rows: pd.DataFrame, evaluation: Evaluation) -> list[tuple[str, 
     scored = rows[rows["tasks"].notna()] if "tasks" in rows else rows.iloc[:0]
     if evaluation.tasks and len(scored):
         limit = limit_text(evaluation.limit)
-        here = {str(_plain(value)) for value in scored["limit"]} if "limit" in scored else {""}
-        other += [("limit", value or "none", limit or "none") for value in sorted(here) if value != str(_plain(limit))]
+        here = {_text(value) for value in scored["limit"]} if "limit" in scored else {""}
+        other += [("limit", value or "none", limit or "none") for value in sorted(here) if value != _text(limit)]
         there = {str(name).removesuffix("_n") for name in scored.columns if str(name).endswith("_n")}
         if missing := [task for task in evaluation.tasks if task not in there]:
             other.append(("tasks", ", ".join(sorted(there)), ", ".join(missing)))
@@ -106,14 +106,8 @@ def _differences(rows: pd.DataFrame, evaluation: Evaluation) -> list[tuple[str, 
 
 def _other_texts(rows: pd.DataFrame, study: Study) -> list[tuple[str, Any, Any]]:
     """What curves that the study goes on with were calibrated on, other than the study asks: as `_differences`."""
-    alike, asked = rows[_of_curves(rows, study)], _calibration(study).items()
-    return [(column, _plain(here), value) for column, value in asked for here in _values(alike, column) if here != value]
-
-
-def _calibration(study: Study) -> dict[str, Any]:
-    """What a study calibrates on, as the columns of a table say it."""
-    text = study.calibration
-    return {"calibration": text.corpus, "calibration_tokens": text.tokens, "calibration_length": text.length}
+    alike, asked = rows[_of_curves(rows, study)], study.calibration.columns.items()
+    return [(column, _text(here), value) for column, value in asked for here in _values(alike, column) if here != value]
 
 
 def _of_curves(rows: pd.DataFrame, study: Study) -> pd.Series:
@@ -121,10 +115,11 @@ def _of_curves(rows: pd.DataFrame, study: Study) -> pd.Series:
     return rows["model"].isin(study.models) & rows["method"].isin(study.methods)
 
 
-def _as_calibrated(rows: pd.DataFrame, study: Study, folder: Path) -> pd.DataFrame:
-    """Without the rows of the study's curves that other text was used for: they stay in a run whose study was changed."""
+def _measured(study: Study, folder: Path) -> pd.DataFrame:
+    """The table of a run, without rows of the study's curves that are of other text: they stay where a study was changed."""
+    rows = records.table(folder, study.evaluation)
     other = pd.Series(False, rows.index)
-    for column, value in _calibration(study).items():
+    for column, value in study.calibration.columns.items():
         other |= rows[column].notna() & (rows[column] != value)
     other &= _of_curves(rows, study)
     if other.any():
@@ -140,11 +135,9 @@ def _values(rows: pd.DataFrame, column: str) -> list:
     return sorted(rows[column].dropna().unique()) if column in rows else []
 
 
-def _plain(value: Any) -> Any:
-    """A limit as text, whether the table holds 40, 40.0 or nothing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _text(value: Any) -> str:
+    """A setting as text, whether the table holds 40, 40.0 or nothing."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else setting_text(value)
 
 
 def table_of(study: Study, folder: Path) -> pd.DataFrame:
@@ -154,11 +147,11 @@ def table_of(study: Study, folder: Path) -> pd.DataFrame:
     """
     earlier = read_earlier(study)
     if not len(earlier.rows):
-        return _as_calibrated(records.table(folder, study.evaluation), study, folder)
+        return _measured(study, folder)
     kept = earlier.rows.reset_index()
     if not (Path(folder) / "records").is_dir():
         return _sorted(kept)
-    made = _as_calibrated(records.table(folder, study.evaluation), study, folder)
+    made = _measured(study, folder)
     _compare(made, kept, earlier.source)
     columns = [*made.columns, *(name for name in kept.columns if name not in made)]
     made, kept = (frame.reindex(columns=columns).set_index("experiment") for frame in (made, kept))

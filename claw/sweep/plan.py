@@ -192,8 +192,7 @@ class _Planner:
         title = f"{curve.model} {curve.method} seed{curve.seed}"
         given = self._heldout() | {"model": curve.model, "method": curve.method}
         given |= {"ratios": [e.compression.ratio for e in points], "ratio_of": curve.ratio_of, "seed": curve.seed}
-        text = curve.calibration
-        given |= {"calibration": text.corpus, "calibration_tokens": text.tokens, "calibration_length": text.length}
+        given |= curve.calibration.columns
         compress = self._job(COMPRESS, title, given, self._records(points, "compress", "loss"))
         jobs = [compress]
         if not methods.find_method(curve.method)[0].plain:

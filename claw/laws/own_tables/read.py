@@ -18,6 +18,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from claw import records
+from claw.csv_tables import NAMES
 from claw.errors import InputError
 from claw.laws.own_tables import counts, layout, responses, shares, unnamed
 from claw.laws.own_tables.choices import Choices, Guesses, listed, unclear
@@ -27,11 +28,6 @@ from claw.laws.points import KEY, NUMBERS
 from claw.laws.tidy import REQUIRED, OwnTable, falls_backwards, known_nats
 from claw.specs.spec import build_spec
 from claw.words import SURROGATE
-
-NAMES = set(
-    "experiment model family method ratio_of recovery recovery_run heldout heldout_data tasks day device dtype status "
-    "code calibration speed_setting".split()
-)
 
 
 def read(source: str | Path | pd.DataFrame, **said: Any) -> OwnTable:
